@@ -1,0 +1,1 @@
+console.log("native-shims: nothing to build yet")

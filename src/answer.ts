@@ -1,0 +1,10 @@
+/**
+ * A result that is there at once where the kernel has it, and a promise where the kernel waits.
+ * Failures are thrown (or rejected with) an `Errno`.
+ */
+export type Answer<T> = T | Promise<T>;
+
+/** Goes on with `next` in the same turn when the answer is there already. */
+export function then<T, U>(answer: Answer<T>, next: (value: T) => Answer<U>): Answer<U> {
+  return answer instanceof Promise ? answer.then(next) : next(answer);
+}

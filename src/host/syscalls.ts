@@ -1,0 +1,124 @@
+import type { Answer } from '../answer.ts';
+import type { Attr } from '../attr.ts';
+import type { Bytes, Name } from '../name.ts';
+
+/**
+ * As whom a host call runs. The shim makes the thread's filesystem credentials match before the call; `serverCaller`
+ * means the process as it was started. Objects are shared and never changed, so that equal callers are usually one.
+ */
+export interface Caller {
+  readonly uid: number;
+  readonly gid: number;
+  /** Supplementary groups, at most 64 of them are used. */
+  readonly groups: readonly number[];
+}
+
+/** The process's own credentials: nothing is switched. */
+export const serverCaller: Caller = Object.freeze({ uid: -1, gid: -1, groups: [] });
+
+/** A time for utimensat: seconds and nanoseconds, the clock of now, or left as it is. */
+export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'omit';
+
+export type Segments = readonly Uint8Array[];
+
+/**
+ * The system calls of the tree, each on a descriptor and at most one checked name. Two instances exist: `inline` runs a
+ * call at once on this thread, `pool` on a thread of the addon's pool. Every call throws (or rejects with) the `Errno` of
+ * its failure, except where a method says that it returns −errno. EINTR is retried. The caller is never optional.
+ *
+ * Buffers handed to a call on the pool belong to the call until it is answered.
+ */
+export interface Syscalls {
+  /** openat2(O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS). Returns the fd, or −errno. */
+  lookup(caller: Caller, dirfd: number, name: Name): Answer<number>;
+  /** open("/proc/self/fd/FD", flags|O_CLOEXEC|O_NOCTTY|O_NONBLOCK): the object itself, also when it was unlinked. */
+  reopen(caller: Caller, fd: number, flags: number): Answer<number>;
+  /** openat2 with O_CREAT|O_NOFOLLOW|O_CLOEXEC|O_NOCTTY|O_NONBLOCK and the flags given; host flag values. */
+  create(caller: Caller, dirfd: number, name: Name, flags: number, mode: number): Answer<number>;
+  /** openat(dirfd, ".", O_TMPFILE|O_RDWR|O_CLOEXEC): a file without a name, to be given one by `link`. */
+  createUnnamed(caller: Caller, dirfd: number, mode: number): Answer<number>;
+  /** close(2). Never throws. */
+  close(fd: number): Answer<void>;
+
+  /** statx(fd, "", AT_EMPTY_PATH) into the record of attr.ts; fills valid, qid type and path (the raw inode number). */
+  stat(caller: Caller, fd: number, attr: Attr): Answer<void>;
+  /** statx(dirfd, name, AT_SYMLINK_NOFOLLOW). Returns 0, or −errno. */
+  statAt(caller: Caller, dirfd: number, name: Name, attr: Attr): Answer<number>;
+  /** fstatfs into 64 bytes: the 60 of Rstatfs in wire order (bsize is f_frsize, type the host's f_type). */
+  statfs(caller: Caller, fd: number, into: Buffer): Answer<void>;
+
+  mkdir(caller: Caller, dirfd: number, name: Name, mode: number): Answer<void>;
+  /** mknodat; rdev as new_encode_dev. */
+  mknod(caller: Caller, dirfd: number, name: Name, mode: number, rdev: number): Answer<void>;
+  symlink(caller: Caller, dirfd: number, name: Name, target: Bytes): Answer<void>;
+  /** linkat(AT_FDCWD, "/proc/self/fd/FD", dirfd, name, AT_SYMLINK_FOLLOW): names the object itself, symlinks included. */
+  link(caller: Caller, fd: number, dirfd: number, name: Name): Answer<void>;
+  /** renameat2; flags are the host's RENAME_*. */
+  rename(caller: Caller, fromfd: number, from: Name, tofd: number, to: Name, flags: number): Answer<void>;
+  /** unlinkat; `directory` is AT_REMOVEDIR. */
+  unlink(caller: Caller, dirfd: number, name: Name, directory: boolean): Answer<void>;
+  /** readlinkat(fd, ""). */
+  readlink(caller: Caller, fd: number): Answer<Bytes>;
+
+  /** chmod by descriptor, O_PATH included (fchmodat2 with AT_EMPTY_PATH, or /proc/self/fd on kernels before 6.6). */
+  chmod(caller: Caller, fd: number, mode: number): Answer<void>;
+  /** fchownat(fd, "", AT_EMPTY_PATH); −1 leaves an id as it is. */
+  chown(caller: Caller, fd: number, uid: number, gid: number): Answer<void>;
+  /** utimensat(fd, "", AT_EMPTY_PATH). */
+  utimens(caller: Caller, fd: number, atime: Time, mtime: Time): Answer<void>;
+  /** ftruncate on a descriptor opened for writing. */
+  ftruncate(caller: Caller, fd: number, size: number): Answer<void>;
+  /** truncate("/proc/self/fd/FD"): for O_PATH and read-only descriptors; checks the caller's right to write. */
+  truncate(caller: Caller, fd: number, size: number): Answer<void>;
+
+  /** preadv; bytes read, 0 at the end of the file. One segment takes pread. */
+  read(caller: Caller, fd: number, into: Segments, offset: number): Answer<number>;
+  /** pwritev; bytes written. One segment takes pwrite. */
+  write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number>;
+  fsync(caller: Caller, fd: number, dataOnly: boolean): Answer<void>;
+
+  /**
+   * Reads directory entries from the position `cookie` and packs them as 9P entries (qid[13] offset[8] type[1] name[s])
+   * into `into`, whole entries only. qid.path is the raw inode number, qid.version 0. A name that starts with `hide` (when
+   * not empty) is left out. When `typeXattr` is not empty, an entry that the host calls a regular file takes its type
+   * from that xattr's 4-byte little-endian mode, if there is one.
+   * Returns the bytes packed; 0 at the end; EINVAL when not even the first entry fits. Cookies are the kernel's d_off.
+   */
+  readdir(
+    caller: Caller,
+    fd: number,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Uint8Array,
+    hide: Bytes,
+    typeXattr: Bytes,
+  ): Answer<number>;
+
+  /** getxattr by descriptor, O_PATH included. Bytes of the value, or −errno (ENODATA is an everyday answer). */
+  getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): Answer<number>;
+  /** listxattr by descriptor: NUL-terminated names. Bytes, or −errno. */
+  listxattr(caller: Caller, fd: number, into: Uint8Array): Answer<number>;
+  /** setxattr by descriptor; flags XATTR_CREATE 1, XATTR_REPLACE 2. */
+  setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): Answer<void>;
+  removexattr(caller: Caller, fd: number, name: Bytes): Answer<void>;
+
+  /**
+   * fcntl(F_OFD_SETLK): never waits. type 0 read, 1 write, 2 unlock; length 0 is "to the end".
+   * Returns true, or false when another descriptor's lock is in the way.
+   */
+  lock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<boolean>;
+  /** fcntl(F_OFD_GETLK). The lock in the way (pid −1 for an OFD lock), or undefined. */
+  testLock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<HostLock | undefined>;
+
+  /** name_to_handle_at(fd, "", AT_EMPTY_PATH): type and bytes packed into one string; undefined where unsupported. */
+  handle(fd: number): Answer<Bytes | undefined>;
+  /** open_by_handle_at(mountfd, handle, O_PATH|O_NOFOLLOW|O_CLOEXEC). Runs as the server. Returns the fd, or −errno. */
+  openHandle(mountfd: number, handle: Bytes): Answer<number>;
+}
+
+export interface HostLock {
+  readonly type: number;
+  readonly start: number;
+  readonly length: number;
+  readonly pid: number;
+}

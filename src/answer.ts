@@ -8,3 +8,19 @@ export type Answer<T> = T | Promise<T>;
 export function then<T, U>(answer: Answer<T>, next: (value: T) => Answer<U>): Answer<U> {
   return answer instanceof Promise ? answer.then(next) : next(answer);
 }
+
+/** Runs `act`; when it fails, now or later, runs `undo` and passes the failure on. */
+export function attempt<T>(act: () => Answer<T>, undo: () => unknown): Answer<T> {
+  let answer: Answer<T>;
+  try {
+    answer = act();
+  } catch (error) {
+    undo();
+    throw error;
+  }
+  if (!(answer instanceof Promise)) return answer;
+  return answer.catch(async error => {
+    await undo();
+    throw error;
+  });
+}

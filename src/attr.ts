@@ -159,7 +159,7 @@ export function u64(bytes: Buffer, at: number): number {
 }
 
 export function setU64(bytes: Buffer, at: number, value: number): void {
-  bytes.writeUInt32LE(value % 0x1_0000_0000 >>> 0, at);
+  bytes.writeUInt32LE((value % 0x1_0000_0000) >>> 0, at);
   bytes.writeUInt32LE(Math.floor(value / 0x1_0000_0000) >>> 0, at + 4);
 }
 

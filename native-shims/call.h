@@ -1,0 +1,71 @@
+/* One call: what the JavaScript side wrote into its control block, and the memory its data lies in. */
+#ifndef CALL_H
+#define CALL_H
+
+#include <stdint.h>
+#include <sys/uio.h>
+
+enum { GROUPS_MAX = 64, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
+
+/* As whom a call runs. `server` is not 0 for the process itself; uid, gid and groups then mean nothing. */
+struct creds {
+  uint32_t server, uid, gid, group_count;
+  uint32_t groups[GROUPS_MAX];
+};
+
+/*
+ * The block that JavaScript fills (src/host/control.ts has the same layout) and a job of the pool keeps a copy of.
+ * 64-bit values that are only carried are two words in `number`; offsets and lengths are doubles, exact below 2^53.
+ * The texts lie one behind the other in `texts`, each with a NUL after it that is not counted.
+ */
+struct control {
+  uint32_t shim, slot;
+  uint32_t text_bytes[2];
+  double wide[WIDES];
+  int32_t number[NUMBERS];
+  struct creds creds;
+  char texts[TEXT_BYTES_MAX];
+};
+
+/* Behind the control block: what the pool has finished, as (slot, result). Written only while JavaScript waits. */
+struct shared {
+  struct control control;
+  int32_t done[DONE_MAX][2];
+};
+
+struct call {
+  const int32_t *number;
+  const double *wide;
+  const char *text[2];
+  const uint32_t *text_bytes;
+  const struct iovec *segment;
+  int segment_count;
+};
+
+/* Returns 0 or more, or -errno. */
+typedef int64_t shim(const struct call *call);
+
+/* A row that is not run as its caller: as the server, or as whoever the thread is at the moment. */
+enum { AS_SERVER = 1, AS_ANYONE = 2 };
+
+struct row {
+  const char *name;
+  shim *run;
+  int flags;
+};
+
+extern const struct row shims[];
+extern const int shim_count;
+
+struct constant {
+  const char *name;
+  uint32_t value;
+};
+
+extern const struct constant constants[];
+extern const int constant_count;
+
+/* Runs the shim that the block names, under its credentials; the thread keeps them. EINTR is retried. */
+int64_t perform(const struct control *control, const struct iovec *segment, int segment_count);
+
+#endif

@@ -1,0 +1,31 @@
+/* Locks that belong to the open file, not to the process: all guests live in one process. fcntl(2), F_OFD_SETLK. */
+#include "syscalls.h"
+
+#include <fcntl.h>
+#include <string.h>
+
+static int64_t region_of(const struct call *c, struct flock *lock) {
+  int64_t start = whole(c->wide[0]), length = whole(c->wide[1]);
+  if (start < 0 || length < 0) return -EINVAL;
+  *lock = (struct flock){.l_type = (short)c->number[1], .l_whence = SEEK_SET, .l_start = start, .l_len = length};
+  return 0;
+}
+
+/* 1 when the lock is had, 0 when another one is in the way. */
+int64_t sys_lock(const struct call *c) {
+  struct flock lock;
+  if (region_of(c, &lock) < 0) return -EINVAL;
+  int64_t done = RESULT(fcntl(c->number[0], F_OFD_SETLK, &lock));
+  return done == 0 ? 1 : done == -EAGAIN || done == -EACCES ? 0 : done;
+}
+
+/* 1 when there is a lock in the way; it is written as four doubles: type, start, length, pid. */
+int64_t sys_test_lock(const struct call *c) {
+  struct flock lock;
+  if (c->segment->iov_len < 4 * sizeof(double) || region_of(c, &lock) < 0) return -EINVAL;
+  int64_t done = RESULT(fcntl(c->number[0], F_OFD_GETLK, &lock));
+  if (done < 0 || lock.l_type == F_UNLCK) return done;
+  double found[4] = {lock.l_type, (double)lock.l_start, (double)lock.l_len, lock.l_pid};
+  memcpy(c->segment->iov_base, found, sizeof found);
+  return 1;
+}

@@ -1,0 +1,66 @@
+/* What the server asks about itself and its peers: at start, and once for a connection or a user. */
+#include "syscalls.h"
+
+#include <grp.h>
+#include <linux/capability.h>
+#include <pwd.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Writes the 64 bits as two words. */
+int64_t sys_effective_capabilities(const struct call *c) {
+  struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  struct __user_cap_data_struct data[2];
+  if (c->segment->iov_len < 8) return -EINVAL;
+  int64_t done = RESULT(syscall(SYS_capget, &head, data));
+  if (done < 0) return done;
+  put32(c->segment->iov_base, data[0].effective);
+  put32((uint8_t *)c->segment->iov_base + 4, data[1].effective);
+  return 0;
+}
+
+/*
+ * The user database's primary group, then all groups, as words; returns their count, or -ENOENT for an unknown uid.
+ * Name services may ask the network, so this belongs on the pool.
+ */
+int64_t sys_groups_of(const struct call *c) {
+  char strings[16384];
+  struct passwd user, *found;
+  int failed = getpwuid_r((uid_t)c->number[0], &user, strings, sizeof strings, &found);
+  if (failed) return -failed;
+  if (!found) return -ENOENT;
+  gid_t groups[4096];
+  int count = 4096;
+  if (getgrouplist(user.pw_name, user.pw_gid, groups, &count) < 0) count = 4096;
+  size_t room = c->segment->iov_len / 4;
+  if (room < 1) return -EINVAL;
+  if ((size_t)count > room - 1) count = (int)room - 1;
+  put32(c->segment->iov_base, user.pw_gid);
+  for (int i = 0; i < count; i++) put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
+  return count;
+}
+
+/* pid, uid and gid as three words: SO_PEERCRED of unix(7). */
+int64_t sys_peer_credentials(const struct call *c) {
+  struct ucred peer;
+  socklen_t bytes = sizeof peer;
+  if (c->segment->iov_len < 12) return -EINVAL;
+  int64_t done = RESULT(getsockopt(c->number[0], SOL_SOCKET, SO_PEERCRED, &peer, &bytes));
+  if (done < 0) return done;
+  put32(c->segment->iov_base, (uint32_t)peer.pid);
+  put32((uint8_t *)c->segment->iov_base + 4, peer.uid);
+  put32((uint8_t *)c->segment->iov_base + 8, peer.gid);
+  return 0;
+}
+
+/* How many descriptors the process may have open. */
+int64_t sys_descriptor_limit(const struct call *c) {
+  (void)c;
+  struct rlimit limit;
+  int64_t done = RESULT(getrlimit(RLIMIT_NOFILE, &limit));
+  if (done < 0) return done;
+  return limit.rlim_cur > INT32_MAX ? INT32_MAX : (int64_t)limit.rlim_cur;
+}

@@ -1,0 +1,110 @@
+/* Directory entries, packed as Rreaddir carries them: qid[13] offset[8] type[1] name[s]. */
+#include "syscalls.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+enum { ENTRY_HEAD_BYTES = 24, READ_BYTES_MIN = 1024, READ_BYTES_MAX = 32768, QT_DIR = 0x80, QT_SYMLINK = 0x02 };
+
+/*
+ * Position of an entry after which there is no going on: the kernel gave it 0, which would be the start again and make a
+ * client read for ever, or 2^63 and more, which lseek(2) refuses. ext4 uses the same number for its end.
+ */
+static const int64_t END = INT64_MAX;
+
+struct packing {
+  const struct call *call;
+  uint8_t *at, *end;
+  int64_t cookie;
+};
+
+/* struct xattr_args of include/uapi/linux/xattr.h, which older headers lack. */
+struct xattr_in {
+  uint64_t value;
+  uint32_t size, flags;
+};
+
+/* The xattr of an entry without opening it where the kernel can (6.13), else by a descriptor of it. */
+static int64_t xattr_at(int dirfd, const char *name, const char *xattr, void *into, size_t bytes) {
+  static atomic_bool missing;
+  if (!missing) {
+    struct xattr_in in = {.value = (uintptr_t)into, .size = (uint32_t)bytes};
+    int64_t got = RESULT(syscall(CALL_GETXATTRAT, dirfd, name, AT_SYMLINK_NOFOLLOW, xattr, &in, sizeof in));
+    if (got != -ENOSYS) return got;
+    missing = true;
+  }
+  int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  int64_t got = RESULT(getxattr(proc_path(fd).text, xattr, into, bytes));
+  close(fd);
+  return got;
+}
+
+static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
+  uint8_t type = entry->d_type;
+  struct stat st;
+  if (type == DT_UNKNOWN && fstatat(c->number[0], entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0) {
+    type = IFTODT(st.st_mode);
+  }
+  uint8_t mode[4];
+  if (type != DT_REG || c->text_bytes[1] == 0) return type;
+  if (xattr_at(c->number[0], entry->d_name, c->text[1], mode, sizeof mode) != sizeof mode) return type;
+  uint8_t stored = IFTODT(mode[0] | mode[1] << 8);
+  return stored == DT_UNKNOWN ? type : stored;
+}
+
+static bool hidden(const struct call *c, const char *name) {
+  return c->text_bytes[0] > 0 && strncmp(name, c->text[0], c->text_bytes[0]) == 0;
+}
+
+/* False when the entry does not fit any more. */
+static bool pack(struct packing *p, const struct dirent64 *entry) {
+  size_t name_bytes = strlen(entry->d_name);
+  if (ENTRY_HEAD_BYTES + name_bytes > (size_t)(p->end - p->at)) return false;
+  uint8_t type = type_of(p->call, entry);
+  p->cookie = entry->d_off > 0 ? entry->d_off : END;
+  p->at[0] = type == DT_DIR ? QT_DIR : type == DT_LNK ? QT_SYMLINK : 0;
+  put32(p->at + 1, 0);
+  put64(p->at + 5, entry->d_ino);
+  put64(p->at + 13, (uint64_t)p->cookie);
+  p->at[21] = type;
+  put16(p->at + 22, (uint32_t)name_bytes);
+  memcpy(p->at + ENTRY_HEAD_BYTES, entry->d_name, name_bytes);
+  p->at += ENTRY_HEAD_BYTES + name_bytes;
+  return true;
+}
+
+/* Goes on from the descriptor's position. Bytes, or -errno; what was packed before a failure is returned first. */
+static int64_t pack_all(struct packing *p) {
+  uint8_t *start = p->at;
+  _Alignas(struct dirent64) char entries[READ_BYTES_MAX];
+  for (;;) {
+    size_t want = (size_t)(p->end - p->at);
+    want = want < READ_BYTES_MIN ? READ_BYTES_MIN : want > READ_BYTES_MAX ? READ_BYTES_MAX : want;
+    int64_t got = RESULT(getdents64(p->call->number[0], entries, want));
+    if (got <= 0) return p->at > start ? p->at - start : got;
+    for (int64_t at = 0; at < got;) {
+      struct dirent64 *entry = (struct dirent64 *)(entries + at);
+      at += entry->d_reclen;
+      if (hidden(p->call, entry->d_name) || pack(p, entry)) continue;
+      if (p->at == start) return -EINVAL;
+      return p->cookie == END ? -EOVERFLOW : p->at - start;
+    }
+  }
+}
+
+int64_t sys_readdir(const struct call *c) {
+  uint64_t cookie = (uint32_t)c->number[1] | (uint64_t)(uint32_t)c->number[2] << 32;
+  struct packing p = {.call = c, .at = c->segment->iov_base};
+  p.end = p.at + c->segment->iov_len;
+  if (cookie >= (uint64_t)END) return 0;
+  if (lseek(c->number[0], (off_t)cookie, SEEK_SET) < 0) return -errno;
+  return pack_all(&p);
+}

@@ -1,0 +1,137 @@
+/* The system calls, each on descriptors and single names. README.md says why each is here. */
+#include "syscalls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode) {
+  struct open_how how = {
+      .flags = (uint32_t)flags,
+      .mode = mode,
+      .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+  };
+  return RESULT(syscall(SYS_openat2, dirfd, name, &how, sizeof how));
+}
+
+int64_t sys_lookup(const struct call *c) {
+  return open_beneath(c->number[0], c->text[0], O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+}
+
+/* O_NONBLOCK: opening a FIFO or a device never waits. It changes nothing for files and directories. */
+int64_t sys_reopen(const struct call *c) {
+  return RESULT(open(proc_path(c->number[0]).text, c->number[1] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+}
+
+int64_t sys_create(const struct call *c) {
+  int flags = c->number[1] | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+  return open_beneath(c->number[0], c->text[0], flags, (mode_t)c->number[2] & 07777);
+}
+
+int64_t sys_create_unnamed(const struct call *c) {
+  return RESULT(openat(c->number[0], ".", O_TMPFILE | O_RDWR | O_CLOEXEC, (mode_t)c->number[1] & 07777));
+}
+
+/* The descriptor is gone whatever close(2) says, and EINTR would be retried. */
+int64_t sys_close(const struct call *c) {
+  close(c->number[0]);
+  return 0;
+}
+
+int64_t sys_mkdir(const struct call *c) {
+  return RESULT(mkdirat(c->number[0], c->text[0], (mode_t)c->number[1]));
+}
+
+int64_t sys_mknod(const struct call *c) {
+  return RESULT(mknodat(c->number[0], c->text[0], (mode_t)c->number[1], device_of((uint32_t)c->number[2])));
+}
+
+int64_t sys_symlink(const struct call *c) { return RESULT(symlinkat(c->text[1], c->number[0], c->text[0])); }
+
+/* /proc/self/fd and not AT_EMPTY_PATH, which asks for CAP_DAC_READ_SEARCH (linkat(2)). */
+int64_t sys_link(const struct call *c) {
+  return RESULT(linkat(AT_FDCWD, proc_path(c->number[0]).text, c->number[1], c->text[0], AT_SYMLINK_FOLLOW));
+}
+
+int64_t sys_rename(const struct call *c) {
+  return RESULT(renameat2(c->number[0], c->text[0], c->number[1], c->text[1], (unsigned)c->number[2]));
+}
+
+int64_t sys_unlink(const struct call *c) {
+  return RESULT(unlinkat(c->number[0], c->text[0], c->number[1] ? AT_REMOVEDIR : 0));
+}
+
+int64_t sys_readlink(const struct call *c) {
+  return RESULT(readlinkat(c->number[0], "", c->segment[0].iov_base, c->segment[0].iov_len));
+}
+
+/* fchmodat2 is of kernel 6.6. A symlink's mode cannot be changed: EOPNOTSUPP from both. */
+int64_t sys_chmod(const struct call *c) {
+  int64_t done = RESULT(syscall(CALL_FCHMODAT2, c->number[0], "", (mode_t)c->number[1], AT_EMPTY_PATH));
+  if (done != -ENOSYS) return done;
+  return RESULT(chmod(proc_path(c->number[0]).text, (mode_t)c->number[1]));
+}
+
+int64_t sys_chown(const struct call *c) {
+  return RESULT(fchownat(c->number[0], "", (uid_t)c->number[1], (gid_t)c->number[2], AT_EMPTY_PATH));
+}
+
+int64_t sys_utimens(const struct call *c) {
+  struct timespec times[2] = {
+      {.tv_sec = (time_t)c->wide[0], .tv_nsec = c->number[1]},
+      {.tv_sec = (time_t)c->wide[1], .tv_nsec = c->number[2]},
+  };
+  return RESULT(utimensat(c->number[0], "", times, AT_EMPTY_PATH));
+}
+
+int64_t sys_ftruncate(const struct call *c) {
+  off_t size = whole(c->wide[0]);
+  return size < 0 ? size : RESULT(ftruncate(c->number[0], size));
+}
+
+int64_t sys_truncate(const struct call *c) {
+  off_t size = whole(c->wide[0]);
+  return size < 0 ? size : RESULT(truncate(proc_path(c->number[0]).text, size));
+}
+
+int64_t sys_read(const struct call *c) {
+  off_t at = whole(c->wide[0]);
+  if (at < 0) return at;
+  if (c->segment_count == 1) return RESULT(pread(c->number[0], c->segment->iov_base, c->segment->iov_len, at));
+  return RESULT(preadv(c->number[0], c->segment, c->segment_count, at));
+}
+
+int64_t sys_write(const struct call *c) {
+  off_t at = whole(c->wide[0]);
+  if (at < 0) return at;
+  if (c->segment_count == 1) return RESULT(pwrite(c->number[0], c->segment->iov_base, c->segment->iov_len, at));
+  return RESULT(pwritev(c->number[0], c->segment, c->segment_count, at));
+}
+
+int64_t sys_fsync(const struct call *c) {
+  return RESULT(c->number[1] ? fdatasync(c->number[0]) : fsync(c->number[0]));
+}
+
+/* The four xattr calls go through /proc/self/fd: f*xattr(2) refuse O_PATH descriptors (EBADF). */
+int64_t sys_getxattr(const struct call *c) {
+  return RESULT(getxattr(proc_path(c->number[0]).text, c->text[0], c->segment->iov_base, c->segment->iov_len));
+}
+
+int64_t sys_listxattr(const struct call *c) {
+  return RESULT(listxattr(proc_path(c->number[0]).text, c->segment->iov_base, c->segment->iov_len));
+}
+
+int64_t sys_setxattr(const struct call *c) {
+  const struct iovec *value = c->segment;
+  return RESULT(setxattr(proc_path(c->number[0]).text, c->text[0], value->iov_base, value->iov_len, c->number[1]));
+}
+
+int64_t sys_removexattr(const struct call *c) {
+  return RESULT(removexattr(proc_path(c->number[0]).text, c->text[0]));
+}

@@ -1,0 +1,79 @@
+/* What the files of shims share. */
+#ifndef SYSCALLS_H
+#define SYSCALLS_H
+
+#include "call.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <sys/sysmacros.h>
+#include <sys/types.h>
+
+/* The value of a system call, or -errno. */
+#define RESULT(value) result_of((int64_t)(value))
+static inline int64_t result_of(int64_t value) { return value < 0 ? -(int64_t)errno : value; }
+
+/* The numbers are the same on every architecture but Alpha; older kernel headers do not have them. */
+#ifdef OLD_KERNEL /* A build for the tests: as if the kernel did not know them. */
+enum { CALL_FCHMODAT2 = 100452, CALL_GETXATTRAT = 100464 };
+#else
+enum { CALL_FCHMODAT2 = 452, CALL_GETXATTRAT = 464 };
+#endif
+
+struct proc_path {
+  char text[32];
+};
+
+/* "/proc/self/fd/N", the object behind a descriptor; written by hand since snprintf would cost as much as the call. */
+static inline struct proc_path proc_path(int fd) {
+  struct proc_path path = {"/proc/self/fd/"};
+  char digits[12];
+  int count = 0, at = sizeof "/proc/self/fd/" - 1;
+  uint32_t rest = fd < 0 ? UINT32_MAX : (uint32_t)fd;
+  do digits[count++] = (char)('0' + rest % 10);
+  while ((rest /= 10) != 0);
+  while (count > 0) path.text[at++] = digits[--count];
+  return path;
+}
+
+/* An offset or a length that came as a double: it, or -EINVAL. */
+static inline int64_t whole(double value) {
+  return value >= 0 && value < 0x1p63 && value == (double)(int64_t)value ? (int64_t)value : -EINVAL;
+}
+
+/* new_encode_dev and new_decode_dev of include/linux/kdev_t.h. */
+static inline uint32_t encode_device(uint32_t major, uint32_t minor) {
+  return (minor & 0xff) | major << 8 | (minor & ~0xffU) << 12;
+}
+static inline dev_t device_of(uint32_t encoded) {
+  return makedev((encoded & 0xfff00) >> 8, (encoded & 0xff) | (encoded >> 12 & 0xfff00));
+}
+
+static inline void put16(uint8_t *at, uint32_t value) {
+  at[0] = (uint8_t)value;
+  at[1] = (uint8_t)(value >> 8);
+}
+static inline void put32(uint8_t *at, uint32_t value) {
+  put16(at, value);
+  put16(at + 2, value >> 16);
+}
+static inline void put64(uint8_t *at, uint64_t value) {
+  put32(at, (uint32_t)value);
+  put32(at + 4, (uint32_t)(value >> 32));
+}
+
+shim sys_lookup, sys_reopen, sys_create, sys_create_unnamed, sys_close;
+shim sys_mkdir, sys_mknod, sys_symlink, sys_link, sys_rename, sys_unlink, sys_readlink;
+shim sys_chmod, sys_chown, sys_utimens, sys_ftruncate, sys_truncate;
+shim sys_read, sys_write, sys_fsync;
+shim sys_getxattr, sys_listxattr, sys_setxattr, sys_removexattr;
+
+shim sys_stat, sys_stat_at, sys_statfs; /* attr.c */
+shim sys_readdir;                       /* readdir.c */
+shim sys_lock, sys_test_lock;           /* lock.c */
+shim sys_handle, sys_open_handle;       /* handle.c */
+
+/* process.c */
+shim sys_effective_capabilities, sys_groups_of, sys_peer_credentials, sys_descriptor_limit;
+
+#endif

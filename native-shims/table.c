@@ -1,0 +1,68 @@
+/* The rows that src/host finds by name, and the one way to run them. */
+#include "creds.h"
+#include "syscalls.h"
+
+#include <string.h>
+
+const struct row shims[] = {
+    {"lookup", sys_lookup, 0},
+    {"reopen", sys_reopen, 0},
+    {"create", sys_create, 0},
+    {"createUnnamed", sys_create_unnamed, 0},
+    {"close", sys_close, AS_ANYONE},
+    {"stat", sys_stat, 0},
+    {"statAt", sys_stat_at, 0},
+    {"statfs", sys_statfs, 0},
+    {"mkdir", sys_mkdir, 0},
+    {"mknod", sys_mknod, 0},
+    {"symlink", sys_symlink, 0},
+    {"link", sys_link, 0},
+    {"rename", sys_rename, 0},
+    {"unlink", sys_unlink, 0},
+    {"readlink", sys_readlink, 0},
+    {"chmod", sys_chmod, 0},
+    {"chown", sys_chown, 0},
+    {"utimens", sys_utimens, 0},
+    {"ftruncate", sys_ftruncate, 0},
+    {"truncate", sys_truncate, 0},
+    {"read", sys_read, 0},
+    {"write", sys_write, 0},
+    {"fsync", sys_fsync, AS_ANYONE},
+    {"readdir", sys_readdir, 0},
+    {"getxattr", sys_getxattr, 0},
+    {"listxattr", sys_listxattr, 0},
+    {"setxattr", sys_setxattr, 0},
+    {"removexattr", sys_removexattr, 0},
+    {"lock", sys_lock, 0},
+    {"testLock", sys_test_lock, 0},
+    {"handle", sys_handle, AS_SERVER},
+    {"openHandle", sys_open_handle, AS_SERVER},
+    {"effectiveCapabilities", sys_effective_capabilities, AS_SERVER},
+    {"groupsOf", sys_groups_of, AS_SERVER},
+    {"peerCredentials", sys_peer_credentials, AS_ANYONE},
+    {"descriptorLimit", sys_descriptor_limit, AS_ANYONE},
+};
+
+const int shim_count = sizeof shims / sizeof *shims;
+
+int64_t perform(const struct control *control, const struct iovec *segment, int segment_count) {
+  static const struct creds as_server = {.server = 1};
+  static const struct iovec nothing = {0};
+  const char *second = control->texts + control->text_bytes[0] + 1;
+  struct call call = {
+      .number = control->number,
+      .wide = control->wide,
+      .text = {control->texts, second},
+      .text_bytes = control->text_bytes,
+      .segment = segment_count > 0 ? segment : &nothing,
+      .segment_count = segment_count,
+  };
+  /* A text that a NUL cuts short would name another object than it says. */
+  if (strlen(call.text[0]) != control->text_bytes[0] || strlen(second) != control->text_bytes[1]) return -EINVAL;
+  const struct row *row = &shims[control->shim];
+  int64_t result = row->flags & AS_ANYONE ? 0 : creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds);
+  if (result < 0) return result;
+  do result = row->run(&call);
+  while (result == -EINTR);
+  return result;
+}

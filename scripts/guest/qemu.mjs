@@ -1,0 +1,33 @@
+// QEMU from Debian's backports (its generic vhost-user device came with 10.2), unpacked with every shared library
+// and started through its own dynamic linker, so that this machine's libraries do not matter.
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import { cacheDir } from './places.mjs';
+
+const leftOut = [
+  /^(adduser|passwd|login.*|debconf|libpam.*|init-system-helpers|openssl-provider-legacy|perl-base)$/,
+];
+
+const launcher = `#!/bin/sh
+# The directory is found again at run time: the cache may be moved with the checkout.
+here=$(dirname "$(readlink -f "$0")")/tree/usr
+export QEMU_MODULE_DIR="$here/lib/x86_64-linux-gnu/qemu"
+exec "$here/lib64/ld-linux-x86-64.so.2" --library-path "$here/lib/x86_64-linux-gnu" \\
+  "$here/bin/qemu-system-x86_64" -L "$here/share/qemu" -L "$here/share/seabios" "$@"
+`;
+
+export async function makeQemu(archive, files, dir) {
+  const tree = join(dir, 'tree');
+  mkdirSync(tree);
+  await archive.unpack(files, tree, { leaveOut: leftOut });
+  const command = join(dir, 'qemu-system-x86_64');
+  writeFileSync(command, launcher);
+  chmodSync(command, 0o755);
+  rmSync(join(tree, 'usr/sbin'), { recursive: true, force: true });
+  const version = execFileSync(command, ['--version'], { encoding: 'utf8' }).split('\n')[0];
+  if (version === undefined || !version.includes('QEMU')) {
+    throw new Error(`${relative(cacheDir, command)} does not run: ${version}`);
+  }
+  writeFileSync(join(dir, 'version'), `${version}\n`);
+}

@@ -1,0 +1,79 @@
+import { type Answer, then } from '../answer.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
+import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
+import { type Caller, serverCaller } from '../host/syscalls.ts';
+import type { SecurityModel } from './model.ts';
+
+/** What the host's user database knows of a uid: its primary group and all groups it is in. */
+export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly number[] } | undefined>;
+
+/** NONUNAME of attach: no user was named. */
+const noUser = 0xffff_ffff;
+/** The overflow ids of the kernel (/proc/sys/kernel/overflowuid): nobody. */
+const nobody = 65534;
+
+/**
+ * The security model `passthrough`: requests go down to the file system with the guest user's credentials, so that objects
+ * really belong to the guest's uid and gid and the host enforces permissions, as NFS does.
+ *
+ * A user's supplementary groups are those the host's user database gives that uid, since the protocol carries none; a uid
+ * the host does not know is in no group but nogroup. A new object gets the gid that the client's message carries.
+ * An attach that names no user acts as nobody. Only uid 0 is root.
+ */
+export function passthrough(groupsOf: GroupsOf): SecurityModel {
+  return {
+    name: 'passthrough',
+    ownPrefix: '',
+    typeXattr: '',
+
+    user(uid): Answer<Caller> {
+      if (uid === noUser) return { uid: nobody, gid: nobody, groups: [] };
+      return then(groupsOf(uid), known => ({
+        uid,
+        gid: known?.gid ?? (uid === 0 ? 0 : nobody),
+        groups: known?.groups ?? [],
+      }));
+    },
+    runsAs: caller => caller,
+    makesAs: (caller, gid) => (gid === caller.gid ? caller : { uid: caller.uid, gid, groups: caller.groups }),
+
+    shape: want => ({ type: want.mode & S_IFMT, mode: want.mode & 0o7777, content: '', aside: false }),
+
+    // The call that made the object ran as its owner, so owner and mode are right already, but for the set-id bits that
+    // mkdir(2) ignores. What a default ACL of the parent took away stays away.
+    async stamp(target, caller, want) {
+      const bits = want.mode & 0o6000;
+      if ((want.mode & S_IFMT) !== S_IFDIR || bits === 0) return;
+      const made = new Attr();
+      await target.sys.stat(caller, target.fd, made);
+      if ((made.mode & bits) !== bits) await target.sys.chmod(caller, target.fd, (made.mode & 0o7777) | bits);
+    },
+    view: () => undefined,
+
+    // Owner first: chown(2) takes set-id bits away, and the mode that was asked for is the one that shall be.
+    change(target, caller, { uid, gid, mode }): Answer<void> {
+      const owned =
+        uid === undefined && gid === undefined
+          ? undefined
+          : target.sys.chown(caller, target.fd, uid ?? -1, gid ?? -1);
+      return then<void, void>(owned, () =>
+        mode === undefined ? undefined : target.sys.chmod(caller, target.fd, mode),
+      );
+    },
+    readlink: (target, caller) => target.sys.readlink(caller, target.fd),
+    // The write itself runs as the user, so that the kernel does it.
+    writing: () => undefined,
+
+    xattrToHost(name, _caller, use, type) {
+      if (type === S_IFLNK && name.startsWith('system.')) throw EOPNOTSUPP;
+      // xattr(7): the kernel says EPERM to both, which v9fs would not take for "none" when it only asks.
+      if (name.startsWith('user.') && type !== S_IFREG && type !== S_IFDIR)
+        throw use === 'get' ? ENODATA : EPERM;
+      return name;
+    },
+    xattrToClient(name, caller) {
+      // trusted.* is for those with CAP_SYS_ADMIN: xattr(7).
+      return name.startsWith('trusted.') && caller.uid !== 0 && caller !== serverCaller ? undefined : name;
+    },
+  };
+}

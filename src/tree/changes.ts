@@ -1,0 +1,78 @@
+import { type Answer, attempt, then } from '../answer.ts';
+import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
+import { EINVAL, EISDIR } from '../errno.ts';
+import { type Caller, serverCaller } from '../host/syscalls.ts';
+import type { SecurityModel } from '../security/model.ts';
+import type { LocalNode, NodeTable } from './local-node.ts';
+import type { LocalOpen, OpenTable } from './open-file.ts';
+import { type Actor, type Change, type Stamp, stampOf } from './tree.ts';
+
+/** Changes of objects: every one is framed by the stamps that the actor's watch is told of. */
+export class Changes {
+  readonly #nodes: NodeTable;
+  readonly #opens: OpenTable;
+  readonly #model: SecurityModel;
+  /** For stamps of local volumes, which are read within one turn. */
+  readonly #scratch = new Attr();
+
+  constructor(nodes: NodeTable, opens: OpenTable, model: SecurityModel) {
+    this.#nodes = nodes;
+    this.#opens = opens;
+    this.#model = model;
+  }
+
+  #stamp(node: LocalNode): Answer<Stamp> {
+    const attr = node.volume.local ? this.#scratch : new Attr();
+    return then(
+      this.#nodes.use(node, fd => node.volume.sys.stat(serverCaller, fd, attr)),
+      () => stampOf(attr),
+    );
+  }
+
+  /** Runs a change of `node`. */
+  around<T>(actor: Actor, node: LocalNode, act: () => Answer<T>): Answer<T> {
+    return then(this.#stamp(node), before => {
+      actor.watch.before(node, before);
+      const settle = () => {
+        const after = attempt(
+          () => this.#stamp(node),
+          () => actor.watch.after(node, before),
+        );
+        return then(after, stamp => actor.watch.after(node, stamp));
+      };
+      return then(attempt(act, settle), value => then(settle(), () => value));
+    });
+  }
+
+  /** Runs a change of several nodes at once; absent ones and repetitions do not count. */
+  aroundAll<T>(actor: Actor, nodes: readonly (LocalNode | undefined)[], act: () => Answer<T>): Answer<T> {
+    const distinct = [...new Set(nodes)].filter(node => node !== undefined);
+    return distinct.reduceRight<() => Answer<T>>(
+      (inner, node) => () => this.around(actor, node, inner),
+      act,
+    )();
+  }
+
+  apply(actor: Actor, node: LocalNode, change: Change, file: LocalOpen | undefined): Answer<void> {
+    return this.around(actor, node, () => this.#apply(actor.caller, node, change, file));
+  }
+
+  async #apply(caller: Caller, node: LocalNode, change: Change, file: LocalOpen | undefined): Promise<void> {
+    const { uid, gid, mode, size, atime, mtime } = change;
+    const { sys } = node.volume;
+    const as = this.#model.runsAs(caller);
+    if (uid !== undefined || gid !== undefined || mode !== undefined) {
+      await this.#nodes.use(node, fd => this.#model.change({ sys, fd }, caller, { uid, gid, mode }));
+    }
+    if (size !== undefined) {
+      if (node.type === S_IFDIR) throw EISDIR;
+      if (node.type !== S_IFREG) throw EINVAL;
+      await this.#nodes.use(node, fd => this.#model.writing({ sys, fd }, caller));
+      if (file?.writable) await this.#opens.use(file, fd => sys.ftruncate(as, fd, size));
+      else await this.#nodes.use(node, fd => sys.truncate(as, fd, size));
+    }
+    if (atime !== undefined || mtime !== undefined) {
+      await this.#nodes.use(node, fd => sys.utimens(as, fd, atime ?? 'omit', mtime ?? 'omit'));
+    }
+  }
+}

@@ -1,0 +1,239 @@
+import { type Answer, then } from '../answer.ts';
+import { Attr } from '../attr.ts';
+import { Errno, ESTALE } from '../errno.ts';
+import { serverCaller } from '../host/syscalls.ts';
+import type { Bytes, Name } from '../name.ts';
+import type { Descriptors, Holder } from './descriptors.ts';
+import type { Node } from './tree.ts';
+import { inoKey, type Volume, type Volumes } from './volume.ts';
+
+/**
+ * An object of the host's file system: found by (mount, device, inode) and shared by all fids on it. It holds one O_PATH
+ * descriptor, which pins the inode, or, when the descriptor budget is spent, what it takes to get one again: a file
+ * handle, or without the privilege for those its parent and name, with the identity checked.
+ */
+export class LocalNode implements Node, Holder {
+  readonly volume: Volume;
+  readonly ino: number | bigint;
+  /** Changes only if somebody rewrites the type in a mapped record. */
+  type: number;
+  readonly pathLow: number;
+  readonly pathHigh: number;
+  /** Tells a new inode from an old one of the same number (a hash of the birth time). */
+  readonly gen: number;
+  /** −1 when given up. */
+  fd: number;
+  /** Where it was last seen: the directory is held. Undefined for the root. */
+  parent: LocalNode | undefined;
+  name: Name | undefined;
+  refs = 1;
+  /** Running calls that use the descriptor. */
+  busy = 0;
+  touched = false;
+  handle: Bytes | undefined = undefined;
+  /** Lost a name through this tree: it may have no other, and then nothing but the descriptor leads to it. */
+  unlinked = false;
+  readonly #table: NodeTable;
+
+  constructor(table: NodeTable, volume: Volume, attr: Attr, fd: number) {
+    this.#table = table;
+    this.volume = volume;
+    this.ino = inoKey(attr);
+    this.gen = attr.gen;
+    this.type = attr.type;
+    const [low, high] = table.volumes.paths.of(volume.index, attr.inoLow, attr.inoHigh);
+    this.pathLow = low;
+    this.pathHigh = high;
+    this.fd = fd;
+  }
+
+  giveUp(): boolean {
+    return this.#table.giveUp(this);
+  }
+}
+
+/** The nodes of one tree: who is held, and with which descriptor. */
+export class NodeTable {
+  readonly volumes: Volumes;
+  readonly #descriptors: Descriptors;
+  readonly #attr = new Attr();
+
+  constructor(volumes: Volumes, descriptors: Descriptors) {
+    this.volumes = volumes;
+    this.#descriptors = descriptors;
+  }
+
+  /**
+   * Runs `act` with the node's descriptor, which stays open until the answer is there. Every use of a node's descriptor
+   * goes through here.
+   */
+  use<T>(node: LocalNode, act: (fd: number) => Answer<T>): Answer<T> {
+    node.busy++;
+    node.touched = true;
+    let answer: Answer<T>;
+    try {
+      answer = node.fd >= 0 ? act(node.fd) : then(this.#revive(node), act);
+    } catch (error) {
+      this.#used(node);
+      throw error;
+    }
+    if (answer instanceof Promise) return answer.finally(() => this.#used(node));
+    this.#used(node);
+    return answer;
+  }
+
+  #used(node: LocalNode): void {
+    if (--node.busy === 0 && node.refs === 0) this.#forget(node);
+  }
+
+  hold(node: LocalNode): void {
+    node.refs++;
+  }
+
+  release(node: LocalNode): void {
+    if (--node.refs === 0 && node.busy === 0) this.#forget(node);
+  }
+
+  #forget(node: LocalNode): void {
+    if (node.volume.nodes.get(node.ino) === node) node.volume.nodes.delete(node.ino);
+    if (node.fd >= 0) {
+      this.#descriptors.leave(node, 'node');
+      this.#close(node.fd);
+      node.fd = -1;
+    }
+    const parent = node.parent;
+    node.parent = undefined;
+    if (parent) this.release(parent);
+  }
+
+  /**
+   * Makes a fresh O_PATH descriptor into a held node, or finds the node that is there already and closes the descriptor.
+   * `attr` describes the object behind `fd`. The receiver of the node owns one count.
+   */
+  adopt(fd: number, attr: Attr, parent: LocalNode | undefined, name: Name | undefined): Answer<LocalNode> {
+    const volume = this.volumes.find(attr);
+    if (volume) return this.#adoptOn(volume, fd, attr, parent, name);
+    return then(this.volumes.discover(fd, attr), found => this.#adoptOn(found, fd, attr, parent, name));
+  }
+
+  #adoptOn(
+    volume: Volume,
+    fd: number,
+    attr: Attr,
+    parent: LocalNode | undefined,
+    name: Name | undefined,
+  ): LocalNode {
+    const key = inoKey(attr);
+    const known = volume.nodes.get(key);
+    if (known && (known.fd >= 0 || known.gen === attr.gen)) {
+      if (known.fd >= 0) this.#close(fd);
+      else this.#equip(known, fd);
+      known.refs++;
+      known.touched = true;
+      this.moved(known, parent, name);
+      return known;
+    }
+    // A node without a descriptor whose inode number now belongs to another object: its own object is gone.
+    const node = new LocalNode(this, volume, attr, -1);
+    volume.nodes.set(key, node);
+    this.#equip(node, fd);
+    this.moved(node, parent, name);
+    return node;
+  }
+
+  #equip(node: LocalNode, fd: number): void {
+    node.fd = fd;
+    node.touched = true;
+    this.#descriptors.admit(node, 'node');
+  }
+
+  /** Notes where the object was last seen. */
+  moved(node: LocalNode, parent: LocalNode | undefined, name: Name | undefined): void {
+    if (parent === undefined || parent === node || this.isRoot(node)) return;
+    node.name = name;
+    const old = node.parent;
+    if (old === parent) return;
+    if (old) this.#cutCycle(node, parent);
+    parent.refs++;
+    node.parent = parent;
+    if (old) this.release(old);
+  }
+
+  /** Directories moved about by others can leave a stale parent above `parent` that leads back to `node`. */
+  #cutCycle(node: LocalNode, parent: LocalNode): void {
+    for (let at: LocalNode | undefined = parent; at; at = at.parent) {
+      if (at.parent !== node) continue;
+      at.parent = undefined;
+      this.release(node);
+      return;
+    }
+  }
+
+  /** Set by the tree; its node is never moved and never given up. */
+  root: LocalNode | undefined;
+
+  isRoot(node: LocalNode): boolean {
+    return node === this.root;
+  }
+
+  find(attr: Attr): LocalNode | undefined {
+    return this.volumes.find(attr)?.nodes.get(inoKey(attr));
+  }
+
+  /** Closes the descriptor of a node that can be opened again. An unlinked object cannot, so it keeps its own. */
+  giveUp(node: LocalNode): boolean {
+    if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
+    if (node.unlinked || (node.volume.local && this.#links(node) === 0)) return false;
+    if (node.volume.mountFd >= 0) node.handle = this.volumes.inline.handle(node.fd) as Bytes | undefined;
+    if (node.handle === undefined && node.parent === undefined) return false;
+    this.#close(node.fd);
+    node.fd = -1;
+    return true;
+  }
+
+  #links(node: LocalNode): number {
+    try {
+      void this.volumes.inline.stat(serverCaller, node.fd, this.#attr);
+      return this.#attr.nlink;
+    } catch {
+      return 0;
+    }
+  }
+
+  /** An O_PATH descriptor knows nothing of its file system, so that closing one never waits. */
+  #close(fd: number): void {
+    void this.volumes.inline.close(fd);
+  }
+
+  /** Opens the descriptor of a node again. ESTALE when the object is gone, or is not where it was last seen. */
+  #revive(node: LocalNode): Answer<number> {
+    const { sys, mountFd } = node.volume;
+    if (node.handle !== undefined && mountFd >= 0) {
+      return then(sys.openHandle(mountFd, node.handle), fd => {
+        if (fd < 0) throw fd === -ESTALE.code ? ESTALE : Errno.of(-fd);
+        return this.#revived(node, fd);
+      });
+    }
+    const { parent, name } = node;
+    if (parent === undefined || name === undefined) throw ESTALE;
+    return then(
+      this.use(parent, parentFd => sys.lookup(serverCaller, parentFd, name)),
+      fd => {
+        if (fd < 0) throw ESTALE;
+        const attr = new Attr();
+        return then(sys.stat(serverCaller, fd, attr), () => {
+          if (inoKey(attr) === node.ino && attr.gen === node.gen) return this.#revived(node, fd);
+          this.#close(fd);
+          throw ESTALE;
+        });
+      },
+    );
+  }
+
+  #revived(node: LocalNode, fd: number): number {
+    // Two calls may have waited for the same descriptor.
+    if (node.fd >= 0) this.#close(fd);
+    else this.#equip(node, fd);
+    return node.fd;
+  }
+}

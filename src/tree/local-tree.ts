@@ -1,0 +1,398 @@
+import { openSync } from 'node:fs';
+import { type Answer, attempt, then } from '../answer.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
+import { EEXIST, EINVAL, ENOENT, ENOTDIR, EPERM, Errno, ESTALE } from '../errno.ts';
+import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_SYNC, O_TRUNC } from '../host/constants.ts';
+import { type Caller, type Segments, type Syscalls, serverCaller } from '../host/syscalls.ts';
+import type { Bytes, Name } from '../name.ts';
+import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
+import { Changes } from './changes.ts';
+import type { Descriptors } from './descriptors.ts';
+import { fixListing } from './listing.ts';
+import { OwnerLocks } from './local-locks.ts';
+import { type LocalNode, NodeTable } from './local-node.ts';
+import { LocalXattrs } from './local-xattrs.ts';
+import { Maker } from './making.ts';
+import { type LocalOpen, OpenTable } from './open-file.ts';
+import { openFlags, refuseToOpen, wantOf, writeAll } from './opening.ts';
+import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow, Tree } from './tree.ts';
+import { Volumes } from './volume.ts';
+
+/** What a tree on the host needs: the calls, the descriptor budget (shared by all trees), and the security model. */
+export interface LocalTreeParts {
+  readonly inline: Syscalls;
+  readonly pool: Syscalls;
+  readonly descriptors: Descriptors;
+  readonly model: SecurityModel;
+}
+
+/** How often a create that may open an existing file tries again when the name comes and goes under it. */
+const createTriesMax = 16;
+
+/** A directory of the host. Every change runs through here, whatever the model. */
+export class LocalTree implements Tree {
+  readonly root: LocalNode;
+  readonly #model: SecurityModel;
+  readonly #pool: Syscalls;
+  readonly #nodes: NodeTable;
+  readonly #opens: OpenTable;
+  readonly #maker: Maker;
+  readonly #xattrs: LocalXattrs;
+  readonly #locks: OwnerLocks;
+  readonly #changes: Changes;
+
+  private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
+    this.root = root;
+    this.#model = parts.model;
+    this.#pool = parts.pool;
+    this.#nodes = nodes;
+    this.#opens = new OpenTable(nodes, parts.descriptors);
+    this.#maker = new Maker(nodes, parts.model);
+    this.#xattrs = new LocalXattrs(nodes, parts.model);
+    this.#locks = new OwnerLocks(nodes, this.#opens);
+    this.#changes = new Changes(nodes, this.#opens, parts.model);
+  }
+
+  /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
+  static async open(path: string, parts: LocalTreeParts): Promise<LocalTree> {
+    const fd = openSync(path, O_PATH | O_DIRECTORY);
+    const nodes = new NodeTable(new Volumes(parts.inline, parts.pool), parts.descriptors);
+    const attr = new Attr();
+    await parts.pool.stat(serverCaller, fd, attr);
+    const root = await nodes.adopt(fd, attr, undefined, undefined);
+    nodes.root = root;
+    return new LocalTree(root, nodes, parts);
+  }
+
+  caller(uid: number): Answer<Caller> {
+    return this.#model.user(uid);
+  }
+
+  hold(node: LocalNode): void {
+    this.#nodes.hold(node);
+  }
+
+  release(node: LocalNode): void {
+    this.#nodes.release(node);
+  }
+
+  walk(caller: Caller, dir: LocalNode, name: Name, attr: Attr): Answer<LocalNode | Errno> {
+    if (dir.type !== S_IFDIR) return ENOTDIR;
+    if (isOwn(this.#model, name)) return ENOENT;
+    const { sys } = dir.volume;
+    const as = this.#model.runsAs(caller);
+    return this.#nodes.use(dir, dirfd =>
+      then(sys.lookup(as, dirfd, name), fd => (fd < 0 ? Errno.of(-fd) : this.#arrive(fd, dir, name, attr))),
+    );
+  }
+
+  /** From a fresh O_PATH descriptor to a held node and its attributes. */
+  #arrive(fd: number, dir: LocalNode, name: Name, attr: Attr): Answer<LocalNode> {
+    const { sys } = dir.volume;
+    const described = attempt(
+      () => sys.stat(serverCaller, fd, attr),
+      () => void sys.close(fd),
+    );
+    return then(described, () =>
+      then(this.#nodes.adopt(fd, attr, dir, name), node =>
+        then(
+          attempt(
+            () => this.#view(node, attr),
+            () => this.release(node),
+          ),
+          () => node,
+        ),
+      ),
+    );
+  }
+
+  /** Overlays what the client sees; the host's attributes are in `attr` already. */
+  #view(node: LocalNode, attr: Attr): Answer<void> {
+    const viewed = this.#nodes.use(node, fd => this.#model.view({ sys: node.volume.sys, fd }, attr));
+    return then(viewed, () => {
+      node.type = attr.type;
+      attr.setQidPath(node.pathLow, node.pathHigh);
+    });
+  }
+
+  async parent(_caller: Caller, dir: LocalNode): Promise<LocalNode> {
+    if (dir.type !== S_IFDIR) throw ENOTDIR;
+    const parent = dir === this.root ? this.root : dir.parent;
+    if (!parent) throw ESTALE;
+    this.hold(parent);
+    return parent;
+  }
+
+  stat(node: LocalNode, attr: Attr): Answer<void> {
+    const { sys } = node.volume;
+    return then(
+      this.#nodes.use(node, fd => sys.stat(serverCaller, fd, attr)),
+      () => this.#view(node, attr),
+    );
+  }
+
+  statfs(node: LocalNode, into: Buffer): Answer<void> {
+    return this.#nodes.use(node, fd => node.volume.sys.statfs(serverCaller, fd, into));
+  }
+
+  change(actor: Actor, node: LocalNode, change: Change, file?: LocalOpen): Answer<void> {
+    return this.#changes.apply(actor, node, change, file);
+  }
+
+  #withTarget<T>(node: LocalNode, act: (target: Target) => Answer<T>): Answer<T> {
+    return this.#nodes.use(node, fd => act({ sys: node.volume.sys, fd }));
+  }
+
+  readlink(caller: Caller, node: LocalNode): Answer<Bytes> {
+    if (node.type !== S_IFLNK) throw EINVAL;
+    return this.#withTarget(node, target => this.#model.readlink(target, caller));
+  }
+
+  open(actor: Actor, node: LocalNode, how: OpenHow): Answer<LocalOpen> {
+    refuseToOpen(node);
+    const { sys } = node.volume;
+    const as = this.#model.runsAs(actor.caller);
+    const flags = openFlags(how);
+    const reopen = () => this.#nodes.use(node, fd => sys.reopen(as, fd, flags));
+    const fd = how.truncate
+      ? this.#changes.around(actor, node, () =>
+          then(
+            this.#withTarget(node, target => this.#model.writing(target, actor.caller)),
+            reopen,
+          ),
+        )
+      : reopen();
+    return then(fd, opened => this.#opens.add(node, opened, flags, how.read, how.write));
+  }
+
+  openDir(caller: Caller, node: LocalNode): Answer<LocalOpen> {
+    if (node.type !== S_IFDIR) throw ENOTDIR;
+    const { sys } = node.volume;
+    const flags = O_RDONLY | O_DIRECTORY;
+    const opened = this.#nodes.use(node, fd => sys.reopen(this.#model.runsAs(caller), fd, flags));
+    return then(opened, fd => this.#opens.add(node, fd, flags, true, false));
+  }
+
+  create(
+    actor: Actor,
+    dir: LocalNode,
+    name: Name,
+    how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
+    attr: Attr,
+  ): Answer<{ readonly node: LocalNode; readonly file: LocalOpen }> {
+    this.#refuseToMake(dir, name);
+    return this.#changes.around(actor, dir, async () => {
+      for (let tries = 0; tries < createTriesMax; tries++) {
+        try {
+          return await this.#createNew(actor, dir, name, how, attr);
+        } catch (error) {
+          if (error !== EEXIST || how.exclusive) throw error;
+        }
+        const found = await this.walk(actor.caller, dir, name, attr);
+        if (found === ENOENT) continue;
+        if (found instanceof Errno) throw found;
+        try {
+          const file = await this.open(actor, found, how);
+          if (how.truncate) await this.stat(found, attr);
+          return { node: found, file };
+        } catch (error) {
+          this.release(found);
+          throw error;
+        }
+      }
+      throw ESTALE;
+    });
+  }
+
+  async #createNew(
+    actor: Actor,
+    dir: LocalNode,
+    name: Name,
+    how: OpenHow & { readonly mode: number; readonly gid: number },
+    attr: Attr,
+  ): Promise<{ node: LocalNode; file: LocalOpen }> {
+    const flags = openFlags(how) & ~O_TRUNC;
+    const mode = S_IFREG | (how.mode & 0o7777);
+    const want: Want = { mode, uid: actor.caller.uid, gid: how.gid, rdev: 0, target: '' };
+    const made = await this.#maker.make(actor.caller, dir, name, want, flags, attr);
+    const file = this.#opens.add(made.node, made.fd, flags, how.read, how.write);
+    try {
+      await this.#view(made.node, attr);
+    } catch (error) {
+      this.#opens.close(file);
+      this.release(made.node);
+      throw error;
+    }
+    return { node: made.node, file };
+  }
+
+  make(actor: Actor, dir: LocalNode, name: Name, what: Making, attr: Attr): Answer<LocalNode> {
+    this.#refuseToMake(dir, name);
+    const want = wantOf(what, actor.caller);
+    return this.#changes.around(actor, dir, async () => {
+      const { node } = await this.#maker.make(actor.caller, dir, name, want, undefined, attr);
+      await attempt(
+        () => this.#view(node, attr),
+        () => this.release(node),
+      );
+      return node;
+    });
+  }
+
+  #refuseToMake(dir: LocalNode, name: Name): void {
+    if (dir.type !== S_IFDIR) throw ENOTDIR;
+    if (isOwn(this.#model, name)) throw EINVAL;
+  }
+
+  link(actor: Actor, node: LocalNode, dir: LocalNode, name: Name): Answer<void> {
+    this.#refuseToMake(dir, name);
+    if (node.type === S_IFDIR) throw EPERM;
+    const { sys } = dir.volume;
+    const as = this.#model.runsAs(actor.caller);
+    return this.#changes.aroundAll(actor, [node, dir], () =>
+      this.#nodes.use(node, fd => this.#nodes.use(dir, dirfd => sys.link(as, fd, dirfd, name))),
+    );
+  }
+
+  async rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): Promise<void> {
+    if (isOwn(this.#model, from)) throw ENOENT;
+    this.#refuseToMake(toDir, to);
+    if (fromDir.type !== S_IFDIR) throw ENOTDIR;
+    const { sys } = fromDir.volume;
+    const as = this.#model.runsAs(actor.caller);
+    const moved = await this.#known(fromDir, from);
+    const victim = await this.#known(toDir, to);
+    try {
+      await this.#changes.aroundAll(actor, [fromDir, toDir, moved, victim], () =>
+        this.#nodes.use(fromDir, fromfd =>
+          this.#nodes.use(toDir, tofd => sys.rename(as, fromfd, from, tofd, to, 0)),
+        ),
+      );
+      if (moved && moved !== victim) this.#nodes.moved(moved, toDir, to);
+      if (victim && victim !== moved) victim.unlinked = true;
+    } finally {
+      if (moved) this.release(moved);
+      if (victim) this.release(victim);
+    }
+  }
+
+  async unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): Promise<void> {
+    if (dir.type !== S_IFDIR) throw ENOTDIR;
+    if (isOwn(this.#model, name)) throw ENOENT;
+    const { sys } = dir.volume;
+    const as = this.#model.runsAs(actor.caller);
+    const victim = await this.#known(dir, name);
+    try {
+      await this.#changes.aroundAll(actor, [dir, victim], () =>
+        this.#nodes.use(dir, dirfd => sys.unlink(as, dirfd, name, kind === 'directory')),
+      );
+      if (victim) victim.unlinked = true;
+    } finally {
+      if (victim) this.release(victim);
+    }
+  }
+
+  /**
+   * The node of an entry, held and with its descriptor, if a client has it: what is about to lose its name must not be
+   * left with a file handle that will lead nowhere.
+   */
+  async #known(dir: LocalNode, name: Name): Promise<LocalNode | undefined> {
+    const attr = new Attr();
+    const found = await this.#nodes.use(dir, dirfd => dir.volume.sys.statAt(serverCaller, dirfd, name, attr));
+    const node = found < 0 ? undefined : this.#nodes.find(attr);
+    if (!node) return undefined;
+    this.hold(node);
+    try {
+      await this.#nodes.use(node, () => undefined);
+      return node;
+    } catch {
+      this.release(node);
+      return undefined;
+    }
+  }
+
+  async isEntry(dir: LocalNode, name: Name, node: LocalNode): Promise<boolean> {
+    const attr = new Attr();
+    const found = await this.#nodes.use(dir, dirfd => dir.volume.sys.statAt(serverCaller, dirfd, name, attr));
+    return found === 0 && this.#nodes.find(attr) === node;
+  }
+
+  read(file: LocalOpen, into: Segments, offset: number): Answer<number> {
+    return this.#opens.use(file, fd => file.node.volume.sys.read(serverCaller, fd, into, offset));
+  }
+
+  write(actor: Actor, file: LocalOpen, from: Segments, offset: number): Answer<number> {
+    const { node } = file;
+    const sys = (file.flags & O_SYNC) !== 0 || (file.flags & O_DSYNC) !== 0 ? this.#pool : node.volume.sys;
+    return this.#changes.around(actor, node, () =>
+      then(
+        this.#opens.use(file, fd => this.#model.writing({ sys: node.volume.sys, fd }, actor.caller)),
+        () => this.#opens.use(file, fd => writeAll(sys, this.#model.runsAs(actor.caller), fd, from, offset)),
+      ),
+    );
+  }
+
+  sync(open: LocalOpen, dataOnly: boolean): Answer<void> {
+    return this.#opens.use(open, fd => this.#pool.fsync(serverCaller, fd, dataOnly));
+  }
+
+  closeFile(file: LocalOpen): void {
+    this.#opens.close(file);
+  }
+
+  readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): Answer<number> {
+    const { node } = dir;
+    const { ownPrefix, typeXattr } = this.#model;
+    const read = this.#opens.use(dir, fd =>
+      node.volume.sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, typeXattr),
+    );
+    return then(read, bytes => {
+      const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
+      fixListing(
+        packed,
+        bytes,
+        this.#nodes.volumes.paths,
+        node.volume.index,
+        node === this.root ? node : undefined,
+      );
+      return bytes;
+    });
+  }
+
+  closeDir(dir: LocalOpen): void {
+    this.#opens.close(dir);
+  }
+
+  getXattr(caller: Caller, node: LocalNode, name: Bytes): Answer<Uint8Array> {
+    return this.#xattrs.get(caller, node, name);
+  }
+
+  listXattr(caller: Caller, node: LocalNode): Answer<Uint8Array> {
+    return this.#xattrs.list(caller, node);
+  }
+
+  setXattr(actor: Actor, node: LocalNode, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
+    return this.#changes.around(actor, node, () => this.#xattrs.set(actor.caller, node, name, value, flags));
+  }
+
+  removeXattr(actor: Actor, node: LocalNode, name: Bytes): Answer<void> {
+    return this.#changes.around(actor, node, () => this.#xattrs.remove(actor.caller, node, name));
+  }
+
+  lock(owner: LockOwner, file: LocalOpen, range: LockRange): Answer<boolean> {
+    return this.#locks.set(owner, file, range);
+  }
+
+  testLock(owner: LockOwner, file: LocalOpen, range: LockRange): Answer<LockConflict | undefined> {
+    return this.#locks.test(owner, file, range);
+  }
+
+  forgetLocks(owner: LockOwner, node: LocalNode): void {
+    this.#locks.forget(owner, node);
+  }
+
+  close(): void {
+    this.release(this.root);
+    this.#nodes.volumes.close();
+  }
+}

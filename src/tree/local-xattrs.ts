@@ -1,0 +1,71 @@
+import { type Answer, then } from '../answer.ts';
+import { ERANGE, Errno } from '../errno.ts';
+import type { Caller } from '../host/syscalls.ts';
+import { xattrValueBytesMax } from '../limits.ts';
+import type { Bytes } from '../name.ts';
+import type { SecurityModel } from '../security/model.ts';
+import type { LocalNode, NodeTable } from './local-node.ts';
+
+/** Most values fit; a larger one is asked for again with room for the largest there can be. */
+const firstTryBytes = 512;
+
+/** Extended attributes of held objects, under the names that the security model gives them. */
+export class LocalXattrs {
+  readonly #nodes: NodeTable;
+  readonly #model: SecurityModel;
+
+  constructor(nodes: NodeTable, model: SecurityModel) {
+    this.#nodes = nodes;
+    this.#model = model;
+  }
+
+  get(caller: Caller, node: LocalNode, name: Bytes): Answer<Uint8Array> {
+    const hostName = this.#model.xattrToHost(name, caller, 'get', node.type);
+    const as = this.#model.runsAs(caller);
+    return this.#nodes.use(node, fd => readWhole(into => node.volume.sys.getxattr(as, fd, hostName, into)));
+  }
+
+  list(caller: Caller, node: LocalNode): Answer<Uint8Array> {
+    const as = this.#model.runsAs(caller);
+    return then(
+      this.#nodes.use(node, fd => readWhole(into => node.volume.sys.listxattr(as, fd, into))),
+      bytes => {
+        const names = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+          .toString('latin1')
+          .split('\0');
+        let seen = '';
+        for (const name of names) {
+          const shown = name === '' ? undefined : this.#model.xattrToClient(name, caller);
+          if (shown !== undefined) seen += `${shown}\0`;
+        }
+        return Buffer.from(seen, 'latin1');
+      },
+    );
+  }
+
+  set(caller: Caller, node: LocalNode, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
+    const hostName = this.#model.xattrToHost(name, caller, 'set', node.type);
+    const as = this.#model.runsAs(caller);
+    return this.#nodes.use(node, fd => node.volume.sys.setxattr(as, fd, hostName, value, flags));
+  }
+
+  remove(caller: Caller, node: LocalNode, name: Bytes): Answer<void> {
+    const hostName = this.#model.xattrToHost(name, caller, 'set', node.type);
+    const as = this.#model.runsAs(caller);
+    return this.#nodes.use(node, fd => node.volume.sys.removexattr(as, fd, hostName));
+  }
+}
+
+/** Exactly the bytes that the last call returned: the size may change between two calls (CVE-2017-15038). */
+function readWhole(read: (into: Uint8Array) => Answer<number>): Answer<Uint8Array> {
+  const small = new Uint8Array(firstTryBytes);
+  return then(read(small), length => {
+    if (length >= 0) return small.subarray(0, length);
+    if (length !== -ERANGE.code) throw Errno.of(-length);
+    const large = new Uint8Array(xattrValueBytesMax);
+    return then(read(large), again => {
+      if (again < 0) throw Errno.of(-again);
+      return large.subarray(0, again);
+    });
+  });
+}

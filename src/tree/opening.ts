@@ -1,0 +1,86 @@
+import { type Answer, then } from '../answer.ts';
+import { S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
+import { EISDIR, ELOOP, ENOSPC, ENXIO } from '../errno.ts';
+import { O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } from '../host/constants.ts';
+import type { Caller, Segments, Syscalls } from '../host/syscalls.ts';
+import type { Want } from '../security/model.ts';
+import type { LocalNode } from './local-node.ts';
+import type { Making, OpenHow } from './tree.ts';
+
+/**
+ * Only regular files are ever opened for reading and writing: a FIFO would block a thread, a device would act
+ * (CVE-2023-2861).
+ */
+export function refuseToOpen(node: LocalNode): void {
+  if (node.type === S_IFREG) return;
+  if (node.type === S_IFLNK) throw ELOOP;
+  if (node.type === S_IFDIR) throw EISDIR;
+  throw ENXIO;
+}
+
+/** The host's open(2) flags. Appending and direct I/O are the client's business and are never passed on. */
+export function openFlags(how: OpenHow): number {
+  const access = how.write ? (how.read ? O_RDWR : O_WRONLY) : O_RDONLY;
+  const sync = how.sync === 'sync' ? O_SYNC : how.sync === 'dsync' ? O_DSYNC : 0;
+  return access | sync | (how.truncate ? O_TRUNC : 0);
+}
+
+export function wantOf(what: Making, caller: Caller): Want {
+  const owner = { uid: caller.uid, gid: what.gid };
+  if (what.type === 'directory') return { ...owner, mode: S_IFDIR | what.mode, rdev: 0, target: '' };
+  if (what.type === 'symlink') return { ...owner, mode: S_IFLNK | 0o777, rdev: 0, target: what.target };
+  return { ...owner, mode: what.mode, rdev: what.rdev, target: '' };
+}
+
+/**
+ * Writes until all is written. When the disk fills up midway, what was written counts and the next write gets the error;
+ * a write of nothing is an error, since v9fs before 6.8 repeats a write that was answered with 0 for ever.
+ */
+export function writeAll(
+  sys: Syscalls,
+  as: Caller,
+  fd: number,
+  from: Segments,
+  offset: number,
+): Answer<number> {
+  const total = from.reduce((sum, segment) => sum + segment.length, 0);
+  return then(sys.write(as, fd, from, offset), written => {
+    if (written === total) return total;
+    if (written === 0) throw ENOSPC;
+    return writeOn(sys, as, fd, from, offset, written, total);
+  });
+}
+
+async function writeOn(
+  sys: Syscalls,
+  as: Caller,
+  fd: number,
+  from: Segments,
+  offset: number,
+  written: number,
+  total: number,
+): Promise<number> {
+  while (written < total) {
+    try {
+      const more = await sys.write(as, fd, without(from, written), offset + written);
+      if (more === 0) break;
+      written += more;
+    } catch {
+      break;
+    }
+  }
+  return written;
+}
+
+/** The segments behind the first `count` bytes. */
+function without(segments: Segments, count: number): Segments {
+  const rest: Uint8Array[] = [];
+  for (const segment of segments) {
+    if (count >= segment.length) count -= segment.length;
+    else {
+      rest.push(count === 0 ? segment : segment.subarray(count));
+      count = 0;
+    }
+  }
+  return rest;
+}

@@ -1,0 +1,197 @@
+/**
+ * The backend interface: what a session asks of a tree of files. A backend that is not the host's file system implements
+ * this and needs nothing below it. It knows no fid, qid path mapping aside, and no 9P flag.
+ *
+ * For every method:
+ * - It acts as the `Caller` it is given and throws (or rejects with) an `Errno`.
+ * - It may run beside any other call on the same node, after the object was unlinked or renamed by anyone, and never
+ *   resolves a path: a `Node` is the object itself.
+ * - What it returns held is released by the receiver, exactly once.
+ * - Names are checked (`Name`), so no implementation checks them again, but each refuses its own bookkeeping names.
+ */
+import type { Answer } from '../answer.ts';
+import type { Attr } from '../attr.ts';
+import type { Errno } from '../errno.ts';
+import type { Caller, Segments, Time } from '../host/syscalls.ts';
+import type { Bytes, Name } from '../name.ts';
+
+/** An object that is held and counted: file, directory, symlink, device, FIFO or socket. Fids share it. */
+export interface Node {
+  /** S_IFMT bits as the client sees them; an object's type never changes. */
+  readonly type: number;
+  /** qid.path, unique over the export and stable over restarts; two 32-bit halves. */
+  readonly pathLow: number;
+  readonly pathHigh: number;
+}
+
+/** A regular file that can be read or written. Closing it lets go of nothing that a running call uses. */
+export interface OpenFile {
+  readonly node: Node;
+  readonly readable: boolean;
+  readonly writable: boolean;
+}
+
+/** A directory that can be read. It has a position of its own: clones of a fid do not share it. */
+export interface OpenDir {
+  readonly node: Node;
+}
+
+/** How a file is opened. `sync` is O_SYNC, `dsync` O_DSYNC; there is no append and no direct (see the reference). */
+export interface OpenHow {
+  readonly read: boolean;
+  readonly write: boolean;
+  readonly truncate: boolean;
+  readonly sync: 'none' | 'dsync' | 'sync';
+}
+
+/** What `make` makes. The permission bits are applied exactly; no umask. */
+export type Making =
+  | { readonly type: 'directory'; readonly mode: number; readonly gid: number }
+  | { readonly type: 'symlink'; readonly target: Bytes; readonly gid: number }
+  /** A device, FIFO, socket or empty regular file: mode carries S_IFMT, rdev is new_encode_dev. */
+  | { readonly type: 'special'; readonly mode: number; readonly rdev: number; readonly gid: number };
+
+/** What `change` changes; absent members stay. Applied in this order: owner, mode, size, times. */
+export interface Change {
+  readonly uid?: number;
+  readonly gid?: number;
+  /** Permission bits, 07777. */
+  readonly mode?: number;
+  readonly size?: number;
+  readonly atime?: Time;
+  readonly mtime?: Time;
+}
+
+/**
+ * A stamp of an object's state (hash of ctime and size, 32 bits): it moves with every change by anyone. A session makes
+ * qid.version of it so that the session's own changes do not show.
+ */
+export type Stamp = number;
+
+/** Called around a change so that a session can tell its own changes from others'. See session/versions.ts. */
+export interface Watch {
+  /** Before the change, with the stamp as it is. */
+  before(node: Node, stamp: Stamp): void;
+  /** After the change, whether it succeeded or not. */
+  after(node: Node, stamp: Stamp): void;
+}
+
+/** On whose behalf a call runs: credentials, and the watch that is told of the changes it makes. */
+export interface Actor {
+  readonly caller: Caller;
+  readonly watch: Watch;
+}
+
+/** Who owns a byte-range lock: (session, client_id, proc_id), one object per owner, compared by identity. */
+export type LockOwner = object;
+
+export interface LockRange {
+  /** 0 read, 1 write, 2 unlock. */
+  readonly type: 0 | 1 | 2;
+  readonly start: number;
+  /** 0 means to the end of the file, however large. */
+  readonly length: number;
+}
+
+export interface LockConflict extends LockRange {
+  /** The holder's process number, or −1 where the host does not tell (open-file-description locks). */
+  readonly pid: number;
+}
+
+export interface Tree {
+  /** The root, held by the tree itself for as long as it is open. */
+  readonly root: Node;
+  /** The credentials of a client's user; `uid` is n_uname, or NONUNAME (0xffffffff) when none was given. */
+  caller(uid: number): Answer<Caller>;
+
+  hold(node: Node): void;
+  /** The last release lets go of the object. */
+  release(node: Node): void;
+
+  /**
+   * One step: returns the child held, or the Errno by value, since an absent name is the commonest answer of all (every
+   * PATH search is one) and must cost nearly nothing. Symlinks are never followed; ENOTDIR when `dir` is no directory.
+   * `attr`, when given, receives the child's attributes as `stat` does.
+   */
+  walk(caller: Caller, dir: Node, name: Name, attr: Attr): Answer<Node | Errno>;
+  /** `..` : the directory that holds `dir`, held; the root's parent is the root. */
+  parent(caller: Caller, dir: Node): Answer<Node>;
+
+  /** Attributes as the client sees them. qid.version is left to the session; `stampOf(attr)` is what it is made of. */
+  stat(node: Node, attr: Attr): Answer<void>;
+  /** As `stat`, for an open file: works on the very descriptor. */
+  statfs(node: Node, into: Buffer): Answer<void>;
+  change(actor: Actor, node: Node, change: Change, file?: OpenFile): Answer<void>;
+  readlink(caller: Caller, node: Node): Answer<Bytes>;
+
+  /** Opens a regular file. ENXIO for devices, FIFOs and sockets, which are never opened on the host; ELOOP for symlinks. */
+  open(actor: Actor, node: Node, how: OpenHow): Answer<OpenFile>;
+  openDir(caller: Caller, node: Node): Answer<OpenDir>;
+  /**
+   * Creates and opens a file, or opens the existing one unless `exclusive` (EEXIST). The node comes back held. The
+   * permission to open does not depend on the mode asked for, as with open(2).
+   */
+  create(
+    actor: Actor,
+    dir: Node,
+    name: Name,
+    how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
+    attr: Attr,
+  ): Answer<{ readonly node: Node; readonly file: OpenFile }>;
+  /** Makes anything else. The node comes back held, its attributes in `attr`. */
+  make(actor: Actor, dir: Node, name: Name, what: Making, attr: Attr): Answer<Node>;
+  link(actor: Actor, node: Node, dir: Node, name: Name): Answer<void>;
+  rename(actor: Actor, fromDir: Node, from: Name, toDir: Node, to: Name): Answer<void>;
+  unlink(actor: Actor, dir: Node, name: Name, kind: 'file' | 'directory'): Answer<void>;
+  /**
+   * Whether `name` in `dir` is this very object now: for Tremove and Trename, which name an object by its fid.
+   */
+  isEntry(dir: Node, name: Name, node: Node): Answer<boolean>;
+
+  /** Reads at most what `into` holds; 0 at the end. */
+  read(file: OpenFile, into: Segments, offset: number): Answer<number>;
+  /** Writes and returns how much: all of it, or less than all but more than 0 when the disk filled up midway. */
+  write(actor: Actor, file: OpenFile, from: Segments, offset: number): Answer<number>;
+  /** To stable storage; works on files opened for reading, and on directories. */
+  sync(file: OpenFile | OpenDir, dataOnly: boolean): Answer<void>;
+  closeFile(file: OpenFile): void;
+  /**
+   * Packs whole 9P entries from the cookie on (0 starts anew and sees the directory as it is now). Returns the bytes; 0 at
+   * the end; EINVAL when the next entry does not fit. Calls on one OpenDir are made one after another by the session.
+   */
+  readdir(dir: OpenDir, cookieLow: number, cookieHigh: number, into: Uint8Array): Answer<number>;
+  closeDir(dir: OpenDir): void;
+
+  /** The value, at most 64 KiB. ENODATA when absent, EOPNOTSUPP where the model or file system has none. */
+  getXattr(caller: Caller, node: Node, name: Bytes): Answer<Uint8Array>;
+  /** NUL-terminated names. */
+  listXattr(caller: Caller, node: Node): Answer<Uint8Array>;
+  /** flags: XATTR_CREATE 1, XATTR_REPLACE 2. An empty value is a value. */
+  setXattr(actor: Actor, node: Node, name: Bytes, value: Uint8Array, flags: number): Answer<void>;
+  removeXattr(actor: Actor, node: Node, name: Bytes): Answer<void>;
+
+  /**
+   * Takes, changes or gives up a lock for `owner` against everybody outside this tree (host programs, other servers).
+   * Never waits: false when somebody's lock is in the way. Conflicts between owners of this tree are the session's
+   * business (session/locks.ts), which also unlocks everything of an owner before it forgets it.
+   */
+  lock(owner: LockOwner, file: OpenFile, range: LockRange): Answer<boolean>;
+  /** The outside lock that would be in the way, or undefined. */
+  testLock(owner: LockOwner, file: OpenFile, range: LockRange): Answer<LockConflict | undefined>;
+  /** Lets go of what `owner` needed to hold locks on this node. */
+  forgetLocks(owner: LockOwner, node: Node): void;
+
+  /** Lets go of everything. No call may follow. */
+  close(): void;
+}
+
+/** Hash of ctime and size. Never 0, so that it can serve as qid.version as it is: 0 turns the client's caching off. */
+export function stampOf(attr: Attr): Stamp {
+  const bytes = attr.bytes;
+  let h = Math.imul(bytes.readUInt32LE(105) ^ 0x9e3779b9, 0x85ebca6b);
+  h = Math.imul((h ^ (h >>> 15)) + bytes.readUInt32LE(113), 0xc2b2ae35);
+  h = Math.imul((h ^ (h >>> 13)) + bytes.readUInt32LE(49), 0x27d4eb2f);
+  h = Math.imul((h ^ (h >>> 16)) + bytes.readUInt32LE(53), 0x165667b1);
+  h = (h ^ (h >>> 15)) >>> 0;
+  return h === 0 ? 1 : h;
+}

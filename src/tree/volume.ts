@@ -1,0 +1,182 @@
+import { type Answer, then } from '../answer.ts';
+import { type Attr, S_IFDIR, S_IFREG } from '../attr.ts';
+import { type Syscalls, serverCaller } from '../host/syscalls.ts';
+import type { LocalNode } from './local-node.ts';
+
+/**
+ * File systems whose metadata and cached data the kernel has at once (statfs(2) f_type): calls on them run inline.
+ * Everything else (FUSE, NFS, CephFS, 9p, what is unknown) may wait for somebody and goes to the pool.
+ */
+const localTypes = new Set([
+  0xef53, // ext2, ext3, ext4
+  0x58465342, // xfs
+  0x9123683e, // btrfs
+  0x01021994, // tmpfs
+  0x794c7630, // overlayfs
+  0xf2f52010, // f2fs
+  0x2fc12fc1, // zfs
+  0xca451a4e, // bcachefs
+  0x858458f6, // ramfs
+  0x73717368, // squashfs
+  0xe0f5e1e2, // erofs
+  0x4d44, // msdos, vfat
+  0x2011bab0, // exfat
+  0x9660, // iso9660
+]);
+
+/** Inode numbers below this fit beside a 16-bit device index in qid.path. */
+const plainInoHighMax = 0x1_0000;
+const wideIndex = 0xffff;
+
+/**
+ * Gives every device of an export its index, the upper 16 bits of qid.path, and every inode its qid.path.
+ *
+ * The export's own device has index 0: paths are the inode numbers. Another device's index is a hash of its file system
+ * id (statfs f_fsid), so it is the same after a restart; in the rare case that two hash alike, the one seen later takes
+ * the next free index. Inode numbers of 2^48 and more take a number from a table under an index of their own.
+ */
+export class QidPaths {
+  readonly #indexOf = new Map<number, number>();
+  readonly #taken = new Set<number>([0, wideIndex]);
+  readonly #wide = new Map<string, [number, number]>();
+  readonly #wideTaken = new Set<string>();
+
+  /** The index of a device, for the life of the export. `fsid` is 8 bytes. */
+  deviceIndex(dev: number, fsid: Buffer): number {
+    const known = this.#indexOf.get(dev);
+    if (known !== undefined) return known;
+    let index = 0;
+    if (this.#indexOf.size > 0) {
+      index = hash(fsid.readUInt32LE(0) || dev, fsid.readUInt32LE(4)) & 0xffff;
+      while (this.#taken.has(index)) index = (index + 1) & 0xffff;
+    }
+    this.#indexOf.set(dev, index);
+    this.#taken.add(index);
+    return index;
+  }
+
+  /** qid.path of an inode as [low, high]. */
+  of(index: number, inoLow: number, inoHigh: number): readonly [number, number] {
+    if (inoHigh < plainInoHighMax) return [inoLow, (index * 0x1_0000 + inoHigh) >>> 0];
+    return this.#wideOf(index, inoLow, inoHigh);
+  }
+
+  /** Whether `of` changes anything but plain inode numbers of this device: if not, a listing can be sent as it is. */
+  static isPlain(index: number, inoHigh: number): boolean {
+    return index === 0 && inoHigh < plainInoHighMax;
+  }
+
+  #wideOf(index: number, inoLow: number, inoHigh: number): readonly [number, number] {
+    const key = `${index}:${inoHigh}:${inoLow}`;
+    const known = this.#wide.get(key);
+    if (known) return known;
+    let low = hash(inoLow ^ index, inoHigh);
+    let high = hash(inoHigh, inoLow + index) & 0xffff;
+    while (this.#wideTaken.has(`${high}:${low}`)) {
+      low = (low + 1) >>> 0;
+      if (low === 0) high = (high + 1) & 0xffff;
+    }
+    const path: [number, number] = [low, (wideIndex * 0x1_0000 + high) >>> 0];
+    this.#wide.set(key, path);
+    this.#wideTaken.add(`${high}:${low}`);
+    return path;
+  }
+}
+
+function hash(a: number, b: number): number {
+  let h = Math.imul(a ^ 0x9e3779b9, 0x85ebca6b);
+  h = Math.imul((h ^ (h >>> 13)) + b, 0xc2b2ae35);
+  h = Math.imul(h ^ (h >>> 16), 0x27d4eb2f);
+  return (h ^ (h >>> 15)) >>> 0;
+}
+
+/** One mount of one device below an export, and the nodes known on it. */
+export class Volume {
+  readonly index: number;
+  /** The calls for metadata and data here: inline where the kernel answers at once. */
+  readonly sys: Syscalls;
+  /** Whether `sys` is inline. */
+  readonly local: boolean;
+  readonly nodes = new Map<number | bigint, LocalNode>();
+  /** Whether O_TMPFILE works here: true until it was seen to fail. */
+  unnamedFiles = true;
+  /** A descriptor on this mount for open_by_handle_at, or −1 where handles cannot be used. */
+  mountFd = -1;
+
+  constructor(index: number, sys: Syscalls, local: boolean) {
+    this.index = index;
+    this.sys = sys;
+    this.local = local;
+  }
+}
+
+/** The inode number as a key: a number where it is exact. */
+export function inoKey(attr: Attr): number | bigint {
+  const high = attr.inoHigh;
+  return high < 0x20_0000 ? high * 0x1_0000_0000 + attr.inoLow : (BigInt(high) << 32n) | BigInt(attr.inoLow);
+}
+
+/** Finds the volume of an object, making it when its mount is seen for the first time. */
+export class Volumes {
+  readonly paths = new QidPaths();
+  readonly #byMount = new Map<number, Map<number, Volume>>();
+  readonly inline: Syscalls;
+  readonly pool: Syscalls;
+
+  constructor(inline: Syscalls, pool: Syscalls) {
+    this.inline = inline;
+    this.pool = pool;
+  }
+
+  find(attr: Attr): Volume | undefined {
+    return this.#byMount.get(attr.mountId)?.get(attr.dev);
+  }
+
+  /** `fd` is any descriptor on the object that `attr` describes. */
+  discover(fd: number, attr: Attr): Answer<Volume> {
+    const statfs = Buffer.alloc(64);
+    return then(this.pool.statfs(serverCaller, fd, statfs), async () => {
+      const known = this.find(attr);
+      if (known) return known;
+      const local = localTypes.has(statfs.readUInt32LE(0));
+      const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
+      const volume = new Volume(index, local ? this.inline : this.pool, local);
+      const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
+      onMount.set(attr.dev, volume);
+      this.#byMount.set(attr.mountId, onMount);
+      // Never open what is no file or directory: a device acts when it is opened.
+      if (attr.type === S_IFDIR || attr.type === S_IFREG) volume.mountFd = await this.#handleMount(fd);
+      return volume;
+    });
+  }
+
+  /** Opens a descriptor for open_by_handle_at, if this process and file system can use handles at all. */
+  async #handleMount(fd: number): Promise<number> {
+    const handle = await this.pool.handle(fd);
+    if (handle === undefined) return -1;
+    const flags = 0; // O_RDONLY: open_by_handle_at refuses O_PATH descriptors (EBADF).
+    let mountFd: number;
+    try {
+      mountFd = await this.pool.reopen(serverCaller, fd, flags);
+    } catch {
+      return -1;
+    }
+    const probe = await this.pool.openHandle(mountFd, handle);
+    if (probe >= 0) {
+      await this.pool.close(probe);
+      return mountFd;
+    }
+    await this.pool.close(mountFd);
+    return -1;
+  }
+
+  close(): void {
+    for (const onMount of this.#byMount.values()) {
+      for (const volume of onMount.values()) {
+        if (volume.mountFd >= 0) void this.inline.close(volume.mountFd);
+        volume.mountFd = -1;
+      }
+    }
+    this.#byMount.clear();
+  }
+}

@@ -14,7 +14,7 @@ struct creds {
 };
 
 /*
- * The block that JavaScript fills (src/host/control.ts has the same layout) and a job of the pool keeps a copy of.
+ * The block that JavaScript fills (src/host/control.ts; the layout is exported to it) and a job of the pool keeps a copy of.
  * 64-bit values that are only carried are two words in `number`; offsets and lengths are doubles, exact below 2^53.
  * The texts lie one behind the other in `texts`, each with a NUL after it that is not counted.
  */
@@ -27,10 +27,15 @@ struct control {
   char texts[TEXT_BYTES_MAX];
 };
 
-/* Behind the control block: what the pool has finished, as (slot, result). Written only while JavaScript waits. */
+struct done {
+  uint32_t slot;
+  int32_t result;
+};
+
+/* The control block, and behind it what the pool has finished. Both are written only on the event loop's thread. */
 struct shared {
   struct control control;
-  int32_t done[DONE_MAX][2];
+  struct done done[DONE_MAX];
 };
 
 struct call {
@@ -45,8 +50,8 @@ struct call {
 /* Returns 0 or more, or -errno. */
 typedef int64_t shim(const struct call *call);
 
-/* A row that is not run as its caller: as the server, or as whoever the thread is at the moment. */
-enum { AS_SERVER = 1, AS_ANYONE = 2 };
+/* A row that has no caller, or needs the privilege of the server. */
+enum { AS_SERVER = 1 };
 
 struct row {
   const char *name;
@@ -64,6 +69,9 @@ struct constant {
 
 extern const struct constant constants[];
 extern const int constant_count;
+
+/* Bytes of the block that are in use, or -EINVAL for a block that names no shim or has more text than room. */
+int64_t control_bytes(const struct control *control);
 
 /* Runs the shim that the block names, under its credentials; the thread keeps them. EINTR is retried. */
 int64_t perform(const struct control *control, const struct iovec *segment, int segment_count);

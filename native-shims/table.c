@@ -9,7 +9,7 @@ const struct row shims[] = {
     {"reopen", sys_reopen, 0},
     {"create", sys_create, 0},
     {"createUnnamed", sys_create_unnamed, 0},
-    {"close", sys_close, AS_ANYONE},
+    {"close", sys_close, AS_SERVER},
     {"stat", sys_stat, 0},
     {"statAt", sys_stat_at, 0},
     {"statfs", sys_statfs, 0},
@@ -27,7 +27,7 @@ const struct row shims[] = {
     {"truncate", sys_truncate, 0},
     {"read", sys_read, 0},
     {"write", sys_write, 0},
-    {"fsync", sys_fsync, AS_ANYONE},
+    {"fsync", sys_fsync, 0},
     {"readdir", sys_readdir, 0},
     {"getxattr", sys_getxattr, 0},
     {"listxattr", sys_listxattr, 0},
@@ -39,11 +39,17 @@ const struct row shims[] = {
     {"openHandle", sys_open_handle, AS_SERVER},
     {"effectiveCapabilities", sys_effective_capabilities, AS_SERVER},
     {"groupsOf", sys_groups_of, AS_SERVER},
-    {"peerCredentials", sys_peer_credentials, AS_ANYONE},
-    {"descriptorLimit", sys_descriptor_limit, AS_ANYONE},
+    {"peerCredentials", sys_peer_credentials, AS_SERVER},
+    {"descriptorLimit", sys_descriptor_limit, AS_SERVER},
 };
 
 const int shim_count = sizeof shims / sizeof *shims;
+
+int64_t control_bytes(const struct control *control) {
+  uint64_t texts = (uint64_t)control->text_bytes[0] + control->text_bytes[1] + 2;
+  if (control->shim >= (uint32_t)shim_count || texts > TEXT_BYTES_MAX) return -EINVAL;
+  return (int64_t)(offsetof(struct control, texts) + texts);
+}
 
 int64_t perform(const struct control *control, const struct iovec *segment, int segment_count) {
   static const struct creds as_server = {.server = 1};
@@ -60,7 +66,7 @@ int64_t perform(const struct control *control, const struct iovec *segment, int 
   /* A text that a NUL cuts short would name another object than it says. */
   if (strlen(call.text[0]) != control->text_bytes[0] || strlen(second) != control->text_bytes[1]) return -EINVAL;
   const struct row *row = &shims[control->shim];
-  int64_t result = row->flags & AS_ANYONE ? 0 : creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds);
+  int64_t result = creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds);
   if (result < 0) return result;
   do result = row->run(&call);
   while (result == -EINTR);

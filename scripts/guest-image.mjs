@@ -91,7 +91,7 @@ const initramfs = await part(
   [
     kernel,
     ...sources('initramfs.mjs', 'init', 'guest-module', 'agent.c'),
-    ...programs.flatMap(name => [name, readFileSync(join(programDir, name))]),
+    ...[...programs, 'check.h'].flatMap(name => [name, readFileSync(join(programDir, name))]),
   ],
   dir => makeInitramfs({ kernel, programs, dir }),
 );
@@ -99,6 +99,7 @@ archive.dropDownloads();
 writeManifest({
   kernel: join(kernel, 'vmlinuz'),
   initramfs: join(initramfs, 'initramfs.cpio'),
+  programs: join(initramfs, 'programs'),
   rootDisk: join(disk, 'root.ext4'),
   qemu: join(qemu, 'qemu-system-x86_64'),
   kernelRelease: readFileSync(join(kernel, 'release'), 'utf8').trim(),

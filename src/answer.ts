@@ -4,8 +4,11 @@
  */
 export type Answer<T> = T | Promise<T>;
 
-/** Goes on with `next` in the same turn when the answer is there already. */
-export function then<T, U>(answer: Answer<T>, next: (value: T) => Answer<U>): Answer<U> {
+/**
+ * Goes on with `next` in the same turn when the answer is there already. (An export named `then` would make the module
+ * itself a thenable, which `import()` calls.)
+ */
+export function andThen<T, U>(answer: Answer<T>, next: (value: T) => Answer<U>): Answer<U> {
   return answer instanceof Promise ? answer.then(next) : next(answer);
 }
 

@@ -1,5 +1,6 @@
 // A small initramfs: busybox, the modules, /init, and our own programs, which /init keeps below /opt/guest after it
-// has gone over to the root disk. So a changed program costs a second, not a new disk.
+// has gone over to the root disk. So a changed program costs a second, not a new disk. programs/ beside it has the same
+// programs for this machine, where a test needs one of them on the host's side.
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
@@ -32,8 +33,11 @@ export function makeInitramfs({ kernel, programs, dir }) {
   chmodSync(join(root, 'init'), 0o755);
   chmodSync(join(root, 'guest/bin/guest-module'), 0o755);
   buildProgram(join(scriptDir, 'agent.c'), join(root, 'guest/bin/guest-agent'));
+  mkdirSync(join(dir, 'programs'));
   for (const program of programs) {
-    buildProgram(join(programDir, program), join(root, 'guest/bin', program.replace(/\.c$/, '')));
+    const name = program.replace(/\.c$/, '');
+    buildProgram(join(programDir, program), join(root, 'guest/bin', name));
+    copyFileSync(join(root, 'guest/bin', name), join(dir, 'programs', name));
   }
   const list = readdirSync(root, { recursive: true }).join('\n');
   const image = execFileSync('cpio', ['--quiet', '-o', '-H', 'newc', '-R', '0:0'], {

@@ -14,6 +14,7 @@ export const rootPackages = [
   'fio',
   'git',
   'grep',
+  'libc6-dev',
   'libcap2-bin',
   'make',
   'mount',

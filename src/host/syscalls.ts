@@ -108,7 +108,13 @@ export interface Syscalls {
    */
   lock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<boolean>;
   /** fcntl(F_OFD_GETLK). The lock in the way (pid −1 for an OFD lock), or undefined. */
-  testLock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<HostLock | undefined>;
+  testLock(
+    caller: Caller,
+    fd: number,
+    type: number,
+    start: number,
+    length: number,
+  ): Answer<HostLock | undefined>;
 
   /** name_to_handle_at(fd, "", AT_EMPTY_PATH): type and bytes packed into one string; undefined where unsupported. */
   handle(fd: number): Answer<Bytes | undefined>;

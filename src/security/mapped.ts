@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../attr.ts';
 import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
@@ -32,20 +32,22 @@ const groupExec = 0o010;
 export function mapped({ fmode, dmode }: MappedOptions, complain: Complain): SecurityModel {
   const current = (target: Target): Answer<Attr> => {
     const attr = new Attr();
-    return then(target.sys.stat(serverCaller, target.fd, attr), () => then(view(target, attr), () => attr));
+    return andThen(target.sys.stat(serverCaller, target.fd, attr), () =>
+      andThen(view(target, attr), () => attr),
+    );
   };
 
   const view = (target: Target, attr: Attr): Answer<void> =>
-    then(readField(target, 'uid', complain), uid =>
-      then(readField(target, 'gid', complain), gid =>
-        then(readField(target, 'mode', complain), mode => {
+    andThen(readField(target, 'uid', complain), uid =>
+      andThen(readField(target, 'gid', complain), gid =>
+        andThen(readField(target, 'mode', complain), mode => {
           if (uid !== undefined) attr.uid = uid;
           if (gid !== undefined) attr.gid = gid;
           if (mode === undefined) return;
           attr.mode = seenMode(attr.mode, mode);
           const type = attr.type;
           if (type !== S_IFCHR && type !== S_IFBLK) return;
-          return then(readField(target, 'rdev', complain), rdev => {
+          return andThen(readField(target, 'rdev', complain), rdev => {
             if (rdev !== undefined) attr.rdev = rdev;
           });
         }),
@@ -125,9 +127,9 @@ export function mapped({ fmode, dmode }: MappedOptions, complain: Complain): Sec
     },
 
     writing: (target, caller) =>
-      then(target.sys.getxattr(serverCaller, target.fd, recordPrefix + capability, nothing), found =>
-        then(
-          caller.uid === 0 ? 0 : then(readField(target, 'mode', complain), mode => mode ?? S_ISUID),
+      andThen(target.sys.getxattr(serverCaller, target.fd, recordPrefix + capability, nothing), found =>
+        andThen(
+          caller.uid === 0 ? 0 : andThen(readField(target, 'mode', complain), mode => mode ?? S_ISUID),
           mode => {
             if (found < 0 && withoutSetId(mode) === mode) return;
             return dropPrivileges(target, caller.uid !== 0);

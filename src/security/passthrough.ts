@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
 import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
@@ -28,7 +28,7 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
 
     user(uid): Answer<Caller> {
       if (uid === noUser) return { uid: nobody, gid: nobody, groups: [] };
-      return then(groupsOf(uid), known => ({
+      return andThen(groupsOf(uid), known => ({
         uid,
         gid: known?.gid ?? (uid === 0 ? 0 : nobody),
         groups: known?.groups ?? [],
@@ -56,7 +56,7 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
         uid === undefined && gid === undefined
           ? undefined
           : target.sys.chown(caller, target.fd, uid ?? -1, gid ?? -1);
-      return then<void, void>(owned, () =>
+      return andThen<void, void>(owned, () =>
         mode === undefined ? undefined : target.sys.chmod(caller, target.fd, mode),
       );
     },

@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { EACCES, ENODATA, EOPNOTSUPP, EPERM, ERANGE, Errno } from '../errno.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Bytes } from '../name.ts';
@@ -29,7 +29,7 @@ const absent = new Set([ENODATA, EOPNOTSUPP, EPERM, EACCES].map(errno => -errno.
 export function readField(target: Target, field: Field, complain: Complain): Answer<number | undefined> {
   const bytes = Buffer.allocUnsafe(8);
   const wanted = field === 'rdev' ? 8 : 4;
-  return then(target.sys.getxattr(serverCaller, target.fd, recordPrefix + field, bytes), length => {
+  return andThen(target.sys.getxattr(serverCaller, target.fd, recordPrefix + field, bytes), length => {
     if (length === wanted) {
       const value = bytes.readUInt32LE(0);
       return value === 0xffff_ffff ? undefined : value;

@@ -1,4 +1,4 @@
-import { type Answer, attempt, then } from '../answer.ts';
+import { type Answer, andThen, attempt } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
 import { EINVAL, EISDIR } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
@@ -23,24 +23,28 @@ export class Changes {
 
   #stamp(node: LocalNode): Answer<Stamp> {
     const attr = node.volume.local ? this.#scratch : new Attr();
-    return then(
+    return andThen(
       this.#nodes.use(node, fd => node.volume.sys.stat(serverCaller, fd, attr)),
       () => stampOf(attr),
     );
   }
 
+  /** 0, which no object's stamp is, when the object cannot be asked: then the version moves. */
+  #stampOrNone(node: LocalNode): Answer<Stamp> {
+    try {
+      const stamp = this.#stamp(node);
+      return stamp instanceof Promise ? stamp.catch(() => 0) : stamp;
+    } catch {
+      return 0;
+    }
+  }
+
   /** Runs a change of `node`. */
   around<T>(actor: Actor, node: LocalNode, act: () => Answer<T>): Answer<T> {
-    return then(this.#stamp(node), before => {
+    return andThen(this.#stamp(node), before => {
       actor.watch.before(node, before);
-      const settle = () => {
-        const after = attempt(
-          () => this.#stamp(node),
-          () => actor.watch.after(node, before),
-        );
-        return then(after, stamp => actor.watch.after(node, stamp));
-      };
-      return then(attempt(act, settle), value => then(settle(), () => value));
+      const settle = () => andThen(this.#stampOrNone(node), after => actor.watch.after(node, after));
+      return andThen(attempt(act, settle), value => andThen(settle(), () => value));
     });
   }
 

@@ -44,7 +44,8 @@ export class Descriptors {
   }
 
   #reclaimFrom(held: Set<Holder>, count: number): number {
-    let looks = held.size * 2;
+    // Bounded, so that a crowd of holders that cannot give up makes no admission slow.
+    let looks = Math.max(64, count * 4);
     let freed = 0;
     for (const holder of held) {
       if (freed >= count || looks-- <= 0) break;

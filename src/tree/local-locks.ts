@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { EACCES, EBADF, EROFS, ETXTBSY } from '../errno.ts';
 import { O_RDONLY, O_RDWR } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
@@ -24,7 +24,7 @@ export class OwnerLocks {
     const held = this.#fds.get(file.node)?.get(owner);
     if (held !== undefined) return this.#setOn(file.node, held, range);
     if (range.type === 2) return true;
-    return then(this.#open(file.node), fd => {
+    return andThen(this.#open(file.node), fd => {
       const raced = this.#fds.get(file.node)?.get(owner);
       if (raced !== undefined) {
         void file.node.volume.sys.close(fd);

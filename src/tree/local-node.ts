@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { Attr } from '../attr.ts';
 import { Errno, ESTALE } from '../errno.ts';
 import { serverCaller } from '../host/syscalls.ts';
@@ -72,7 +72,7 @@ export class NodeTable {
     node.touched = true;
     let answer: Answer<T>;
     try {
-      answer = node.fd >= 0 ? act(node.fd) : then(this.#revive(node), act);
+      answer = node.fd >= 0 ? act(node.fd) : andThen(this.#revive(node), act);
     } catch (error) {
       this.#used(node);
       throw error;
@@ -113,7 +113,7 @@ export class NodeTable {
   adopt(fd: number, attr: Attr, parent: LocalNode | undefined, name: Name | undefined): Answer<LocalNode> {
     const volume = this.volumes.find(attr);
     if (volume) return this.#adoptOn(volume, fd, attr, parent, name);
-    return then(this.volumes.discover(fd, attr), found => this.#adoptOn(found, fd, attr, parent, name));
+    return andThen(this.volumes.discover(fd, attr), found => this.#adoptOn(found, fd, attr, parent, name));
   }
 
   #adoptOn(
@@ -183,7 +183,7 @@ export class NodeTable {
   /** Closes the descriptor of a node that can be opened again. An unlinked object cannot, so it keeps its own. */
   giveUp(node: LocalNode): boolean {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    if (node.unlinked || (node.volume.local && this.#links(node) === 0)) return false;
+    if (node.volume.local ? this.#links(node) === 0 : node.unlinked) return false;
     if (node.volume.mountFd >= 0) node.handle = this.volumes.inline.handle(node.fd) as Bytes | undefined;
     if (node.handle === undefined && node.parent === undefined) return false;
     this.#close(node.fd);
@@ -209,19 +209,19 @@ export class NodeTable {
   #revive(node: LocalNode): Answer<number> {
     const { sys, mountFd } = node.volume;
     if (node.handle !== undefined && mountFd >= 0) {
-      return then(sys.openHandle(mountFd, node.handle), fd => {
+      return andThen(sys.openHandle(mountFd, node.handle), fd => {
         if (fd < 0) throw fd === -ESTALE.code ? ESTALE : Errno.of(-fd);
         return this.#revived(node, fd);
       });
     }
     const { parent, name } = node;
     if (parent === undefined || name === undefined) throw ESTALE;
-    return then(
+    return andThen(
       this.use(parent, parentFd => sys.lookup(serverCaller, parentFd, name)),
       fd => {
         if (fd < 0) throw ESTALE;
         const attr = new Attr();
-        return then(sys.stat(serverCaller, fd, attr), () => {
+        return andThen(sys.stat(serverCaller, fd, attr), () => {
           if (inoKey(attr) === node.ino && attr.gen === node.gen) return this.#revived(node, fd);
           this.#close(fd);
           throw ESTALE;

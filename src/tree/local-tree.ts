@@ -1,8 +1,8 @@
 import { openSync } from 'node:fs';
-import { type Answer, attempt, then } from '../answer.ts';
+import { type Answer, andThen, attempt } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, ENOENT, ENOTDIR, EPERM, Errno, ESTALE } from '../errno.ts';
-import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_SYNC, O_TRUNC } from '../host/constants.ts';
+import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constants.ts';
 import { type Caller, type Segments, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
 import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
@@ -82,7 +82,9 @@ export class LocalTree implements Tree {
     const { sys } = dir.volume;
     const as = this.#model.runsAs(caller);
     return this.#nodes.use(dir, dirfd =>
-      then(sys.lookup(as, dirfd, name), fd => (fd < 0 ? Errno.of(-fd) : this.#arrive(fd, dir, name, attr))),
+      andThen(sys.lookup(as, dirfd, name), fd =>
+        fd < 0 ? Errno.of(-fd) : this.#arrive(fd, dir, name, attr),
+      ),
     );
   }
 
@@ -93,15 +95,19 @@ export class LocalTree implements Tree {
       () => sys.stat(serverCaller, fd, attr),
       () => void sys.close(fd),
     );
-    return then(described, () =>
-      then(this.#nodes.adopt(fd, attr, dir, name), node =>
-        then(
-          attempt(
-            () => this.#view(node, attr),
-            () => this.release(node),
-          ),
-          () => node,
+    const adopted = andThen(described, () =>
+      attempt(
+        () => this.#nodes.adopt(fd, attr, dir, name),
+        () => void sys.close(fd),
+      ),
+    );
+    return andThen(adopted, node =>
+      andThen(
+        attempt(
+          () => this.#view(node, attr),
+          () => this.release(node),
         ),
+        () => node,
       ),
     );
   }
@@ -109,7 +115,7 @@ export class LocalTree implements Tree {
   /** Overlays what the client sees; the host's attributes are in `attr` already. */
   #view(node: LocalNode, attr: Attr): Answer<void> {
     const viewed = this.#nodes.use(node, fd => this.#model.view({ sys: node.volume.sys, fd }, attr));
-    return then(viewed, () => {
+    return andThen(viewed, () => {
       node.type = attr.type;
       attr.setQidPath(node.pathLow, node.pathHigh);
     });
@@ -125,7 +131,7 @@ export class LocalTree implements Tree {
 
   stat(node: LocalNode, attr: Attr): Answer<void> {
     const { sys } = node.volume;
-    return then(
+    return andThen(
       this.#nodes.use(node, fd => sys.stat(serverCaller, fd, attr)),
       () => this.#view(node, attr),
     );
@@ -156,13 +162,13 @@ export class LocalTree implements Tree {
     const reopen = () => this.#nodes.use(node, fd => sys.reopen(as, fd, flags));
     const fd = how.truncate
       ? this.#changes.around(actor, node, () =>
-          then(
+          andThen(
             this.#withTarget(node, target => this.#model.writing(target, actor.caller)),
             reopen,
           ),
         )
       : reopen();
-    return then(fd, opened => this.#opens.add(node, opened, flags, how.read, how.write));
+    return andThen(fd, opened => this.#opens.add(node, opened, flags, how.read, how.write));
   }
 
   openDir(caller: Caller, node: LocalNode): Answer<LocalOpen> {
@@ -170,7 +176,7 @@ export class LocalTree implements Tree {
     const { sys } = node.volume;
     const flags = O_RDONLY | O_DIRECTORY;
     const opened = this.#nodes.use(node, fd => sys.reopen(this.#model.runsAs(caller), fd, flags));
-    return then(opened, fd => this.#opens.add(node, fd, flags, true, false));
+    return andThen(opened, fd => this.#opens.add(node, fd, flags, true, false));
   }
 
   create(
@@ -323,9 +329,10 @@ export class LocalTree implements Tree {
 
   write(actor: Actor, file: LocalOpen, from: Segments, offset: number): Answer<number> {
     const { node } = file;
-    const sys = (file.flags & O_SYNC) !== 0 || (file.flags & O_DSYNC) !== 0 ? this.#pool : node.volume.sys;
+    // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
+    const sys = (file.flags & O_DSYNC) !== 0 ? this.#pool : node.volume.sys;
     return this.#changes.around(actor, node, () =>
-      then(
+      andThen(
         this.#opens.use(file, fd => this.#model.writing({ sys: node.volume.sys, fd }, actor.caller)),
         () => this.#opens.use(file, fd => writeAll(sys, this.#model.runsAs(actor.caller), fd, from, offset)),
       ),
@@ -346,7 +353,7 @@ export class LocalTree implements Tree {
     const read = this.#opens.use(dir, fd =>
       node.volume.sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, typeXattr),
     );
-    return then(read, bytes => {
+    return andThen(read, bytes => {
       const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
       fixListing(
         packed,

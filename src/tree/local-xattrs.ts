@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { ERANGE, Errno } from '../errno.ts';
 import type { Caller } from '../host/syscalls.ts';
 import { xattrValueBytesMax } from '../limits.ts';
@@ -27,7 +27,7 @@ export class LocalXattrs {
 
   list(caller: Caller, node: LocalNode): Answer<Uint8Array> {
     const as = this.#model.runsAs(caller);
-    return then(
+    return andThen(
       this.#nodes.use(node, fd => readWhole(into => node.volume.sys.listxattr(as, fd, into))),
       bytes => {
         const names = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
@@ -59,11 +59,11 @@ export class LocalXattrs {
 /** Exactly the bytes that the last call returned: the size may change between two calls (CVE-2017-15038). */
 function readWhole(read: (into: Uint8Array) => Answer<number>): Answer<Uint8Array> {
   const small = new Uint8Array(firstTryBytes);
-  return then(read(small), length => {
+  return andThen(read(small), length => {
     if (length >= 0) return small.subarray(0, length);
     if (length !== -ERANGE.code) throw Errno.of(-length);
     const large = new Uint8Array(xattrValueBytesMax);
-    return then(read(large), again => {
+    return andThen(read(large), again => {
       if (again < 0) throw Errno.of(-again);
       return large.subarray(0, again);
     });

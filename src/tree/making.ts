@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, Errno } from '../errno.ts';
-import { O_EXCL, O_PATH, O_RDWR, RENAME_NOREPLACE } from '../host/constants.ts';
+import { O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
 import type { SecurityModel, Shape, Want } from '../security/model.ts';
@@ -36,7 +36,7 @@ export class Maker {
     const shape = this.#model.shape(want);
     return this.#nodes.use(dir, async dirfd => {
       const fd = await (shape.aside
-        ? this.#makeAside(caller, dir, dirfd, name, want, shape)
+        ? this.#makeAside(caller, dir, dirfd, name, want, shape, openFlags)
         : this.#makeInPlace(caller, dir, dirfd, name, want, openFlags));
       return this.#toNode(dir, name, fd, openFlags !== undefined, attr);
     });
@@ -104,6 +104,7 @@ export class Maker {
     name: Name,
     want: Want,
     shape: Shape,
+    openFlags = 0,
   ): Promise<number> {
     const { sys } = dir.volume;
     // Refuse early what exists; the publishing step is what decides.
@@ -113,12 +114,18 @@ export class Maker {
       if (shape.content !== '') await writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
       await this.#model.stamp({ sys, fd }, caller, want);
       await this.#publish(dir, dirfd, fd, tempName, name);
+      // The descriptor at hand reads and writes; only synchronous writing asks for one of its own.
+      if ((openFlags & (O_SYNC | O_DSYNC)) === 0) return fd;
     } catch (error) {
       await sys.close(fd);
       if (tempName !== undefined) await discard(dir, dirfd, tempName, shape.type === S_IFDIR);
       throw error;
     }
-    return fd;
+    try {
+      return await sys.reopen(serverCaller, fd, openFlags);
+    } finally {
+      await sys.close(fd);
+    }
   }
 
   /** A file without a name where the file system has those, otherwise an object under a name that is hidden. */

@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { O_TRUNC } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
@@ -62,7 +62,7 @@ export class OpenTable {
     open.touched = true;
     let answer: Answer<T>;
     try {
-      answer = open.fd >= 0 ? act(open.fd) : then(this.#reopen(open), act);
+      answer = open.fd >= 0 ? act(open.fd) : andThen(this.#reopen(open), act);
     } catch (error) {
       this.#used(open);
       throw error;
@@ -107,7 +107,7 @@ export class OpenTable {
   #reopen(open: LocalOpen): Answer<number> {
     const { sys } = open.node.volume;
     const opened = this.#nodes.use(open.node, fd => sys.reopen(serverCaller, fd, open.flags));
-    return then(opened, fd => {
+    return andThen(opened, fd => {
       if (open.fd >= 0) {
         void sys.close(fd);
         return open.fd;

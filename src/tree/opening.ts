@@ -1,4 +1,4 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EISDIR, ELOOP, ENOSPC, ENXIO } from '../errno.ts';
 import { O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } from '../host/constants.ts';
@@ -44,7 +44,7 @@ export function writeAll(
   offset: number,
 ): Answer<number> {
   const total = from.reduce((sum, segment) => sum + segment.length, 0);
-  return then(sys.write(as, fd, from, offset), written => {
+  return andThen(sys.write(as, fd, from, offset), written => {
     if (written === total) return total;
     if (written === 0) throw ENOSPC;
     return writeOn(sys, as, fd, from, offset, written, total);

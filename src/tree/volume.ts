@@ -1,5 +1,22 @@
-import { type Answer, then } from '../answer.ts';
+import { type Answer, andThen } from '../answer.ts';
 import { type Attr, S_IFDIR, S_IFREG } from '../attr.ts';
+import {
+  BCACHEFS_SUPER_MAGIC,
+  BTRFS_SUPER_MAGIC,
+  EROFS_SUPER_MAGIC_V1,
+  EXFAT_SUPER_MAGIC,
+  EXT4_SUPER_MAGIC,
+  F2FS_SUPER_MAGIC,
+  ISOFS_SUPER_MAGIC,
+  MSDOS_SUPER_MAGIC,
+  O_RDONLY,
+  OVERLAYFS_SUPER_MAGIC,
+  RAMFS_MAGIC,
+  SQUASHFS_MAGIC,
+  TMPFS_MAGIC,
+  XFS_SUPER_MAGIC,
+  ZFS_SUPER_MAGIC,
+} from '../host/constants.ts';
 import { type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { LocalNode } from './local-node.ts';
 
@@ -8,20 +25,20 @@ import type { LocalNode } from './local-node.ts';
  * Everything else (FUSE, NFS, CephFS, 9p, what is unknown) may wait for somebody and goes to the pool.
  */
 const localTypes = new Set([
-  0xef53, // ext2, ext3, ext4
-  0x58465342, // xfs
-  0x9123683e, // btrfs
-  0x01021994, // tmpfs
-  0x794c7630, // overlayfs
-  0xf2f52010, // f2fs
-  0x2fc12fc1, // zfs
-  0xca451a4e, // bcachefs
-  0x858458f6, // ramfs
-  0x73717368, // squashfs
-  0xe0f5e1e2, // erofs
-  0x4d44, // msdos, vfat
-  0x2011bab0, // exfat
-  0x9660, // iso9660
+  BCACHEFS_SUPER_MAGIC,
+  BTRFS_SUPER_MAGIC,
+  EROFS_SUPER_MAGIC_V1,
+  EXFAT_SUPER_MAGIC,
+  EXT4_SUPER_MAGIC, // and ext2, ext3
+  F2FS_SUPER_MAGIC,
+  ISOFS_SUPER_MAGIC,
+  MSDOS_SUPER_MAGIC,
+  OVERLAYFS_SUPER_MAGIC,
+  RAMFS_MAGIC,
+  SQUASHFS_MAGIC,
+  TMPFS_MAGIC,
+  XFS_SUPER_MAGIC,
+  ZFS_SUPER_MAGIC,
 ]);
 
 /** Inode numbers below this fit beside a 16-bit device index in qid.path. */
@@ -135,7 +152,7 @@ export class Volumes {
   /** `fd` is any descriptor on the object that `attr` describes. */
   discover(fd: number, attr: Attr): Answer<Volume> {
     const statfs = Buffer.alloc(64);
-    return then(this.pool.statfs(serverCaller, fd, statfs), async () => {
+    return andThen(this.pool.statfs(serverCaller, fd, statfs), async () => {
       const known = this.find(attr);
       if (known) return known;
       const local = localTypes.has(statfs.readUInt32LE(0));
@@ -154,10 +171,10 @@ export class Volumes {
   async #handleMount(fd: number): Promise<number> {
     const handle = await this.pool.handle(fd);
     if (handle === undefined) return -1;
-    const flags = 0; // O_RDONLY: open_by_handle_at refuses O_PATH descriptors (EBADF).
+    // open_by_handle_at refuses O_PATH descriptors (EBADF).
     let mountFd: number;
     try {
-      mountFd = await this.pool.reopen(serverCaller, fd, flags);
+      mountFd = await this.pool.reopen(serverCaller, fd, O_RDONLY);
     } catch {
       return -1;
     }

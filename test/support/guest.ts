@@ -9,6 +9,7 @@ import { GuestChannel, type GuestResult, type GuestUser } from './guest-channel.
 interface Manifest {
   kernel: string;
   initramfs: string;
+  programs: string;
   rootDisk: string;
   qemu: string;
   kernelRelease: string;
@@ -89,6 +90,8 @@ function readManifest(): Manifest {
 export class Guest {
   readonly kernelRelease: string;
   readonly qemuVersion: string;
+  /** Where this machine finds the guest's programs (static, so they run here too). */
+  readonly programs: string;
   readonly #qemu: ChildProcess;
   readonly #channel: GuestChannel;
   readonly #dir: string;
@@ -98,6 +101,7 @@ export class Guest {
   private constructor(manifest: Manifest, qemu: ChildProcess, channel: GuestChannel, dir: string) {
     this.kernelRelease = manifest.kernelRelease;
     this.qemuVersion = manifest.qemuVersion;
+    this.programs = manifest.programs;
     this.#qemu = qemu;
     this.#channel = channel;
     this.#dir = dir;

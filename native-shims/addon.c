@@ -1,0 +1,194 @@
+/* Node's side. No system call is made here, nothing is thrown, and once loaded no object is made. */
+#define NAPI_VERSION 8
+#include "creds.h"
+#include "pool.h"
+
+#include <errno.h>
+#include <node_api.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* One for each `attach`: any number of event loops (worker threads) may have theirs. */
+struct binding {
+  struct loop loop; /* first, so that the loop leads back here */
+  struct shared *shared;
+  napi_threadsafe_function wake;
+  napi_ref block;
+  uint32_t outstanding;
+};
+
+static napi_value number_of(napi_env env, int64_t value) {
+  napi_value number = NULL;
+  napi_create_int32(env, (int32_t)value, &number);
+  return number;
+}
+
+static bool segment_of(napi_env env, napi_value value, struct iovec *segment) {
+  napi_typedarray_type type;
+  napi_status status = napi_get_typedarray_info(env, value, &type, &segment->iov_len, &segment->iov_base, NULL, NULL);
+  return status == napi_ok && type == napi_uint8_array;
+}
+
+/* A Uint8Array, or an array of them, of which the first 1024 are used (IOV_MAX). The count, or -EINVAL. */
+static int segments_of(napi_env env, napi_value value, struct iovec *segments) {
+  uint32_t count;
+  if (segment_of(env, value, segments)) return 1;
+  if (napi_get_array_length(env, value, &count) != napi_ok) return -EINVAL;
+  if (count > SEGMENTS_MAX) count = SEGMENTS_MAX;
+  for (uint32_t i = 0; i < count; i++) {
+    napi_value element;
+    if (napi_get_element(env, value, i, &element) != napi_ok) return -EINVAL;
+    if (!segment_of(env, element, &segments[i])) return -EINVAL;
+  }
+  return (int)count;
+}
+
+/* run(data?): the call in the control block, at once. The thread is the server's again before JavaScript goes on. */
+static napi_value run(napi_env env, napi_callback_info info) {
+  struct binding *binding;
+  struct iovec segments[SEGMENTS_MAX];
+  napi_value data;
+  size_t count = 1;
+  napi_get_cb_info(env, info, &count, &data, NULL, (void **)&binding);
+  const struct control *control = &binding->shared->control;
+  int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
+  if (segment_count < 0 || control_bytes(control) < 0) return number_of(env, -EINVAL);
+  int64_t result = perform(control, segments, segment_count);
+  creds_restore();
+  return number_of(env, result);
+}
+
+/* submit(data?): the same on the pool. 0, or -errno and nothing is done. The caller keeps the data alive. */
+static napi_value submit(napi_env env, napi_callback_info info) {
+  struct binding *binding;
+  struct iovec segments[SEGMENTS_MAX];
+  napi_value data;
+  size_t count = 1;
+  napi_get_cb_info(env, info, &count, &data, NULL, (void **)&binding);
+  const struct control *control = &binding->shared->control;
+  int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
+  if (segment_count < 0 || control_bytes(control) < 0) return number_of(env, -EINVAL);
+  int64_t failed = pool_submit(&binding->loop, control, segments, segment_count);
+  if (failed == 0 && binding->outstanding++ == 0) napi_ref_threadsafe_function(env, binding->wake);
+  return number_of(env, failed);
+}
+
+/* On a pool thread. */
+static void finished(struct loop *loop) {
+  struct binding *binding = (struct binding *)loop;
+  napi_call_threadsafe_function(binding->wake, NULL, napi_tsfn_nonblocking);
+}
+
+/* On the event loop: hands over what is done, as many at a time as the block has room for. */
+static void woken(napi_env env, napi_value callback, void *context, void *unused) {
+  (void)unused;
+  struct binding *binding = context;
+  unsigned count = DONE_MAX;
+  if (!env) return;
+  while (count == DONE_MAX && (count = pool_take(&binding->loop, binding->shared->done, DONE_MAX)) > 0) {
+    napi_value receiver, argument = number_of(env, count);
+    binding->outstanding -= count;
+    napi_get_undefined(env, &receiver);
+    if (napi_call_function(env, receiver, callback, 1, &argument, NULL) != napi_ok) break;
+  }
+  if (binding->outstanding == 0) napi_unref_threadsafe_function(env, binding->wake);
+}
+
+static void leave(void *binding) { pool_leave(&((struct binding *)binding)->loop); }
+
+static void discard(napi_env env, void *binding, void *unused) {
+  (void)env;
+  (void)unused;
+  free(binding);
+}
+
+static void set_function(napi_env env, napi_value object, const char *name, napi_callback function, void *data) {
+  napi_value value;
+  napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
+  napi_set_named_property(env, object, name, value);
+}
+
+/*
+ * attach(block, finished): a control block of its own and what is called with the count of finished jobs.
+ * Returns { run, submit }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
+ * `wake` (hooks run last in, first out).
+ */
+static napi_value attach(napi_env env, napi_callback_info info) {
+  napi_value arguments[2], name, result;
+  size_t count = 2, bytes = 0;
+  void *block = NULL;
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  if (napi_get_arraybuffer_info(env, arguments[0], &block, &bytes) != napi_ok) return NULL;
+  struct binding *binding = bytes < sizeof(struct shared) ? NULL : calloc(1, sizeof *binding);
+  if (!binding) return NULL;
+  binding->shared = block;
+  binding->loop.finished = finished;
+  napi_create_reference(env, arguments[0], 1, &binding->block);
+  napi_create_string_utf8(env, "ninepd pool", NAPI_AUTO_LENGTH, &name);
+  napi_status status = napi_create_threadsafe_function(env, arguments[1], NULL, name, 0, 1, binding, discard, binding,
+                                                       woken, &binding->wake);
+  if (status != napi_ok) {
+    free(binding);
+    return NULL;
+  }
+  napi_unref_threadsafe_function(env, binding->wake);
+  napi_add_env_cleanup_hook(env, leave, binding);
+  napi_create_object(env, &result);
+  set_function(env, result, "run", run, binding);
+  set_function(env, result, "submit", submit, binding);
+  return result;
+}
+
+static napi_value set_threads_max(napi_env env, napi_callback_info info) {
+  napi_value argument;
+  size_t count = 1;
+  uint32_t max = 0;
+  napi_get_cb_info(env, info, &count, &argument, NULL, NULL);
+  if (count == 1 && napi_get_value_uint32(env, argument, &max) == napi_ok) pool_set_threads_max(max);
+  return NULL;
+}
+
+static const struct constant layout[] = {
+    {"shim", offsetof(struct shared, control.shim)},
+    {"slot", offsetof(struct shared, control.slot)},
+    {"textBytes", offsetof(struct shared, control.text_bytes)},
+    {"wide", offsetof(struct shared, control.wide)},
+    {"number", offsetof(struct shared, control.number)},
+    {"server", offsetof(struct shared, control.creds.server)},
+    {"uid", offsetof(struct shared, control.creds.uid)},
+    {"gid", offsetof(struct shared, control.creds.gid)},
+    {"groupCount", offsetof(struct shared, control.creds.group_count)},
+    {"groups", offsetof(struct shared, control.creds.groups)},
+    {"groupsMax", GROUPS_MAX},
+    {"texts", offsetof(struct shared, control.texts)},
+    {"textsBytesMax", TEXT_BYTES_MAX},
+    {"done", offsetof(struct shared, done)},
+    {"bytes", sizeof(struct shared)},
+};
+
+static void set_numbers(napi_env env, napi_value exports, const char *name, const struct constant *from, int count) {
+  napi_value object, value;
+  napi_create_object(env, &object);
+  for (int i = 0; i < count; i++) {
+    napi_create_uint32(env, from[i].value, &value);
+    napi_set_named_property(env, object, from[i].name, value);
+  }
+  napi_set_named_property(env, exports, name, object);
+}
+
+NAPI_MODULE_INIT() {
+  napi_value names, name;
+  napi_create_array_with_length(env, (size_t)shim_count, &names);
+  for (int i = 0; i < shim_count; i++) {
+    napi_create_string_utf8(env, shims[i].name, NAPI_AUTO_LENGTH, &name);
+    napi_set_element(env, names, (uint32_t)i, name);
+  }
+  napi_set_named_property(env, exports, "shims", names);
+  set_numbers(env, exports, "constants", constants, constant_count);
+  set_numbers(env, exports, "layout", layout, sizeof layout / sizeof *layout);
+  set_function(env, exports, "attach", attach, NULL);
+  set_function(env, exports, "setThreadsMax", set_threads_max, NULL);
+  return exports;
+}

@@ -1,0 +1,38 @@
+import { createRequire } from 'node:module';
+
+/** The two ways to make the call that the control block describes. They return its result: 0 or more, or −errno. */
+export interface Binding {
+  /** At once, on this thread. */
+  run(data?: Uint8Array | readonly Uint8Array[]): number;
+  /** On the pool. 0 when it was queued; the result comes through the `finished` of `attach`. */
+  submit(data?: Uint8Array | readonly Uint8Array[]): number;
+}
+
+/** What native-shims exports. */
+export interface Addon {
+  /** The names of the shims; the index is what the control block calls a shim by. */
+  readonly shims: readonly string[];
+  /** The host's constants by their names in the C headers, as unsigned 32-bit numbers. */
+  readonly constants: Readonly<Record<string, number>>;
+  /** Where the control block has what, in bytes. */
+  readonly layout: Readonly<Record<string, number>>;
+  attach(block: ArrayBuffer, finished: (count: number) => void): Binding | undefined;
+  setThreadsMax(max: number): void;
+}
+
+function load(): Addon {
+  // Another build of the addon: the tests name the one with the sanitizers here.
+  const place = process.env.NINEPD_ADDON ?? 'native-shims';
+  try {
+    return createRequire(import.meta.url)(place) as Addon;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split('\n', 1)[0] : String(error);
+    throw new Error(
+      `The native addon cannot be loaded from ${place}: ${reason}. ` +
+        'Build it with `npm rebuild native-shims`, or `npm install` in the folder of ninepd (a C compiler is needed).',
+    );
+  }
+}
+
+/** The addon; it is loaded here and nowhere else. */
+export const addon: Addon = load();

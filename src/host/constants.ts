@@ -1,0 +1,78 @@
+import { addon } from './addon.ts';
+
+/** A constant of the host's C headers. */
+function host(name: string): number {
+  const value = addon.constants[name];
+  if (value === undefined) throw new Error(`The native addon does not export ${name}: rebuild it.`);
+  return value;
+}
+
+/** open(2) flags. */
+export const O_RDONLY = host('O_RDONLY');
+export const O_WRONLY = host('O_WRONLY');
+export const O_RDWR = host('O_RDWR');
+export const O_ACCMODE = host('O_ACCMODE');
+export const O_CREAT = host('O_CREAT');
+export const O_EXCL = host('O_EXCL');
+export const O_NOCTTY = host('O_NOCTTY');
+export const O_TRUNC = host('O_TRUNC');
+export const O_APPEND = host('O_APPEND');
+export const O_NONBLOCK = host('O_NONBLOCK');
+export const O_DSYNC = host('O_DSYNC');
+export const O_ASYNC = host('O_ASYNC');
+export const O_DIRECT = host('O_DIRECT');
+export const O_DIRECTORY = host('O_DIRECTORY');
+export const O_NOFOLLOW = host('O_NOFOLLOW');
+export const O_NOATIME = host('O_NOATIME');
+export const O_CLOEXEC = host('O_CLOEXEC');
+export const O_SYNC = host('O_SYNC');
+export const O_PATH = host('O_PATH');
+export const O_TMPFILE = host('O_TMPFILE');
+
+/** Flags of the *at calls; AT_FDCWD as an unsigned number. */
+export const AT_FDCWD = host('AT_FDCWD');
+export const AT_EMPTY_PATH = host('AT_EMPTY_PATH');
+export const AT_REMOVEDIR = host('AT_REMOVEDIR');
+export const AT_SYMLINK_NOFOLLOW = host('AT_SYMLINK_NOFOLLOW');
+
+/** renameat2(2). */
+export const RENAME_NOREPLACE = host('RENAME_NOREPLACE');
+export const RENAME_EXCHANGE = host('RENAME_EXCHANGE');
+export const RENAME_WHITEOUT = host('RENAME_WHITEOUT');
+
+/** setxattr(2). */
+export const XATTR_CREATE = host('XATTR_CREATE');
+export const XATTR_REPLACE = host('XATTR_REPLACE');
+
+/** Types of a lock, fcntl(2). */
+export const F_RDLCK = host('F_RDLCK');
+export const F_WRLCK = host('F_WRLCK');
+export const F_UNLCK = host('F_UNLCK');
+
+/** File systems by statfs(2)'s f_type. */
+export const EXT4_SUPER_MAGIC = host('EXT4_SUPER_MAGIC');
+export const XFS_SUPER_MAGIC = host('XFS_SUPER_MAGIC');
+export const BTRFS_SUPER_MAGIC = host('BTRFS_SUPER_MAGIC');
+export const F2FS_SUPER_MAGIC = host('F2FS_SUPER_MAGIC');
+export const ZFS_SUPER_MAGIC = host('ZFS_SUPER_MAGIC');
+export const BCACHEFS_SUPER_MAGIC = host('BCACHEFS_SUPER_MAGIC');
+export const TMPFS_MAGIC = host('TMPFS_MAGIC');
+export const RAMFS_MAGIC = host('RAMFS_MAGIC');
+export const OVERLAYFS_SUPER_MAGIC = host('OVERLAYFS_SUPER_MAGIC');
+export const SQUASHFS_MAGIC = host('SQUASHFS_MAGIC');
+export const EROFS_SUPER_MAGIC_V1 = host('EROFS_SUPER_MAGIC_V1');
+export const MSDOS_SUPER_MAGIC = host('MSDOS_SUPER_MAGIC');
+export const EXFAT_SUPER_MAGIC = host('EXFAT_SUPER_MAGIC');
+export const ISOFS_SUPER_MAGIC = host('ISOFS_SUPER_MAGIC');
+export const FUSE_SUPER_MAGIC = host('FUSE_SUPER_MAGIC');
+export const NFS_SUPER_MAGIC = host('NFS_SUPER_MAGIC');
+export const CEPH_SUPER_MAGIC = host('CEPH_SUPER_MAGIC');
+export const CIFS_SUPER_MAGIC = host('CIFS_SUPER_MAGIC');
+export const SMB2_SUPER_MAGIC = host('SMB2_SUPER_MAGIC');
+export const V9FS_MAGIC = host('V9FS_MAGIC');
+export const PROC_SUPER_MAGIC = host('PROC_SUPER_MAGIC');
+export const SYSFS_MAGIC = host('SYSFS_MAGIC');
+
+/** utimensat(2). */
+export const UTIME_NOW = host('UTIME_NOW');
+export const UTIME_OMIT = host('UTIME_OMIT');

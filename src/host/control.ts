@@ -1,0 +1,154 @@
+import type { Answer } from '../answer.ts';
+import { ENAMETOOLONG, Errno } from '../errno.ts';
+import type { Bytes } from '../name.ts';
+import { addon } from './addon.ts';
+import type { Caller } from './syscalls.ts';
+
+/**
+ * The control block: the one piece of memory through which a call's caller, numbers and texts reach the addon, since
+ * writing into it costs a tenth of passing arguments. It is filled and used within one turn, so one is enough for all.
+ */
+const { layout } = addon;
+const at = (field: string): number => layout[field]!;
+const block = new ArrayBuffer(at('bytes'));
+const shim = new Uint32Array(block, at('shim'), 1);
+const slotOfCall = new Uint32Array(block, at('slot'), 1);
+const textBytes = new Uint32Array(block, at('textBytes'), 2);
+const numbers = new Int32Array(block, at('number'), 4);
+const asServer = new Uint32Array(block, at('server'), 1);
+const ids = new Uint32Array(block, at('uid'), 3);
+const groups = new Uint32Array(block, at('groups'), at('groupsMax'));
+const texts = new Uint8Array(block, at('texts'), at('textsBytesMax'));
+const done = new Int32Array(block, at('done'));
+
+/** What does not fit into 32 bits: offsets, lengths and seconds, exact below 2^53. Set between `begin` and the call. */
+export const wide = new Float64Array(block, at('wide'), 4);
+
+/** PATH_MAX with its NUL: no text of a call may be longer, and the block has room for two. */
+const textBytesMax = 4096;
+
+/** The number of a shim in the addon's table. */
+export function shimOf(name: string): number {
+  const index = addon.shims.indexOf(name);
+  if (index < 0) throw new Error(`The native addon has no ${name}: rebuild it.`);
+  return index;
+}
+
+/** Describes a call. Ids and flags may be given as signed or unsigned 32-bit numbers. */
+export function begin(
+  op: number,
+  caller: Caller,
+  a = 0,
+  b = 0,
+  c = 0,
+  first: Bytes = '',
+  second: Bytes = '',
+): void {
+  shim[0] = op;
+  numbers[0] = a;
+  numbers[1] = b;
+  numbers[2] = c;
+  writeCaller(caller);
+  writeText(0, 0, first);
+  writeText(1, first.length + 1, second);
+}
+
+let written: Caller | undefined;
+
+/** Callers do not change, so the one that is in the block already needs no writing. */
+function writeCaller(caller: Caller): void {
+  if (caller === written) return;
+  // Only the number −1: 4294967295 is what a guest without a uid sends (P9_NONUNAME), and the shim refuses it.
+  asServer[0] = caller.uid === -1 ? 1 : 0;
+  const count = Math.min(caller.groups.length, groups.length);
+  ids[0] = caller.uid;
+  ids[1] = caller.gid;
+  ids[2] = count;
+  for (let i = 0; i < count; i++) groups[i] = caller.groups[i]!;
+  written = caller;
+}
+
+function writeText(which: 0 | 1, start: number, text: Bytes): void {
+  const { length } = text;
+  if (length >= textBytesMax) throw ENAMETOOLONG;
+  let seen = 0;
+  for (let i = 0; i < length; i++) {
+    const byte = text.charCodeAt(i);
+    seen |= byte;
+    texts[start + i] = byte;
+  }
+  if (seen > 0xff) throw new RangeError('Text for a host call must be bytes (latin1).');
+  texts[start + length] = 0;
+  textBytes[which] = length;
+}
+
+/** What a call works on. One segment is passed as it is. */
+export type Data = Uint8Array | readonly Uint8Array[];
+/** Makes the answer of a result (0 or more, or −errno); may throw an Errno. */
+export type Finish<T> = (result: number) => T;
+/** Makes the call that `begin` described. */
+export type Perform = <T>(finish: Finish<T>, data?: Data) => Answer<T>;
+
+interface Pending {
+  readonly finish: Finish<unknown>;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (reason: unknown) => void;
+  /** Keeps the memory alive that the pool's thread works on. */
+  readonly data: Data | undefined;
+}
+
+const pending: (Pending | undefined)[] = [];
+const freeSlots: number[] = [];
+
+function finished(count: number): void {
+  for (let i = 0; i < count * 2; i += 2) {
+    const slot = done[i]!;
+    const { finish, resolve, reject } = pending[slot]!;
+    const result = done[i + 1]!;
+    pending[slot] = undefined;
+    freeSlots.push(slot);
+    try {
+      resolve(finish(result));
+    } catch (reason) {
+      reject(reason);
+    }
+  }
+}
+
+const binding = addon.attach(block, finished);
+if (!binding) throw new Error('The native addon does not take the control block: rebuild it.');
+const { run, submit } = binding;
+
+/** On this thread, at once. */
+export const atOnce: Perform = (finish, data) => finish(data === undefined ? run() : run(data));
+
+/** On a thread of the addon's pool. */
+export const onPool: Perform = <T>(finish: Finish<T>, data?: Data) => {
+  const slot = freeSlots.pop() ?? pending.length;
+  slotOfCall[0] = slot;
+  const failed = data === undefined ? submit() : submit(data);
+  const promise = new Promise<unknown>((resolve, reject) => {
+    pending[slot] = { finish, resolve, reject, data };
+    if (failed === 0) return;
+    pending[slot] = undefined;
+    freeSlots.push(slot);
+    reject(Errno.of(-failed));
+  });
+  return promise as Promise<T>;
+};
+
+/** For calls that return nothing. */
+export function nothing(result: number): void {
+  if (result < 0) throw Errno.of(-result);
+}
+
+/** For calls that return a number or fail. */
+export function count(result: number): number {
+  if (result < 0) throw Errno.of(-result);
+  return result;
+}
+
+/** For calls whose failures are everyday answers: −errno comes back as it is. */
+export function asItIs(result: number): number {
+  return result;
+}

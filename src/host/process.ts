@@ -1,0 +1,56 @@
+import type { Answer } from '../answer.ts';
+import { ENOENT, Errno } from '../errno.ts';
+import { addon } from './addon.ts';
+import { atOnce, begin, count, nothing, onPool, shimOf } from './control.ts';
+import { serverCaller } from './syscalls.ts';
+
+const op = {
+  effectiveCapabilities: shimOf('effectiveCapabilities'),
+  groupsOf: shimOf('groupsOf'),
+  peerCredentials: shimOf('peerCredentials'),
+  descriptorLimit: shimOf('descriptorLimit'),
+};
+
+/** More groups than a caller can use, so that the database's order decides which are left out. */
+const groupsMax = 1024;
+
+/** How many threads the pool may have (16 at first). They are started as they are needed; those too many end. */
+export function setPoolThreadsMax(max: number): void {
+  addon.setThreadsMax(max);
+}
+
+/** The effective capabilities of this thread by their names in capabilities(7), of those the server has a use for. */
+export function effectiveCapabilities(): ReadonlySet<string> {
+  const bits = Buffer.alloc(8);
+  begin(op.effectiveCapabilities, serverCaller);
+  atOnce(nothing, bits);
+  const names = Object.entries(addon.constants).filter(([name]) => name.startsWith('CAP_'));
+  return new Set(names.filter(([, bit]) => (bits[bit >> 3]! >> (bit & 7)) & 1).map(([name]) => name));
+}
+
+/**
+ * What the host's user database knows of a uid: the primary group, and all groups with it among them. Undefined when the
+ * uid is not known. Runs on the pool, since name services may ask the network.
+ */
+export function groupsOf(uid: number): Answer<{ gid: number; groups: readonly number[] } | undefined> {
+  const words = new Uint32Array(1 + groupsMax);
+  begin(op.groupsOf, serverCaller, uid);
+  return onPool(result => {
+    if (result < 0 && Errno.of(-result) === ENOENT) return undefined;
+    return { gid: words[0]!, groups: [...words.subarray(1, 1 + count(result))] };
+  }, new Uint8Array(words.buffer));
+}
+
+/** Who is at the other end of a connected Unix socket: SO_PEERCRED of unix(7), as of when it connected. */
+export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
+  const words = new Uint32Array(3);
+  begin(op.peerCredentials, serverCaller, fd);
+  atOnce(nothing, new Uint8Array(words.buffer));
+  return { pid: words[0]!, uid: words[1]!, gid: words[2]! };
+}
+
+/** How many descriptors this process may have open: RLIMIT_NOFILE of getrlimit(2). */
+export function descriptorLimit(): number {
+  begin(op.descriptorLimit, serverCaller);
+  return atOnce(count) as number;
+}

@@ -1,0 +1,16 @@
+import type { OpenDir, OpenFile } from '../tree.ts';
+import type { MemoryNode } from './memory-node.ts';
+
+/** A file or directory that was opened; it holds its node until it is closed. */
+export class MemoryOpen implements OpenFile, OpenDir {
+  readonly node: MemoryNode;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  closed = false;
+
+  constructor(node: MemoryNode, readable: boolean, writable: boolean) {
+    this.node = node;
+    this.readable = readable;
+    this.writable = writable;
+  }
+}

@@ -1,0 +1,112 @@
+import { execFileSync } from 'node:child_process';
+import { lstatSync } from 'node:fs';
+import { join } from 'node:path';
+
+export type Model = 'mapped' | 'passthrough';
+export type Cache = 'none' | 'mmap' | 'loose';
+
+/**
+ * A statement about a file system, as a bash script that ends with 0 if it holds. It runs as root in a fresh, empty
+ * directory (mode 0777) of the file system under test, and may use what the prelude defines. The same script has
+ * to hold on the guest's own ext4: that shows that the statement is Linux's and not ours.
+ */
+export interface Check {
+  title: string;
+  script: string;
+  /** Milliseconds; 60 000 if left out. */
+  timeout?: number;
+  /** Only cells for which this is true; all if left out. */
+  where?: (cell: Cell) => boolean;
+  /** What this machine must see of it afterwards in the same directory. */
+  host?: (seen: HostView) => void;
+}
+
+/** A file system under test: one mount, or (model `local`) the guest's own ext4. */
+export interface Cell {
+  name: string;
+  model: Model | 'local';
+  cache: Cache | 'local';
+}
+
+export const local: Cell = { name: 'ext4 of the guest itself', model: 'local', cache: 'local' };
+
+export function cell(model: Model, cache: Cache): Cell {
+  return { name: `${model}, cache=${cache}`, model, cache };
+}
+
+/** True where the guest may map a file shared and writable: not without a cache. */
+export function mapsShared({ cache }: Cell): boolean {
+  return cache !== 'none';
+}
+
+/** The prelude's words. alice and bob are uid 1000 and 1001 with groups of the same number, both in team (2000). */
+export const prelude = `
+as() {
+  local who=$1 id; shift
+  case $who in alice) id=1000 ;; bob) id=1001 ;; esac
+  setpriv --reuid $id --regid $id --groups $id,2000 -- "$@"
+}
+# same GOT WANTED
+same() {
+  if [ "$1" != "$2" ]; then printf 'line %s\\nwanted: %s\\ngot:    %s\\n' "\${BASH_LINENO[0]}" "$2" "$1" >&2; exit 1; fi
+}
+# fails PART-OF-THE-MESSAGE COMMAND...
+fails() {
+  local part=$1 said; shift
+  if said=$("$@" 2>&1); then echo "line \${BASH_LINENO[0]}: did not fail: $*" >&2; exit 1; fi
+  case $said in
+    *"$part"*) ;;
+    *) printf 'line %s: %s\\nwanted: %s\\ngot:    %s\\n' "\${BASH_LINENO[0]}" "$*" "$part" "$said" >&2; exit 1 ;;
+  esac
+}
+# what FILE...: mode and owner of each
+what() { stat -c '%a %u:%g' -- "$@" | paste -sd' '; }
+umask 022
+`;
+
+/** What the host has in a check's directory, whatever the security model stores it as. */
+export class HostView {
+  readonly model: Model;
+  readonly #dir: string;
+
+  constructor(model: Model, dir: string) {
+    this.model = model;
+    this.#dir = dir;
+  }
+
+  path(name: string): string {
+    return join(this.#dir, name);
+  }
+
+  /** The client's owner and full mode, read straight from the attributes or from the inode. */
+  owner(name: string): { uid: number; gid: number; mode: number } {
+    const real = lstatSync(this.path(name));
+    if (this.model === 'passthrough') return { uid: real.uid, gid: real.gid, mode: real.mode };
+    return { uid: this.#u32(name, 'uid'), gid: this.#u32(name, 'gid'), mode: this.#u32(name, 'mode') };
+  }
+
+  /** What the inode itself says. */
+  real(name: string): { uid: number; gid: number; mode: number; size: number; blocks: number } {
+    return lstatSync(this.path(name));
+  }
+
+  /** A raw attribute as hexadecimal digits, or undefined if there is none. */
+  attribute(name: string, attribute: string): string | undefined {
+    const args = ['-h', '--only-values', '-n', attribute, '--', this.path(name)];
+    try {
+      const bytes = execFileSync('getfattr', ['--absolute-names', ...args], {
+        stdio: ['ignore', 'pipe', 'ignore'],
+      });
+      return bytes.toString('hex');
+    } catch {
+      return undefined;
+    }
+  }
+
+  #u32(name: string, field: string): number {
+    const value = this.attribute(name, `user.virtfs.${field}`);
+    if (value === undefined || value.length !== 8)
+      throw new Error(`${name}: user.virtfs.${field} is ${value}`);
+    return Buffer.from(value, 'hex').readUInt32LE(0);
+  }
+}

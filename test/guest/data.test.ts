@@ -1,0 +1,9 @@
+import { testChecks } from './bench.ts';
+import { cell } from './check.ts';
+import { data } from './checks/data.ts';
+
+testChecks(
+  'file content and whole programs',
+  [cell('mapped', 'none'), cell('mapped', 'mmap'), cell('passthrough', 'none'), cell('passthrough', 'loose')],
+  data,
+);

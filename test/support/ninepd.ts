@@ -1,0 +1,120 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const repository = fileURLToPath(new URL('../..', import.meta.url));
+const program = join(repository, 'dist/cli/main.js');
+const startMsMax = 20_000;
+const stopMsMax = 10_000;
+
+export interface NinepdExport {
+  path: string;
+  name: string;
+  securityModel: 'mapped' | 'passthrough';
+  readonly?: boolean;
+}
+
+export interface NinepdOptions {
+  exports: NinepdExport[];
+  /** URIs to listen on; one TCP port of the system's choice if left out. */
+  listen?: string[];
+  /** Further command line options. */
+  args?: string[];
+  env?: NodeJS.ProcessEnv;
+}
+
+/** The real program as its own process, started by its command line and known by what it prints. */
+export class Ninepd {
+  readonly #child: ChildProcess;
+  #log = '';
+
+  private constructor(child: ChildProcess) {
+    this.#child = child;
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      this.#log += text;
+    });
+  }
+
+  static async start(options: NinepdOptions): Promise<Ninepd> {
+    if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
+    const listen = options.listen ?? ['tcp://127.0.0.1:0'];
+    const args = [program, 'serve'];
+    for (const { path, name, securityModel, readonly } of options.exports) {
+      args.push(
+        '--export',
+        `${path},name=${name},security_model=${securityModel}${readonly ? ',readonly=on' : ''}`,
+      );
+    }
+    for (const uri of listen) args.push('--listen', uri);
+    args.push(...(options.args ?? []));
+    const child = spawn(process.execPath, args, {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: { ...process.env, ...options.env },
+    });
+    const server = new Ninepd(child);
+    await server.#listening(listen.length);
+    return server;
+  }
+
+  async #listening(count: number): Promise<void> {
+    const end = Date.now() + startMsMax;
+    while (this.listeners().length < count) {
+      if (this.#child.exitCode !== null || Date.now() > end) {
+        this.#child.kill('SIGKILL');
+        throw new Error(`ninepd does not listen (exit status ${this.#child.exitCode})\n${this.#log}`);
+      }
+      await new Promise(resolve => setTimeout(resolve, 20));
+    }
+  }
+
+  /** The URIs it has said it listens on. */
+  listeners(): string[] {
+    return [...this.#log.matchAll(/listening on (\S+)/g)].map(match => match[1] ?? '');
+  }
+
+  /** The port of its first TCP listener. */
+  get port(): number {
+    const port = /^tcp:.*:(\d+)$/.exec(this.listeners().find(uri => uri.startsWith('tcp:')) ?? '')?.[1];
+    if (port === undefined) throw new Error(`no TCP listener in:\n${this.#log}`);
+    return Number(port);
+  }
+
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
+  get running(): boolean {
+    return this.#child.exitCode === null && this.#child.signalCode === null;
+  }
+
+  /** Everything it has written to standard error. */
+  log(): string {
+    return this.#log;
+  }
+
+  /** Its open descriptors that lead to a path below `directory` (given without symlinks), as those paths. */
+  descriptorsBelow(directory: string): string[] {
+    const table = `/proc/${this.pid}/fd`;
+    return readdirSync(table).flatMap(fd => {
+      try {
+        const path = readlinkSync(join(table, fd));
+        return path === directory || path.startsWith(`${directory}/`) ? [path] : [];
+      } catch {
+        return [];
+      }
+    });
+  }
+
+  /** Asks it to end as an administrator would, and gives back its exit status; null if it had to be killed. */
+  async stop(): Promise<number | null> {
+    if (this.running) {
+      this.#child.kill('SIGTERM');
+      const timer = setTimeout(() => this.#child.kill('SIGKILL'), stopMsMax);
+      await once(this.#child, 'exit');
+      clearTimeout(timer);
+    }
+    return this.#child.exitCode;
+  }
+}

@@ -1,0 +1,137 @@
+/** Messages to bytes and back, for both sides, derived from the table. */
+import { EINVAL, Errno } from '../errno.ts';
+import { Malformed, Reader, Writer } from './bytes.ts';
+import { headerBytes } from './constants.ts';
+import type { Kind } from './kinds.ts';
+import { lerror, type Op, operations, ops, type RMessage, type TMessage } from './operations.ts';
+
+export { Malformed } from './bytes.ts';
+
+type Layout = readonly (readonly [field: string, kind: Kind<unknown>])[];
+
+interface Row {
+  readonly op: Op;
+  readonly T: Layout;
+  readonly R: Layout;
+}
+
+const rows: readonly (Row | undefined)[] = (() => {
+  const byType: (Row | undefined)[] = new Array(256).fill(undefined);
+  for (const op of ops) {
+    const { type, T, R } = operations[op];
+    byType[type] = { op, T: Object.entries(T), R: Object.entries(R) };
+  }
+  return byType;
+})();
+
+const reader = new Reader();
+const writer = new Writer();
+
+export const frameSize = (frame: Buffer, at = 0): number => frame.readUInt32LE(at);
+export const frameType = (frame: Buffer, at = 0): number => frame[at + 4]!;
+export const frameTag = (frame: Buffer, at = 0): number => frame.readUInt16LE(at + 5);
+
+/** The operation of a T-message's type, or undefined: answered with EOPNOTSUPP. */
+export function requestOp(type: number): Op | undefined {
+  return rows[type]?.op;
+}
+
+function decode(layout: Layout, frame: Buffer, at: number, total: number): Record<string, unknown> {
+  const end = Math.min(frame.length, at + total);
+  const from = reader.open(frame, at + headerBytes, end, at + total);
+  const message: Record<string, unknown> = {};
+  for (const [field, kind] of layout) message[field] = kind.read(from);
+  if (from.at !== from.total) throw new Malformed(`${from.total - from.at} bytes too many`);
+  return message;
+}
+
+/**
+ * The request in a frame that starts at `at` and whose size[4] was checked. The frame may lack the data of Twrite, which
+ * then lies elsewhere. Throws Malformed for a broken body and an Errno for a name or number that cannot be.
+ */
+export function decodeRequest<O extends Op>(op: O, frame: Buffer, at = 0): TMessage<O> {
+  const row = rows[operations[op].type]!;
+  return decode(row.T, frame, at, frameSize(frame, at)) as TMessage<O>;
+}
+
+/** What a failure in decoding is to the client. */
+export function errnoOf(error: unknown): Errno | undefined {
+  return error instanceof Errno ? error : error instanceof Malformed ? EINVAL : undefined;
+}
+
+function measure(layout: Layout, message: Readonly<Record<string, unknown>>): number {
+  let bytes = headerBytes;
+  for (const [field, kind] of layout) bytes += kind.bytes(message[field]);
+  return bytes;
+}
+
+/** Writes a message; returns the bytes written. Data that lies in place behind them is counted in size[4] only. */
+function encode(
+  type: number,
+  layout: Layout,
+  tag: number,
+  message: Readonly<Record<string, unknown>>,
+  into: Buffer,
+  at: number,
+): number {
+  const to = writer.open(into, at + 4);
+  to.u8(type);
+  to.u16(tag);
+  let beside = 0;
+  for (const [field, kind] of layout) {
+    const value = message[field];
+    kind.write(to, value);
+    if (field === 'data') beside = besideOf(value as { count: number; bytes?: Uint8Array });
+  }
+  const written = to.at - at;
+  into.writeUInt32LE(written + beside, at);
+  return written;
+}
+
+function besideOf({ count, bytes }: { count: number; bytes?: Uint8Array }): number {
+  return bytes ? 0 : count;
+}
+
+/** Bytes that `encodeReply` will write. */
+export function replyBytes<O extends Op>(op: O, reply: RMessage<O>): number {
+  return measure(rows[operations[op].type]!.R, reply as Record<string, unknown>);
+}
+
+/** Writes a reply at `at` and returns its bytes, without data that lies in place behind it. */
+export function encodeReply<O extends Op>(
+  op: O,
+  tag: number,
+  reply: RMessage<O>,
+  into: Buffer,
+  at = 0,
+): number {
+  const { type } = operations[op];
+  return encode(type + 1, rows[type]!.R, tag, reply as Record<string, unknown>, into, at);
+}
+
+/** Writes Rlerror and returns its bytes. */
+export function encodeError(tag: number, errno: Errno, into: Buffer, at = 0): number {
+  const to = writer.open(into, at);
+  to.u32(headerBytes + 4);
+  to.u8(lerror.type);
+  to.u16(tag);
+  to.u32(errno.code);
+  return headerBytes + 4;
+}
+
+/** A whole T-message. */
+export function encodeRequest<O extends Op>(op: O, tag: number, request: TMessage<O>): Buffer {
+  const { type } = operations[op];
+  const row = rows[type]!;
+  const frame = Buffer.allocUnsafe(measure(row.T, request as Record<string, unknown>));
+  encode(type, row.T, tag, request as Record<string, unknown>, frame, 0);
+  return frame;
+}
+
+/** The reply in a whole R-frame: an Errno for Rlerror. Throws Malformed when it is no reply to `op`. */
+export function decodeReply<O extends Op>(op: O, frame: Buffer): RMessage<O> | Errno {
+  const type = frameType(frame);
+  if (type === lerror.type) return Errno.of(frame.readUInt32LE(headerBytes));
+  if (type !== operations[op].type + 1) throw new Malformed(`type ${type} is no reply to ${op}`);
+  return decode(rows[operations[op].type]!.R, frame, 0, frameSize(frame)) as RMessage<O>;
+}

@@ -1,0 +1,45 @@
+import { Reader, Writer } from './bytes.ts';
+import { type Qid, qid as qidKind, str, type Wide, wide } from './kinds.ts';
+
+/** An entry in the data of Rreaddir: qid[13] offset[8] type[1] name[s]. */
+export interface Dirent {
+  readonly qid: Qid;
+  /** The cookie that resumes behind this entry. */
+  readonly offset: Wide;
+  /** DT_*. */
+  readonly type: number;
+  /** Bytes as latin1. */
+  readonly name: string;
+}
+
+/** Bytes of an entry without its name. */
+export const direntHeadBytes = 24;
+
+export function direntBytes(name: string): number {
+  return direntHeadBytes + name.length;
+}
+
+/** All entries of a reply's data. Throws Malformed when the last is not whole. */
+export function parseDirents(data: Uint8Array): Dirent[] {
+  const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
+  const from = new Reader().open(bytes, 0, bytes.length, bytes.length);
+  const entries: Dirent[] = [];
+  while (from.at < from.end) {
+    const qid = qidKind.read(from);
+    const offset = wide.read(from);
+    const type = from.u8();
+    entries.push({ qid, offset, type, name: str.read(from) });
+  }
+  return entries;
+}
+
+/** Packs an entry at `at`; returns where it ends, or −1 when it does not fit. */
+export function packDirent(entry: Dirent, into: Buffer, at: number): number {
+  if (direntBytes(entry.name) > into.length - at) return -1;
+  const to = new Writer().open(into, at);
+  qidKind.write(to, entry.qid);
+  wide.write(to, entry.offset);
+  to.u8(entry.type);
+  to.str(entry.name);
+  return to.at;
+}

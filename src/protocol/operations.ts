@@ -1,0 +1,137 @@
+import { walkStepsMax } from '../limits.ts';
+import {
+  attr,
+  bits,
+  data,
+  extent,
+  fid,
+  type Kind,
+  list,
+  mode,
+  name,
+  nanoseconds,
+  newfid,
+  offset,
+  optionalU32,
+  qid,
+  renameName,
+  seconds,
+  size64,
+  statfs,
+  step,
+  str,
+  tag,
+  u8,
+  u32,
+  unlinkName,
+  wide,
+  xattrName,
+} from './kinds.ts';
+
+// biome-ignore lint/suspicious/noExplicitAny: a row holds kinds of any value
+type Fields = Readonly<Record<string, Kind<any>>>;
+
+export interface Operation {
+  /** The number of the T-message; the R-message has the next. */
+  readonly type: number;
+  /** The fields of the request in wire order. */
+  readonly T: Fields;
+  /** The fields of the reply in wire order. */
+  readonly R: Fields;
+  /** Changes something: EROFS where the export is read-only. */
+  readonly mutates?: true;
+}
+
+const ok = {} as const;
+
+/**
+ * The messages of 9P2000.L. This table is all that the program knows of them: codec, types, name checks, the read-only
+ * refusal, trace output, the client and the hostile tests are derived from it. A field's name is the manual's.
+ */
+export const operations = {
+  statfs: { type: 8, T: { fid }, R: { statfs } },
+  lopen: { type: 12, T: { fid, flags: mode }, R: { qid, iounit: u32 } },
+  lcreate: {
+    type: 14,
+    T: { fid, name, flags: mode, mode, gid: u32 },
+    R: { qid, iounit: u32 },
+    mutates: true,
+  },
+  symlink: { type: 16, T: { dfid: fid, name, symtgt: str, gid: u32 }, R: { qid }, mutates: true },
+  mknod: {
+    type: 18,
+    T: { dfid: fid, name, mode, major: u32, minor: u32, gid: u32 },
+    R: { qid },
+    mutates: true,
+  },
+  rename: { type: 20, T: { fid, dfid: fid, name: renameName }, R: ok, mutates: true },
+  readlink: { type: 22, T: { fid }, R: { target: str } },
+  getattr: { type: 24, T: { fid, request_mask: wide }, R: { attr } },
+  setattr: {
+    type: 26,
+    T: {
+      fid,
+      valid: bits,
+      mode,
+      uid: u32,
+      gid: u32,
+      size: wide,
+      atime_sec: seconds,
+      atime_nsec: nanoseconds,
+      mtime_sec: seconds,
+      mtime_nsec: nanoseconds,
+    },
+    R: ok,
+    mutates: true,
+  },
+  xattrwalk: { type: 30, T: { fid, newfid, name: xattrName }, R: { size: size64 } },
+  xattrcreate: { type: 32, T: { fid, name: xattrName, attr_size: wide, flags: u32 }, R: ok, mutates: true },
+  readdir: { type: 40, T: { fid, offset: wide, count: u32 }, R: { data } },
+  fsync: { type: 50, T: { fid, datasync: optionalU32 }, R: ok },
+  lock: {
+    type: 52,
+    T: { fid, type: u8, flags: u32, start: extent, length: extent, proc_id: u32, client_id: str },
+    R: { status: u8 },
+  },
+  getlock: {
+    type: 54,
+    T: { fid, type: u8, start: extent, length: extent, proc_id: u32, client_id: str },
+    R: { type: u8, start: extent, length: extent, proc_id: u32, client_id: str },
+  },
+  link: { type: 70, T: { dfid: fid, fid, name }, R: ok, mutates: true },
+  mkdir: { type: 72, T: { dfid: fid, name, mode, gid: u32 }, R: { qid }, mutates: true },
+  renameat: {
+    type: 74,
+    T: { olddirfid: fid, oldname: renameName, newdirfid: fid, newname: renameName },
+    R: ok,
+    mutates: true,
+  },
+  unlinkat: { type: 76, T: { dirfid: fid, name: unlinkName, flags: bits }, R: ok, mutates: true },
+  version: { type: 100, T: { msize: u32, version: str }, R: { msize: u32, version: str } },
+  auth: { type: 102, T: { afid: newfid, uname: str, aname: str, n_uname: u32 }, R: { aqid: qid } },
+  attach: { type: 104, T: { fid: newfid, afid: u32, uname: str, aname: str, n_uname: u32 }, R: { qid } },
+  flush: { type: 108, T: { oldtag: tag }, R: ok },
+  walk: {
+    type: 110,
+    T: { fid, newfid, wname: list(step, walkStepsMax) },
+    R: { wqid: list(qid, walkStepsMax) },
+  },
+  read: { type: 116, T: { fid, offset, count: u32 }, R: { data } },
+  write: { type: 118, T: { fid, offset, data }, R: { count: u32 }, mutates: true },
+  clunk: { type: 120, T: { fid }, R: ok },
+  remove: { type: 122, T: { fid }, R: ok, mutates: true },
+} as const satisfies Record<string, Operation>;
+
+/** Rlerror, the one reply that has no request of its own. */
+export const lerror = { type: 7, R: { ecode: u32 } } as const;
+
+export type Op = keyof typeof operations;
+
+type Value<F> = F extends Kind<infer T> ? T : never;
+type Message<F> = { readonly [Field in keyof F]: Value<F[Field]> };
+
+/** The request and the reply of an operation. */
+export type TMessage<O extends Op> = Message<(typeof operations)[O]['T']>;
+export type RMessage<O extends Op> = Message<(typeof operations)[O]['R']>;
+
+export const ops = Object.keys(operations) as Op[];

@@ -1,0 +1,279 @@
+import { Attr, attrBytes } from '../attr.ts';
+import { ENOENT, EPROTO } from '../errno.ts';
+import { msizeBytesMax, walkStepsMax } from '../limits.ts';
+import { type Bytes, type Name, type Step, stepOf } from '../name.ts';
+import {
+  dialect,
+  NOFID,
+  NONUNAME,
+  NOTAG,
+  P9_ATTR_ATIME,
+  P9_ATTR_ATIME_SET,
+  P9_ATTR_GID,
+  P9_ATTR_MODE,
+  P9_ATTR_MTIME,
+  P9_ATTR_MTIME_SET,
+  P9_ATTR_SIZE,
+  P9_ATTR_UID,
+  P9_STATS_ALL,
+} from '../protocol/constants.ts';
+import { type Dirent, parseDirents } from '../protocol/dirent.ts';
+import type { Qid, Wide } from '../protocol/kinds.ts';
+import type { RMessage, TMessage } from '../protocol/operations.ts';
+import { type Address, Wire } from './wire.ts';
+
+/** What `setattr` shall change; a time of 'now' is the server's. */
+export interface AttrChange {
+  readonly mode?: number;
+  readonly uid?: number;
+  readonly gid?: number;
+  readonly size?: number;
+  readonly atime?: { readonly sec: number; readonly nsec: number } | 'now';
+  readonly mtime?: { readonly sec: number; readonly nsec: number } | 'now';
+}
+
+const wide = (value: number): Wide => ({ low: value >>> 0, high: Math.floor(value / 0x1_0000_0000) });
+
+/**
+ * A 9P2000.L client, message by message with fids given out and numbers in their plain form. Names are bytes as latin1
+ * strings; every method rejects with the `Errno` that the server answered.
+ */
+export class Client {
+  readonly wire: Wire;
+  #nextFid = 1;
+
+  constructor(wire: Wire) {
+    this.wire = wire;
+  }
+
+  /** Connects and agrees on a version. */
+  static async connect(address: Address, msize = msizeBytesMax): Promise<Client> {
+    const client = new Client(await Wire.connect(address));
+    await client.version(msize);
+    return client;
+  }
+
+  /** Starts the session anew; returns the msize agreed on. Rejects with EPROTO when the server knows another dialect. */
+  async version(msize: number, version = dialect): Promise<number> {
+    const reply = await this.wire.request('version', { msize, version }, NOTAG);
+    if (reply.version !== dialect) throw EPROTO;
+    this.wire.msize = reply.msize;
+    return reply.msize;
+  }
+
+  get msize(): number {
+    return this.wire.msize;
+  }
+
+  newFid(): number {
+    return this.#nextFid++;
+  }
+
+  /** A root fid. `uid` is n_uname. */
+  async attach(aname: Bytes = '', uid = NONUNAME, fid = this.newFid()): Promise<number> {
+    await this.wire.request('attach', { fid, afid: NOFID, uname: '', aname, n_uname: uid });
+    return fid;
+  }
+
+  /** A new fid for `path` from `fid`: components in an array or between slashes. Rejects with ENOENT when one is absent. */
+  async walk(fid: number, path: Bytes | readonly Bytes[] = [], newfid = this.newFid()): Promise<number> {
+    const steps = (typeof path === 'string' ? path.split('/').filter(part => part !== '') : path).map(stepOf);
+    let from = fid;
+    let rest: readonly Step[] = steps;
+    do {
+      const wname = rest.slice(0, walkStepsMax);
+      rest = rest.slice(walkStepsMax);
+      const { wqid } = await this.wire.request('walk', { fid: from, newfid, wname });
+      if (wqid.length < wname.length) {
+        if (from === newfid) await this.clunk(newfid);
+        throw ENOENT;
+      }
+      from = newfid;
+    } while (rest.length > 0);
+    return newfid;
+  }
+
+  async clunk(...fids: readonly number[]): Promise<void> {
+    await Promise.all(fids.map(fid => this.wire.request('clunk', { fid })));
+  }
+
+  async remove(fid: number): Promise<void> {
+    await this.wire.request('remove', { fid });
+  }
+
+  async getattr(fid: number): Promise<Attr> {
+    const { attr } = await this.wire.request('getattr', { fid, request_mask: wide(P9_STATS_ALL) });
+    const bytes = Buffer.alloc(attrBytes);
+    bytes.set(attr);
+    return new Attr(bytes);
+  }
+
+  async setattr(fid: number, change: AttrChange): Promise<void> {
+    await this.wire.request('setattr', setattrOf(fid, change));
+  }
+
+  lopen(fid: number, flags = 0): Promise<RMessage<'lopen'>> {
+    return this.wire.request('lopen', { fid, flags });
+  }
+
+  /** Makes a file and turns `fid`, a directory's, into the open file. */
+  lcreate(fid: number, name: Bytes, flags: number, mode = 0o644, gid = 0): Promise<RMessage<'lcreate'>> {
+    return this.wire.request('lcreate', { fid, name: name as Name, flags, mode, gid });
+  }
+
+  /** At most `count` bytes, and no more than a message holds. */
+  async read(fid: number, offset: number, count: number): Promise<Buffer> {
+    const { data } = await this.wire.request('read', { fid, offset, count });
+    return data.bytes as Buffer;
+  }
+
+  /** All bytes from `offset` on. */
+  async readAll(fid: number, offset = 0): Promise<Buffer> {
+    const parts: Buffer[] = [];
+    for (let at = offset; ; ) {
+      const part = await this.read(fid, at, this.msize - 24);
+      if (part.length === 0) return Buffer.concat(parts);
+      parts.push(part);
+      at += part.length;
+    }
+  }
+
+  /** Writes once; returns how many bytes the server took. */
+  async write(fid: number, offset: number, bytes: Uint8Array): Promise<number> {
+    const { count } = await this.wire.request('write', { fid, offset, data: { count: bytes.length, bytes } });
+    return count;
+  }
+
+  /** Writes everything. */
+  async writeAll(fid: number, bytes: Uint8Array, offset = 0): Promise<void> {
+    for (let at = 0; at < bytes.length; ) {
+      at += await this.write(fid, offset + at, bytes.subarray(at, at + this.msize - 24));
+    }
+  }
+
+  /** The entries of one reply. */
+  async readdirOnce(fid: number, offset: Wide = wide(0), count = this.msize - 24): Promise<Dirent[]> {
+    const { data } = await this.wire.request('readdir', { fid, offset, count });
+    return parseDirents(data.bytes!);
+  }
+
+  /** All entries, `.` and `..` included. */
+  async readdir(fid: number, count = this.msize - 24): Promise<Dirent[]> {
+    const entries: Dirent[] = [];
+    for (let offset = wide(0); ; ) {
+      const some = await this.readdirOnce(fid, offset, count);
+      const last = some.at(-1);
+      if (!last) return entries;
+      entries.push(...some);
+      offset = last.offset;
+    }
+  }
+
+  mkdir(dfid: number, name: Bytes, mode = 0o755, gid = 0): Promise<{ qid: Qid }> {
+    return this.wire.request('mkdir', { dfid, name: name as Name, mode, gid });
+  }
+
+  symlink(dfid: number, name: Bytes, symtgt: Bytes, gid = 0): Promise<{ qid: Qid }> {
+    return this.wire.request('symlink', { dfid, name: name as Name, symtgt, gid });
+  }
+
+  mknod(dfid: number, name: Bytes, mode: number, major = 0, minor = 0, gid = 0): Promise<{ qid: Qid }> {
+    return this.wire.request('mknod', { dfid, name: name as Name, mode, major, minor, gid });
+  }
+
+  async readlink(fid: number): Promise<Bytes> {
+    return (await this.wire.request('readlink', { fid })).target;
+  }
+
+  async link(dfid: number, fid: number, name: Bytes): Promise<void> {
+    await this.wire.request('link', { dfid, fid, name: name as Name });
+  }
+
+  async renameat(olddirfid: number, oldname: Bytes, newdirfid: number, newname: Bytes): Promise<void> {
+    const names = { oldname: oldname as Name, newname: newname as Name };
+    await this.wire.request('renameat', { olddirfid, newdirfid, ...names });
+  }
+
+  async unlinkat(dirfid: number, name: Bytes, flags = 0): Promise<void> {
+    await this.wire.request('unlinkat', { dirfid, name: name as Name, flags });
+  }
+
+  async fsync(fid: number, datasync = 0): Promise<void> {
+    await this.wire.request('fsync', { fid, datasync });
+  }
+
+  /** Rstatfs as its 60 bytes. */
+  async statfs(fid: number): Promise<Buffer> {
+    return (await this.wire.request('statfs', { fid })).statfs as Buffer;
+  }
+
+  /** The value of an xattr, or the NUL-terminated names for an empty name. */
+  async getxattr(fid: number, name: Bytes): Promise<Buffer> {
+    const newfid = this.newFid();
+    const { size } = await this.wire.request('xattrwalk', { fid, newfid, name });
+    try {
+      const value = size === 0 ? Buffer.alloc(0) : await this.readAll(newfid);
+      if (value.length !== size) throw EPROTO;
+      return value;
+    } finally {
+      await this.clunk(newfid);
+    }
+  }
+
+  /** As Linux sets one: on a clone, committed by the clunk. */
+  async setxattr(fid: number, name: Bytes, value: Uint8Array, flags = 0): Promise<void> {
+    const clone = await this.walk(fid);
+    try {
+      await this.wire.request('xattrcreate', { fid: clone, name, attr_size: wide(value.length), flags });
+      if (value.length > 0) await this.writeAll(clone, value);
+    } catch (error) {
+      await this.clunk(clone).catch(() => {});
+      throw error;
+    }
+    await this.clunk(clone);
+  }
+
+  async lock(fid: number, lock: Omit<TMessage<'lock'>, 'fid'>): Promise<number> {
+    return (await this.wire.request('lock', { fid, ...lock })).status;
+  }
+
+  getlock(fid: number, lock: Omit<TMessage<'getlock'>, 'fid'>): Promise<RMessage<'getlock'>> {
+    return this.wire.request('getlock', { fid, ...lock });
+  }
+
+  async flush(oldtag: number): Promise<void> {
+    await this.wire.request('flush', { oldtag });
+  }
+
+  close(): Promise<void> {
+    return this.wire.close();
+  }
+}
+
+function setattrOf(fid: number, change: AttrChange): TMessage<'setattr'> {
+  const { mode, uid, gid, size, atime, mtime } = change;
+  const time = (value: AttrChange['atime'], now: number, set: number) =>
+    value === undefined ? 0 : value === 'now' ? now : now | set;
+  const valid =
+    (mode === undefined ? 0 : P9_ATTR_MODE) |
+    (uid === undefined ? 0 : P9_ATTR_UID) |
+    (gid === undefined ? 0 : P9_ATTR_GID) |
+    (size === undefined ? 0 : P9_ATTR_SIZE) |
+    time(atime, P9_ATTR_ATIME, P9_ATTR_ATIME_SET) |
+    time(mtime, P9_ATTR_MTIME, P9_ATTR_MTIME_SET);
+  const none = { sec: 0, nsec: 0 };
+  const at = typeof atime === 'object' ? atime : none;
+  const mt = typeof mtime === 'object' ? mtime : none;
+  return {
+    fid,
+    valid,
+    mode: mode ?? 0,
+    uid: uid ?? NONUNAME,
+    gid: gid ?? NONUNAME,
+    size: wide(size ?? 0),
+    atime_sec: at.sec,
+    atime_nsec: at.nsec,
+    mtime_sec: mt.sec,
+    mtime_nsec: mt.nsec,
+  };
+}

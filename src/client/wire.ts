@@ -1,0 +1,127 @@
+import { connect, type Socket } from 'node:net';
+import { EIO, EPROTO, Errno } from '../errno.ts';
+import { decodeReply, encodeRequest, frameTag } from '../protocol/codec.ts';
+import { NOTAG } from '../protocol/constants.ts';
+import { Framer } from '../protocol/framer.ts';
+import type { Op, RMessage, TMessage } from '../protocol/operations.ts';
+
+interface Waiting {
+  readonly op: Op;
+  resolve(reply: never): void;
+  reject(error: unknown): void;
+}
+
+/** Where a client connects: a TCP port or a Unix socket. */
+export type Address = { readonly port: number; readonly host?: string } | { readonly path: string };
+
+/** Why a request will never be answered. */
+export class Disconnected extends Error {
+  override readonly name = 'Disconnected';
+}
+
+/**
+ * A 9P2000.L connection: requests go out at once, as many as there are tags, and replies are matched by tag. It knows the
+ * messages and nothing of files; `Client` is the comfortable layer.
+ */
+export class Wire {
+  readonly socket: Socket;
+  /** Agreed on by `version`. */
+  msize = 8192;
+  /** Sees every reply frame before it is matched; true means that it was taken. For tests that speak raw bytes. */
+  tap: ((frame: Buffer) => boolean) | undefined;
+  readonly closed: Promise<void>;
+  readonly #waiting = new Map<number, Waiting>();
+  readonly #framer = new Framer();
+  #nextTag = 0;
+  #ended = false;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+    socket.setNoDelay(true);
+    socket.on('data', chunk => {
+      // A reply may be as large as a message at all: what the server sends is not bounded before a version.
+      if (
+        !this.#framer.push(
+          chunk as Buffer,
+          () => 0x7fff_ffff,
+          frame => this.#receive(frame),
+        )
+      )
+        socket.destroy();
+    });
+    socket.on('error', () => {});
+    this.closed = new Promise(resolve => {
+      socket.on('close', () => {
+        this.#ended = true;
+        for (const waiting of this.#waiting.values())
+          waiting.reject(new Disconnected('the connection was closed'));
+        this.#waiting.clear();
+        resolve();
+      });
+    });
+  }
+
+  static connect(address: Address): Promise<Wire> {
+    return new Promise((resolve, reject) => {
+      const socket = connect(address as { port: number });
+      socket.once('error', reject);
+      socket.once('connect', () => {
+        socket.off('error', reject);
+        resolve(new Wire(socket));
+      });
+    });
+  }
+
+  #receive(frame: Buffer): void {
+    if (this.tap?.(frame)) return;
+    const waiting = this.#waiting.get(frameTag(frame));
+    if (!waiting) {
+      this.socket.destroy(new Error(`a reply to tag ${frameTag(frame)}, which is not in use`));
+      return;
+    }
+    this.#waiting.delete(frameTag(frame));
+    try {
+      // The frame is a view that is reused; what the reply carries of it must outlive this call.
+      const reply = decodeReply(waiting.op, Buffer.from(frame));
+      if (reply instanceof Errno) waiting.reject(reply);
+      else waiting.resolve(reply as never);
+    } catch (error) {
+      waiting.reject(error);
+    }
+  }
+
+  /** The tag that the next request will take; for a flush of it. */
+  freeTag(): number {
+    while (this.#waiting.has(this.#nextTag)) this.#nextTag = (this.#nextTag + 1) % NOTAG;
+    const tag = this.#nextTag;
+    this.#nextTag = (this.#nextTag + 1) % NOTAG;
+    return tag;
+  }
+
+  /** Sends a request; rejects with the `Errno` of Rlerror, or with `Disconnected`. */
+  request<O extends Op>(op: O, request: TMessage<O>, tag = this.freeTag()): Promise<RMessage<O>> {
+    if (this.#ended) return Promise.reject(new Disconnected('the connection is closed'));
+    if (this.#waiting.has(tag)) return Promise.reject(EPROTO);
+    return new Promise((resolve, reject) => {
+      this.#waiting.set(tag, { op, resolve, reject });
+      this.socket.write(encodeRequest(op, tag, request));
+    });
+  }
+
+  /** Gives up waiting for a tag whose request was flushed. */
+  forget(tag: number): void {
+    this.#waiting.get(tag)?.reject(EIO);
+    this.#waiting.delete(tag);
+  }
+
+  /** Sends bytes as they are. */
+  send(bytes: Uint8Array): void {
+    this.socket.write(bytes);
+  }
+
+  async close(): Promise<void> {
+    this.socket.end();
+    this.socket.destroy();
+    await this.closed;
+  }
+}

@@ -2,6 +2,7 @@
 #define NAPI_VERSION 8
 #include "creds.h"
 #include "pool.h"
+#include "watch.h"
 
 #include <errno.h>
 #include <node_api.h>
@@ -14,6 +15,7 @@
 struct binding {
   struct loop loop; /* first, so that the loop leads back here */
   struct shared *shared;
+  napi_env env;
   napi_threadsafe_function wake;
   napi_ref block;
   uint32_t outstanding;
@@ -96,7 +98,12 @@ static void woken(napi_env env, napi_value callback, void *context, void *unused
   if (binding->outstanding == 0) napi_unref_threadsafe_function(env, binding->wake);
 }
 
-static void leave(void *binding) { pool_leave(&((struct binding *)binding)->loop); }
+/* The event loop ends. */
+static void leave(void *context) {
+  struct binding *binding = context;
+  pool_leave(&binding->loop);
+  napi_delete_reference(binding->env, binding->block);
+}
 
 static void discard(napi_env env, void *binding, void *unused) {
   (void)env;
@@ -104,7 +111,7 @@ static void discard(napi_env env, void *binding, void *unused) {
   free(binding);
 }
 
-static void set_function(napi_env env, napi_value object, const char *name, napi_callback function, void *data) {
+void set_function(napi_env env, napi_value object, const char *name, napi_callback function, void *data) {
   napi_value value;
   napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
   napi_set_named_property(env, object, name, value);
@@ -124,8 +131,8 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   struct binding *binding = bytes < sizeof(struct shared) ? NULL : calloc(1, sizeof *binding);
   if (!binding) return NULL;
   binding->shared = block;
+  binding->env = env;
   binding->loop.finished = finished;
-  napi_create_reference(env, arguments[0], 1, &binding->block);
   napi_create_string_utf8(env, "ninepd pool", NAPI_AUTO_LENGTH, &name);
   napi_status status = napi_create_threadsafe_function(env, arguments[1], NULL, name, 0, 1, binding, discard, binding,
                                                        woken, &binding->wake);
@@ -134,6 +141,7 @@ static napi_value attach(napi_env env, napi_callback_info info) {
     return NULL;
   }
   napi_unref_threadsafe_function(env, binding->wake);
+  napi_create_reference(env, arguments[0], 1, &binding->block);
   napi_add_env_cleanup_hook(env, leave, binding);
   napi_create_object(env, &result);
   set_function(env, result, "run", run, binding);
@@ -190,5 +198,7 @@ NAPI_MODULE_INIT() {
   set_numbers(env, exports, "layout", layout, sizeof layout / sizeof *layout);
   set_function(env, exports, "attach", attach, NULL);
   set_function(env, exports, "setThreadsMax", set_threads_max, NULL);
+  set_function(env, exports, "watch", watch_open, NULL);
+  set_function(env, exports, "memory", memory_of, NULL);
   return exports;
 }

@@ -76,4 +76,9 @@ shim sys_handle, sys_open_handle;       /* handle.c */
 /* process.c */
 shim sys_effective_capabilities, sys_groups_of, sys_peer_credentials, sys_descriptor_limit;
 
+shim sys_is_listening, sys_notify; /* socket.c */
+
+shim sys_receive_message, sys_send_message, sys_duplicate, sys_eventfd, sys_signal; /* vhost.c */
+shim sys_map, sys_sever, sys_faults;                                                /* memory.c */
+
 #endif

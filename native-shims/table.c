@@ -41,6 +41,16 @@ const struct row shims[] = {
     {"groupsOf", sys_groups_of, AS_SERVER},
     {"peerCredentials", sys_peer_credentials, AS_SERVER},
     {"descriptorLimit", sys_descriptor_limit, AS_SERVER},
+    {"isListening", sys_is_listening, AS_SERVER},
+    {"notify", sys_notify, AS_SERVER},
+    {"receiveMessage", sys_receive_message, AS_SERVER},
+    {"sendMessage", sys_send_message, AS_SERVER},
+    {"duplicate", sys_duplicate, AS_SERVER},
+    {"eventfd", sys_eventfd, AS_SERVER},
+    {"signal", sys_signal, AS_SERVER},
+    {"map", sys_map, AS_SERVER},
+    {"sever", sys_sever, AS_SERVER},
+    {"faults", sys_faults, AS_SERVER},
 };
 
 const int shim_count = sizeof shims / sizeof *shims;

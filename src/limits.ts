@@ -27,5 +27,7 @@ export const fidsPerSessionMax = 4_000_000;
 export const requestsPerSessionMax = 4096;
 /** Locks one session may hold or wait for. */
 export const locksPerSessionMax = 100_000;
+/** Locks one session may hold or wait for on one file: each request on the file looks at all of them. */
+export const locksPerFileMax = 4096;
 /** Bytes of xattr values that one session may have being written at a time. */
 export const xattrBytesPerSessionMax = 16 * 1024 * 1024;

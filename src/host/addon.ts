@@ -8,6 +8,13 @@ export interface Binding {
   submit(data?: Uint8Array | readonly Uint8Array[]): number;
 }
 
+/** Descriptors that the event loop waits for. Both return 0 or −errno. */
+export interface Watching {
+  /** Reports the id while the descriptor is readable or hung up; with `edge`, each time it becomes so. */
+  add(fd: number, id: number, edge: boolean): number;
+  remove(fd: number): number;
+}
+
 /** What native-shims exports. */
 export interface Addon {
   /** The names of the shims; the index is what the control block calls a shim by. */
@@ -18,6 +25,10 @@ export interface Addon {
   readonly layout: Readonly<Record<string, number>>;
   attach(block: ArrayBuffer, finished: (count: number) => void): Binding | undefined;
   setThreadsMax(max: number): void;
+  /** `ready` is called with the count of ids that stand in the block, at most 64 words. */
+  watch(block: ArrayBuffer, ready: (count: number) => void): Watching | undefined;
+  /** A mapping's memory, to be asked for once; the mapping ends when it is collected. */
+  memory(mapping: number, bytes: number): ArrayBuffer | undefined;
 }
 
 function load(): Addon {

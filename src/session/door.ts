@@ -31,7 +31,9 @@ export interface Exchange {
 
   /**
    * The same exchange in a form that outlives this turn: payload and space stay valid until it is answered. A stream
-   * copies the payload here; a virtqueue returns itself.
+   * copies the payload here; a virtqueue returns itself. Called at most once, before `space`, and what is answered is then
+   * what it returned. The session hands no memory of an exchange that was not kept to a call that may outlive the turn,
+   * and answers none before such a call is done with its memory.
    */
   later(): Exchange;
 }
@@ -50,4 +52,20 @@ export interface Line {
   readonly peer: Peer;
   /** Closes the connection after what was committed is sent; for broken framing and for bugs of ours. */
   hangUp(reason: string): void;
+  /** A session that was `full` has room again. */
+  resume?(): void;
+}
+
+/** What a session is to its transport. */
+export interface Door {
+  /** Takes a request; see `Exchange`. The frame's size was checked by the transport. */
+  receive(exchange: Exchange): void;
+  /** The largest frame the peer may send now: size[4] and payload included. Changes with every Tversion. */
+  readonly frameBytesMax: number;
+  /** So many requests run that the transport shall read no more until `Line.resume`. Blocked locks do not count. */
+  readonly full: boolean;
+  /** Resolves when no request is running; blocked locks do not count. For a server that is told to stop. */
+  finish(): Promise<void>;
+  /** The connection is gone: nothing is answered any more. Resolves when the last running call is done and all is let go. */
+  close(): Promise<void>;
 }

@@ -1,5 +1,5 @@
 import { type Answer, andThen } from '../answer.ts';
-import { O_TRUNC } from '../host/constants.ts';
+import { O_DSYNC, O_TRUNC } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
@@ -31,6 +31,11 @@ export class LocalOpen implements OpenFile, OpenDir, Holder {
     this.flags = flags & ~O_TRUNC;
     this.readable = readable;
     this.writable = writable;
+  }
+
+  /** A synchronous write goes to the pool; O_SYNC contains the bit of O_DSYNC. */
+  get atOnce(): boolean {
+    return this.node.volume.local && (this.flags & O_DSYNC) === 0;
   }
 
   giveUp(): boolean {

@@ -29,11 +29,18 @@ export interface OpenFile {
   readonly node: Node;
   readonly readable: boolean;
   readonly writable: boolean;
+  /**
+   * Whether every read and write of it is done within the turn, so that their memory need not outlive it. What may wait
+   * is given memory that nobody else uses before it is done.
+   */
+  readonly atOnce: boolean;
 }
 
 /** A directory that can be read. It has a position of its own: clones of a fid do not share it. */
 export interface OpenDir {
   readonly node: Node;
+  /** As of a file. */
+  readonly atOnce: boolean;
 }
 
 /** How a file is opened. `sync` is O_SYNC, `dsync` O_DSYNC; there is no append and no direct (see the reference). */

@@ -1,0 +1,36 @@
+/* What Node does not tell of a socket, and the one kind of socket that it does not have. */
+#include "syscalls.h"
+
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* 1 for a listening stream socket, 0 for any other stream socket: SO_ACCEPTCONN and SO_TYPE of socket(7). */
+int64_t sys_is_listening(const struct call *c) {
+  int listening = 0, type = 0;
+  socklen_t bytes = sizeof type;
+  int64_t done = RESULT(getsockopt(c->number[0], SOL_SOCKET, SO_TYPE, &type, &bytes));
+  if (done < 0) return done;
+  if (type != SOCK_STREAM) return -EPROTOTYPE;
+  bytes = sizeof listening;
+  done = RESULT(getsockopt(c->number[0], SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes));
+  return done < 0 ? done : listening != 0;
+}
+
+/* Sends the second text as one datagram to the Unix socket that the first names; @ begins an abstract name. */
+int64_t sys_notify(const struct call *c) {
+  struct sockaddr_un to = {.sun_family = AF_UNIX};
+  size_t length = c->text_bytes[0];
+  if (length == 0 || length >= sizeof to.sun_path) return -EINVAL;
+  memcpy(to.sun_path, c->text[0], length);
+  if (to.sun_path[0] == '@') to.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
+  int64_t done =
+      RESULT(sendto(fd, c->text[1], c->text_bytes[1], MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to, bytes));
+  close(fd);
+  return done;
+}

@@ -1,0 +1,71 @@
+// Runs the tests that reach the addon with the address and undefined-behaviour sanitizers in it, and looks for leaks.
+// A report of a sanitizer is a failure, also when the test that caused it passed. Arguments name other tests to run.
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const reports = join(root, '.cache/asan');
+const addon = join(root, 'native-shims/build/asan/native-shims.node');
+const given = process.argv.slice(2);
+const suites = given.length > 0 ? given : ['test/unit/host', 'test/unit/tree', 'test/conformance'];
+
+function fail(line) {
+  console.error(`test:asan: ${line}`);
+  process.exit(1);
+}
+
+function runtime() {
+  const compiler = [process.env.CC, 'gcc', 'cc'].find(
+    name => name && spawnSync(name, ['--version']).status === 0,
+  );
+  const { stdout } = spawnSync(compiler ?? 'gcc', ['-print-file-name=libasan.so'], { encoding: 'utf8' });
+  const path = stdout?.trim();
+  if (!path?.startsWith('/')) fail('libasan was not found (Debian, Ubuntu: apt-get install gcc)');
+  return realpathSync(path);
+}
+
+/** Starts Node with the sanitizers; options are those of the sanitizers' run-time flags. */
+function sanitized(args, options, stdio) {
+  const flags = { log_path: join(reports, 'report'), ...options };
+  const asan = Object.entries(flags).map(([name, value]) => `${name}=${value}`);
+  const env = { ...process.env, NINEPD_ADDON: addon, LD_PRELOAD: library, ASAN_OPTIONS: asan.join(':') };
+  env.UBSAN_OPTIONS = 'print_stacktrace=1';
+  return spawnSync(process.execPath, args, { cwd: root, env, stdio, encoding: 'utf8' });
+}
+
+function reported() {
+  return readdirSync(reports).map(name => readFileSync(join(reports, name), 'utf8'));
+}
+
+const built = spawnSync(process.execPath, ['native-shims/build.mjs', '--sanitize'], {
+  cwd: root,
+  stdio: 'inherit',
+});
+if (built.status !== 0) process.exit(1);
+const library = runtime();
+rmSync(reports, { recursive: true, force: true });
+mkdirSync(reports, { recursive: true });
+
+// Node and V8 never free some of what they have at exit, so that leaks are looked for apart, below.
+const vitest = join(root, 'node_modules/vitest/vitest.mjs');
+const tests = sanitized([vitest, 'run', '--project', 'unit', ...suites], { detect_leaks: 0 }, 'inherit');
+for (const report of reported()) console.error(report);
+if (reported().length > 0) fail('a sanitizer reported an error');
+if (tests.status !== 0) fail('tests failed under the sanitizers');
+
+// Leaks: only those count whose memory the addon itself asked for, in the first frames above malloc (a later
+// Node may have leaks of its own).
+const leaks = sanitized(
+  [join(root, 'scripts/asan-leaks.cjs'), addon],
+  { detect_leaks: 1, exitcode: 0 },
+  'pipe',
+);
+const own = reported()
+  .flatMap(report => report.split('\n\n'))
+  .filter(leak => /^ *#[1-3] .*native-shims/m.test(leak));
+if (leaks.status !== 0) fail(`the search for leaks failed: ${leaks.stderr}`);
+if (reported().some(report => report.includes('fatal error'))) fail(reported().join('\n'));
+if (own.length > 0) fail(`the addon leaks:\n${own.join('\n\n')}`);
+console.error('test:asan: no report, no leak');

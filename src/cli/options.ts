@@ -1,0 +1,140 @@
+import { parseArgs } from 'node:util';
+import type { ExportOptions, SecurityModelName } from '../exports.ts';
+import { msizeBytesMax, msizeBytesMin } from '../limits.ts';
+import { msizeBytesDefault } from '../server.ts';
+import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
+import { parseExport, securityModels } from './export-option.ts';
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+export type LogLevel = (typeof logLevels)[number];
+
+/** What `serve` was asked to do, with every default filled in. */
+export interface ServeOptions {
+  /** In their order; empty means ./share, to be made if missing. */
+  readonly exports: readonly ExportOptions[];
+  /** Empty means what the service manager hands over, or else `defaultListen`. */
+  readonly listen: readonly Endpoint[];
+  readonly msizeMax: number;
+  readonly logLevel: LogLevel;
+}
+
+export type CommandLine =
+  | { readonly command: 'help' | 'version' }
+  | { readonly command: 'serve'; readonly options: ServeOptions; readonly faults: readonly string[] };
+
+const options = {
+  export: { type: 'string', multiple: true },
+  'security-model': { type: 'string' },
+  listen: { type: 'string', multiple: true },
+  'msize-max': { type: 'string' },
+  'log-level': { type: 'string' },
+  help: { type: 'boolean', short: 'h' },
+  version: { type: 'boolean' },
+} as const;
+type OptionName = keyof typeof options;
+
+const commands = ['serve', 'help', 'version'];
+
+/**
+ * Reads the arguments after the program's name. Nothing is looked at but the text itself; `faults` names everything that
+ * is wrong with it, and `options` is what the rest says.
+ */
+export function parseCommandLine(args: readonly string[]): CommandLine {
+  const faults: string[] = [];
+  const { given, words } = readTokens(args, faults);
+  const command = words.shift() ?? 'serve';
+  if (given.has('help') || command === 'help') return { command: 'help' };
+  if (given.has('version') || command === 'version') return { command: 'version' };
+  if (command !== 'serve') {
+    const hint = command.includes('/') || command.startsWith('.') ? `; to serve that directory: serve ${command}` : '';
+    faults.push(`there is no command "${command}": the commands are ${commands.join(', ')}${hint}`);
+  }
+  const [directory, ...rest] = words;
+  for (const word of rest) faults.push(`"${word}" is one directory too many: further ones are given with --export`);
+  return { command: 'serve', options: serveOptions(given, directory, faults), faults };
+}
+
+type Given = ReadonlyMap<OptionName, readonly string[]>;
+
+function readTokens(args: readonly string[], faults: string[]): { given: Given; words: string[] } {
+  const { tokens } = parseArgs({ args: [...args], options, strict: false, allowPositionals: true, tokens: true });
+  const given = new Map<OptionName, string[]>();
+  const words: string[] = [];
+  // What follows an unknown option is most likely its value.
+  let valueOfUnknown = -1;
+  for (const token of tokens) {
+    if (token.kind === 'option-terminator') continue;
+    if (token.kind === 'positional') {
+      if (token.index !== valueOfUnknown) words.push(token.value);
+      continue;
+    }
+    const name = token.name as OptionName;
+    if (!Object.hasOwn(options, token.name)) {
+      faults.push(`there is no option ${token.rawName}: --help shows those there are`);
+      if (token.inlineValue === undefined) valueOfUnknown = token.index + 1;
+      continue;
+    }
+    const fault = tokenFault(name, token, given);
+    if (fault) faults.push(fault);
+    else given.set(name, [...(given.get(name) ?? []), token.value ?? '']);
+  }
+  return { given, words };
+}
+
+function tokenFault(
+  name: OptionName,
+  token: { value: string | undefined; inlineValue: boolean | undefined },
+  given: Given,
+): string | undefined {
+  const option = options[name];
+  if (option.type === 'boolean') return token.value === undefined ? undefined : `--${name} takes no value`;
+  if (token.value === undefined || token.value === '' || (!token.inlineValue && token.value.startsWith('--'))) {
+    return `--${name} needs a value: --help shows which`;
+  }
+  return given.has(name) && !('multiple' in option) ? `--${name} is there twice: give it once` : undefined;
+}
+
+function serveOptions(given: Given, directory: string | undefined, faults: string[]): ServeOptions {
+  const fault = (text: string) => void faults.push(text);
+  const one = (name: OptionName) => given.get(name)?.[0];
+  const securityModel = choice('security-model', one('security-model'), securityModels, 'mapped', fault);
+  const exports = directory === undefined ? [] : [{ path: directory }];
+  for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, fault) ?? []].flat());
+  return {
+    exports: exports.map(one => withDefault(one, securityModel)),
+    listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, fault)),
+    msizeMax: msizeOf(one('msize-max'), fault),
+    logLevel: choice('log-level', one('log-level'), logLevels, 'info', fault),
+  };
+}
+
+function withDefault(one: ExportOptions, securityModel: SecurityModelName): ExportOptions {
+  return { securityModel, ...one };
+}
+
+function endpoint(uri: string, fault: (text: string) => void): Endpoint[] {
+  const found = endpointOf(uri);
+  if (typeof found !== 'string') return [found];
+  fault(`--listen ${uri}: ${found}`);
+  return [];
+}
+
+function choice<T extends string>(
+  name: OptionName,
+  value: string | undefined,
+  allowed: readonly T[],
+  otherwise: T,
+  fault: (text: string) => void,
+): T {
+  if (value === undefined || allowed.includes(value as T)) return (value as T | undefined) ?? otherwise;
+  fault(`--${name} ${value} is not possible: it is one of ${allowed.join(', ')}`);
+  return otherwise;
+}
+
+function msizeOf(value: string | undefined, fault: (text: string) => void): number {
+  if (value === undefined) return msizeBytesDefault;
+  const bytes = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
+  if (bytes >= msizeBytesMin && bytes <= msizeBytesMax) return bytes;
+  fault(`--msize-max ${value} is not possible: it is a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`);
+  return msizeBytesDefault;
+}

@@ -1,0 +1,18 @@
+import { atOnce, begin, nothing, shimOf } from './control.ts';
+import { serverCaller } from './syscalls.ts';
+
+const op = { isListening: shimOf('isListening'), notify: shimOf('notify') };
+
+/** Whether a descriptor is a listening stream socket; undefined when it is no stream socket at all. */
+export function isListening(fd: number): boolean | undefined {
+  begin(op.isListening, serverCaller, fd);
+  const result = atOnce(value => value) as number;
+  return result < 0 ? undefined : result === 1;
+}
+
+/** Sends one datagram to a Unix socket; a path that begins with `@` is abstract. Throws the Errno of sendto(2). */
+export function sendDatagram(path: string, text: string): void {
+  const asBytes = (string: string) => Buffer.from(string).toString('latin1');
+  begin(op.notify, serverCaller, 0, 0, 0, asBytes(path), asBytes(text));
+  atOnce(nothing);
+}

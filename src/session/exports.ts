@@ -1,0 +1,22 @@
+import type { Bytes } from '../name.ts';
+import type { Actor, Tree } from '../tree/tree.ts';
+
+/** A tree that clients may attach to. */
+export interface Export {
+  /** For logs. */
+  readonly name: string;
+  readonly tree: Tree;
+  readonly readonly: boolean;
+}
+
+export interface Exports {
+  /** The export that an aname asks for; the first for the empty aname and `/`. */
+  find(aname: Bytes): Export | undefined;
+}
+
+/** What an attach made: shared by its root fid and every fid walked from there. */
+export interface Attachment {
+  readonly tree: Tree;
+  readonly readonly: boolean;
+  readonly actor: Actor;
+}

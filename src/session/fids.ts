@@ -1,0 +1,240 @@
+import { EBADF, EMFILE } from '../errno.ts';
+import type { Bytes, Name } from '../name.ts';
+import { NOFID } from '../protocol/constants.ts';
+import type { Node, OpenDir, OpenFile } from '../tree/tree.ts';
+import type { Attachment } from './exports.ts';
+
+/** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
+export type Use =
+  /** A newfid whose request still waits: nobody can use it yet. */
+  | Reserved
+  | { readonly kind: 'node' }
+  /** A request is turning it into something else. */
+  | { readonly kind: 'claimed' }
+  | FileUse
+  | DirUse
+  | XattrRead
+  | XattrWrite;
+
+export interface Reserved {
+  readonly kind: 'reserved';
+  readonly number: number;
+}
+
+export interface FileUse {
+  readonly kind: 'file';
+  readonly file: OpenFile;
+  /** Whether a lock was ever asked for through this fid. */
+  locked: boolean;
+}
+
+export interface DirUse {
+  readonly kind: 'dir';
+  readonly dir: OpenDir;
+  /** The running Treaddir, which the next one waits for. */
+  running: Promise<unknown> | undefined;
+}
+
+export interface XattrRead {
+  readonly kind: 'xattr-read';
+  readonly value: Uint8Array;
+}
+
+export interface XattrWrite {
+  readonly kind: 'xattr-write';
+  readonly name: Bytes;
+  readonly flags: number;
+  readonly value: Uint8Array;
+  written: number;
+}
+
+
+const dropped: Use = { kind: 'reserved', number: NOFID };
+export const plain: Use = { kind: 'node' };
+export const claimed: Use = { kind: 'claimed' };
+
+/**
+ * What a client's number stands for. There may be a million of them, so it is small: what only an open fid needs is in its
+ * `use`. It holds its node, and the directory it was reached from.
+ */
+export class Fid {
+  readonly attachment: Attachment;
+  node: Node;
+  use: Use;
+  /** The entry it was walked to, for Tremove and Trename; undefined for a root and for what `..` led to. */
+  dir: Node | undefined;
+  name: Name | undefined;
+  /** Waiting requests that use it. What it holds is let go when the last is done. */
+  busy = 0;
+  /** Its number is not its own any more. */
+  gone = false;
+
+  /** Takes over the receiver's holds of `node` and `dir`. */
+  constructor(attachment: Attachment, node: Node, use: Use, dir: Node | undefined, name: Name | undefined) {
+    this.attachment = attachment;
+    this.node = node;
+    this.use = use;
+    this.dir = dir;
+    this.name = name;
+  }
+
+  /** A fid that was walked from may be open: v9fs uses any open fid of a file as a source (commit 478ba09edc1f). */
+  get isObject(): boolean {
+    const { kind } = this.use;
+    return kind === 'node' || kind === 'file' || kind === 'dir' || kind === 'claimed';
+  }
+
+  /** Notes another entry as the one it was reached by. */
+  moveTo(dir: Node, name: Name): void {
+    const { tree } = this.attachment;
+    tree.hold(dir);
+    if (this.dir) tree.release(this.dir);
+    this.dir = dir;
+    this.name = name;
+  }
+
+  /** Lets go of everything. */
+  drop(): void {
+    const { tree } = this.attachment;
+    if (this.use.kind === 'file') tree.closeFile(this.use.file);
+    else if (this.use.kind === 'dir') tree.closeDir(this.use.dir);
+    if (this.use.kind !== 'reserved') tree.release(this.node);
+    if (this.dir) tree.release(this.dir);
+    this.use = dropped;
+    this.dir = undefined;
+  }
+}
+
+/** The fids of one session. */
+export class Fids {
+  readonly #byNumber = new Map<number, Fid>();
+  readonly #max: number;
+  /** The fids that the request being started has looked up or reserved, at most two of either: what it pins if it waits. */
+  readonly #touched: Fid[] = [];
+  /** Bytes of xattr values read or being written. */
+  xattrBytes = 0;
+
+  constructor(max: number) {
+    this.#max = max;
+  }
+
+  get size(): number {
+    return this.#byNumber.size;
+  }
+
+  /** A new request starts: what was looked up before is not its own. */
+  begin(): void {
+    this.#touched.length = 0;
+  }
+
+  /** Pins what the request being started has touched, since it waits. */
+  pin(): readonly Fid[] {
+    for (const fid of this.#touched) fid.busy++;
+    return this.#touched.splice(0);
+  }
+
+  unpin(pinned: readonly Fid[]): void {
+    for (const fid of pinned) {
+      if (--fid.busy === 0 && fid.gone) this.#drop(fid);
+    }
+  }
+
+  has(number: number): boolean {
+    return this.#byNumber.has(number);
+  }
+
+  /** EBADF when there is none. */
+  get(number: number): Fid {
+    const fid = this.#byNumber.get(number);
+    if (fid === undefined || fid.use.kind === 'reserved') throw EBADF;
+    this.#touched.push(fid);
+    return fid;
+  }
+
+  /** A fid on a file, directory or anything else in a tree, open or not. EBADF when it is for an xattr. */
+  object(number: number): Fid {
+    const fid = this.get(number);
+    if (!fid.isObject) throw EBADF;
+    return fid;
+  }
+
+  /** A fid that can be opened. EBADF when it is open or an xattr. */
+  unopened(number: number): Fid {
+    const fid = this.get(number);
+    if (fid.use.kind !== 'node') throw EBADF;
+    return fid;
+  }
+
+  /** EBADF when the number cannot be given to a new fid. */
+  checkFree(number: number): void {
+    if (this.#byNumber.has(number) || number === NOFID) throw EBADF;
+    if (this.#byNumber.size >= this.#max) throw EMFILE;
+  }
+
+  /**
+   * Takes a free number for a request that will wait. What becomes of it is said by `fill` or `unreserve`; when the
+   * request is flushed meanwhile, the number is free at once and what is filled in later is let go.
+   */
+  reserve(number: number, attachment: Attachment): Fid {
+    this.checkFree(number);
+    const fid = new Fid(attachment, attachment.tree.root, { kind: 'reserved', number }, undefined, undefined);
+    this.#byNumber.set(number, fid);
+    this.#touched.push(fid);
+    return fid;
+  }
+
+  /** Gives the number to a fid that holds what it needs. The number was checked in this turn. */
+  put(number: number, fid: Fid): void {
+    this.#byNumber.set(number, fid);
+  }
+
+  /** Makes a reserved fid what it was reserved for; takes over the holds of `node` and `dir`. */
+  fill(fid: Fid, node: Node, use: Use, dir: Node | undefined, name: Name | undefined): void {
+    fid.node = node;
+    fid.use = use;
+    fid.dir = dir;
+    fid.name = name;
+  }
+
+  /** Gives a reserved number back; after it was filled, or given back already, nothing happens. */
+  unreserve(fid: Fid): void {
+    if (fid.gone || fid.use.kind !== 'reserved') return;
+    this.#byNumber.delete(fid.use.number);
+    fid.gone = true;
+  }
+
+  /** Frees the number at once; the fid is dropped by `discard`. EBADF when there is none. */
+  take(number: number): Fid {
+    const fid = this.#byNumber.get(number);
+    if (fid === undefined || fid.use.kind === 'reserved') throw EBADF;
+    this.#byNumber.delete(number);
+    fid.gone = true;
+    this.#touched.push(fid);
+    return fid;
+  }
+
+  /** Lets go of a fid that was taken, as soon as no request uses it. */
+  discard(fid: Fid): void {
+    if (fid.busy === 0) this.#drop(fid);
+  }
+
+  /** A flushed request waits no more for these newfids. */
+  abandon(pinned: readonly Fid[]): void {
+    for (const fid of pinned) this.unreserve(fid);
+  }
+
+  /** Takes every fid. */
+  takeAll(): Fid[] {
+    const all = [...this.#byNumber.values()];
+    this.#byNumber.clear();
+    for (const fid of all) fid.gone = true;
+    return all;
+  }
+
+  #drop(fid: Fid): void {
+    const { use } = fid;
+    if (use.kind === 'xattr-read' || use.kind === 'xattr-write') this.xattrBytes -= use.value.length;
+    fid.drop();
+  }
+}
+

@@ -1,0 +1,252 @@
+import { EBADF, ENOLCK } from '../errno.ts';
+import { locksPerFileMax } from '../limits.ts';
+import type { Node, Tree } from '../tree/tree.ts';
+import { add, conflict, type LockedThrough, overlaps, type Region, subtract } from './lock-regions.ts';
+import type { LockWish } from './lock-wish.ts';
+import type { LockClient, LockOwner } from './locks.ts';
+
+type Wanted = Pick<LockWish, 'owner' | 'type' | 'start' | 'end'>;
+
+/** Delays between two tries when nobody will tell that the lock is free. */
+const retryMsMin = 5;
+const retryMsMax = 50;
+const endless = Number.POSITIVE_INFINITY;
+
+/**
+ * The locks of one file: a table of regions for the owners of all sessions, mirrored to the host so that programs outside
+ * see them and are seen. What changes the table runs one after another, since the host may take time to answer.
+ *
+ * A request that has to wait stands in a queue and holds no thread. Nobody overtakes it whose lock would be in its way,
+ * save an owner that it waits for anyway. There is no search for deadlocks: a client_id and proc_id is a process with all
+ * its threads and its flock(2) locks, and a cycle among processes is none among those.
+ *
+ * A region is *doubtful* when another process of the same client unlocked the whole file through the same fid: that is
+ * either `flock -u` in a child, which gives the lock up, or a child's close(2), which does not. The client's kernel knows,
+ * and asks for a conflicting lock only when its own are gone: so the region yields to its own client, and to nobody else.
+ */
+export class LockPlace {
+  readonly #tree: Tree;
+  readonly #node: Node;
+  readonly #emptied: () => void;
+  readonly #held = new Map<LockOwner, Region<LockOwner>[]>();
+  /** Regions and unanswered requests. */
+  readonly #counts = new Map<LockClient, number>();
+  #queue: LockWish[] = [];
+  /** The one being tried: it cannot be called off before the host has answered. */
+  #trying: LockWish | undefined;
+  #last: Promise<void> = Promise.resolve();
+  #turns = 0;
+  #timer: NodeJS.Timeout | undefined;
+  #retryMs = retryMsMin;
+
+  constructor(tree: Tree, node: Node, emptied: () => void) {
+    this.#tree = tree;
+    this.#node = node;
+    this.#emptied = emptied;
+  }
+
+  ask(wish: LockWish): void {
+    const { client } = wish.owner;
+    const full = client.isFull || (this.#counts.get(client) ?? 0) >= locksPerFileMax;
+    this.#count(wish.owner, 1);
+    if (full && wish.type !== 2) this.#answer(wish, () => wish.fail(ENOLCK));
+    else void this.#inTurn(() => this.#first(wish));
+  }
+
+  /** A wish that waits is settled as cancelled; one that is being tried is when that fails. */
+  cancel(wish: LockWish): void {
+    wish.unwanted = true;
+    const at = this.#queue.indexOf(wish);
+    if (at < 0 || this.#trying === wish) return;
+    this.#leaveQueue(wish);
+    this.#answer(wish, () => wish.settle('cancelled'));
+    void this.#inTurn(() => this.#wake(wish.start, wish.end));
+  }
+
+  /** The region that would be in the way. */
+  inTheWay(wanted: Wanted): Region<LockOwner> | undefined {
+    return this.#conflicts(wanted).find(region => !yields(region, wanted.owner));
+  }
+
+  /** Gives up what was taken through an open fid, and fails with EBADF what waits through it. */
+  dropThrough(through: LockedThrough): Promise<void> {
+    return this.#drop(
+      one => one.through === through,
+      wish => wish.fail(EBADF),
+    );
+  }
+
+  /** Gives up everything of a client; what waits is cancelled. */
+  dropClient(client: LockClient): Promise<void> {
+    return this.#drop(
+      one => one.owner.client === client,
+      wish => wish.settle('cancelled'),
+    );
+  }
+
+  #drop(
+    wanted: (one: { owner: LockOwner; through: LockedThrough }) => boolean,
+    answer: (wish: LockWish) => void,
+  ): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const wish of this.#queue.filter(wanted)) {
+        this.#leaveQueue(wish);
+        this.#answer(wish, () => answer(wish));
+      }
+      for (const region of this.#regions(wanted)) await this.#giveUpRegion(region);
+      await this.#wake(0, endless);
+    });
+  }
+
+  #inTurn(act: () => Promise<void>): Promise<void> {
+    this.#turns++;
+    const run = this.#last.then(act);
+    const done = () => {
+      if (--this.#turns === 0 && this.#counts.size === 0) this.#emptied();
+    };
+    this.#last = run.then(done, done);
+    return run;
+  }
+
+  async #first(wish: LockWish): Promise<void> {
+    if (wish.unwanted) return this.#answer(wish, () => wish.settle('cancelled'));
+    if (await this.#try(wish, this.#queue.length)) return;
+    if (!wish.block) return this.#answer(wish, () => wish.settle('blocked'));
+    this.#queue.push(wish);
+    if (wish.outside) this.#retryMs = retryMsMin;
+    this.#retryLater();
+  }
+
+  /** Tries to grant; true when the wish is answered by that. Those in the queue from `behind` on do not count. */
+  async #try(wish: LockWish, behind: number): Promise<boolean> {
+    this.#trying = wish;
+    try {
+      const obstacle = await this.#attempt(wish, behind);
+      wish.outside = obstacle === 'outside';
+      if (obstacle !== undefined && !(wish.unwanted && wish.block)) return false;
+      this.#answer(wish, () => wish.settle(obstacle === undefined ? 'granted' : 'cancelled'));
+    } catch (error) {
+      this.#answer(wish, () => wish.fail(error));
+    } finally {
+      this.#trying = undefined;
+    }
+    return true;
+  }
+
+  /** Says what is in the way, or grants. */
+  async #attempt(wish: LockWish, behind: number): Promise<undefined | 'inside' | 'outside'> {
+    const { owner, type, start, end, through } = wish;
+    if (type === 2) {
+      this.#doubt(wish);
+      await this.#giveUp(owner, through, start, end);
+      await this.#wake(start, end);
+      return undefined;
+    }
+    const conflicts = this.#conflicts(wish);
+    if (!conflicts.every(region => yields(region, owner)) || this.#overtakes(wish, behind)) return 'inside';
+    for (const region of conflicts) await this.#giveUpRegion(region);
+    const range = { type, start, length: lengthOf(start, end) };
+    if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
+    this.#set(
+      owner,
+      add(this.#held.get(owner) ?? [], { owner, type, start, end, through, doubtful: false }),
+    );
+    return undefined;
+  }
+
+  #doubt({ owner, start, end, through }: LockWish): void {
+    if (start !== 0 || end !== endless) return;
+    for (const region of this.#regions(one => one.through === through)) {
+      if (region.owner !== owner && region.owner.isOfSameClient(owner)) region.doubtful = true;
+    }
+  }
+
+  #giveUpRegion(region: Region<LockOwner>): Promise<void> {
+    return this.#giveUp(region.owner, region.through, region.start, region.end);
+  }
+
+  async #giveUp(owner: LockOwner, through: LockedThrough, start: number, end: number): Promise<void> {
+    const held = this.#held.get(owner);
+    if (!held) return;
+    this.#set(owner, subtract(held, owner, start, end));
+    try {
+      await this.#tree.lock(owner, through.file, { type: 2, start, length: lengthOf(start, end) });
+    } finally {
+      if (!this.#held.has(owner)) this.#tree.forgetLocks(owner, this.#node);
+    }
+  }
+
+  #conflicts(wanted: Wanted): Region<LockOwner>[] {
+    const found: Region<LockOwner>[] = [];
+    for (const regions of this.#held.values()) {
+      for (const region of regions) if (conflict(region, wanted)) found.push(region);
+    }
+    return found;
+  }
+
+  #overtakes(wish: LockWish, behind: number): boolean {
+    const own = this.#held.get(wish.owner) ?? [];
+    return this.#queue
+      .slice(0, behind)
+      .some(earlier => conflict(earlier, wish) && !own.some(region => conflict(region, earlier)));
+  }
+
+  #regions(wanted: (region: Region<LockOwner>) => boolean): Region<LockOwner>[] {
+    return [...this.#held.values()].flat().filter(wanted);
+  }
+
+  #set(owner: LockOwner, regions: Region<LockOwner>[]): void {
+    const before = this.#held.get(owner)?.length ?? 0;
+    if (regions.length === 0) this.#held.delete(owner);
+    else this.#held.set(owner, regions);
+    this.#count(owner, regions.length - before);
+  }
+
+  #count(owner: LockOwner, more: number): void {
+    const { client } = owner;
+    const count = (this.#counts.get(client) ?? 0) + more;
+    if (count === 0) this.#counts.delete(client);
+    else this.#counts.set(client, count);
+    client.counted(owner, more, this, count > 0);
+  }
+
+  #answer(wish: LockWish, answer: () => void): void {
+    this.#count(wish.owner, -1);
+    answer();
+  }
+
+  #leaveQueue(wish: LockWish): void {
+    this.#queue = this.#queue.filter(one => one !== wish);
+    if (this.#queue.length > 0) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+
+  #retryLater(): void {
+    if (this.#timer !== undefined || !this.#queue.some(wish => wish.outside)) return;
+    this.#timer = setTimeout(() => {
+      this.#timer = undefined;
+      this.#retryMs = Math.min(this.#retryMs * 2, retryMsMax);
+      void this.#inTurn(() => this.#wake(0, endless));
+    }, this.#retryMs);
+  }
+
+  /** Tries those that wait for anything in this range, in their order. Some may be called off meanwhile. */
+  async #wake(start: number, end: number): Promise<void> {
+    const before = this.#trying;
+    for (const wish of this.#queue.filter(one => overlaps(one, { start, end }))) {
+      if (!wish.answered && (await this.#try(wish, this.#queue.indexOf(wish)))) this.#leaveQueue(wish);
+    }
+    this.#trying = before;
+    this.#retryLater();
+  }
+}
+
+/** Whether a region gives way to an owner that asks for what it is in the way of. */
+function yields(region: Region<LockOwner>, owner: LockOwner): boolean {
+  return region.doubtful && region.owner.isOfSameClient(owner);
+}
+
+function lengthOf(start: number, end: number): number {
+  return end === endless ? 0 : end - start;
+}

@@ -1,0 +1,45 @@
+import type { Node, Stamp, Watch } from '../tree/tree.ts';
+
+interface Entry {
+  /** What this client was told, and will be told as long as nobody else changes the object. */
+  version: number;
+  /** The object's stamp after the client's last change. */
+  stamp: Stamp;
+  /** The client's changes that run now. */
+  running: number;
+}
+
+/**
+ * qid.version as one client sees it. The version of an object is its stamp, until the client itself changes the object:
+ * then the version stays while the stamp moves on. A version that moved with the client's own writes would make its next
+ * lookup build a second inode beside the one with the dirty pages (fs/9p: v9fs_test_inode_dotl), and lose them.
+ *
+ * An entry lives as long as its node, which goes when nobody holds it any more; a client that caches an object holds a fid
+ * on it. So the number of entries is bounded by what is held.
+ */
+export class Versions implements Watch {
+  readonly #entries = new WeakMap<Node, Entry>();
+
+  before(node: Node, stamp: Stamp): void {
+    const entry = this.#entries.get(node);
+    if (!entry) {
+      this.#entries.set(node, { version: stamp, stamp, running: 1 });
+      return;
+    }
+    if (entry.running === 0 && entry.stamp !== stamp) entry.version = stamp;
+    entry.running++;
+  }
+
+  after(node: Node, stamp: Stamp): void {
+    const entry = this.#entries.get(node);
+    if (!entry) return;
+    entry.running--;
+    entry.stamp = stamp;
+  }
+
+  /** qid.version of an object whose stamp is `stamp` now; never 0, as stamps never are. */
+  versionOf(node: Node, stamp: Stamp): number {
+    const entry = this.#entries.get(node);
+    return entry && (entry.running > 0 || entry.stamp === stamp) ? entry.version : stamp;
+  }
+}

@@ -1,0 +1,125 @@
+import type { Segments } from '../host/syscalls.ts';
+import { dataReplyHeadBytes, writeHeadBytes } from '../protocol/constants.ts';
+import { operations } from '../protocol/operations.ts';
+import { type Exchange, replyHeadBytesMax } from '../session/door.ts';
+import { giveBackChunk, takeChunk } from './chunks.ts';
+import type { Outbox } from './outbox.ts';
+
+const Twrite = operations.write.type;
+const noSegments: Segments = [];
+
+/** Told how many bytes of payloads and replies more (or less) are held by requests that outlive their turn. */
+export type Kept = (bytes: number) => void;
+
+/** The exchange that a connection uses for every request again, as long as they are answered in their turn. */
+export class InlineExchange implements Exchange {
+  head!: Buffer;
+  payload: Segments = noSegments;
+  readonly #outbox: Outbox;
+  readonly #kept: Kept;
+  #reserved = 0;
+
+  constructor(outbox: Outbox, kept: Kept) {
+    this.#outbox = outbox;
+    this.#kept = kept;
+  }
+
+  /** Begins the next request; `frame` is valid for this turn. */
+  begin(frame: Buffer): this {
+    const split = frame[4] === Twrite && frame.length > writeHeadBytes;
+    this.head = split ? frame.subarray(0, writeHeadBytes) : frame;
+    this.payload = split ? [frame.subarray(writeHeadBytes)] : noSegments;
+    this.#reserved = 0;
+    return this;
+  }
+
+  get out(): Buffer {
+    this.#outbox.reserve(this.#needed);
+    return this.#outbox.bytes;
+  }
+
+  get at(): number {
+    this.#outbox.reserve(this.#needed);
+    return this.#outbox.at;
+  }
+
+  get #needed(): number {
+    return Math.max(dataReplyHeadBytes + this.#reserved, replyHeadBytesMax);
+  }
+
+  space(count: number): Segments {
+    this.#reserved = count;
+    this.#outbox.reserve(this.#needed);
+    const from = this.#outbox.at + dataReplyHeadBytes;
+    return [this.#outbox.bytes.subarray(from, from + count)];
+  }
+
+  commit(headBytes: number, dataBytes: number): void {
+    this.#outbox.add(headBytes + dataBytes);
+    // Also outside the turn that received it: a session may finish what it began.
+    this.#outbox.flushSoon();
+  }
+
+  drop(): void {}
+
+  later(): Exchange {
+    const payload = this.payload.map(segment => Buffer.from(segment));
+    return new LateExchange(Buffer.from(this.head), payload, this.#outbox, this.#kept);
+  }
+}
+
+/** An exchange with memory of its own. */
+class LateExchange implements Exchange {
+  readonly head: Buffer;
+  readonly payload: Segments;
+  readonly at = 0;
+  readonly #outbox: Outbox;
+  readonly #kept: Kept;
+  #chunk: Buffer | undefined;
+  #bytes: number;
+  #answered = false;
+
+  constructor(head: Buffer, payload: Segments, outbox: Outbox, kept: Kept) {
+    this.head = head;
+    this.payload = payload;
+    this.#outbox = outbox;
+    this.#kept = kept;
+    this.#bytes = head.length + (payload[0]?.length ?? 0);
+    kept(this.#bytes);
+  }
+
+  get out(): Buffer {
+    this.#chunk ??= takeChunk(replyHeadBytesMax);
+    return this.#chunk;
+  }
+
+  space(count: number): Segments {
+    this.#chunk = takeChunk(Math.max(dataReplyHeadBytes + count, replyHeadBytesMax));
+    this.#bytes += count;
+    this.#kept(count);
+    return [this.#chunk.subarray(dataReplyHeadBytes, dataReplyHeadBytes + count)];
+  }
+
+  commit(headBytes: number, dataBytes: number): void {
+    const chunk = this.#settle();
+    if (chunk) this.#outbox.append(chunk, headBytes + dataBytes);
+  }
+
+  drop(): void {
+    const chunk = this.#settle();
+    if (chunk) giveBackChunk(chunk);
+  }
+
+  later(): Exchange {
+    return this;
+  }
+
+  #settle(): Buffer | undefined {
+    if (this.#answered) return undefined;
+    this.#answered = true;
+    this.#kept(-this.#bytes);
+    const chunk = this.#chunk;
+    this.#chunk = undefined;
+    return chunk;
+  }
+}

@@ -1,0 +1,72 @@
+/** size[4] type[1] tag[2]: what every message begins with. */
+const frameBytesMin = 7;
+
+/** Room for one more read of the kernel's usual size; requests without payload are a tenth of a kilobyte. */
+const roomBytesMin = 65536;
+
+/** Why what was received cannot be cut into frames. */
+export class BrokenFraming extends Error {}
+
+/**
+ * Received bytes, cut into frames where they lie. A frame stays where it is until `room` is called again; only a frame
+ * that is not whole yet is moved, and memory grows to the largest frame that was really begun.
+ */
+export class Inbox {
+  #bytes = Buffer.allocUnsafeSlow(roomBytesMin);
+  #start = 0;
+  #end = 0;
+  /** Bytes of the frame at `#start`, as far as it is known. */
+  #wanted = frameBytesMin;
+
+  /** Where the next bytes go. Frames that were handed out are gone. */
+  room(): Buffer {
+    const waiting = this.#end - this.#start;
+    const needed = Math.max(this.#wanted, waiting + 1);
+    if (needed > this.#bytes.length) {
+      let size = this.#bytes.length;
+      while (size < needed) size *= 2;
+      const larger = Buffer.allocUnsafeSlow(size);
+      this.#bytes.copy(larger, 0, this.#start, this.#end);
+      this.#bytes = larger;
+    } else if (this.#start > 0) {
+      if (waiting > 0) this.#bytes.copyWithin(0, this.#start, this.#end);
+    } else {
+      return this.#end === 0 ? this.#bytes : this.#bytes.subarray(this.#end);
+    }
+    this.#start = 0;
+    this.#end = waiting;
+    return waiting === 0 ? this.#bytes : this.#bytes.subarray(waiting);
+  }
+
+  /** `count` bytes were put into the room. */
+  arrived(count: number): void {
+    this.#end += count;
+  }
+
+  /** The type of the next frame without taking it, or −1 while there is none. */
+  get nextType(): number {
+    return this.#end - this.#start < frameBytesMin ? -1 : this.#bytes[this.#start + 4]!;
+  }
+
+  /** The next whole frame, or undefined while there is none. Throws `BrokenFraming`; no later call makes sense then. */
+  next(frameBytesMax: number): Buffer | undefined {
+    const waiting = this.#end - this.#start;
+    if (waiting < 4) return undefined;
+    const size = this.#bytes.readUInt32LE(this.#start);
+    if (size < frameBytesMin) throw new BrokenFraming(`a message says that it is ${size} bytes long`);
+    if (size > frameBytesMax) {
+      throw new BrokenFraming(`a message says that it is ${size} bytes long; ${frameBytesMax} are allowed`);
+    }
+    this.#wanted = size;
+    if (waiting < size) return undefined;
+    this.#wanted = frameBytesMin;
+    const frame = this.#bytes.subarray(this.#start, this.#start + size);
+    this.#start += size;
+    return frame;
+  }
+
+  /** Whether the peer ended in the middle of a message. */
+  get partial(): boolean {
+    return this.#end > this.#start;
+  }
+}

@@ -1,0 +1,242 @@
+import { chmodSync, linkSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import net from 'node:net';
+import { dirname, join } from 'node:path';
+import { peerCredentials } from '../host/process.ts';
+import { isListening } from '../host/sockets.ts';
+import type { Peer } from '../session/door.ts';
+import { type Endpoint, socketPathBytesMax } from './endpoint.ts';
+import type { Source } from './stream.ts';
+
+/** Called for every connection, in the turn in which it came. */
+export type Accept = (source: Source, peer: Peer) => void;
+
+export interface Listener {
+  readonly endpoint: Endpoint;
+  /** Where it really listens: the port that the system chose, the descriptor that the name stood for. */
+  readonly uri: string;
+  /** Whether this is the one connection the process was started with; there will be no other. */
+  readonly single: boolean;
+  /** Takes no more connections; those there are live on. */
+  close(): void;
+}
+
+/** Why an endpoint cannot be listened on, in words that say what to do. */
+export class ListenFault extends Error {}
+
+/** Starts to listen. Rejects with a `ListenFault`. `complain` is told of connections that could not be taken. */
+export async function listen(
+  endpoint: Endpoint,
+  accept: Accept,
+  complain: (text: string) => void,
+): Promise<Listener> {
+  switch (endpoint.kind) {
+    case 'tcp':
+      return listenTcp(endpoint, accept, complain);
+    case 'unix':
+      return listenUnix(endpoint, accept, complain);
+    case 'fd':
+      return listenFd(endpoint, endpoint.fd, accept, complain);
+    case 'named-fd':
+      return listenFd(endpoint, namedFd(endpoint.name), accept, complain);
+  }
+}
+
+/**
+ * The sockets that a service manager has opened for this process: sd_listen_fds(3). They begin at 3. Empty unless the
+ * message is for this very process.
+ */
+export function inheritedSockets(env: NodeJS.ProcessEnv): { fd: number; name: string | undefined }[] {
+  if (Number(env.LISTEN_PID) !== process.pid) return [];
+  const count = Number(env.LISTEN_FDS);
+  if (!Number.isSafeInteger(count) || count < 1 || count > 1000) return [];
+  const names = env.LISTEN_FDNAMES?.split(':') ?? [];
+  return Array.from({ length: count }, (_, i) => ({ fd: 3 + i, name: names[i] }));
+}
+
+function namedFd(name: string): number {
+  const found = inheritedSockets(process.env).find(one => one.name === name);
+  if (found) return found.fd;
+  throw new ListenFault(
+    `the service manager passed no socket named "${name}": see FileDescriptorName= in systemd.socket(5)`,
+  );
+}
+
+/** The libuv handle of an accepted socket, taken away from it: only a new socket can be given a buffer to read into. */
+function takeHandle(socket: net.Socket): object {
+  const owner = socket as unknown as { _handle: object | null };
+  const handle = owner._handle!;
+  owner._handle = null;
+  // Without its handle it only counts as closed, which the server waits for when it is closed itself.
+  socket.destroy();
+  return handle;
+}
+
+function serverFor(accept: Accept, complain: (text: string) => void): net.Server {
+  const server = net.createServer({ pauseOnConnect: true }, socket => {
+    const peer = peerOf(socket);
+    accept({ handle: takeHandle(socket) }, peer);
+  });
+  server.on('error', error => complain(`a connection could not be accepted: ${error.message}`));
+  return server;
+}
+
+function peerOf(socket: net.Socket): Peer {
+  if (socket.remoteAddress !== undefined) {
+    const { remoteAddress: address, remotePort: port } = socket;
+    return { label: `tcp ${address.includes(':') ? `[${address}]` : address}:${port}` };
+  }
+  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+  return fdPeer(fd);
+}
+
+function fdPeer(fd: number): Peer {
+  try {
+    const { pid, uid } = peerCredentials(fd);
+    return { label: `unix pid ${pid} uid ${uid}` };
+  } catch {
+    // A TCP connection whose peer is gone again, or a socket of another family.
+    return { label: `fd ${fd}` };
+  }
+}
+
+/** Binds in the same turn, so that whoever changes the surroundings for it can change them back. */
+function bind(server: net.Server, options: net.ListenOptions): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options, () => {
+      server.off('error', reject);
+      resolve();
+    });
+  });
+}
+
+async function listenTcp(
+  endpoint: Endpoint & { kind: 'tcp' },
+  accept: Accept,
+  complain: (text: string) => void,
+): Promise<Listener> {
+  const { host, port } = endpoint;
+  const server = serverFor(accept, complain);
+  try {
+    await bind(server, { host, port });
+  } catch (error) {
+    throw new ListenFault(tcpFault(error as NodeJS.ErrnoException, host, port));
+  }
+  const bound = (server.address() as net.AddressInfo).port;
+  const shown = host.includes(':') ? `[${host}]` : host;
+  return { endpoint, uri: `tcp://${shown}:${bound}`, single: false, close: () => void server.close() };
+}
+
+function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): string {
+  switch (error.code) {
+    case 'EADDRINUSE':
+      return `port ${port} is in use: stop what listens there (ss -ltnp shows it), or choose another port`;
+    case 'EACCES':
+      return `port ${port} is privileged: choose one from 1024 on, or give the program CAP_NET_BIND_SERVICE`;
+    case 'EADDRNOTAVAIL':
+      return `this machine has no address ${host}: ip address shows those it has`;
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return `the host name ${host} is not known: write an address`;
+    default:
+      return error.message;
+  }
+}
+
+async function listenUnix(
+  endpoint: Endpoint & { kind: 'unix' },
+  accept: Accept,
+  complain: (text: string) => void,
+): Promise<Listener> {
+  const { path } = endpoint;
+  await makeWay(path);
+  const server = serverFor(accept, complain);
+  try {
+    await bindUnix(server, path);
+  } catch (error) {
+    server.close();
+    if (error instanceof ListenFault) throw error;
+    throw new ListenFault(unixFault(error as NodeJS.ErrnoException, path));
+  }
+  const { ino, dev } = lstatSync(path);
+  const close = () => {
+    server.close();
+    const now = lstatSync(path, { throwIfNoEntry: false });
+    if (now?.ino === ino && now.dev === dev) unlinkSync(path);
+  };
+  return { endpoint, uri: `unix://${path}`, single: false, close };
+}
+
+/** Removes the socket of a server that is gone; whatever else is in the way stays. */
+async function makeWay(path: string): Promise<void> {
+  const there = lstatSync(path, { throwIfNoEntry: false });
+  if (!there) return;
+  if (!there.isSocket()) throw new ListenFault('there is a file of that name that is no socket: move it away');
+  const code = await new Promise<string | undefined>(resolve => {
+    const probe = net.connect({ path }, () => {
+      probe.destroy();
+      resolve(undefined);
+    });
+    probe.on('error', (error: NodeJS.ErrnoException) => resolve(error.code));
+  });
+  if (code === 'ECONNREFUSED') return unlinkSync(path);
+  if (code === 'ENOENT') return;
+  throw new ListenFault('another server listens there: stop it (ss -lxp shows it), or choose another path');
+}
+
+/**
+ * A socket gets its permissions only after bind(2) has made it, so it is made in a directory that nobody else can enter
+ * and gets its name when it is right. link(2) does not replace what somebody else has put there meanwhile.
+ */
+async function bindUnix(server: net.Server, path: string): Promise<void> {
+  const directory = mkdtempSync(join(dirname(path), '.9p'));
+  const made = join(directory, 's');
+  try {
+    if (Buffer.byteLength(made) > socketPathBytesMax) {
+      throw new ListenFault(`the path is too long for a socket: choose a shorter directory than ${dirname(path)}`);
+    }
+    await bind(server, { path: made });
+    chmodSync(made, 0o600);
+    linkSync(made, path);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function unixFault(error: NodeJS.ErrnoException, path: string): string {
+  switch (error.code) {
+    case 'ENOENT':
+      return `the directory ${dirname(path)} does not exist: make it`;
+    case 'EACCES':
+    case 'EROFS':
+      return `this user may not make a socket in ${dirname(path)}: choose another directory`;
+    case 'EEXIST':
+      return 'another server has begun to listen there: choose another path';
+    default:
+      return error.message;
+  }
+}
+
+async function listenFd(
+  endpoint: Endpoint,
+  fd: number,
+  accept: Accept,
+  complain: (text: string) => void,
+): Promise<Listener> {
+  const uri = `fd://${fd}`;
+  const listening = isListening(fd);
+  if (listening === undefined) {
+    throw new ListenFault(`descriptor ${fd} is no stream socket that was passed to the program: check who starts it`);
+  }
+  if (!listening) {
+    accept({ fd }, fdPeer(fd));
+    return { endpoint, uri, single: true, close: () => undefined };
+  }
+  const server = serverFor(accept, complain);
+  try {
+    await bind(server, { fd });
+  } catch (error) {
+    throw new ListenFault(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
+  }
+  return { endpoint, uri, single: false, close: () => void server.close() };
+}

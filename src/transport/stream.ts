@@ -1,0 +1,171 @@
+import { Socket, type SocketConstructorOpts } from 'node:net';
+import { operations } from '../protocol/operations.ts';
+import type { Door, Line, Peer } from '../session/door.ts';
+import { InlineExchange } from './exchanges.ts';
+import { BrokenFraming, Inbox } from './inbox.ts';
+import { Outbox } from './outbox.ts';
+
+/** A connection before it is one: a libuv handle that was accepted, or a descriptor. */
+export type Source = { readonly handle: object } | { readonly fd: number };
+
+/** Bytes of replies a peer may leave unread before its requests are left unread. */
+const unsentBytesMax = 4 * 1024 * 1024;
+/** Bytes of payloads and replies that running requests of one connection may hold. */
+const keptBytesMax = 32 * 1024 * 1024;
+/** A peer that has ended its side, or is being hung up on, gets so long for what is still to come to it. */
+const farewellMsMax = 5000;
+/** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
+const keepAliveMs = 30_000;
+const Tflush = operations.flush.type;
+
+type State = 'open' | 'finishing' | 'closed';
+
+/**
+ * A connection that carries messages one after another: TCP, a Unix socket. Requests are answered in their turn where the
+ * session can, and all replies of a turn leave in one write. While a peer does not take its replies, or has too many
+ * requests running, nothing more is read from it.
+ */
+export class Stream {
+  readonly #socket: Socket;
+  readonly #session: Door;
+  readonly #inbox = new Inbox();
+  readonly #outbox: Outbox;
+  readonly #exchange: InlineExchange;
+  readonly #closed: Promise<void>;
+  #state: State = 'open';
+  #bytes = 0;
+  #pumping = false;
+  #paused = false;
+  #farewell: NodeJS.Timeout | undefined;
+
+  /** `open` makes the session. `log` is told why a connection is closed by this side. */
+  constructor(source: Source, peer: Peer, open: (line: Line) => Door, log: (text: string) => void) {
+    const inbox = this.#inbox;
+    const socket = new Socket({
+      ...source,
+      readable: true,
+      writable: true,
+      // A peer that has sent its last request may still wait for replies.
+      allowHalfOpen: true,
+      onread: { buffer: () => inbox.room(), callback: count => this.#arrived(count) },
+    } as SocketConstructorOpts);
+    this.#socket = socket;
+    this.#outbox = new Outbox(socket);
+    this.#exchange = new InlineExchange(this.#outbox, bytes => this.#keep(bytes));
+    const line: Line = {
+      peer,
+      hangUp: reason => {
+        log(`${peer.label}: ${reason}; the connection is closed`);
+        this.#hangUp();
+      },
+      resume: () => this.#resumeSoon(),
+    };
+    this.#session = open(line);
+    this.#line = line;
+    // What keeps a connection from working also ends it, and `close` always follows.
+    socket.on('error', () => undefined);
+    socket.on('drain', () => this.#resume());
+    socket.on('end', () => void this.finish());
+    this.#closed = new Promise(resolve => socket.on('close', resolve)).then(() => this.#end());
+    socket.setNoDelay(true);
+    socket.setKeepAlive(true, keepAliveMs);
+    socket.resume();
+  }
+
+  readonly #line: Line;
+
+  /** Resolves when the connection is gone and its session closed. */
+  get closed(): Promise<void> {
+    return this.#closed;
+  }
+
+  /** Reads no more requests, lets those that run be answered, and closes. */
+  async finish(): Promise<void> {
+    if (this.#state !== 'open') return;
+    this.#state = 'finishing';
+    this.#socket.pause();
+    this.#hurry();
+    await this.#session.finish();
+    this.#endAfterReplies();
+  }
+
+  /** Closes at once. */
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  #keep(bytes: number): void {
+    this.#bytes += bytes;
+    if (bytes < 0 && this.#paused) this.#resumeSoon();
+  }
+
+  #hurry(): void {
+    this.#farewell ??= setTimeout(() => this.#socket.destroy(), farewellMsMax);
+  }
+
+  #hangUp(): void {
+    if (this.#state === 'closed') return;
+    this.#state = 'finishing';
+    this.#socket.pause();
+    this.#hurry();
+    this.#endAfterReplies();
+  }
+
+  #endAfterReplies(): void {
+    this.#outbox.flush();
+    this.#socket.end(() => this.#socket.destroy());
+  }
+
+  async #end(): Promise<void> {
+    this.#state = 'closed';
+    clearTimeout(this.#farewell);
+    this.#outbox.close();
+    await this.#session.close();
+  }
+
+  /** False makes Node read no more until `resume`. */
+  #arrived(count: number): boolean {
+    this.#inbox.arrived(count);
+    return this.#pump();
+  }
+
+  /** In a later turn, since whoever says that there is room again is in the middle of something. */
+  #resumeSoon(): void {
+    setImmediate(() => this.#resume());
+  }
+
+  #resume(): void {
+    if (!this.#paused || this.#state !== 'open') return;
+    if (this.#pump()) this.#socket.resume();
+  }
+
+  /** Hands over the frames that are there. False when some must wait. */
+  #pump(): boolean {
+    if (this.#pumping || this.#state !== 'open') return false;
+    this.#pumping = true;
+    try {
+      for (;;) {
+        this.#paused = this.#mustWait();
+        if (this.#paused) break;
+        const frame = this.#inbox.next(this.#session.frameBytesMax);
+        if (!frame) break;
+        this.#session.receive(this.#exchange.begin(frame));
+        if (this.#state !== 'open') break;
+      }
+    } catch (error) {
+      if (!(error instanceof BrokenFraming)) throw error;
+      this.#line.hangUp(error.message);
+    } finally {
+      this.#pumping = false;
+      this.#outbox.flush();
+    }
+    return this.#state === 'open' && !this.#paused;
+  }
+
+  /** A flush is let through while there is too much to do, since it makes less of it. */
+  #mustWait(): boolean {
+    if (this.#outbox.waiting > unsentBytesMax) return true;
+    const tooMuch = this.#session.full || this.#bytes > keptBytesMax;
+    return tooMuch && this.#inbox.nextType !== Tflush;
+  }
+}

@@ -1,0 +1,132 @@
+import type { Segments } from '../../host/syscalls.ts';
+import { type Exchange, replyHeadBytesMax } from '../../session/door.ts';
+import { Broken } from './broken.ts';
+import { Pieces } from './memory.ts';
+
+/** The payload of Twrite begins behind size[4] type[1] tag[2] fid[4] offset[8] count[4]. */
+const writeHeadBytes = 23;
+/** The data of Rread and Rreaddir begins behind size[4] type[1] tag[2] count[4]. */
+const readHeadBytes = 11;
+const Rlerror = 7;
+const rlerrorBytes = 11;
+const Treaddir = 40;
+const Twrite = 118;
+const EMSGSIZE = 90;
+const messageBytesMin = 7;
+/** Two strings of 64 KiB, which no message exceeds but Twrite, whose payload stays where it is. */
+const headBytesMax = 2 ** 17 + 2 ** 10;
+const headBytesUsual = 8192;
+
+const nothing: Segments = [];
+
+/** What a chain needs of its device. */
+export interface ChainOwner {
+  /** The exchange is answered: `deliver` writes the reply and says how long it is, as soon as the ring may be used. */
+  answered(chain: Chain, deliver: () => number): void;
+}
+
+/** One request on the virtqueue: the buffers of its chain, and private memory for the heads of request and reply. */
+export class Chain implements Exchange {
+  head: Buffer = Buffer.alloc(0);
+  payload: Segments = nothing;
+  readonly out = Buffer.allocUnsafeSlow(replyHeadBytesMax);
+  readonly at = 0;
+
+  /** The index of the first descriptor. */
+  index = 0;
+  /** Whether the session has memory of the guest to work on, besides what is private. */
+  lent = false;
+  /** Whether `receive` has returned without an answer. */
+  waiting = false;
+  readonly readable = new Pieces();
+  readonly writable = new Pieces();
+
+  readonly #owner: ChainOwner;
+  readonly #memory = Buffer.allocUnsafeSlow(headBytesUsual);
+  #copied: Buffer | undefined;
+  #open = false;
+
+  constructor(owner: ChainOwner) {
+    this.#owner = owner;
+  }
+
+  /** Takes the request out of the collected buffers. Throws Broken when there is none. */
+  open(): void {
+    const { readable } = this;
+    this.#open = true;
+    this.waiting = false;
+    if (readable.bytes < messageBytesMin) throw new Broken(`a request of ${readable.bytes} bytes`);
+    let head = this.#memory.subarray(0, Math.min(readable.bytes, headBytesUsual));
+    readable.read(head);
+    const size = head.readUInt32LE(0);
+    if (size < messageBytesMin || size > readable.bytes) {
+      throw new Broken(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
+    }
+    const headBytes = head[4] === Twrite ? Math.min(size, writeHeadBytes) : size;
+    if (headBytes > headBytesMax) throw new Broken(`a message of ${size} bytes that is no Twrite`);
+    if (headBytes > head.length) head = this.#readLonger(head, headBytes);
+    this.head = head.subarray(0, headBytes);
+    this.payload = headBytes === size ? nothing : readable.views(headBytes, size - headBytes);
+    this.lent = this.payload !== nothing;
+  }
+
+  /** What was read and judged already stays as it was read. */
+  #readLonger(head: Buffer, bytes: number): Buffer {
+    const longer = Buffer.allocUnsafeSlow(bytes);
+    this.readable.read(longer);
+    head.copy(longer);
+    return longer;
+  }
+
+  space(count: number): Segments {
+    const room = Math.min(count, this.writable.bytes - readHeadBytes);
+    const views = this.writable.views(readHeadBytes, room);
+    if (this.head[4] !== Treaddir || views.length <= 1) {
+      this.lent ||= views.length > 0;
+      return views;
+    }
+    // Directory entries are packed into one piece.
+    this.#copied = Buffer.allocUnsafe(room);
+    return [this.#copied];
+  }
+
+  commit(headBytes: number, dataBytes: number): void {
+    this.#close(() => this.#write(headBytes, dataBytes));
+  }
+
+  /** A chain that is given back with nothing written tells the driver to forget the request (as QEMU's 9pfs does). */
+  drop(): void {
+    this.#close(() => 0);
+  }
+
+  later(): Exchange {
+    return this;
+  }
+
+  #close(deliver: () => number): void {
+    if (!this.#open) throw new Error('An exchange was answered twice.');
+    this.#open = false;
+    this.#owner.answered(this, deliver);
+  }
+
+  #write(headBytes: number, dataBytes: number): number {
+    const bytes = headBytes + dataBytes;
+    if (bytes > this.writable.bytes) return this.#writeTooLong(bytes);
+    this.writable.write(this.out.subarray(0, headBytes));
+    if (this.#copied !== undefined) {
+      this.writable.write(this.#copied.subarray(0, dataBytes), headBytes);
+      this.#copied = undefined;
+    }
+    return bytes;
+  }
+
+  #writeTooLong(bytes: number): number {
+    const room = this.writable.bytes;
+    if (room < rlerrorBytes) throw new Broken(`a reply of ${bytes} bytes for ${room} bytes of buffers`);
+    this.out.writeUInt32LE(rlerrorBytes, 0);
+    this.out.writeUInt8(Rlerror, 4);
+    this.out.writeUInt32LE(EMSGSIZE, 7);
+    this.writable.write(this.out.subarray(0, rlerrorBytes));
+    return rlerrorBytes;
+  }
+}

@@ -1,0 +1,125 @@
+/** The monitor asked for something that is refused; the message says what was wrong. Its connection ends. */
+export class Refused extends Error {}
+
+/** Requests of the vhost-user protocol (QEMU's docs/interop/vhost-user.rst) that are understood here. */
+export const request = {
+  getFeatures: 1,
+  setFeatures: 2,
+  setOwner: 3,
+  resetOwner: 4,
+  setMemTable: 5,
+  setVringNum: 8,
+  setVringAddr: 9,
+  setVringBase: 10,
+  getVringBase: 11,
+  setVringKick: 12,
+  setVringCall: 13,
+  setVringErr: 14,
+  getProtocolFeatures: 15,
+  setProtocolFeatures: 16,
+  getQueueNum: 17,
+  setVringEnable: 18,
+  getConfig: 24,
+  setConfig: 25,
+  resetDevice: 34,
+  getMaxMemSlots: 36,
+  addMemReg: 37,
+  remMemReg: 38,
+  setStatus: 39,
+  getStatus: 40,
+} as const;
+
+const names = new Map<number, string>(Object.entries(request).map(([name, number]) => [number, name]));
+
+/** As in logs. */
+export function nameOfRequest(number: number): string {
+  return names.get(number) ?? `request ${number}`;
+}
+
+/** Bits of the features. */
+export const feature = {
+  mountTag: 1n << 0n,
+  indirect: 1n << 28n,
+  eventIndex: 1n << 29n,
+  protocolFeatures: 1n << 30n,
+  version1: 1n << 32n,
+} as const;
+
+/** Bits of the protocol features. */
+export const protocolFeature = {
+  multiQueue: 1n << 0n,
+  replyAck: 1n << 3n,
+  config: 1n << 9n,
+  resetDevice: 1n << 13n,
+  memorySlots: 1n << 15n,
+  status: 1n << 16n,
+} as const;
+
+export const offeredFeatures =
+  feature.mountTag |
+  feature.indirect |
+  feature.eventIndex |
+  feature.protocolFeatures |
+  feature.version1;
+
+/**
+ * Not among them: INFLIGHT_SHMFD, since a session does not survive its server and a request without its session has no
+ * meaning; LOG_SHMFD, since an open file cannot move to another host.
+ */
+export const offeredProtocolFeatures =
+  protocolFeature.multiQueue |
+  protocolFeature.replyAck |
+  protocolFeature.config |
+  protocolFeature.resetDevice |
+  protocolFeature.memorySlots |
+  protocolFeature.status;
+
+/** request[4] flags[4] size[4] */
+export const headerBytes = 12;
+/** The largest request is SET_MEM_TABLE with its 8 regions, or a configuration of 256 bytes. */
+export const payloadBytesMax = 512;
+
+const versionMask = 3;
+const version = 1;
+const isReply = 4;
+const needsReply = 8;
+
+export interface Header {
+  readonly request: number;
+  readonly needsReply: boolean;
+  readonly payloadBytes: number;
+}
+
+export function parseHeader(bytes: Buffer): Header {
+  const number = bytes.readUInt32LE(0);
+  const flags = bytes.readUInt32LE(4);
+  const payloadBytes = bytes.readUInt32LE(8);
+  if ((flags & versionMask) !== version || flags & isReply) {
+    throw new Refused(`not a vhost-user request of version 1 (flags 0x${flags.toString(16)})`);
+  }
+  if (payloadBytes > payloadBytesMax) {
+    throw new Refused(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
+  }
+  return { request: number, needsReply: (flags & needsReply) !== 0, payloadBytes };
+}
+
+export function reply(number: number, payload: Buffer): Buffer {
+  const header = Buffer.alloc(headerBytes);
+  header.writeUInt32LE(number, 0);
+  header.writeUInt32LE(version | isReply, 4);
+  header.writeUInt32LE(payload.length, 8);
+  return Buffer.concat([header, payload]);
+}
+
+export function u64(value: bigint | number): Buffer {
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(BigInt(value));
+  return bytes;
+}
+
+/** An address or a length as a number; what does not fit is no address of any machine. */
+export function readAddress(bytes: Buffer, at: number): number {
+  const value = bytes.readBigUInt64LE(at);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new Refused(`an address of 0x${value.toString(16)}`);
+  return Number(value);
+}

@@ -1,0 +1,311 @@
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Attr, S_IFCHR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/attr.ts';
+import {
+  EEXIST,
+  EISDIR,
+  ELOOP,
+  ENODATA,
+  ENOENT,
+  ENOTDIR,
+  ENOTEMPTY,
+  ENXIO,
+  Errno,
+  ESTALE,
+} from '../../src/errno.ts';
+import { inline, pool } from '../../src/host/linux.ts';
+import type { Name } from '../../src/name.ts';
+import { nameOf } from '../../src/name.ts';
+import type { SecurityModel } from '../../src/security/model.ts';
+import { Descriptors } from '../../src/tree/descriptors.ts';
+import { LocalTree } from '../../src/tree/local-tree.ts';
+import type { Actor, OpenHow } from '../../src/tree/tree.ts';
+
+const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
+const watch = { before: () => {}, after: () => {} };
+
+/**
+ * What every LocalTree must do, whatever its model. `handles` says whether this process may open file handles: without
+ * them an object that lost its descriptor is found again by its name only.
+ */
+export function describeTree(modelName: string, model: () => SecurityModel, handles: boolean): void {
+  describe(`the local tree, ${modelName}`, () => {
+    let dir: string;
+    let tree: LocalTree;
+    let root: Actor;
+    const name = (text: string): Name => nameOf(Buffer.from(text).toString('latin1'));
+
+    beforeEach(async () => {
+      process.umask(0);
+      dir = mkdtempSync(join(tmpdir(), 'ninepd-tree-'));
+      chmodSync(dir, 0o777);
+      tree = await LocalTree.open(dir, { inline, pool, descriptors: new Descriptors(16), model: model() });
+      root = { caller: await tree.caller(0), watch };
+    });
+    afterEach(() => {
+      tree.close();
+      rmSync(dir, { recursive: true });
+    });
+
+    async function found(text: string) {
+      const node = await tree.walk(root.caller, tree.root, name(text), new Attr());
+      if (node instanceof Errno) throw node;
+      return node;
+    }
+
+    async function createFile(text: string, content = '', actor = root, mode = 0o644) {
+      const how = { ...rw, exclusive: true, mode, gid: actor.caller.gid };
+      const made = await tree.create(actor, tree.root, name(text), how, new Attr());
+      if (content) await tree.write(actor, made.file, [Buffer.from(content)], 0);
+      return made;
+    }
+
+    it('creates a file with owner and mode exactly as asked', async () => {
+      const user = { caller: await tree.caller(1000), watch };
+      const attr = new Attr();
+      const how = { ...rw, exclusive: true, mode: 0o4751, gid: 1234 };
+      const { node, file } = await tree.create(user, tree.root, name('a'), how, attr);
+      expect([attr.mode.toString(8), attr.uid, attr.gid, attr.nlink]).toEqual([
+        (S_IFREG | 0o4751).toString(8),
+        1000,
+        1234,
+        1,
+      ]);
+      expect(statSync(join(dir, 'a')).mode & 0o7777).toBe(modelName.startsWith('mapped') ? 0o600 : 0o4751);
+      tree.closeFile(file);
+      tree.release(node);
+    });
+
+    it('reads back what was written, beyond 4 GiB too', async () => {
+      const { node, file } = await createFile('big');
+      const offset = 5 * 2 ** 30 + 7;
+      expect(await tree.write(root, file, [Buffer.from('hello')], offset)).toBe(5);
+      const into = Buffer.alloc(10);
+      expect(await tree.read(file, [into], offset)).toBe(5);
+      expect(into.toString('latin1', 0, 5)).toBe('hello');
+      tree.closeFile(file);
+      tree.release(node);
+    });
+
+    it('answers an absent name with ENOENT by value and a file in the way with ENOTDIR', async () => {
+      expect(await tree.walk(root.caller, tree.root, name('none'), new Attr())).toBe(ENOENT);
+      const { node, file } = await createFile('f');
+      expect(await tree.walk(root.caller, node, name('x'), new Attr())).toBe(ENOTDIR);
+      tree.closeFile(file);
+      tree.release(node);
+    });
+
+    it('gives all fids on one object the same node', async () => {
+      writeFileSync(join(dir, 'one'), '');
+      const a = await found('one');
+      const b = await found('one');
+      expect(a).toBe(b);
+      tree.release(a);
+      tree.release(b);
+    });
+
+    it('keeps everything working after the name is gone', async () => {
+      const { node, file } = await createFile('gone', 'data');
+      await tree.unlink(root, tree.root, name('gone'), 'file');
+      const attr = new Attr();
+      await tree.stat(node, attr);
+      expect([attr.nlink, attr.size]).toEqual([0, 4]);
+      await tree.change(root, node, { mode: 0o600, uid: 5, size: 2 });
+      await tree.setXattr(root, node, 'user.x', Buffer.from('v'), 0);
+      expect(Buffer.from(await tree.getXattr(root.caller, node, 'user.x')).toString()).toBe('v');
+      const again = await tree.open(root, node, rw);
+      const into = Buffer.alloc(9);
+      expect(await tree.read(again, [into], 0)).toBe(2);
+      tree.closeFile(again);
+      tree.closeFile(file);
+      tree.release(node);
+    });
+
+    it('makes directories, symlinks, devices and FIFOs, and never opens the special ones', async () => {
+      const attr = new Attr();
+      const d = await tree.make(
+        root,
+        tree.root,
+        name('d'),
+        { type: 'directory', mode: 0o1755, gid: 7 },
+        attr,
+      );
+      expect([attr.mode & 0o7777, attr.gid]).toEqual([0o1755, 7]);
+      const s = await tree.make(root, d, name('s'), { type: 'symlink', target: '/etc/passwd', gid: 0 }, attr);
+      expect([attr.mode, attr.size]).toEqual([S_IFLNK | 0o777, 11]);
+      expect(await tree.readlink(root.caller, s)).toBe('/etc/passwd');
+      expect(() => tree.open(root, s, rw)).toThrow(ELOOP as unknown as Error);
+      const special = { type: 'special' as const, gid: 0 };
+      const c = await tree.make(root, d, name('c'), { ...special, mode: S_IFCHR | 0o620, rdev: 0x103 }, attr);
+      expect([attr.type, attr.rdev]).toEqual([S_IFCHR, 0x103]);
+      const f = await tree.make(root, d, name('f'), { ...special, mode: S_IFIFO | 0o644, rdev: 0 }, attr);
+      expect(attr.type).toBe(S_IFIFO);
+      expect(() => tree.open(root, c, rw)).toThrow(ENXIO as unknown as Error);
+      expect(() => tree.open(root, f, rw)).toThrow(ENXIO as unknown as Error);
+      expect(() => tree.open(root, d, rw)).toThrow(EISDIR as unknown as Error);
+      expect(readdirSync(join(dir, 'd')).sort()).toEqual(['c', 'f', 's']);
+      for (const node of [d, s, c, f]) tree.release(node);
+    });
+
+    it('refuses to make what exists and leaves nothing behind', async () => {
+      mkdirSync(join(dir, 'x'));
+      const making = { type: 'directory', mode: 0o755, gid: 0 } as const;
+      await expect(tree.make(root, tree.root, name('x'), making, new Attr())).rejects.toBe(EEXIST);
+      const how = { ...rw, exclusive: true, mode: 0o644, gid: 0 };
+      await expect(tree.create(root, tree.root, name('x'), how, new Attr())).rejects.toBe(EEXIST);
+      await expect(
+        tree.create(root, tree.root, name('x'), { ...how, exclusive: false }, new Attr()),
+      ).rejects.toBe(EISDIR);
+      expect(readdirSync(dir)).toEqual(['x']);
+    });
+
+    it('opens an existing file through create without touching its owner, mode and content', async () => {
+      const first = await createFile('keep', 'content', { caller: await tree.caller(1000), watch }, 0o640);
+      const attr = new Attr();
+      const how = { ...rw, exclusive: false, mode: 0o777, gid: 9 };
+      const second = await tree.create(root, tree.root, name('keep'), how, attr);
+      expect([attr.mode & 0o7777, attr.uid, attr.size]).toEqual([0o640, 1000, 7]);
+      for (const made of [first, second]) {
+        tree.closeFile(made.file);
+        tree.release(made.node);
+      }
+    });
+
+    it('renames over an open file, whose fids keep the old object', async () => {
+      const old = await createFile('b', 'old');
+      const fresh = await createFile('a', 'fresh');
+      await tree.rename(root, tree.root, name('a'), tree.root, name('b'));
+      const into = Buffer.alloc(8);
+      expect(into.toString('latin1', 0, await tree.read(old.file, [into], 0))).toBe('old');
+      const now = await found('b');
+      expect(now).toBe(fresh.node);
+      expect(await tree.isEntry(tree.root, name('b'), fresh.node)).toBe(true);
+      tree.release(now);
+      for (const made of [old, fresh]) {
+        tree.closeFile(made.file);
+        tree.release(made.node);
+      }
+    });
+
+    it('unlinks with the exact errno', async () => {
+      mkdirSync(join(dir, 'full/sub'), { recursive: true });
+      writeFileSync(join(dir, 'file'), '');
+      await expect(tree.unlink(root, tree.root, name('full'), 'file')).rejects.toBe(EISDIR);
+      await expect(tree.unlink(root, tree.root, name('full'), 'directory')).rejects.toBe(ENOTEMPTY);
+      await expect(tree.unlink(root, tree.root, name('file'), 'directory')).rejects.toBe(ENOTDIR);
+      await expect(tree.unlink(root, tree.root, name('none'), 'file')).rejects.toBe(ENOENT);
+    });
+
+    it('holds many more objects than it may hold descriptors', async () => {
+      const nodes = [];
+      for (let i = 0; i < 200; i++) {
+        writeFileSync(join(dir, `n${i}`), 'x'.repeat(i));
+        nodes.push(await found(`n${i}`));
+      }
+      expect(readdirSync('/proc/self/fd').length).toBeLessThan(120);
+      const attr = new Attr();
+      for (const [i, node] of nodes.entries()) {
+        await tree.stat(node, attr);
+        expect(attr.size).toBe(i);
+      }
+      await tree.rename(root, tree.root, name('n2'), tree.root, name('moved'));
+      await tree.stat(nodes[2]!, attr);
+      expect(attr.size).toBe(2);
+      renameSync(join(dir, 'n3'), join(dir, 'elsewhere'));
+      if (handles) {
+        await tree.stat(nodes[3]!, attr);
+        expect(attr.size).toBe(3);
+      } else {
+        await expect(Promise.resolve().then(() => tree.stat(nodes[3]!, attr))).rejects.toBe(ESTALE);
+      }
+      unlinkSync(join(dir, 'n4'));
+      writeFileSync(join(dir, 'n4'), 'another');
+      await expect(Promise.resolve().then(() => tree.stat(nodes[4]!, attr))).rejects.toBe(ESTALE);
+      await tree.unlink(root, tree.root, name('n5'), 'file');
+      await tree.stat(nodes[5]!, attr);
+      expect(attr.nlink).toBe(0);
+      for (const node of nodes) tree.release(node);
+    });
+
+    it('keeps xattrs apart from its own bookkeeping', async () => {
+      const { node, file } = await createFile('x');
+      await tree.setXattr(root, node, 'user.a', Buffer.alloc(0), 0);
+      await tree.setXattr(root, node, 'trusted.t', Buffer.from('t'), 0);
+      const list = Buffer.from(await tree.listXattr(root.caller, node))
+        .toString()
+        .split('\0')
+        .filter(Boolean);
+      expect(list.sort()).toEqual(['trusted.t', 'user.a']);
+      expect((await tree.getXattr(root.caller, node, 'user.a')).length).toBe(0);
+      await expect(Promise.resolve().then(() => tree.getXattr(root.caller, node, 'user.none'))).rejects.toBe(
+        ENODATA,
+      );
+      tree.closeFile(file);
+      tree.release(node);
+    });
+
+    it('drops set-id bits and file capabilities when a user writes', async () => {
+      const user = { caller: await tree.caller(1000), watch };
+      const { node, file } = await createFile('suid', 'x', user, 0o6755);
+      const capability = Buffer.from('0100000200040000000000000000000000000000', 'hex');
+      const attr = new Attr();
+      await tree.change(root, node, { mode: 0o6755 });
+      await tree.setXattr(root, node, 'security.capability', capability, 0);
+      await tree.write(user, file, [Buffer.from('y')], 0);
+      await tree.stat(node, attr);
+      expect((attr.mode & 0o7777).toString(8)).toBe('755');
+      await expect(
+        Promise.resolve().then(() => tree.getXattr(root.caller, node, 'security.capability')),
+      ).rejects.toBe(ENODATA);
+      tree.closeFile(file);
+      tree.release(node);
+    });
+
+    it('lists a directory with the qid paths that stat gives', async () => {
+      mkdirSync(join(dir, 'sub'));
+      symlinkSync('nowhere', join(dir, 'link'));
+      const open = await tree.openDir(root.caller, tree.root);
+      const into = new Uint8Array(4096);
+      const bytes = await tree.readdir(open, 0, 0, into);
+      const packed = Buffer.from(into.buffer, 0, bytes);
+      const seen: string[] = [];
+      for (let at = 0; at < bytes; ) {
+        const length = packed.readUInt16LE(at + 22);
+        const text = packed.toString('latin1', at + 24, at + 24 + length);
+        seen.push(text);
+        if (text === '..') expect(packed.readUInt32LE(at + 5)).toBe(tree.root.pathLow);
+        if (text === 'sub') {
+          const node = await found('sub');
+          expect(packed.readUInt32LE(at + 5)).toBe(node.pathLow);
+          tree.release(node);
+        }
+        at += 24 + length;
+      }
+      expect(seen.sort()).toEqual(['.', '..', 'link', 'sub']);
+      tree.closeDir(open);
+    });
+
+    it('leaves no descriptor behind', async () => {
+      const before = readdirSync('/proc/self/fd').length;
+      for (let i = 0; i < 10; i++) {
+        const { node, file } = await createFile(`leak${i}`, 'x');
+        tree.closeFile(file);
+        tree.release(node);
+      }
+      expect(readdirSync('/proc/self/fd').length).toBe(before);
+    });
+  });
+}

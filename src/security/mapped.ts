@@ -55,21 +55,20 @@ export function mapped({ fmode, dmode }: MappedOptions, complain: Complain): Sec
     );
 
   /** Before a write: capabilities fall for everybody, set-id bits for all but root (CAP_FSETID). */
-  async function dropPrivileges(target: Target, setIds: boolean): Promise<void> {
-    const attr = await current(target);
-    if (attr.type !== S_IFREG) return;
-    if (setIds) {
-      const kept = withoutSetId(attr.mode);
-      if (kept !== attr.mode) await writeField(target, 'mode', kept);
-    }
-    await dropCapability(target);
-  }
+  const dropPrivileges = (target: Target, setIds: boolean): Answer<void> =>
+    andThen(current(target), attr => {
+      if (attr.type !== S_IFREG) return;
+      const kept = setIds ? withoutSetId(attr.mode) : attr.mode;
+      const fallen = kept === attr.mode ? undefined : writeField(target, 'mode', kept);
+      return andThen<void, void>(fallen, () => dropCapability(target));
+    });
 
-  async function dropCapability(target: Target): Promise<void> {
+  const dropCapability = (target: Target): Answer<void> => {
     const name = recordPrefix + capability;
-    if ((await target.sys.getxattr(serverCaller, target.fd, name, nothing)) < 0) return;
-    await target.sys.removexattr(serverCaller, target.fd, name);
-  }
+    return andThen(target.sys.getxattr(serverCaller, target.fd, name, nothing), found =>
+      found < 0 ? undefined : target.sys.removexattr(serverCaller, target.fd, name),
+    );
+  };
 
   return {
     name: 'mapped',

@@ -47,29 +47,20 @@ export function writeAll(
   return andThen(sys.write(as, fd, from, offset), written => {
     if (written === total) return total;
     if (written === 0) throw ENOSPC;
-    return writeOn(sys, as, fd, from, offset, written, total);
+    return writeOn(written);
   });
-}
 
-async function writeOn(
-  sys: Syscalls,
-  as: Caller,
-  fd: number,
-  from: Segments,
-  offset: number,
-  written: number,
-  total: number,
-): Promise<number> {
-  while (written < total) {
+  function writeOn(written: number): Answer<number> {
+    if (written === total) return total;
+    let more: Answer<number>;
     try {
-      const more = await sys.write(as, fd, without(from, written), offset + written);
-      if (more === 0) break;
-      written += more;
+      more = sys.write(as, fd, without(from, written), offset + written);
     } catch {
-      break;
+      return written;
     }
+    const goOn = (count: number) => (count === 0 ? written : writeOn(written + count));
+    return more instanceof Promise ? more.then(goOn, () => written) : goOn(more);
   }
-  return written;
 }
 
 /** The segments behind the first `count` bytes. */

@@ -210,7 +210,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     });
 
     it('holds many more objects than it may hold descriptors', async () => {
-      const nodes = [];
+      const nodes: Awaited<ReturnType<typeof found>>[] = [];
       for (let i = 0; i < 200; i++) {
         writeFileSync(join(dir, `n${i}`), 'x'.repeat(i));
         nodes.push(await found(`n${i}`));

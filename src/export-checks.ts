@@ -39,14 +39,17 @@ export function procFaults(): string[] {
 
 function directoryFault(path: string): string | undefined {
   try {
-    if (!statSync(path).isDirectory()) return 'it is not a directory: name the directory that holds what is wanted';
+    if (!statSync(path).isDirectory())
+      return 'it is not a directory: name the directory that holds what is wanted';
     accessSync(path, constants.R_OK | constants.X_OK);
     return undefined;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT') return `the directory does not exist: make it (mkdir -p ${path}) or correct the path`;
+    if (code === 'ENOENT')
+      return `the directory does not exist: make it (mkdir -p ${path}) or correct the path`;
     if (code === 'ENOTDIR') return 'a part of the path is not a directory: correct the path';
-    if (code === 'EACCES') return 'this user may not read the directory: change its rights, or run as another user';
+    if (code === 'EACCES')
+      return 'this user may not read the directory: change its rights, or run as another user';
     return `the directory cannot be used: ${(error as Error).message}`;
   }
 }

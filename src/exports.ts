@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { checkedRoot } from './export-checks.ts';
-import { descriptorLimit, groupsOf } from './host/process.ts';
 import { inline, pool } from './host/linux.ts';
+import { descriptorLimit, groupsOf } from './host/process.ts';
 import type { Logger } from './log.ts';
 import type { Bytes } from './name.ts';
 import { mapped } from './security/mapped.ts';
@@ -62,6 +62,7 @@ export class Exports {
   /** Opens every directory. Throws `StartFaults` with all that is wrong with any of them, and then holds nothing. */
   static async open(options: readonly ExportOptions[], log: Logger): Promise<Exports> {
     const faults = await exportFaults(options);
+    if (options.length === 0) faults.push('there is nothing to export: name a directory');
     if (faults.length > 0) throw new StartFaults(faults);
     const limit = descriptorLimit();
     const descriptors = new Descriptors(Math.max(limit - descriptorsKept, limit >> 1));
@@ -105,7 +106,6 @@ function asBytes(text: string): Bytes {
 /** Everything that keeps these exports from being served; opens and leaves nothing. */
 export async function exportFaults(options: readonly ExportOptions[]): Promise<string[]> {
   const faults: string[] = [];
-  if (options.length === 0) faults.push('there is nothing to export: name a directory');
   const seen = new Map<string, string>();
   for (const [index, one] of options.entries()) {
     const path = resolve(one.path);
@@ -113,12 +113,16 @@ export async function exportFaults(options: readonly ExportOptions[]): Promise<s
     const about = (text: string) => faults.push(`export ${one.path}: ${text}`);
     for (const fault of nameFaults(one, name, index)) about(fault);
     const twin = seen.get(name);
-    if (twin !== undefined) about(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);
+    if (twin !== undefined)
+      about(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);
     seen.set(name, one.path);
     if (one.securityModel === 'passthrough' && (one.fmode ?? one.dmode) !== undefined) {
-      about('fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out');
+      about(
+        'fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out',
+      );
     }
-    for (const fault of await checkedRoot(path, one.securityModel ?? 'mapped', one.readonly ?? false)) about(fault);
+    for (const fault of await checkedRoot(path, one.securityModel ?? 'mapped', one.readonly ?? false))
+      about(fault);
   }
   return faults;
 }

@@ -5,6 +5,8 @@
 
 /** Largest msize the server agrees to. The kernel's TCP client asks for at most 1 MiB, virtio for 512,000. */
 export const msizeBytesMax = 4 * 1024 * 1024;
+/** The largest msize when nobody said otherwise: what Linux asks for at most, so that more would help nobody. */
+export const msizeBytesDefault = 1024 * 1024;
 /** Smallest msize: the Linux client refuses to mount below it (net/9p/client.c). */
 export const msizeBytesMin = 4096;
 /** Largest frame before a version was agreed on: only a small Tversion is legal there. */
@@ -25,6 +27,8 @@ export const lockClientIdBytesMax = 255;
 export const fidsPerSessionMax = 4_000_000;
 /** Requests one session may have in flight; beyond it the transport stops reading until some are answered. */
 export const requestsPerSessionMax = 4096;
+/** Connections a server serves at a time. Each holds a descriptor and some memory of its own. */
+export const connectionsMax = 1024;
 /** Locks one session may hold or wait for. */
 export const locksPerSessionMax = 100_000;
 /** Locks one session may hold or wait for on one file: each request on the file looks at all of them. */

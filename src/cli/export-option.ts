@@ -105,7 +105,7 @@ function readMode(
 ): number | undefined {
   if (value === undefined) return undefined;
   const mode = numberAsInC(value);
-  if (mode === undefined) about(`${key}=${value} is no mode: write it in octal, as in ${key}=${examples[key]}`);
+  if (mode === undefined)
+    about(`${key}=${value} is no mode: write it in octal, as in ${key}=${examples[key]}`);
   return mode === undefined ? undefined : mode & 0o777;
 }
-

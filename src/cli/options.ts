@@ -1,7 +1,6 @@
 import { parseArgs } from 'node:util';
 import type { ExportOptions, SecurityModelName } from '../exports.ts';
-import { msizeBytesMax, msizeBytesMin } from '../limits.ts';
-import { msizeBytesDefault } from '../server.ts';
+import { msizeBytesDefault, msizeBytesMax, msizeBytesMin } from '../limits.ts';
 import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
 import { parseExport, securityModels } from './export-option.ts';
 
@@ -46,18 +45,26 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
   if (given.has('help') || command === 'help') return { command: 'help' };
   if (given.has('version') || command === 'version') return { command: 'version' };
   if (command !== 'serve') {
-    const hint = command.includes('/') || command.startsWith('.') ? `; to serve that directory: serve ${command}` : '';
+    const hint =
+      command.includes('/') || command.startsWith('.') ? `; to serve that directory: serve ${command}` : '';
     faults.push(`there is no command "${command}": the commands are ${commands.join(', ')}${hint}`);
   }
   const [directory, ...rest] = words;
-  for (const word of rest) faults.push(`"${word}" is one directory too many: further ones are given with --export`);
+  for (const word of rest)
+    faults.push(`"${word}" is one directory too many: further ones are given with --export`);
   return { command: 'serve', options: serveOptions(given, directory, faults), faults };
 }
 
 type Given = ReadonlyMap<OptionName, readonly string[]>;
 
 function readTokens(args: readonly string[], faults: string[]): { given: Given; words: string[] } {
-  const { tokens } = parseArgs({ args: [...args], options, strict: false, allowPositionals: true, tokens: true });
+  const { tokens } = parseArgs({
+    args: [...args],
+    options,
+    strict: false,
+    allowPositionals: true,
+    tokens: true,
+  });
   const given = new Map<OptionName, string[]>();
   const words: string[] = [];
   // What follows an unknown option is most likely its value.
@@ -88,7 +95,11 @@ function tokenFault(
 ): string | undefined {
   const option = options[name];
   if (option.type === 'boolean') return token.value === undefined ? undefined : `--${name} takes no value`;
-  if (token.value === undefined || token.value === '' || (!token.inlineValue && token.value.startsWith('--'))) {
+  if (
+    token.value === undefined ||
+    token.value === '' ||
+    (!token.inlineValue && token.value.startsWith('--'))
+  ) {
     return `--${name} needs a value: --help shows which`;
   }
   return given.has(name) && !('multiple' in option) ? `--${name} is there twice: give it once` : undefined;
@@ -135,6 +146,8 @@ function msizeOf(value: string | undefined, fault: (text: string) => void): numb
   if (value === undefined) return msizeBytesDefault;
   const bytes = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
   if (bytes >= msizeBytesMin && bytes <= msizeBytesMax) return bytes;
-  fault(`--msize-max ${value} is not possible: it is a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`);
+  fault(
+    `--msize-max ${value} is not possible: it is a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
+  );
   return msizeBytesDefault;
 }

@@ -1,7 +1,6 @@
-import { Attr, attrBytes } from '../attr.ts';
 import { ENOENT, EPROTO } from '../errno.ts';
 import { msizeBytesMax, walkStepsMax } from '../limits.ts';
-import { type Bytes, type Name, type Step, stepOf } from '../name.ts';
+import { type Bytes, type Step, stepOf } from '../name.ts';
 import {
   dialect,
   NOFID,
@@ -18,8 +17,8 @@ import {
   P9_STATS_ALL,
 } from '../protocol/constants.ts';
 import { type Dirent, parseDirents } from '../protocol/dirent.ts';
-import type { Qid, Wide } from '../protocol/kinds.ts';
-import type { RMessage, TMessage } from '../protocol/operations.ts';
+import { attr, type Qid, type Reading, statfs, unpack, type Wide } from '../protocol/kinds.ts';
+import type { Draft, RMessage } from '../protocol/operations.ts';
 import { type Address, Wire } from './wire.ts';
 
 /** What `setattr` shall change; a time of 'now' is the server's. */
@@ -32,7 +31,10 @@ export interface AttrChange {
   readonly mtime?: { readonly sec: number; readonly nsec: number } | 'now';
 }
 
-const wide = (value: number): Wide => ({ low: value >>> 0, high: Math.floor(value / 0x1_0000_0000) });
+export type Attributes = Reading<typeof attr.fields>;
+export type FileSystem = Reading<typeof statfs.fields>;
+
+const start: Wide = { low: 0, high: 0 };
 
 /**
  * A 9P2000.L client, message by message with fids given out and numbers in their plain form. Names are bytes as latin1
@@ -75,7 +77,10 @@ export class Client {
     return fid;
   }
 
-  /** A new fid for `path` from `fid`: components in an array or between slashes. Rejects with ENOENT when one is absent. */
+  /**
+   * A new fid for `path` from `fid`: components in an array or between slashes. Rejects with ENOENT when one is absent;
+   * there is no new fid then, and one that was walked in place may have moved by multiples of 16 names.
+   */
   async walk(fid: number, path: Bytes | readonly Bytes[] = [], newfid = this.newFid()): Promise<number> {
     const steps = (typeof path === 'string' ? path.split('/').filter(part => part !== '') : path).map(stepOf);
     let from = fid;
@@ -85,7 +90,7 @@ export class Client {
       rest = rest.slice(walkStepsMax);
       const { wqid } = await this.wire.request('walk', { fid: from, newfid, wname });
       if (wqid.length < wname.length) {
-        if (from === newfid) await this.clunk(newfid);
+        if (from === newfid && newfid !== fid) await this.clunk(newfid);
         throw ENOENT;
       }
       from = newfid;
@@ -101,11 +106,10 @@ export class Client {
     await this.wire.request('remove', { fid });
   }
 
-  async getattr(fid: number): Promise<Attr> {
-    const { attr } = await this.wire.request('getattr', { fid, request_mask: wide(P9_STATS_ALL) });
-    const bytes = Buffer.alloc(attrBytes);
-    bytes.set(attr);
-    return new Attr(bytes);
+  /** All attributes by the manual's names; 64-bit numbers are exact within ±2^53. */
+  async getattr(fid: number): Promise<Attributes> {
+    const reply = await this.wire.request('getattr', { fid, request_mask: P9_STATS_ALL });
+    return unpack(attr, reply.attr);
   }
 
   async setattr(fid: number, change: AttrChange): Promise<void> {
@@ -118,7 +122,7 @@ export class Client {
 
   /** Makes a file and turns `fid`, a directory's, into the open file. */
   lcreate(fid: number, name: Bytes, flags: number, mode = 0o644, gid = 0): Promise<RMessage<'lcreate'>> {
-    return this.wire.request('lcreate', { fid, name: name as Name, flags, mode, gid });
+    return this.wire.request('lcreate', { fid, name, flags, mode, gid });
   }
 
   /** At most `count` bytes, and no more than a message holds. */
@@ -152,7 +156,7 @@ export class Client {
   }
 
   /** The entries of one reply. */
-  async readdirOnce(fid: number, offset: Wide = wide(0), count = this.msize - 24): Promise<Dirent[]> {
+  async readdirOnce(fid: number, offset: Wide = start, count = this.msize - 24): Promise<Dirent[]> {
     const { data } = await this.wire.request('readdir', { fid, offset, count });
     return parseDirents(data.bytes!);
   }
@@ -160,7 +164,7 @@ export class Client {
   /** All entries, `.` and `..` included. */
   async readdir(fid: number, count = this.msize - 24): Promise<Dirent[]> {
     const entries: Dirent[] = [];
-    for (let offset = wide(0); ; ) {
+    for (let offset = start; ; ) {
       const some = await this.readdirOnce(fid, offset, count);
       const last = some.at(-1);
       if (!last) return entries;
@@ -170,15 +174,15 @@ export class Client {
   }
 
   mkdir(dfid: number, name: Bytes, mode = 0o755, gid = 0): Promise<{ qid: Qid }> {
-    return this.wire.request('mkdir', { dfid, name: name as Name, mode, gid });
+    return this.wire.request('mkdir', { dfid, name, mode, gid });
   }
 
   symlink(dfid: number, name: Bytes, symtgt: Bytes, gid = 0): Promise<{ qid: Qid }> {
-    return this.wire.request('symlink', { dfid, name: name as Name, symtgt, gid });
+    return this.wire.request('symlink', { dfid, name, symtgt, gid });
   }
 
   mknod(dfid: number, name: Bytes, mode: number, major = 0, minor = 0, gid = 0): Promise<{ qid: Qid }> {
-    return this.wire.request('mknod', { dfid, name: name as Name, mode, major, minor, gid });
+    return this.wire.request('mknod', { dfid, name, mode, major, minor, gid });
   }
 
   async readlink(fid: number): Promise<Bytes> {
@@ -186,25 +190,23 @@ export class Client {
   }
 
   async link(dfid: number, fid: number, name: Bytes): Promise<void> {
-    await this.wire.request('link', { dfid, fid, name: name as Name });
+    await this.wire.request('link', { dfid, fid, name });
   }
 
   async renameat(olddirfid: number, oldname: Bytes, newdirfid: number, newname: Bytes): Promise<void> {
-    const names = { oldname: oldname as Name, newname: newname as Name };
-    await this.wire.request('renameat', { olddirfid, newdirfid, ...names });
+    await this.wire.request('renameat', { olddirfid, oldname, newdirfid, newname });
   }
 
   async unlinkat(dirfid: number, name: Bytes, flags = 0): Promise<void> {
-    await this.wire.request('unlinkat', { dirfid, name: name as Name, flags });
+    await this.wire.request('unlinkat', { dirfid, name, flags });
   }
 
   async fsync(fid: number, datasync = 0): Promise<void> {
     await this.wire.request('fsync', { fid, datasync });
   }
 
-  /** Rstatfs as its 60 bytes. */
-  async statfs(fid: number): Promise<Buffer> {
-    return (await this.wire.request('statfs', { fid })).statfs as Buffer;
+  async statfs(fid: number): Promise<FileSystem> {
+    return unpack(statfs, (await this.wire.request('statfs', { fid })).statfs);
   }
 
   /** The value of an xattr, or the NUL-terminated names for an empty name. */
@@ -224,7 +226,7 @@ export class Client {
   async setxattr(fid: number, name: Bytes, value: Uint8Array, flags = 0): Promise<void> {
     const clone = await this.walk(fid);
     try {
-      await this.wire.request('xattrcreate', { fid: clone, name, attr_size: wide(value.length), flags });
+      await this.wire.request('xattrcreate', { fid: clone, name, attr_size: value.length, flags });
       if (value.length > 0) await this.writeAll(clone, value);
     } catch (error) {
       await this.clunk(clone).catch(() => {});
@@ -233,16 +235,18 @@ export class Client {
     await this.clunk(clone);
   }
 
-  async lock(fid: number, lock: Omit<TMessage<'lock'>, 'fid'>): Promise<number> {
+  async lock(fid: number, lock: Omit<Draft<'lock'>, 'fid'>): Promise<number> {
     return (await this.wire.request('lock', { fid, ...lock })).status;
   }
 
-  getlock(fid: number, lock: Omit<TMessage<'getlock'>, 'fid'>): Promise<RMessage<'getlock'>> {
+  getlock(fid: number, lock: Omit<Draft<'getlock'>, 'fid'>): Promise<RMessage<'getlock'>> {
     return this.wire.request('getlock', { fid, ...lock });
   }
 
+  /** Cancels a request. It is answered before this resolves, or rejects with EINTR then: no reply comes after Rflush. */
   async flush(oldtag: number): Promise<void> {
     await this.wire.request('flush', { oldtag });
+    this.wire.forget(oldtag);
   }
 
   close(): Promise<void> {
@@ -250,7 +254,7 @@ export class Client {
   }
 }
 
-function setattrOf(fid: number, change: AttrChange): TMessage<'setattr'> {
+function setattrOf(fid: number, change: AttrChange): Draft<'setattr'> {
   const { mode, uid, gid, size, atime, mtime } = change;
   const time = (value: AttrChange['atime'], now: number, set: number) =>
     value === undefined ? 0 : value === 'now' ? now : now | set;
@@ -270,7 +274,7 @@ function setattrOf(fid: number, change: AttrChange): TMessage<'setattr'> {
     mode: mode ?? 0,
     uid: uid ?? NONUNAME,
     gid: gid ?? NONUNAME,
-    size: wide(size ?? 0),
+    size: size ?? 0,
     atime_sec: at.sec,
     atime_nsec: at.nsec,
     mtime_sec: mt.sec,

@@ -1,9 +1,9 @@
 import { connect, type Socket } from 'node:net';
-import { EIO, EPROTO, Errno } from '../errno.ts';
+import { EINTR, EPROTO, Errno } from '../errno.ts';
 import { decodeReply, encodeRequest, frameTag } from '../protocol/codec.ts';
 import { NOTAG } from '../protocol/constants.ts';
 import { Framer } from '../protocol/framer.ts';
-import type { Op, RMessage, TMessage } from '../protocol/operations.ts';
+import type { Draft, Op, RMessage, TMessage } from '../protocol/operations.ts';
 
 interface Waiting {
   readonly op: Op;
@@ -27,7 +27,10 @@ export class Wire {
   readonly socket: Socket;
   /** Agreed on by `version`. */
   msize = 8192;
-  /** Sees every reply frame before it is matched; true means that it was taken. For tests that speak raw bytes. */
+  /**
+   * Sees every reply frame before it is matched, as a view that is valid during the call; true means that it was taken.
+   * For tests that speak raw bytes.
+   */
   tap: ((frame: Buffer) => boolean) | undefined;
   readonly closed: Promise<void>;
   readonly #waiting = new Map<number, Waiting>();
@@ -90,8 +93,9 @@ export class Wire {
     }
   }
 
-  /** The tag that the next request will take; for a flush of it. */
+  /** A tag for a request that shall be flushed, or is sent as raw bytes. RangeError when all are in use. */
   freeTag(): number {
+    if (this.#waiting.size >= NOTAG) throw new RangeError('all tags are in use');
     while (this.#waiting.has(this.#nextTag)) this.#nextTag = (this.#nextTag + 1) % NOTAG;
     const tag = this.#nextTag;
     this.#nextTag = (this.#nextTag + 1) % NOTAG;
@@ -99,7 +103,7 @@ export class Wire {
   }
 
   /** Sends a request; rejects with the `Errno` of Rlerror, or with `Disconnected`. */
-  request<O extends Op>(op: O, request: TMessage<O>, tag = this.freeTag()): Promise<RMessage<O>> {
+  request<O extends Op>(op: O, request: Draft<O> | TMessage<O>, tag = this.freeTag()): Promise<RMessage<O>> {
     if (this.#ended) return Promise.reject(new Disconnected('the connection is closed'));
     if (this.#waiting.has(tag)) return Promise.reject(EPROTO);
     return new Promise((resolve, reject) => {
@@ -108,9 +112,9 @@ export class Wire {
     });
   }
 
-  /** Gives up waiting for a tag whose request was flushed. */
+  /** Gives up waiting for a tag whose request was flushed: it rejects with EINTR. */
   forget(tag: number): void {
-    this.#waiting.get(tag)?.reject(EIO);
+    this.#waiting.get(tag)?.reject(EINTR);
     this.#waiting.delete(tag);
   }
 

@@ -64,15 +64,10 @@ export function sendMessage(fd: number, bytes: Uint8Array, descriptors: readonly
   return atOnce(asItIs, [bytes, new Uint8Array(words.buffer)]) as number;
 }
 
-let faultsSeen = 0;
-
-/** Whether some mapping, of whomever, was found without its file since the last call. */
-export function mappingsFaulted(): boolean {
+/** How many mappings, of whomever, were found without their file so far. */
+export function mappingFaults(): number {
   begin(op.faults, serverCaller, -1);
-  const faults = atOnce(count) as number;
-  const changed = faults !== faultsSeen;
-  faultsSeen = faults;
-  return changed;
+  return atOnce(count) as number;
 }
 
 /**

@@ -46,19 +46,22 @@ export class Reader {
   }
 }
 
-/** Writes the fields of one message into memory that is large enough: `bytes` of its fields was asked before. */
+/** Writes the fields of one message into memory that is large enough; RangeError when a value or the memory is not so. */
 export class Writer {
   bytes: Buffer = Buffer.alloc(0);
   at = 0;
+  /** Bytes of the message that lie in place behind what is written. */
+  beside = 0;
 
   open(bytes: Buffer, at: number): this {
     this.bytes = bytes;
     this.at = at;
+    this.beside = 0;
     return this;
   }
 
   u8(value: number): void {
-    this.bytes[this.at++] = value;
+    this.at = this.bytes.writeUInt8(value, this.at);
   }
   u16(value: number): void {
     this.at = this.bytes.writeUInt16LE(value, this.at);
@@ -66,12 +69,24 @@ export class Writer {
   u32(value: number): void {
     this.at = this.bytes.writeUInt32LE(value, this.at);
   }
+  /** A safe integer from 0 on; RangeError for anything else. */
+  u64(value: number): void {
+    if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is not written exactly`);
+    this.u32(value % 0x1_0000_0000);
+    this.u32(Math.floor(value / 0x1_0000_0000));
+  }
   str(text: Bytes): void {
     this.u16(text.length);
-    this.at += this.bytes.write(text, this.at, 'latin1');
+    const written = this.bytes.write(text, this.at, 'latin1');
+    if (written !== text.length) throw new RangeError('no room for a string');
+    this.at += written;
   }
-  raw(bytes: Uint8Array): void {
-    this.bytes.set(bytes, this.at);
-    this.at += bytes.length;
+  /** The first `count` of `bytes`. Costs nothing where they lie in place already. */
+  raw(bytes: Uint8Array, count: number): void {
+    if (bytes.length < count) throw new RangeError(`${bytes.length} bytes where ${count} are needed`);
+    const inPlace =
+      bytes.buffer === this.bytes.buffer && bytes.byteOffset === this.bytes.byteOffset + this.at;
+    if (!inPlace) this.bytes.set(bytes.length === count ? bytes : bytes.subarray(0, count), this.at);
+    this.at += count;
   }
 }

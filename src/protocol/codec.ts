@@ -3,7 +3,7 @@ import { EINVAL, Errno } from '../errno.ts';
 import { Malformed, Reader, Writer } from './bytes.ts';
 import { headerBytes } from './constants.ts';
 import type { Kind } from './kinds.ts';
-import { lerror, type Op, operations, ops, type RMessage, type TMessage } from './operations.ts';
+import { type Draft, lerror, type Op, operations, ops, type RMessage, type TMessage } from './operations.ts';
 
 export { Malformed } from './bytes.ts';
 
@@ -77,19 +77,10 @@ function encode(
   const to = writer.open(into, at + 4);
   to.u8(type);
   to.u16(tag);
-  let beside = 0;
-  for (const [field, kind] of layout) {
-    const value = message[field];
-    kind.write(to, value);
-    if (field === 'data') beside = besideOf(value as { count: number; bytes?: Uint8Array });
-  }
+  for (const [field, kind] of layout) kind.write(to, message[field]);
   const written = to.at - at;
-  into.writeUInt32LE(written + beside, at);
+  into.writeUInt32LE(written + to.beside, at);
   return written;
-}
-
-function besideOf({ count, bytes }: { count: number; bytes?: Uint8Array }): number {
-  return bytes ? 0 : count;
 }
 
 /** Bytes that `encodeReply` will write. */
@@ -120,7 +111,7 @@ export function encodeError(tag: number, errno: Errno, into: Buffer, at = 0): nu
 }
 
 /** A whole T-message. */
-export function encodeRequest<O extends Op>(op: O, tag: number, request: TMessage<O>): Buffer {
+export function encodeRequest<O extends Op>(op: O, tag: number, request: Draft<O> | TMessage<O>): Buffer {
   const { type } = operations[op];
   const row = rows[type]!;
   const frame = Buffer.allocUnsafe(measure(row.T, request as Record<string, unknown>));

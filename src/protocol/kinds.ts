@@ -6,15 +6,35 @@ import { attrWireBytes } from '../attr.ts';
 import { EFBIG, EINVAL, EISDIR, ENOTEMPTY, EOVERFLOW, ERANGE, type Errno } from '../errno.ts';
 import { xattrNameBytesMax } from '../limits.ts';
 import { type Bytes, type Name, nameOf, type Step, stepOf } from '../name.ts';
-import { Malformed, type Reader, type Writer } from './bytes.ts';
+import { Malformed, Reader, type Writer } from './bytes.ts';
 
-export interface Kind<T> {
+/**
+ * `Out` is what reading gives; `In` is what can be written, which for a client is often wider: a test sends names that no
+ * server may take.
+ */
+export interface Kind<Out, In = Out> {
   /** Behind the field's name in the manual's notation: `[4]`, `[s]`. */
   readonly notation: string;
-  read(from: Reader): T;
-  write(to: Writer, value: T): void;
-  bytes(value: T): number;
-  show(value: T): string;
+  /** The whole field in that notation, where it is more than its name and `notation`: `nwname[2] nwname*(wname[s])`. */
+  noted?(field: string): string;
+  /** Throws `Malformed` when the frame is broken, and an `Errno` when the value cannot be. */
+  read(from: Reader): Out;
+  write(to: Writer, value: In): void;
+  bytes(value: In): number;
+  /** The value as in a trace; bytes of the client's are escaped. */
+  show(value: Out): string;
+}
+
+// biome-ignore lint/suspicious/noExplicitAny: a message holds kinds of any value
+export type Fields = Readonly<Record<string, Kind<any>>>;
+type OutOf<K> = K extends Kind<infer Out, infer _> ? Out : never;
+type InOf<K> = K extends Kind<infer _, infer In> ? In : never;
+/** A message of these fields as it is read, and as it can be written. */
+export type Reading<F> = { readonly [Field in keyof F]: OutOf<F[Field]> };
+export type Writing<F> = { readonly [Field in keyof F]: InOf<F[Field]> };
+
+function fixed(width: number): { readonly notation: string; bytes(): number } {
+  return { notation: `[${width}]`, bytes: () => width };
 }
 
 export interface Qid {
@@ -46,7 +66,7 @@ function integer(width: 1 | 2 | 4): Kind<number> {
     2: (w: Writer, value: number) => w.u16(value),
     4: (w: Writer, value: number) => w.u32(value),
   }[width];
-  return { notation: `[${width}]`, read, write, bytes: () => width, show: String };
+  return { ...fixed(width), read, write, show: String };
 }
 
 export const u8 = integer(1);
@@ -64,14 +84,15 @@ export const bits: Kind<number> = { ...integer(4), show: value => `0x${value.toS
 /** A u32 at the end of a message that old clients leave out: 0 then. */
 export const optionalU32: Kind<number> = { ...integer(4), read: r => (r.at === r.total ? 0 : r.u32()) };
 
-export const wide: Kind<Wide> = {
-  notation: '[8]',
+/** Carried as it is. A number can be written where it is a safe integer from 0 on. */
+export const wide: Kind<Wide, Wide | number> = {
+  ...fixed(8),
   read: r => ({ low: r.u32(), high: r.u32() }),
-  write: (w, { low, high }) => {
-    w.u32(low);
-    w.u32(high);
+  write: (w, value) => {
+    if (typeof value === 'number') return w.u64(value);
+    w.u32(value.low);
+    w.u32(value.high);
   },
-  bytes: () => 8,
   show: ({ low, high }) => `0x${((BigInt(high) << 32n) | BigInt(low)).toString(16)}`,
 };
 
@@ -89,16 +110,12 @@ function exactOf(low: number, high: number, inexact: Errno, negative: Errno): nu
 /** A u64 as a number that is exact: beyond 2^53 it is `inexact`, beyond 2^63, where it would be negative, `negative`. */
 function exact(inexact: Errno, negative: Errno): Kind<number> {
   return {
-    notation: '[8]',
+    ...fixed(8),
     read: r => {
       const low = r.u32();
       return exactOf(low, r.u32(), inexact, negative);
     },
-    write: (w, value) => {
-      w.u32(value % 0x1_0000_0000);
-      w.u32(Math.floor(value / 0x1_0000_0000));
-    },
-    bytes: () => 8,
+    write: (w, value) => w.u64(value),
     show: String,
   };
 }
@@ -110,9 +127,9 @@ export const extent = exact(EOVERFLOW, EINVAL);
 /** How many bytes something has. */
 export const size64 = exact(EFBIG, EFBIG);
 
-/** Seconds since 1970, two's complement. Beyond 2^53 either way no safe integer: whoever uses it checks. */
-export const seconds: Kind<number> = {
-  notation: '[8]',
+/** A signed number, two's complement. Beyond 2^53 either way it is no safe integer: whoever uses it checks. */
+export const i64: Kind<number> = {
+  ...fixed(8),
   read: r => {
     const low = r.u32();
     return (r.u32() | 0) * 0x1_0000_0000 + low;
@@ -122,47 +139,60 @@ export const seconds: Kind<number> = {
     w.u32(value - high * 0x1_0000_0000);
     w.u32(high >>> 0);
   },
-  bytes: () => 8,
   show: String,
 };
 
+/** Seconds since 1970, before it too. */
+export const seconds: Kind<number> = i64;
 /** Nanoseconds: whoever uses them checks that they are below 10^9. */
-export const nanoseconds: Kind<number> = seconds;
+export const nanoseconds: Kind<number> = i64;
 
-function show(text: Bytes): string {
-  const escaped = text.replace(/[^ !#-[\]-~]/g, c => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
-  return escaped.length > 300 ? `"${escaped.slice(0, 300)}"…` : `"${escaped}"`;
+const shownBytesMax = 300;
+
+/** Bytes for a log: nothing that a client sends can forge a line or colour a terminal. */
+export function quote(bytes: Bytes): string {
+  const escaped = bytes
+    .slice(0, shownBytesMax)
+    .replace(/[^ !#-[\]-~]/g, c => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return bytes.length > shownBytesMax ? `"${escaped}"…` : `"${escaped}"`;
 }
 
-function text<T extends Bytes>(check: (bytes: Bytes) => T): Kind<T> {
+function text<T extends Bytes>(check: (bytes: Bytes) => T): Kind<T, Bytes> {
   return {
     notation: '[s]',
     read: r => check(r.str()),
     write: (w, value) => w.str(value),
     bytes: value => 2 + value.length,
-    show,
+    show: quote,
   };
 }
 
 /** Any bytes. */
-export const str: Kind<Bytes> = text(bytes => bytes);
+export const str = text<Bytes>(bytes => bytes);
 /** The name of an object to be made: `.` and `..` exist already. */
-export const name: Kind<Name> = text(bytes => nameOf(bytes));
+export const name = text<Name>(bytes => nameOf(bytes));
 /** A name in a rename: `.` and `..` are directories that cannot be replaced or moved. */
-export const renameName: Kind<Name> = text(bytes => nameOf(bytes, EISDIR));
+export const renameName = text<Name>(bytes => nameOf(bytes, EISDIR));
 /** A name to be removed: rmdir(2) says EINVAL for `.` and ENOTEMPTY for `..`. */
-export const unlinkName: Kind<Name> = text(bytes => nameOf(bytes, bytes === '.' ? EINVAL : ENOTEMPTY));
+export const unlinkName = text<Name>(bytes => nameOf(bytes, bytes === '.' ? EINVAL : ENOTEMPTY));
 /** A step of a walk. */
-export const step: Kind<Step> = text(stepOf);
-/** The name of an xattr: xattr(7). Empty where a message says so. */
-export const xattrName: Kind<Bytes> = text(bytes => {
+export const step = text<Step>(stepOf);
+function checkXattrName(bytes: Bytes): Bytes {
   if (bytes.length > xattrNameBytesMax) throw ERANGE;
   if (bytes.includes('\0')) throw EINVAL;
   return bytes;
+}
+
+/** The name of an xattr, or no bytes to ask for the list of all names. */
+export const xattrNameOrNone = text(checkXattrName);
+/** The name of an xattr. setxattr(2): ERANGE when it is empty or longer than 255 bytes. */
+export const xattrName = text(bytes => {
+  if (bytes.length === 0) throw ERANGE;
+  return checkXattrName(bytes);
 });
 
 export const qid: Kind<Qid> = {
-  notation: '[13]',
+  ...fixed(13),
   read: r => ({ type: r.u8(), version: r.u32(), pathLow: r.u32(), pathHigh: r.u32() }),
   write: (w, value) => {
     w.u8(value.type);
@@ -170,32 +200,80 @@ export const qid: Kind<Qid> = {
     w.u32(value.pathLow);
     w.u32(value.pathHigh);
   },
-  bytes: () => 13,
   show: ({ type, version, pathLow, pathHigh }) =>
     `(${type.toString(16).padStart(2, '0')} ${version} ${wide.show({ low: pathLow, high: pathHigh })})`,
 };
 
-/** A record that is carried as the bytes it is. */
-function record(width: number): Kind<Uint8Array> {
+/** A record of fields that stays the bytes it is, from the system call to the wire. `unpack` opens it. */
+export interface RecordKind<F extends Fields> extends Kind<Uint8Array> {
+  readonly fields: F;
+}
+
+function record<F extends Fields>(width: number, fields: F): RecordKind<F> {
   return {
+    fields,
     notation: `[${width}]`,
+    noted: () => notationOf(fields),
     read: r => {
       const from = r.take(width);
       return r.bytes.subarray(from, from + width);
     },
-    write: (w, value) => w.raw(value.length === width ? value : value.subarray(0, width)),
+    write: (w, value) => w.raw(value, width),
     bytes: () => width,
-    show: value => Buffer.from(value.buffer, value.byteOffset, Math.min(value.length, width)).toString('hex'),
+    show: value => showFields(fields, unpack({ fields }, value)),
   };
 }
 
-/** The body of Rgetattr: attr.ts has its layout. */
-export const attr = record(attrWireBytes);
-/** The body of Rstatfs: type[4] bsize[4] blocks[8] bfree[8] bavail[8] files[8] ffree[8] fsid[8] namelen[4]. */
-export const statfs = record(60);
+/** The fields of a record. */
+export function unpack<F extends Fields>({ fields }: { readonly fields: F }, bytes: Uint8Array): Reading<F> {
+  const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const from = new Reader().open(buffer, 0, buffer.length, buffer.length);
+  return Object.fromEntries(
+    Object.entries(fields).map(([field, kind]) => [field, kind.read(from)]),
+  ) as Reading<F>;
+}
 
+/** The body of Rgetattr: the first part of the record of attr.ts. */
+export const attr = record(attrWireBytes, {
+  valid: wide,
+  qid,
+  mode,
+  uid: u32,
+  gid: u32,
+  nlink: i64,
+  rdev: i64,
+  size: i64,
+  blksize: i64,
+  blocks: i64,
+  atime_sec: seconds,
+  atime_nsec: nanoseconds,
+  mtime_sec: seconds,
+  mtime_nsec: nanoseconds,
+  ctime_sec: seconds,
+  ctime_nsec: nanoseconds,
+  btime_sec: seconds,
+  btime_nsec: nanoseconds,
+  gen: wide,
+  data_version: wide,
+});
+
+/** The body of Rstatfs, as `Tree.statfs` fills it. */
+export const statfs = record(60, {
+  type: bits,
+  bsize: u32,
+  blocks: i64,
+  bfree: i64,
+  bavail: i64,
+  files: i64,
+  ffree: i64,
+  fsid: wide,
+  namelen: u32,
+});
+
+/** Data ends the message, so its count must be what is left of it. */
 export const data: Kind<Data> = {
   notation: '',
+  noted: field => `count[4] ${field}[count]`,
   read: r => {
     const count = r.u32();
     if (count !== r.total - r.at)
@@ -209,20 +287,25 @@ export const data: Kind<Data> = {
   },
   write: (w, { count, bytes }) => {
     w.u32(count);
-    if (bytes) w.raw(bytes);
+    if (bytes) w.raw(bytes, count);
+    else w.beside += count;
   },
   bytes: ({ count, bytes }) => 4 + (bytes ? count : 0),
-  show: ({ count }) => `${count} bytes`,
+  show: ({ count, bytes }) =>
+    bytes
+      ? `${count} ${quote(latin1(bytes.subarray(0, shownDataBytesMax)))}${count > shownDataBytesMax ? '…' : ''}`
+      : `${count}`,
 };
 
 /** A count[2] and as many values. */
-export function list<T>(kind: Kind<T>, max: number): Kind<readonly T[]> {
+export function list<Out, In>(kind: Kind<Out, In>, max: number): Kind<readonly Out[], readonly In[]> {
   return {
     notation: kind.notation,
+    noted: field => `n${field}[2] n${field}*(${field}${kind.notation})`,
     read: r => {
       const count = r.u16();
       if (count > max) throw EINVAL;
-      const values: T[] = [];
+      const values: Out[] = [];
       for (let i = 0; i < count; i++) values.push(kind.read(r));
       return values;
     },
@@ -233,4 +316,25 @@ export function list<T>(kind: Kind<T>, max: number): Kind<readonly T[]> {
     bytes: values => values.reduce((sum, value) => sum + kind.bytes(value), 2),
     show: values => `${values.length} ${values.map(kind.show).join(' ')}`.trimEnd(),
   };
+}
+
+const shownDataBytesMax = 32;
+
+function latin1(bytes: Uint8Array): Bytes {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
+}
+
+/** Fields in the manual's notation: `fid[4] name[s]`. */
+export function notationOf(fields: Fields): string {
+  return Object.entries(fields)
+    .map(([field, kind]) => kind.noted?.(field) ?? `${field}${kind.notation}`)
+    .join(' ');
+}
+
+/** A message of these fields as in a trace: `fid 1 name "a"`. */
+export function showFields(fields: Fields, message: object): string {
+  const values = message as Readonly<Record<string, unknown>>;
+  return Object.entries(fields)
+    .map(([field, kind]) => `${field} ${kind.show(values[field])}`)
+    .join(' ');
 }

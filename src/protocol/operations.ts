@@ -4,8 +4,8 @@ import {
   bits,
   data,
   extent,
+  type Fields,
   fid,
-  type Kind,
   list,
   mode,
   name,
@@ -14,6 +14,7 @@ import {
   offset,
   optionalU32,
   qid,
+  type Reading,
   renameName,
   seconds,
   size64,
@@ -24,12 +25,11 @@ import {
   u8,
   u32,
   unlinkName,
+  type Writing,
   wide,
   xattrName,
+  xattrNameOrNone,
 } from './kinds.ts';
-
-// biome-ignore lint/suspicious/noExplicitAny: a row holds kinds of any value
-type Fields = Readonly<Record<string, Kind<any>>>;
 
 export interface Operation {
   /** The number of the T-message; the R-message has the next. */
@@ -84,7 +84,7 @@ export const operations = {
     R: ok,
     mutates: true,
   },
-  xattrwalk: { type: 30, T: { fid, newfid, name: xattrName }, R: { size: size64 } },
+  xattrwalk: { type: 30, T: { fid, newfid, name: xattrNameOrNone }, R: { size: size64 } },
   xattrcreate: { type: 32, T: { fid, name: xattrName, attr_size: wide, flags: u32 }, R: ok, mutates: true },
   readdir: { type: 40, T: { fid, offset: wide, count: u32 }, R: { data } },
   fsync: { type: 50, T: { fid, datasync: optionalU32 }, R: ok },
@@ -127,11 +127,13 @@ export const lerror = { type: 7, R: { ecode: u32 } } as const;
 
 export type Op = keyof typeof operations;
 
-type Value<F> = F extends Kind<infer T> ? T : never;
-type Message<F> = { readonly [Field in keyof F]: Value<F[Field]> };
+type Row<O extends Op> = (typeof operations)[O];
 
-/** The request and the reply of an operation. */
-export type TMessage<O extends Op> = Message<(typeof operations)[O]['T']>;
-export type RMessage<O extends Op> = Message<(typeof operations)[O]['R']>;
+/** The request of an operation as a server reads it: names are checked. */
+export type TMessage<O extends Op> = Reading<Row<O>['T']>;
+/** The reply of an operation. */
+export type RMessage<O extends Op> = Reading<Row<O>['R']>;
+/** The request of an operation as a client writes it: names are any bytes, and 64-bit values may be numbers. */
+export type Draft<O extends Op> = Writing<Row<O>['T']>;
 
 export const ops = Object.keys(operations) as Op[];

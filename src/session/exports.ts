@@ -20,3 +20,10 @@ export interface Attachment {
   readonly readonly: boolean;
   readonly actor: Actor;
 }
+
+/** The group that a new object shall have; a client that names none means its user's. */
+export function gidOf({ actor }: Attachment, gid: number): number {
+  return gid === noGid ? actor.caller.gid : gid;
+}
+
+const noGid = 0xffff_ffff;

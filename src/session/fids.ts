@@ -6,20 +6,14 @@ import type { Attachment } from './exports.ts';
 
 /** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
 export type Use =
-  /** A newfid whose request still waits: nobody can use it yet. */
-  | Reserved
   | { readonly kind: 'node' }
   /** A request is turning it into something else. */
   | { readonly kind: 'claimed' }
+  | { readonly kind: 'dropped' }
   | FileUse
   | DirUse
   | XattrRead
   | XattrWrite;
-
-export interface Reserved {
-  readonly kind: 'reserved';
-  readonly number: number;
-}
 
 export interface FileUse {
   readonly kind: 'file';
@@ -48,10 +42,9 @@ export interface XattrWrite {
   written: number;
 }
 
-
-const dropped: Use = { kind: 'reserved', number: NOFID };
 export const plain: Use = { kind: 'node' };
 export const claimed: Use = { kind: 'claimed' };
+const dropped: Use = { kind: 'dropped' };
 
 /**
  * What a client's number stands for. There may be a million of them, so it is small: what only an open fid needs is in its
@@ -78,7 +71,7 @@ export class Fid {
     this.name = name;
   }
 
-  /** A fid that was walked from may be open: v9fs uses any open fid of a file as a source (commit 478ba09edc1f). */
+  /** A fid that is walked from may be open: v9fs uses any open fid of a file as a source (commit 478ba09edc1f). */
   get isObject(): boolean {
     const { kind } = this.use;
     return kind === 'node' || kind === 'file' || kind === 'dir' || kind === 'claimed';
@@ -95,23 +88,35 @@ export class Fid {
 
   /** Lets go of everything. */
   drop(): void {
+    if (this.use === dropped) return;
     const { tree } = this.attachment;
     if (this.use.kind === 'file') tree.closeFile(this.use.file);
     else if (this.use.kind === 'dir') tree.closeDir(this.use.dir);
-    if (this.use.kind !== 'reserved') tree.release(this.node);
+    tree.release(this.node);
     if (this.dir) tree.release(this.dir);
     this.use = dropped;
-    this.dir = undefined;
+  }
+}
+
+/** The number of a newfid whose request waits: nobody can use it, or take it. */
+export class Reservation {
+  readonly number: number;
+  /** The number is free again: what the request brings is let go. */
+  gone = false;
+
+  constructor(number: number) {
+    this.number = number;
   }
 }
 
 /** The fids of one session. */
 export class Fids {
-  readonly #byNumber = new Map<number, Fid>();
+  readonly #byNumber = new Map<number, Fid | Reservation>();
   readonly #max: number;
-  /** The fids that the request being started has looked up or reserved, at most two of either: what it pins if it waits. */
+  /** What the request being started has looked up and reserved: what it pins if it waits. */
   readonly #touched: Fid[] = [];
-  /** Bytes of xattr values read or being written. */
+  #reserved: Reservation | undefined;
+  /** Bytes of xattr values that were read or are being written. */
   xattrBytes = 0;
 
   constructor(max: number) {
@@ -125,9 +130,10 @@ export class Fids {
   /** A new request starts: what was looked up before is not its own. */
   begin(): void {
     this.#touched.length = 0;
+    this.#reserved = undefined;
   }
 
-  /** Pins what the request being started has touched, since it waits. */
+  /** Pins what the request being started has looked up, since it waits. */
   pin(): readonly Fid[] {
     for (const fid of this.#touched) fid.busy++;
     return this.#touched.splice(0);
@@ -139,14 +145,15 @@ export class Fids {
     }
   }
 
-  has(number: number): boolean {
-    return this.#byNumber.has(number);
+  /** What the request being started has reserved. */
+  get reserved(): Reservation | undefined {
+    return this.#reserved;
   }
 
   /** EBADF when there is none. */
   get(number: number): Fid {
     const fid = this.#byNumber.get(number);
-    if (fid === undefined || fid.use.kind === 'reserved') throw EBADF;
+    if (!(fid instanceof Fid)) throw EBADF;
     this.#touched.push(fid);
     return fid;
   }
@@ -171,45 +178,36 @@ export class Fids {
     if (this.#byNumber.size >= this.#max) throw EMFILE;
   }
 
-  /**
-   * Takes a free number for a request that will wait. What becomes of it is said by `fill` or `unreserve`; when the
-   * request is flushed meanwhile, the number is free at once and what is filled in later is let go.
-   */
-  reserve(number: number, attachment: Attachment): Fid {
-    this.checkFree(number);
-    const fid = new Fid(attachment, attachment.tree.root, { kind: 'reserved', number }, undefined, undefined);
-    this.#byNumber.set(number, fid);
-    this.#touched.push(fid);
-    return fid;
-  }
-
-  /** Gives the number to a fid that holds what it needs. The number was checked in this turn. */
+  /** Gives the number to a fid. It was checked in this turn. */
   put(number: number, fid: Fid): void {
     this.#byNumber.set(number, fid);
   }
 
-  /** Makes a reserved fid what it was reserved for; takes over the holds of `node` and `dir`. */
-  fill(fid: Fid, node: Node, use: Use, dir: Node | undefined, name: Name | undefined): void {
-    fid.node = node;
-    fid.use = use;
-    fid.dir = dir;
-    fid.name = name;
+  /** Takes a free number for a request that will wait; `fill` or `unreserve` says what becomes of it. */
+  reserve(number: number): Reservation {
+    this.checkFree(number);
+    const reservation = new Reservation(number);
+    this.#byNumber.set(number, reservation);
+    this.#reserved = reservation;
+    return reservation;
   }
 
-  /** Gives a reserved number back; after it was filled, or given back already, nothing happens. */
-  unreserve(fid: Fid): void {
-    if (fid.gone || fid.use.kind !== 'reserved') return;
-    this.#byNumber.delete(fid.use.number);
-    fid.gone = true;
+  /** Gives the number to what it was reserved for, or lets go of that when the request was flushed meanwhile. */
+  fill(reservation: Reservation, fid: Fid): void {
+    if (reservation.gone) this.#drop(fid);
+    else this.#byNumber.set(reservation.number, fid);
   }
 
-  /** Frees the number at once; the fid is dropped by `discard`. EBADF when there is none. */
+  unreserve(reservation: Reservation): void {
+    if (!reservation.gone) this.#byNumber.delete(reservation.number);
+    reservation.gone = true;
+  }
+
+  /** Frees the number at once; what the fid holds is let go by `discard`. EBADF when there is none. */
   take(number: number): Fid {
-    const fid = this.#byNumber.get(number);
-    if (fid === undefined || fid.use.kind === 'reserved') throw EBADF;
+    const fid = this.get(number);
     this.#byNumber.delete(number);
     fid.gone = true;
-    this.#touched.push(fid);
     return fid;
   }
 
@@ -218,17 +216,15 @@ export class Fids {
     if (fid.busy === 0) this.#drop(fid);
   }
 
-  /** A flushed request waits no more for these newfids. */
-  abandon(pinned: readonly Fid[]): void {
-    for (const fid of pinned) this.unreserve(fid);
-  }
-
   /** Takes every fid. */
   takeAll(): Fid[] {
-    const all = [...this.#byNumber.values()];
+    const fids: Fid[] = [];
+    for (const one of this.#byNumber.values()) {
+      one.gone = true;
+      if (one instanceof Fid) fids.push(one);
+    }
     this.#byNumber.clear();
-    for (const fid of all) fid.gone = true;
-    return all;
+    return fids;
   }
 
   #drop(fid: Fid): void {
@@ -237,4 +233,3 @@ export class Fids {
     fid.drop();
   }
 }
-

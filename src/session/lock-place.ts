@@ -147,10 +147,7 @@ export class LockPlace {
     for (const region of conflicts) await this.#giveUpRegion(region);
     const range = { type, start, length: lengthOf(start, end) };
     if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
-    this.#set(
-      owner,
-      add(this.#held.get(owner) ?? [], { owner, type, start, end, through, doubtful: false }),
-    );
+    this.#set(owner, add(this.#held.get(owner) ?? [], { owner, type, start, end, through, doubtful: false }));
     return undefined;
   }
 

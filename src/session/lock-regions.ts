@@ -35,7 +35,12 @@ export function conflict<O>(
 }
 
 /** The regions without the owner's share of [start, end): what sticks out at either side stays. */
-export function subtract<O>(regions: readonly Region<O>[], owner: O, start: number, end: number): Region<O>[] {
+export function subtract<O>(
+  regions: readonly Region<O>[],
+  owner: O,
+  start: number,
+  end: number,
+): Region<O>[] {
   const rest: Region<O>[] = [];
   for (const region of regions) {
     if (region.owner !== owner || !overlaps(region, { start, end })) {

@@ -1,6 +1,6 @@
 import type { Op } from '../protocol/operations.ts';
 import type { Exchange } from './door.ts';
-import type { Fid } from './fids.ts';
+import type { Fid, Reservation } from './fids.ts';
 
 /**
  * Requests that leave nothing behind but what they answer: a flushed one is not waited for, its answer is thrown away when
@@ -25,6 +25,7 @@ export class Pending {
   readonly op: Op;
   readonly exchange: Exchange;
   readonly pinned: readonly Fid[];
+  readonly newfid: Reservation | undefined;
   /** Calls off what has not happened yet; the handler then fails with ECANCELED. */
   readonly cancel: (() => void) | undefined;
   /** Nobody wants the reply any more. */
@@ -38,12 +39,14 @@ export class Pending {
     op: Op,
     exchange: Exchange,
     pinned: readonly Fid[],
+    newfid: Reservation | undefined,
     cancel: (() => void) | undefined,
   ) {
     this.tag = tag;
     this.op = op;
     this.exchange = exchange;
     this.pinned = pinned;
+    this.newfid = newfid;
     this.cancel = cancel;
   }
 

@@ -35,8 +35,10 @@ function tcpEndpoint(rest: string): Endpoint | string {
 }
 
 function unixEndpoint(path: string): Endpoint | string {
-  if (!path.startsWith('/')) return 'the path must be absolute, with three slashes, as in unix:///run/ninepd.sock';
-  if (path.endsWith('/') || path.includes('\0')) return 'the path must be that of a file, as in unix:///run/ninepd.sock';
+  if (!path.startsWith('/'))
+    return 'the path must be absolute, with three slashes, as in unix:///run/ninepd.sock';
+  if (path.endsWith('/') || path.includes('\0'))
+    return 'the path must be that of a file, as in unix:///run/ninepd.sock';
   if (Buffer.byteLength(path) > socketPathBytesMax) {
     return `the path is longer than a socket's can be (${socketPathBytesMax} bytes): choose a shorter one`;
   }
@@ -46,8 +48,11 @@ function unixEndpoint(path: string): Endpoint | string {
 function fdEndpoint(rest: string): Endpoint | string {
   if (/^[0-9]+$/.test(rest)) {
     const fd = Number(rest);
-    if (fd < 3) return 'descriptors 0, 1 and 2 are standard input, output and error: pass a socket as 3 or above';
+    if (fd < 3)
+      return 'descriptors 0, 1 and 2 are standard input, output and error: pass a socket as 3 or above';
     return { kind: 'fd', fd };
   }
-  return /^[^/:]+$/.test(rest) ? { kind: 'named-fd', name: rest } : 'the number of a descriptor is needed, as in fd://3';
+  return /^[^/:]+$/.test(rest)
+    ? { kind: 'named-fd', name: rest }
+    : 'the number of a descriptor is needed, as in fd://3';
 }

@@ -71,13 +71,11 @@ function takeHandle(socket: net.Socket): object {
   return handle;
 }
 
-function serverFor(accept: Accept, complain: (text: string) => void): net.Server {
-  const server = net.createServer({ pauseOnConnect: true }, socket => {
+function serverFor(accept: Accept): net.Server {
+  return net.createServer({ pauseOnConnect: true }, socket => {
     const peer = peerOf(socket);
     accept({ handle: takeHandle(socket) }, peer);
   });
-  server.on('error', error => complain(`a connection could not be accepted: ${error.message}`));
-  return server;
 }
 
 function peerOf(socket: net.Socket): Peer {
@@ -99,12 +97,17 @@ function fdPeer(fd: number): Peer {
   }
 }
 
-/** Binds in the same turn, so that whoever changes the surroundings for it can change them back. */
-function bind(server: net.Server, options: net.ListenOptions): Promise<void> {
+/** Once it listens, what goes wrong goes wrong for one connection. */
+function bind(
+  server: net.Server,
+  options: net.ListenOptions | { fd: number },
+  complain: (text: string) => void,
+): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.listen(options, () => {
       server.off('error', reject);
+      server.on('error', error => complain(`a connection could not be accepted: ${error.message}`));
       resolve();
     });
   });
@@ -116,9 +119,9 @@ async function listenTcp(
   complain: (text: string) => void,
 ): Promise<Listener> {
   const { host, port } = endpoint;
-  const server = serverFor(accept, complain);
+  const server = serverFor(accept);
   try {
-    await bind(server, { host, port });
+    await bind(server, { host, port }, complain);
   } catch (error) {
     throw new ListenFault(tcpFault(error as NodeJS.ErrnoException, host, port));
   }
@@ -150,9 +153,9 @@ async function listenUnix(
 ): Promise<Listener> {
   const { path } = endpoint;
   await makeWay(path);
-  const server = serverFor(accept, complain);
+  const server = serverFor(accept);
   try {
-    await bindUnix(server, path);
+    await bindUnix(server, path, complain);
   } catch (error) {
     server.close();
     if (error instanceof ListenFault) throw error;
@@ -171,7 +174,8 @@ async function listenUnix(
 async function makeWay(path: string): Promise<void> {
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (!there) return;
-  if (!there.isSocket()) throw new ListenFault('there is a file of that name that is no socket: move it away');
+  if (!there.isSocket())
+    throw new ListenFault('there is a file of that name that is no socket: move it away');
   const code = await new Promise<string | undefined>(resolve => {
     const probe = net.connect({ path }, () => {
       probe.destroy();
@@ -188,14 +192,16 @@ async function makeWay(path: string): Promise<void> {
  * A socket gets its permissions only after bind(2) has made it, so it is made in a directory that nobody else can enter
  * and gets its name when it is right. link(2) does not replace what somebody else has put there meanwhile.
  */
-async function bindUnix(server: net.Server, path: string): Promise<void> {
+async function bindUnix(server: net.Server, path: string, complain: (text: string) => void): Promise<void> {
   const directory = mkdtempSync(join(dirname(path), '.9p'));
   const made = join(directory, 's');
   try {
     if (Buffer.byteLength(made) > socketPathBytesMax) {
-      throw new ListenFault(`the path is too long for a socket: choose a shorter directory than ${dirname(path)}`);
+      throw new ListenFault(
+        `the path is too long for a socket: choose a shorter directory than ${dirname(path)}`,
+      );
     }
-    await bind(server, { path: made });
+    await bind(server, { path: made }, complain);
     chmodSync(made, 0o600);
     linkSync(made, path);
   } finally {
@@ -226,15 +232,17 @@ async function listenFd(
   const uri = `fd://${fd}`;
   const listening = isListening(fd);
   if (listening === undefined) {
-    throw new ListenFault(`descriptor ${fd} is no stream socket that was passed to the program: check who starts it`);
+    throw new ListenFault(
+      `descriptor ${fd} is no stream socket that was passed to the program: check who starts it`,
+    );
   }
   if (!listening) {
     accept({ fd }, fdPeer(fd));
     return { endpoint, uri, single: true, close: () => undefined };
   }
-  const server = serverFor(accept, complain);
+  const server = serverFor(accept);
   try {
-    await bind(server, { fd });
+    await bind(server, { fd }, complain);
   } catch (error) {
     throw new ListenFault(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
   }

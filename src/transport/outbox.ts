@@ -58,7 +58,10 @@ export class Outbox {
 
   /** Adds a finished reply, the first `count` bytes of a chunk, which is given away with it. */
   append(chunk: Buffer, count: number): void {
-    if (this.#closed) return giveBackChunk(chunk);
+    if (this.#closed) {
+      giveBackChunk(chunk);
+      return;
+    }
     if (count < ownWriteBytesMin) {
       this.reserve(count);
       chunk.copy(this.bytes, this.#at, 0, count);

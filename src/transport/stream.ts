@@ -27,6 +27,7 @@ type State = 'open' | 'finishing' | 'closed';
  */
 export class Stream {
   readonly #socket: Socket;
+  readonly #line: Line;
   readonly #session: Door;
   readonly #inbox = new Inbox();
   readonly #outbox: Outbox;
@@ -36,6 +37,7 @@ export class Stream {
   #bytes = 0;
   #pumping = false;
   #paused = false;
+  #resuming = false;
   #farewell: NodeJS.Timeout | undefined;
 
   /** `open` makes the session. `log` is told why a connection is closed by this side. */
@@ -47,8 +49,8 @@ export class Stream {
       writable: true,
       // A peer that has sent its last request may still wait for replies.
       allowHalfOpen: true,
-      onread: { buffer: () => inbox.room(), callback: count => this.#arrived(count) },
-    } as SocketConstructorOpts);
+      onread: { buffer: () => inbox.room(), callback: (count: number) => this.#arrived(count) },
+    } as unknown as SocketConstructorOpts);
     this.#socket = socket;
     this.#outbox = new Outbox(socket);
     this.#exchange = new InlineExchange(this.#outbox, bytes => this.#keep(bytes));
@@ -72,8 +74,6 @@ export class Stream {
     socket.resume();
   }
 
-  readonly #line: Line;
-
   /** Resolves when the connection is gone and its session closed. */
   get closed(): Promise<void> {
     return this.#closed;
@@ -96,7 +96,7 @@ export class Stream {
 
   #keep(bytes: number): void {
     this.#bytes += bytes;
-    if (bytes < 0 && this.#paused) this.#resumeSoon();
+    if (bytes < 0) this.#resumeSoon();
   }
 
   #hurry(): void {
@@ -131,7 +131,12 @@ export class Stream {
 
   /** In a later turn, since whoever says that there is room again is in the middle of something. */
   #resumeSoon(): void {
-    setImmediate(() => this.#resume());
+    if (!this.#paused || this.#resuming) return;
+    this.#resuming = true;
+    setImmediate(() => {
+      this.#resuming = false;
+      this.#resume();
+    });
   }
 
   #resume(): void {
@@ -165,7 +170,8 @@ export class Stream {
   /** A flush is let through while there is too much to do, since it makes less of it. */
   #mustWait(): boolean {
     if (this.#outbox.waiting > unsentBytesMax) return true;
-    const tooMuch = this.#session.full || this.#bytes > keptBytesMax;
-    return tooMuch && this.#inbox.nextType !== Tflush;
+    if (!this.#session.full && this.#bytes <= keptBytesMax) return false;
+    const type = this.#inbox.nextType;
+    return type >= 0 && type !== Tflush;
   }
 }

@@ -151,16 +151,16 @@ conform('Trename', stage => {
     const { c, dir } = await stage.begin();
     const d = await c.mkdir(dir, 'd');
     const file = await c.file(dir, 'f', 'content');
-    const answer = await errnoOf(c.call('rename', { fid: file, newdirfid: d, name: 'g' }));
+    const answer = await errnoOf(c.call('rename', { fid: file, dfid: d, name: 'g' }));
     expect(['none', 'EOPNOTSUPP']).toContain(answer);
     const [at, name] = answer === 'none' ? [d, 'g'] : [dir, 'f'];
     expect((await c.look(await c.walk(at, name))).qid.path).toBe((await c.look(file)).qid.path);
     if (answer === 'none') {
-      await c.call('rename', { fid: file, newdirfid: dir, name: 'h' });
+      await c.call('rename', { fid: file, dfid: dir, name: 'h' });
       await c.walk(dir, 'h');
-      expect(await errnoOf(c.call('rename', { fid: d, newdirfid: d, name: 'x' }))).toBe('EINVAL');
+      expect(await errnoOf(c.call('rename', { fid: d, dfid: d, name: 'x' }))).toBe('EINVAL');
       await c.unlink(dir, 'h');
-      expect(await errnoOf(c.call('rename', { fid: file, newdirfid: dir, name: 'i' }))).toBe('ENOENT');
+      expect(await errnoOf(c.call('rename', { fid: file, dfid: dir, name: 'i' }))).toBe('ENOENT');
     }
   });
 });
@@ -204,7 +204,7 @@ conform('every message that names an entry', stage => {
         c.link(dir, file, name),
         c.rename(dir, 'f', dir, name),
         c.rename(dir, name, dir, 'g'),
-        c.call('rename', { fid: file, newdirfid: dir, name }),
+        c.call('rename', { fid: file, dfid: dir, name }),
         c.unlink(dir, name),
         c.rmdir(d, name),
       ];
@@ -226,7 +226,7 @@ conform('every message that names an entry', stage => {
     ] as const) {
       const answers = [
         c.call('mkdir', { dfid: fid, name: 'x', mode: 0o755, gid: 0 }),
-        c.call('symlink', { dfid: fid, name: 'x', target: 'y', gid: 0 }),
+        c.call('symlink', { dfid: fid, name: 'x', symtgt: 'y', gid: 0 }),
         c.call('mknod', { dfid: fid, name: 'x', mode: 0o100644, major: 0, minor: 0, gid: 0 }),
         c.link(fid, file, 'x'),
         c.rename(fid, 'x', dir, 'y'),
@@ -253,7 +253,7 @@ conform('a read-only export', stage => {
       mknod: ro.mknod(d, 'g', 0o100644),
       mkdir: ro.mkdir(d, 'g'),
       link: ro.link(d, file, 'g'),
-      rename: ro.call('rename', { fid: file, newdirfid: d, name: 'g' }),
+      rename: ro.call('rename', { fid: file, dfid: d, name: 'g' }),
       renameat: ro.rename(d, 'f', d, 'g'),
       unlinkat: ro.unlink(d, 'f'),
       setattr: ro.call('setattr', { ...ro.noChange, fid: file, valid: 1, mode: 0o777 }),

@@ -46,7 +46,7 @@ export interface Reply {
 export class Wire {
   readonly socket: Socket;
   readonly replies: Reply[] = [];
-  #bytes = Buffer.alloc(0);
+  #bytes: Buffer = Buffer.alloc(0);
   #wake: () => void = () => undefined;
   #gone = false;
   readonly #closed: Promise<void>;

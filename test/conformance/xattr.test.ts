@@ -170,7 +170,7 @@ conform('xattrs', stage => {
     await other.call('xattrcreate', { fid: theirs, name: 'user.a', attr_size: 1, flags: 0 });
     await other.write(theirs, 0, 'x');
     await other.close();
-    await stage.sessions(1);
+    await stage.settle(2);
     expect(await c.xattrs(fid)).toEqual([]);
   });
 

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -24,7 +24,7 @@ export class Bench {
     const models: Model[] = ['mapped', 'passthrough'];
     for (const model of models) mkdirSync(join(dir, model));
     const exports = models.map(model => ({ path: join(dir, model), name: model, securityModel: model }));
-    const server = await Ninepd.start({ exports });
+    const server = await Ninepd.start({ exports, userDatabase: userDatabase(dir) });
     try {
       const guest = await Guest.start({ scratch: 8192, ...options });
       return new Bench(guest, server, dir);
@@ -73,6 +73,19 @@ export class Bench {
     await this.server.stop();
     rmSync(this.#dir, { recursive: true, force: true });
   }
+}
+
+/** This machine's users and the guest's: under passthrough the host must know who is in which group. */
+function userDatabase(dir: string): { passwd: string; group: string } {
+  const passwd = join(dir, 'passwd');
+  const group = join(dir, 'group');
+  const ours = (line: string) => !/^[^:]*:[^:]*:(1000|1001|2000):/.test(line) && line !== '';
+  const host = (path: string) => readFileSync(path, 'utf8').split('\n').filter(ours);
+  const users = ['alice:x:1000:1000::/:/bin/false', 'bob:x:1001:1001::/:/bin/false'];
+  const groups = ['alice:x:1000:', 'bob:x:1001:', 'team:x:2000:alice,bob'];
+  writeFileSync(passwd, `${[...host('/etc/passwd'), ...users].join('\n')}\n`);
+  writeFileSync(group, `${[...host('/etc/group'), ...groups].join('\n')}\n`);
+  return { passwd, group };
 }
 
 /** Declares the tests of a list of checks: first on the guest's own ext4, then on every cell; at the end the kernel

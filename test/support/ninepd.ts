@@ -23,7 +23,11 @@ export interface NinepdOptions {
   /** Further command line options. */
   args?: string[];
   env?: NodeJS.ProcessEnv;
+  /** Files it shall see as /etc/passwd and /etc/group, through a mount namespace of its own (needs root). */
+  userDatabase?: { passwd: string; group: string };
 }
+
+const withUserDatabase = 'mount --bind "$1" /etc/passwd; mount --bind "$2" /etc/group; shift 2; exec "$@"';
 
 /** The real program as its own process, started by its command line and known by what it prints. */
 export class Ninepd {
@@ -49,10 +53,7 @@ export class Ninepd {
     }
     for (const uri of listen) args.push('--listen', uri);
     args.push(...(options.args ?? []));
-    const child = spawn(process.execPath, args, {
-      stdio: ['ignore', 'ignore', 'pipe'],
-      env: { ...process.env, ...options.env },
-    });
+    const child = spawnNode(args, options);
     const server = new Ninepd(child);
     await server.#listening(listen.length);
     return server;
@@ -117,4 +118,16 @@ export class Ninepd {
     }
     return this.#child.exitCode;
   }
+}
+
+function spawnNode(args: string[], { userDatabase, env }: NinepdOptions): ChildProcess {
+  const command = [process.execPath, ...args];
+  if (userDatabase !== undefined) {
+    const { passwd, group } = userDatabase;
+    command.unshift('unshare', '--mount', 'sh', '-ec', withUserDatabase, 'sh', passwd, group);
+  }
+  return spawn(command[0]!, command.slice(1), {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, ...env },
+  });
 }

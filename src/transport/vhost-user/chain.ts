@@ -2,6 +2,7 @@ import type { Segments } from '../../host/syscalls.ts';
 import { type Exchange, replyHeadBytesMax } from '../../session/door.ts';
 import { Broken } from './broken.ts';
 import { Pieces } from './memory.ts';
+import type { SplitRing } from './ring.ts';
 
 /** The payload of Twrite begins behind size[4] type[1] tag[2] fid[4] offset[8] count[4]. */
 const writeHeadBytes = 23;
@@ -21,6 +22,10 @@ const nothing: Segments = [];
 
 /** What a chain needs of its device. */
 export interface ChainOwner {
+  /** Whether the guest's memory may be written to for this chain now. */
+  reachable(chain: Chain): boolean;
+  /** The session has got guest memory to work on, until the chain is answered. */
+  lent(): void;
   /** The exchange is answered: `deliver` writes the reply and says how long it is, as soon as the ring may be used. */
   answered(chain: Chain, deliver: () => number): void;
 }
@@ -32,12 +37,11 @@ export class Chain implements Exchange {
   readonly out = Buffer.allocUnsafeSlow(replyHeadBytesMax);
   readonly at = 0;
 
-  /** The index of the first descriptor. */
+  /** The ring it came from, and its first descriptor there. */
+  ring: SplitRing | undefined;
   index = 0;
-  /** Whether the session has memory of the guest to work on, besides what is private. */
+  /** Whether the session has memory of the guest to work on. */
   lent = false;
-  /** Whether `receive` has returned without an answer. */
-  waiting = false;
   readonly readable = new Pieces();
   readonly writable = new Pieces();
 
@@ -54,9 +58,10 @@ export class Chain implements Exchange {
   open(): void {
     const { readable } = this;
     this.#open = true;
-    this.waiting = false;
+    this.lent = false;
+    this.#copied = undefined;
     if (readable.bytes < messageBytesMin) throw new Broken(`a request of ${readable.bytes} bytes`);
-    let head = this.#memory.subarray(0, Math.min(readable.bytes, headBytesUsual));
+    let head: Buffer = this.#memory.subarray(0, Math.min(readable.bytes, headBytesUsual));
     readable.read(head);
     const size = head.readUInt32LE(0);
     if (size < messageBytesMin || size > readable.bytes) {
@@ -67,7 +72,13 @@ export class Chain implements Exchange {
     if (headBytes > head.length) head = this.#readLonger(head, headBytes);
     this.head = head.subarray(0, headBytes);
     this.payload = headBytes === size ? nothing : readable.views(headBytes, size - headBytes);
-    this.lent = this.payload !== nothing;
+    if (this.payload !== nothing) this.#lend();
+  }
+
+  #lend(): void {
+    if (this.lent) return;
+    this.lent = true;
+    this.#owner.lent();
   }
 
   /** What was read and judged already stays as it was read. */
@@ -78,14 +89,17 @@ export class Chain implements Exchange {
     return longer;
   }
 
+  /** What the driver left too little room for makes a short read. */
   space(count: number): Segments {
-    const room = Math.min(count, this.writable.bytes - readHeadBytes);
-    const views = this.writable.views(readHeadBytes, room);
-    if (this.head[4] !== Treaddir || views.length <= 1) {
-      this.lent ||= views.length > 0;
-      return views;
+    const room = Math.max(0, Math.min(count, this.writable.bytes - readHeadBytes));
+    if (this.#owner.reachable(this)) {
+      const views = this.writable.views(readHeadBytes, room);
+      // Directory entries are packed into one piece.
+      if (this.head[4] !== Treaddir || views.length === 1) {
+        this.#lend();
+        return views;
+      }
     }
-    // Directory entries are packed into one piece.
     this.#copied = Buffer.allocUnsafe(room);
     return [this.#copied];
   }
@@ -113,10 +127,7 @@ export class Chain implements Exchange {
     const bytes = headBytes + dataBytes;
     if (bytes > this.writable.bytes) return this.#writeTooLong(bytes);
     this.writable.write(this.out.subarray(0, headBytes));
-    if (this.#copied !== undefined) {
-      this.writable.write(this.#copied.subarray(0, dataBytes), headBytes);
-      this.#copied = undefined;
-    }
+    if (this.#copied !== undefined) this.writable.write(this.#copied.subarray(0, dataBytes), headBytes);
     return bytes;
   }
 

@@ -56,11 +56,7 @@ export const protocolFeature = {
 } as const;
 
 export const offeredFeatures =
-  feature.mountTag |
-  feature.indirect |
-  feature.eventIndex |
-  feature.protocolFeatures |
-  feature.version1;
+  feature.mountTag | feature.indirect | feature.eventIndex | feature.protocolFeatures | feature.version1;
 
 /**
  * Not among them: INFLIGHT_SHMFD, since a session does not survive its server and a request without its session has no

@@ -72,6 +72,12 @@ export class SplitRing {
     return { window, start: address - window.guestAddress };
   }
 
+  /** Whether the guest still has the ring as this side left it: a guest that starts anew begins with an empty one. */
+  get continues(): boolean {
+    const { window, start } = this.#usedPart;
+    return window.words16[(start >> 1) + 1] === this.#used;
+  }
+
   /** The head of the next chain, or −1 when there is none. */
   take(): number {
     const { window, start } = this.#available;
@@ -128,7 +134,9 @@ export class SplitRing {
   #addBuffer(to: Pieces, writable: Pieces, address: number, length: number): void {
     if (to !== writable && writable.bytes > 0) throw new Broken('a buffer to read behind one to write');
     if (!to.add(this.#memory, address, length)) {
-      throw new Broken(`a buffer of ${length} bytes at 0x${address.toString(16)} lies outside of the guest's memory`);
+      throw new Broken(
+        `a buffer of ${length} bytes at 0x${address.toString(16)} lies outside of the guest's memory`,
+      );
     }
   }
 

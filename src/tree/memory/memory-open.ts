@@ -6,6 +6,7 @@ export class MemoryOpen implements OpenFile, OpenDir {
   readonly node: MemoryNode;
   readonly readable: boolean;
   readonly writable: boolean;
+  readonly atOnce = true;
   closed = false;
 
   constructor(node: MemoryNode, readable: boolean, writable: boolean) {

@@ -1,0 +1,142 @@
+// Everything that has to be there before the program or its tests can run: the packages of package-lock.json, the native
+// addon, and the JavaScript made of src. Each step looks first and does nothing, and needs no network, when nothing is
+// missing. Progress goes to standard error.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const inRoot = (...names) => join(root, ...names);
+
+export function say(text) {
+  process.stderr.write(`ninepd: ${text}\n`);
+}
+
+/** A step that cannot be done; the text says what to do. */
+export class SetupFault extends Error {}
+
+/** Runs a program to its end with its output on standard error. */
+export function run(command, args, options = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });
+  if (error) throw new SetupFault(`${command} cannot be run: ${error.message}`);
+  return status === 0;
+}
+
+const modified = path => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+
+function newest(directory) {
+  let time = modified(directory);
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    time = Math.max(time, entry.isDirectory() ? newest(path) : modified(path));
+  }
+  return time;
+}
+
+function ensureNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major > 20 || (major === 20 && minor >= 19)) return;
+  throw new SetupFault(`Node.js 20.19 or later is needed; this is ${process.versions.node}`);
+}
+
+// Scripts of packages are not run: the program needs none of them, and building fs-xattr for the tests takes a C++
+// compiler and Python, which nobody should need who only wants to start the program.
+function ensurePackages() {
+  const lock = readFileSync(inRoot('package-lock.json'));
+  const hash = createHash('sha256').update(lock).digest('hex');
+  const stamp = inRoot('node_modules', '.ninepd-lock');
+  if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return;
+  // npm writes this file last; whoever ran npm by hand since the lock changed has what is needed.
+  if (modified(inRoot('node_modules', '.package-lock.json')) < modified(inRoot('package-lock.json'))) {
+    say('installing packages (npm ci)');
+    if (!run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'])) {
+      throw new SetupFault('npm ci failed: see above. It needs the network, or a filled npm cache, once');
+    }
+  }
+  writeFileSync(stamp, hash);
+}
+
+// Whether programs that use the C library can be compiled at all.
+function hasCompiler() {
+  const compiler = [process.env.CC, 'cc', 'gcc', 'clang'].find(
+    name => name && spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0,
+  );
+  const input = '#include <stdio.h>\n#include <linux/openat2.h>\n';
+  return (
+    compiler && spawnSync(compiler, ['-E', '-'], { input, stdio: ['pipe', 'ignore', 'ignore'] }).status === 0
+  );
+}
+
+/** Installs Debian packages where this may be done without asking; otherwise says what is needed. */
+export function installDebianPackages(names, what) {
+  const debian = existsSync('/usr/bin/apt-get');
+  if (!debian || process.getuid() !== 0) {
+    const how = debian
+      ? `sudo apt-get install ${names.join(' ')}`
+      : `the packages that Debian calls ${names.join(', ')}`;
+    throw new SetupFault(`${what} is missing: install ${how}`);
+  }
+  say(`installing ${names.join(' ')} (apt-get)`);
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const install = () =>
+    run('apt-get', ['install', '-qq', '-y', '--no-install-recommends', ...names], { env });
+  if (install() || (run('apt-get', ['update', '-qq'], { env }) && install())) return;
+  throw new SetupFault(`${what} is missing, and apt-get could not install ${names.join(' ')}: see above`);
+}
+
+function ensureAddon() {
+  const sources = readdirSync(inRoot('native-shims')).filter(name => /\.(c|h|mjs)$/.test(name));
+  const built = modified(inRoot('native-shims', 'build', 'native-shims.node'));
+  if (sources.every(name => modified(inRoot('native-shims', name)) < built)) return;
+  if (!hasCompiler()) installDebianPackages(['gcc', 'libc6-dev'], 'a C compiler with the headers of Linux');
+  say('compiling the native addon');
+  if (!run(process.execPath, [inRoot('native-shims', 'build.mjs')])) {
+    throw new SetupFault('the native addon could not be compiled: see above');
+  }
+}
+
+function ensureBuild() {
+  const stamp = inRoot('dist', '.built');
+  const inputs = ['tsconfig.json', 'tsconfig.build.json', 'package-lock.json'].map(name =>
+    modified(inRoot(name)),
+  );
+  const began = Date.now();
+  if (Math.max(newest(inRoot('src')), ...inputs) < modified(stamp)) return;
+  say('compiling the sources (tsc)');
+  if (
+    !run(process.execPath, [inRoot('node_modules', 'typescript', 'bin', 'tsc'), '-p', 'tsconfig.build.json'])
+  ) {
+    throw new SetupFault('the sources could not be compiled: see above');
+  }
+  // As of when it began, so that what was changed meanwhile is compiled next time.
+  writeFileSync(stamp, `${new Date(began).toISOString()}\n`);
+}
+
+/** Builds what only the tests need: fs-xattr, which they check the extended attributes with. */
+export function ensureTestPackages() {
+  const place = inRoot('node_modules', 'fs-xattr');
+  if (existsSync(join(place, 'build', 'Release', 'xattr.node'))) return;
+  const missing = ['g++', 'make', 'python3'].filter(
+    name => spawnSync(name, ['--version'], { stdio: 'ignore' }).error,
+  );
+  if (missing.length > 0) installDebianPackages(missing, 'what fs-xattr is compiled with');
+  say('compiling fs-xattr, which the tests use');
+  // Node's own headers, where they are installed beside it, spare a download.
+  const nodedir = resolve(process.execPath, '..', '..');
+  const env = { ...process.env };
+  if (existsSync(join(nodedir, 'include', 'node', 'node_api.h')))
+    env.npm_package_config_node_gyp_nodedir = nodedir;
+  if (!run('npm', ['rebuild', 'fs-xattr', '--foreground-scripts', '--loglevel=error'], { env })) {
+    throw new SetupFault('fs-xattr could not be compiled: see above');
+  }
+}
+
+/** Makes the program ready to run. Throws `SetupFault`. */
+export function setUp() {
+  ensureNode();
+  ensurePackages();
+  ensureAddon();
+  ensureBuild();
+}

@@ -1,0 +1,105 @@
+// `npm test`: makes ready what is missing, then runs every stage, or those that are named: npm test -- lint unit.
+// The last line is `N passed, N failed`, and the exit status is 0 only when nothing failed.
+import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
+
+const program = (...names) => join(root, 'node_modules', ...names);
+const biome = program('@biomejs', 'biome', 'bin', 'biome');
+const tsc = program('typescript', 'bin', 'tsc');
+const vitest = program('vitest', 'vitest.mjs');
+const results = join(root, '.cache', 'results');
+
+/** One check that is passed or not. */
+function check(command, ...args) {
+  return run(command, args) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
+}
+
+/** The tests of a vitest project, run by a certain Node.js. A run that breaks off counts as one failure more. */
+function tests(stage, project, node = process.execPath) {
+  const report = join(results, `${stage}.json`);
+  mkdirSync(results, { recursive: true });
+  rmSync(report, { force: true });
+  const args = [vitest, 'run', '--project', project, '--reporter=default', '--reporter=json'];
+  const ok = run(node, [...args, `--outputFile.json=${report}`]);
+  if (!existsSync(report)) return { passed: 0, failed: 1 };
+  const { numPassedTests: passed, numFailedTests: failed } = JSON.parse(readFileSync(report, 'utf8'));
+  return { passed, failed: ok ? failed : Math.max(failed, 1) };
+}
+
+/**
+ * Another major version of Node.js than the one that runs this, from the npm registry; no further download when it is
+ * there. The addon is the same file: it must work in both.
+ */
+function otherNode() {
+  const major = Number(process.versions.node.split('.')[0]) === 24 ? 22 : 24;
+  const place = join(root, '.cache', `node-${major}`);
+  const name = `node-linux-${process.arch}`;
+  const binary = join(place, 'node_modules', name, 'bin', 'node');
+  if (!existsSync(binary)) {
+    say(`installing Node.js ${major} for the tests`);
+    mkdirSync(place, { recursive: true });
+    const options = ['--no-save', '--no-audit', '--no-fund', '--loglevel=error'];
+    if (!run('npm', ['install', ...options, '--prefix', place, `${name}@${major}`])) {
+      throw new SetupFault(`Node.js ${major} could not be installed: see above`);
+    }
+  }
+  return binary;
+}
+
+function guestTests() {
+  if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
+    throw new SetupFault('the guests could not be made: see above');
+  }
+  return tests('guest', 'guest');
+}
+
+const stages = {
+  lint: () => check(process.execPath, biome, 'check', '.'),
+  types: () => check(process.execPath, tsc, '-p', 'tsconfig.json'),
+  unit: () => tests('unit', 'unit'),
+  'other-node': () => tests('other-node', 'unit', otherNode()),
+  asan: () => check(process.execPath, join(root, 'scripts', 'test-asan.mjs')),
+  guest: guestTests,
+};
+
+function runStage(name) {
+  const began = Date.now();
+  say(`${name} …`);
+  let result;
+  try {
+    result = stages[name]();
+  } catch (error) {
+    if (!(error instanceof SetupFault)) throw error;
+    say(error.message);
+    result = { passed: 0, failed: 1 };
+  }
+  return { name, ...result, seconds: ((Date.now() - began) / 1000).toFixed(1) };
+}
+
+const wanted = process.argv.slice(2);
+const unknown = wanted.filter(name => !Object.hasOwn(stages, name));
+if (unknown.length > 0) {
+  say(`there is no stage ${unknown.join(', ')}: the stages are ${Object.keys(stages).join(', ')}`);
+  process.exit(2);
+}
+process.chdir(root);
+const outcomes = [];
+try {
+  setUp();
+  ensureTestPackages();
+  for (const name of wanted.length > 0 ? wanted : Object.keys(stages)) outcomes.push(runStage(name));
+} catch (error) {
+  if (!(error instanceof SetupFault)) throw error;
+  say(error.message);
+  outcomes.push({ name: 'set-up', passed: 0, failed: 1, seconds: '0' });
+}
+const total = key => outcomes.reduce((sum, one) => sum + one[key], 0);
+process.stdout.write('\n');
+for (const { name, passed, failed, seconds } of outcomes) {
+  process.stdout.write(
+    `${name.padEnd(12)} ${String(passed).padStart(5)} passed ${String(failed).padStart(5)} failed ${seconds.padStart(8)} s\n`,
+  );
+}
+process.stdout.write(`${total('passed')} passed, ${total('failed')} failed\n`);
+process.exit(total('failed') > 0 ? 1 : 0);

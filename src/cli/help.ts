@@ -1,0 +1,46 @@
+import { readFileSync } from 'node:fs';
+import { msizeBytesDefault } from '../limits.ts';
+
+/** The version of the package, whether it runs from sources or as built. */
+export function version(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+export const help = `ninepd serves directories of this machine to virtual machines, over 9P2000.L.
+A Linux guest mounts them with the 9p file system that its kernel already has.
+
+Usage:
+  ninepd [serve] [options]         serve ./share, which is made if it is missing
+  ninepd serve DIR [options]       serve DIR
+  ninepd help | version
+
+What is served:
+  --export PATH[,name=NAME][,security_model=MODEL][,readonly=on][,fmode=0600][,dmode=0700]
+                                   one more directory; may be repeated. DIR, when given, is the first
+                                   export, and the first is what a guest gets that asks for none (aname).
+      name=NAME                    what guests call it (aname=NAME); its path when left out
+      security_model=MODEL         mapped or passthrough, see below
+      readonly=on                  guests cannot change anything
+      fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
+                                   A comma in a path or name is written twice.
+  --security-model MODEL           for DIR and for exports that name none; mapped when left out
+      mapped                       files belong to the user that runs ninepd; owner, mode and type as
+                                   guests see them are kept in extended attributes. Needs no privilege.
+      passthrough                  files really belong to the guest's users and groups. Needs root.
+
+Where it listens:
+  --listen URI                     may be repeated; tcp://127.0.0.1:5640 when left out
+      tcp://HOST:PORT              tcp://[::1]:5640 for IPv6; port 0 lets the system choose
+      unix:///PATH                 a Unix socket, for this user only (mode 0600)
+      fd://NUMBER, fd://NAME       a socket that the program was started with
+                                   Without --listen, sockets that systemd passes are used.
+
+Further:
+  --msize-max BYTES                largest message a guest may ask for (${msizeBytesDefault} when left out)
+  --log-level LEVEL                trace, debug, info, warn, error or fatal; info when left out
+  -h, --help    --version
+
+Stop it with Ctrl-C or SIGTERM: what runs is finished first.
+Exit status: 0 stopped as asked, 1 stopped with requests unfinished or by a fault, 2 could not start.
+`;

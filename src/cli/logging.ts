@@ -1,0 +1,15 @@
+import { pino } from 'pino';
+import { prettyFactory } from 'pino-pretty';
+import type { Logger } from '../log.ts';
+import type { LogLevel } from './options.ts';
+
+/** Lines for people on standard error, written before the call returns so that none is lost at the end. */
+export function makeLogger(level: LogLevel): Logger {
+  const pretty = prettyFactory({
+    colorize: process.stderr.isTTY === true,
+    translateTime: 'SYS:HH:MM:ss',
+    ignore: 'pid,hostname',
+  });
+  const write = (line: string) => void process.stderr.write(pretty(line) ?? '');
+  return pino({ level }, { write });
+}

@@ -1,0 +1,37 @@
+import { msizeBytesDefault } from '../limits.ts';
+import { endpointOf } from '../transport/endpoint.ts';
+
+/** An export, as far as a guest needs to know it. */
+export interface Mountable {
+  readonly name: string;
+}
+
+/** How the host is called by a guest of QEMU with user networking (-nic user). */
+const userNetworkHost = '10.0.2.2';
+const reachedByUserNetwork = new Set(['127.0.0.1', 'localhost', '0.0.0.0', '::', '::1']);
+
+/** What to type to mount an export through the listener at `uri`; undefined where no command can say it. */
+export function mountHint(uri: string, one: Mountable, msizeMax: number): string | undefined {
+  const endpoint = endpointOf(uri);
+  if (typeof endpoint === 'string') return undefined;
+  // Linux limits what it asks for over TCP and Unix sockets to 1 MiB and would say so in its log.
+  const msize = Math.min(msizeMax, msizeBytesDefault);
+  // A name with a comma is only ever that of the first export, which needs none.
+  const aname = one.name.includes(',') ? [] : [`aname=${one.name}`];
+  const mount = (transport: readonly string[], device: string) => {
+    const options = [...transport, 'version=9p2000.L', `msize=${msize}`, ...aname, 'access=client'];
+    return `mount -t 9p -o ${quoted(options.join(','))} ${quoted(device)} /mnt`;
+  };
+  if (endpoint.kind === 'unix') return `on this machine: ${mount(['trans=unix'], endpoint.path)}`;
+  if (endpoint.kind !== 'tcp') return undefined;
+  const user = reachedByUserNetwork.has(endpoint.host);
+  // The kernel's client takes IPv4 addresses in dotted form and nothing else.
+  if (!user && !/^[0-9]+(\.[0-9]+){3}$/.test(endpoint.host)) return undefined;
+  const command = mount(['trans=tcp', `port=${endpoint.port}`], user ? userNetworkHost : endpoint.host);
+  return user ? `in a guest with QEMU's user networking: ${command}` : `in a guest: ${command}`;
+}
+
+/** For a shell. */
+function quoted(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}

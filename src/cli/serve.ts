@@ -1,0 +1,126 @@
+import { mkdirSync } from 'node:fs';
+import { Errno } from '../errno.ts';
+import { procFaults } from '../export-checks.ts';
+import { type ExportOptions, exportFaults } from '../exports.ts';
+import { sendDatagram } from '../host/sockets.ts';
+import type { Logger } from '../log.ts';
+import { Server } from '../server.ts';
+import { StartFaults } from '../start-faults.ts';
+import type { Endpoint } from '../transport/endpoint.ts';
+import { inheritedSockets, type Listener } from '../transport/listen.ts';
+import { makeLogger } from './logging.ts';
+import { mountHint } from './mount-hint.ts';
+import type { ServeOptions } from './options.ts';
+
+const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
+const defaultDirectory = 'share';
+
+/** How long running requests may take after the first signal. */
+const graceMsMax = 10_000;
+/** npm passes on a signal that the terminal has sent to everybody: two in so short a time are one. */
+const sameSignalMs = 500;
+
+/** Starts the server, or names every fault on standard error and ends with status 2. Returns when it is serving. */
+export async function serve(options: ServeOptions, optionFaults: readonly string[]): Promise<void> {
+  // A message of a reader that has gone must not end the server.
+  process.stderr.on('error', () => undefined);
+  const faults = [...optionFaults, ...procFaults()];
+  if (faults.length > 0) refuse([...faults, ...(await exportFaults(options.exports))]);
+  const log = makeLogger(options.logLevel);
+  try {
+    await start(options, log);
+  } catch (error) {
+    if (!(error instanceof StartFaults)) throw error;
+    refuse(error.faults);
+  }
+}
+
+function refuse(faults: readonly string[]): never {
+  const lines = faults.map(fault => `  - ${fault}\n`).join('');
+  process.stderr.write(`ninepd cannot start:\n${lines}Nothing was started.\n`);
+  process.exit(2);
+}
+
+async function start(options: ServeOptions, log: Logger): Promise<void> {
+  const { msizeMax } = options;
+  const exports = options.exports.length > 0 ? options.exports : [defaultExport(log)];
+  warnOfModes(exports, log);
+  const server = await Server.open({ exports, msizeMax, log });
+  ignoreFileSizeSignal();
+  stopOnSignals(server, log);
+  const listeners = await server.listenAll(endpoints(options.listen));
+  for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
+  for (const { uri } of listeners) {
+    for (const one of server.exports) {
+      const hint = mountHint(uri, one, msizeMax);
+      if (hint !== undefined) log.info(hint);
+    }
+  }
+  notify('READY=1', log);
+  if (listeners.every((one: Listener) => one.single)) {
+    void server.connectionsEnded().then(() => stop(server, log, 'the only connection has ended'));
+  }
+}
+
+function defaultExport(log: Logger): ExportOptions {
+  if (mkdirSync(defaultDirectory, { recursive: true }) !== undefined) log.info(`made ./${defaultDirectory}`);
+  return { path: defaultDirectory };
+}
+
+function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {
+  for (const { path, fmode = 0o600, dmode = 0o700 } of exports) {
+    const lacks = (fmode & 0o600) !== 0o600 ? 'fmode' : (dmode & 0o700) !== 0o700 ? 'dmode' : undefined;
+    if (lacks === undefined) continue;
+    const octal = `0${(lacks === 'fmode' ? fmode : dmode).toString(8)}`;
+    log.warn(`export ${path}: ${lacks}=${octal} keeps the server from its own files unless it is root`);
+  }
+}
+
+function endpoints(listen: readonly Endpoint[]): readonly Endpoint[] {
+  if (listen.length > 0) return listen;
+  const inherited = inheritedSockets(process.env);
+  return inherited.length > 0 ? inherited.map(({ fd }) => ({ kind: 'fd', fd })) : [defaultListen];
+}
+
+/** A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2). */
+function ignoreFileSizeSignal(): void {
+  process.on('SIGXFSZ', () => undefined);
+}
+
+function stopOnSignals(server: Server, log: Logger): void {
+  let first: number | undefined;
+  const onSignal = (signal: NodeJS.Signals) => {
+    if (first === undefined) {
+      first = performance.now();
+      void stop(server, log, signal);
+    } else if (performance.now() - first > sameSignalMs) {
+      process.stderr.write(`ninepd: stopped at once by a second ${signal}; requests were left unanswered\n`);
+      process.exit(1);
+    }
+  };
+  process.on('SIGTERM', onSignal);
+  process.on('SIGINT', onSignal);
+}
+
+async function stop(server: Server, log: Logger, why: string): Promise<void> {
+  log.info(`stopping: ${why}`);
+  notify('STOPPING=1', log);
+  if (await server.close(graceMsMax)) {
+    log.info('stopped');
+    process.exit(0);
+  }
+  process.stderr.write(`ninepd: stopped after ${graceMsMax / 1000} s with requests still running\n`);
+  process.exit(1);
+}
+
+/** Tells the service manager, if there is one: sd_notify(3). */
+function notify(state: string, log: Logger): void {
+  const socket = process.env.NOTIFY_SOCKET;
+  if (!socket) return;
+  try {
+    sendDatagram(socket, state);
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+    log.warn(`the service manager could not be told ${state}: ${error}`);
+  }
+}

@@ -1,0 +1,135 @@
+import { type ExportOptions, Exports } from './exports.ts';
+import { connectionsMax, msizeBytesDefault } from './limits.ts';
+import { type Logger, silent } from './log.ts';
+import type { Line, Peer } from './session/door.ts';
+import { Session } from './session/session.ts';
+import { StartFaults } from './start-faults.ts';
+import { type Endpoint, endpointOf } from './transport/endpoint.ts';
+import { type Listener, ListenFault, listen } from './transport/listen.ts';
+import { type Source, Stream } from './transport/stream.ts';
+
+export interface ServerOptions {
+  /** At least one; the first is what a guest gets that asks for none. */
+  readonly exports: readonly ExportOptions[];
+  /** The largest msize to agree to, in bytes; 1 MiB when left out. */
+  readonly msizeMax?: number;
+  /** Where to say what happens; nowhere when left out. */
+  readonly log?: Logger;
+}
+
+/**
+ * A server for any number of listeners. It sets the umask of the process to 0, since permission bits are the guests'
+ * business, and leaves everything else of the process alone.
+ */
+export class Server {
+  readonly exports: Exports;
+  readonly #msizeMax: number;
+  readonly #log: Logger;
+  readonly #listeners = new Set<Listener>();
+  readonly #streams = new Set<Stream>();
+  #closing = false;
+
+  private constructor(exports: Exports, msizeMax: number, log: Logger) {
+    this.exports = exports;
+    this.#msizeMax = msizeMax;
+    this.#log = log;
+  }
+
+  /** Opens the exports. Rejects with `StartFaults`, which names everything that is wrong with them. */
+  static async open({ exports, msizeMax = msizeBytesDefault, log = silent }: ServerOptions): Promise<Server> {
+    process.umask(0);
+    return new Server(await Exports.open(exports, log), msizeMax, log);
+  }
+
+  /** Listens on one more URI, and resolves to where that really is. Rejects with `StartFaults`. */
+  async listen(uri: string): Promise<string> {
+    const endpoint = endpointOf(uri);
+    if (typeof endpoint === 'string') throw new StartFaults([`${uri}: ${endpoint}`]);
+    const [listener] = await this.listenAll([endpoint]);
+    return listener!.uri;
+  }
+
+  /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
+  async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
+    const listeners: Listener[] = [];
+    const faults: string[] = [];
+    for (const endpoint of endpoints) {
+      try {
+        listeners.push(await listen(endpoint, (source, peer) => this.#accept(source, peer), this.#complain));
+      } catch (error) {
+        if (!(error instanceof ListenFault)) throw error;
+        faults.push(`${uriOf(endpoint)}: ${error.message}`);
+      }
+    }
+    if (faults.length > 0) {
+      for (const listener of listeners) listener.close();
+      throw new StartFaults(faults);
+    }
+    for (const listener of listeners) this.#listeners.add(listener);
+    return listeners;
+  }
+
+  readonly #complain = (text: string): void => this.#log.warn(text);
+
+  #accept(source: Source, peer: Peer): void {
+    const open = (line: Line) =>
+      new Session({ exports: this.exports, line, log: this.#log, msizeMax: this.#msizeMax });
+    const stream = new Stream(source, peer, open, this.#complain);
+    if (this.#closing || this.#streams.size >= connectionsMax) {
+      if (!this.#closing)
+        this.#log.warn(`${peer.label}: refused, since ${connectionsMax} connections are open`);
+      stream.destroy();
+      return;
+    }
+    this.#streams.add(stream);
+    this.#log.info(`${peer.label}: connected`);
+    void stream.closed.then(() => {
+      this.#streams.delete(stream);
+      this.#log.info(`${peer.label}: closed`);
+    });
+  }
+
+  /** How many connections are open. */
+  get connections(): number {
+    return this.#streams.size;
+  }
+
+  /** Resolves when no connection is open. */
+  async connectionsEnded(): Promise<void> {
+    while (this.#streams.size > 0) await Promise.all([...this.#streams].map(one => one.closed));
+  }
+
+  /**
+   * Takes no more connections and requests, lets what runs be finished and answered, and lets go of everything. Resolves
+   * to false when that took longer than `graceMs`; connections are cut then.
+   */
+  async close(graceMs = 10_000): Promise<boolean> {
+    this.#closing = true;
+    for (const listener of this.#listeners) listener.close();
+    this.#listeners.clear();
+    for (const stream of this.#streams) void stream.finish();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<boolean>(resolve => {
+      timer = setTimeout(() => resolve(false), graceMs);
+    });
+    const inTime = await Promise.race([this.connectionsEnded().then(() => true), late]);
+    clearTimeout(timer);
+    for (const stream of this.#streams) stream.destroy();
+    // What still runs still uses the trees.
+    if (inTime) this.exports.close();
+    return inTime;
+  }
+}
+
+function uriOf(endpoint: Endpoint): string {
+  switch (endpoint.kind) {
+    case 'tcp':
+      return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
+    case 'unix':
+      return `unix://${endpoint.path}`;
+    case 'fd':
+      return `fd://${endpoint.fd}`;
+    case 'named-fd':
+      return `fd://${endpoint.name}`;
+  }
+}

@@ -1,0 +1,101 @@
+import { type Answer, andThen, attempt } from '../../answer.ts';
+import { Attr, S_IFDIR } from '../../attr.ts';
+import { EINVAL, EISDIR, ENOTDIR, EROFS } from '../../errno.ts';
+import {
+  P9_ACCESS_MASK,
+  P9_DIRECTORY,
+  P9_DSYNC,
+  P9_EXCL,
+  P9_NOACCESS,
+  P9_RDWR,
+  P9_SYNC,
+  P9_TRUNC,
+  P9_WRONLY,
+} from '../../protocol/constants.ts';
+import type { OpenHow } from '../../tree/tree.ts';
+import { type Attachment, gidOf } from '../exports.ts';
+import { claimed, type Fid, plain, type Use } from '../fids.ts';
+import type { Handlers } from './handler.ts';
+
+/**
+ * What of the open flags reaches the host. Creation flags in Tlopen are left over from the guest's open(2); appending and
+ * direct I/O are the client's business: it gives the position of every write, and its alignment is not the host's.
+ */
+function howOf(flags: number): OpenHow {
+  const access = flags & P9_ACCESS_MASK;
+  if (access === P9_NOACCESS) throw EINVAL;
+  return {
+    read: access !== P9_WRONLY,
+    write: access === P9_WRONLY || access === P9_RDWR,
+    truncate: (flags & P9_TRUNC) !== 0,
+    sync: flags & P9_SYNC ? 'sync' : flags & P9_DSYNC ? 'dsync' : 'none',
+  };
+}
+
+function open({ attachment, node }: Fid, flags: number): Answer<Use> {
+  const { tree, actor, readonly } = attachment;
+  const how = howOf(flags);
+  if (node.type === S_IFDIR) {
+    if (how.write || how.truncate) throw EISDIR;
+    return andThen(tree.openDir(actor.caller, node), dir => ({ kind: 'dir', dir, running: undefined }));
+  }
+  if ((flags & P9_DIRECTORY) !== 0) throw ENOTDIR;
+  if (readonly && (how.write || how.truncate)) throw EROFS;
+  return andThen(tree.open(actor, node, how), file => ({ kind: 'file', file, locked: false }));
+}
+
+function close({ tree }: Attachment, use: Use): void {
+  if (use.kind === 'file') tree.closeFile(use.file);
+  else if (use.kind === 'dir') tree.closeDir(use.dir);
+}
+
+/** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
+function turning<T>(fid: Fid, turn: () => Answer<T>): Answer<T> {
+  fid.use = claimed;
+  return attempt(turn, () => {
+    fid.use = plain;
+  });
+}
+
+export const opening: Handlers<'lopen' | 'lcreate'> = {
+  lopen(session, { fid: number, flags }) {
+    const fid = session.fids.unopened(number);
+    const { attachment, node } = fid;
+    return turning(fid, () =>
+      andThen(open(fid, flags), use =>
+        attempt(
+          () =>
+            andThen(session.qid(attachment.tree, node), qid => {
+              fid.use = use;
+              // An iounit would make the client ask for less of a directory than a message holds.
+              return { qid, iounit: use.kind === 'dir' ? 0 : session.iounit };
+            }),
+          () => close(attachment, use),
+        ),
+      ),
+    );
+  },
+
+  lcreate(session, { fid: number, name, flags, mode, gid }) {
+    const fid = session.fids.unopened(number);
+    const { attachment, node: dir } = fid;
+    const { tree, actor } = attachment;
+    const how = {
+      ...howOf(flags),
+      exclusive: (flags & P9_EXCL) !== 0,
+      mode: mode & 0o7777,
+      gid: gidOf(attachment, gid),
+    };
+    return turning(fid, () => {
+      const attr = new Attr();
+      return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
+        if (fid.dir) tree.release(fid.dir);
+        fid.dir = dir;
+        fid.name = name;
+        fid.node = node;
+        fid.use = { kind: 'file', file, locked: false };
+        return { qid: session.qidOf(node, attr), iounit: session.iounit };
+      });
+    });
+  },
+};

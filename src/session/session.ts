@@ -1,0 +1,363 @@
+import { type Answer, andThen } from '../answer.ts';
+import { Attr } from '../attr.ts';
+import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, EROFS, Errno } from '../errno.ts';
+import {
+  fidsPerSessionMax,
+  ioHeaderBytes,
+  msizeBytesMax,
+  requestsPerSessionMax,
+  unversionedFrameBytesMax,
+} from '../limits.ts';
+import type { Logger } from '../log.ts';
+import {
+  decodeRequest,
+  encodeError,
+  encodeReply,
+  errnoOf,
+  frameTag,
+  frameType,
+  requestOp,
+} from '../protocol/codec.ts';
+import { dataReplyHeadBytes, P9_STATS_BASIC } from '../protocol/constants.ts';
+import { type Data, fid as fidKind, type Qid } from '../protocol/kinds.ts';
+import { type Op, operations, ops, type RMessage, type TMessage } from '../protocol/operations.ts';
+import { showFrame, showReply, showRequest } from '../protocol/trace.ts';
+import { type Node, stampOf, type Tree } from '../tree/tree.ts';
+import type { Door, Exchange, Line } from './door.ts';
+import type { Export, Exports } from './exports.ts';
+import { Fids } from './fids.ts';
+import { handlers } from './handlers/table.ts';
+import { LockClient } from './locks.ts';
+import { Pending, Tags } from './tags.ts';
+import { Versions } from './versions.ts';
+
+type Reply<O extends Op> = RMessage<O> | Errno;
+
+/** The unit of the client's page cache; its requests shall be multiples of it. */
+const pageBytes = 4096;
+
+/**
+ * The field with the fid whose export a changing message changes. Not for Tremove, which lets go of its fid even when it
+ * is refused.
+ */
+const changedFid: ReadonlyMap<Op, string> = new Map(
+  ops
+    .filter(op => 'mutates' in operations[op] && op !== 'remove')
+    .map(op => [op, Object.entries(operations[op].T).find(([, kind]) => kind === fidKind)![0]]),
+);
+
+/** What a session holds; for leak checks. After `close` all are 0. */
+export interface Counts {
+  readonly fids: number;
+  readonly requests: number;
+  readonly locks: number;
+  readonly xattrBytes: number;
+}
+
+export interface SessionParts {
+  readonly exports: Exports;
+  readonly line: Line;
+  readonly log: Logger;
+  /** The largest msize to agree to. */
+  readonly msizeMax?: number;
+}
+
+/** One connection's conversation: version, fids, tags, locks. */
+export class Session implements Door {
+  readonly exports: Exports;
+  readonly msizeMax: number;
+  readonly fids = new Fids(fidsPerSessionMax);
+  readonly versions = new Versions();
+  readonly locks = new LockClient();
+  /** 0 before a version was agreed on. */
+  msize = 0;
+  readonly #line: Line;
+  readonly #log: Logger;
+  readonly #tags = new Tags();
+  readonly #tracing: boolean;
+  #attr = new Attr();
+  #someReadonly = false;
+  #ended = false;
+  /** Requests that wait for the tree, flushed ones too. */
+  #running = 0;
+  /** Locks that wait for somebody to let go. */
+  #blocked = 0;
+  #idle: (() => void)[] = [];
+  /** Of the request being started. */
+  #kept: Exchange | undefined;
+  #cancel: (() => void) | undefined;
+
+  constructor({ exports, line, log, msizeMax = msizeBytesMax }: SessionParts) {
+    this.exports = exports;
+    this.msizeMax = msizeMax;
+    this.#line = line;
+    this.#log = log;
+    this.#tracing = log.isLevelEnabled('trace');
+  }
+
+  get frameBytesMax(): number {
+    return this.msize === 0 ? unversionedFrameBytesMax : this.msize;
+  }
+
+  /** fs/9p before 6.1 refuses a reply as large as msize. */
+  get replyBytesMax(): number {
+    return this.msize - 1;
+  }
+
+  get dataBytesMax(): number {
+    return this.replyBytesMax - dataReplyHeadBytes;
+  }
+
+  /** Whole pages, so that the client's pieces are; 0 lets the client choose. */
+  get iounit(): number {
+    const bytes = this.msize - ioHeaderBytes;
+    return bytes - (bytes % pageBytes);
+  }
+
+  get full(): boolean {
+    return this.#running >= requestsPerSessionMax;
+  }
+
+  counts(): Counts {
+    const { fids, locks } = this;
+    return {
+      fids: fids.size,
+      requests: this.#running + this.#blocked,
+      locks: locks.count,
+      xattrBytes: fids.xattrBytes,
+    };
+  }
+
+  receive(exchange: Exchange): void {
+    const { head } = exchange;
+    const tag = frameTag(head);
+    if (this.#ended || this.#tags.has(tag)) {
+      exchange.drop();
+      this.#breakOff(`tag ${tag} was used again before its reply`);
+      return;
+    }
+    const op = requestOp(frameType(head));
+    if (op === undefined) this.#refuse(exchange, tag, this.msize === 0 ? EPROTO : EOPNOTSUPP);
+    else this.#start(op, tag, exchange);
+  }
+
+  #start<O extends Op>(op: O, tag: number, exchange: Exchange): void {
+    this.fids.begin();
+    this.#kept = undefined;
+    this.#cancel = undefined;
+    let answer: Answer<Reply<O>>;
+    try {
+      if (this.msize === 0 && op !== 'version') throw EPROTO;
+      const request = decodeRequest(op, exchange.head);
+      if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showRequest(op, tag, request)}`);
+      if (this.#someReadonly) this.#refuseToChange(op, request);
+      answer = handlers[op](this, request, exchange);
+    } catch (error) {
+      this.#answer(op, tag, this.#kept ?? exchange, this.#failureOf(error, exchange.head));
+      return;
+    }
+    if (answer instanceof Promise) this.#wait(op, tag, answer, exchange);
+    else this.#answer(op, tag, this.#kept ?? exchange, answer);
+  }
+
+  #refuse(exchange: Exchange, tag: number, errno: Errno): void {
+    if (this.#tracing) {
+      this.#log.trace(`${this.#line.peer.label}: ${showFrame(exchange.head)}`);
+      this.#log.trace(`${this.#line.peer.label}: Rlerror tag ${tag} ${errno}`);
+    }
+    exchange.commit(encodeError(tag, errno, exchange.out, exchange.at), 0);
+  }
+
+  #refuseToChange<O extends Op>(op: O, request: TMessage<O>): void {
+    const field = changedFid.get(op);
+    if (field === undefined) return;
+    const number = (request as Readonly<Record<string, unknown>>)[field] as number;
+    if (this.fids.get(number).attachment.readonly) throw EROFS;
+  }
+
+  #wait<O extends Op>(op: O, tag: number, answer: Promise<Reply<O>>, exchange: Exchange): void {
+    const blocked = this.#cancel !== undefined;
+    const kept = this.#kept ?? exchange.later();
+    const { reserved } = this.fids;
+    const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel);
+    this.#tags.add(pending);
+    if (blocked) this.#blocked++;
+    else this.#running++;
+    const over = (reply: Reply<O>) => {
+      if (blocked) this.#blocked--;
+      else if (this.#running-- === requestsPerSessionMax && !this.#ended) this.#line.resume?.();
+      this.fids.unpin(pending.pinned);
+      this.#finish(op, pending, reply);
+      if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
+    };
+    answer.then(over, error => over(this.#failureOf(error, pending.exchange.head)));
+  }
+
+  #finish<O extends Op>(op: O, pending: Pending, reply: Reply<O>): void {
+    if (pending.unwanted || (pending.cancel && pending.isFlushed && reply === ECANCELED)) {
+      this.#tags.free(pending);
+      pending.drop();
+    } else {
+      this.#tags.free(pending);
+      pending.answered = true;
+      this.#answer(op, pending.tag, pending.exchange, reply);
+    }
+    pending.end();
+  }
+
+  #answer<O extends Op>(op: O, tag: number, exchange: Exchange, reply: Reply<O>): void {
+    if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showReply(op, tag, reply)}`);
+    if (reply instanceof Errno) {
+      exchange.commit(encodeError(tag, reply, exchange.out, exchange.at), 0);
+      return;
+    }
+    const data = (reply as { data?: Data }).data;
+    if (!data) {
+      exchange.commit(encodeReply(op, tag, reply, exchange.out, exchange.at), 0);
+      return;
+    }
+    const { count, bytes } = data;
+    if (bytes) spread(bytes.subarray(0, count), exchange.space(count));
+    const inPlace = { data: { count } } as unknown as RMessage<O>;
+    exchange.commit(encodeReply(op, tag, inPlace, exchange.out, exchange.at), count);
+  }
+
+  /** The error a client gets. What is no Errno is a bug of ours: this connection ends, the others live. */
+  #failureOf(error: unknown, head: Buffer): Errno {
+    const errno = errnoOf(error);
+    if (errno) return errno;
+    const stack = error instanceof Error ? error.stack : String(error);
+    this.#log.error(`${this.#line.peer.label}: ${describe(head)}: ${stack}`);
+    queueMicrotask(() => this.#breakOff('an error inside the server'));
+    return EIO;
+  }
+
+  #breakOff(reason: string): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#line.hangUp(reason);
+  }
+
+  /** The exchange in a form that outlives the turn, for a handler that knows that it will wait. */
+  keep(exchange: Exchange): Exchange {
+    this.#kept ??= exchange.later();
+    return this.#kept;
+  }
+
+  /** How the request being started is called off. It counts as blocked, and not as running. */
+  onFlush(cancel: () => void): void {
+    this.#cancel = cancel;
+  }
+
+  /** What Tflush does; resolves when Rflush may be sent, or is undefined when that is now. */
+  flush(oldtag: number): Promise<Record<string, never>> | undefined {
+    const pending = this.#tags.get(oldtag);
+    if (!pending) return undefined;
+    if (pending.isWithoutEffect) {
+      if (pending.newfid) this.fids.unreserve(pending.newfid);
+      this.#tags.abandon(pending);
+      pending.end();
+      return undefined;
+    }
+    const over = pending.over();
+    pending.cancel?.();
+    return over.then(() => ({}));
+  }
+
+  /** A record for one request's attributes: answered in the same turn, it is used again; otherwise see `keepAttr`. */
+  lendAttr(): Attr {
+    return this.#attr;
+  }
+
+  /** The record that was lent outlives its turn. */
+  keepAttr(): void {
+    this.#attr = new Attr();
+  }
+
+  /** Attributes as this client sees them. Without `attr` they are valid within this turn only. */
+  stat(tree: Tree, node: Node): Answer<Attr> {
+    const attr = this.#attr;
+    const described = tree.stat(node, attr);
+    if (described instanceof Promise) {
+      this.keepAttr();
+      return described.then(() => this.#dress(node, attr));
+    }
+    return this.#dress(node, attr);
+  }
+
+  #dress(node: Node, attr: Attr): Attr {
+    attr.qidVersion = this.versions.versionOf(node, stampOf(attr));
+    // What is in `valid` is true, whatever was asked for.
+    attr.bytes[0] = P9_STATS_BASIC & 0xff;
+    attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
+    const host = attr.blksize || pageBytes;
+    const room = this.msize - ioHeaderBytes;
+    attr.blksize = room < host ? host : room - (room % host);
+    return attr;
+  }
+
+  qid(tree: Tree, node: Node): Answer<Qid> {
+    return andThen(this.stat(tree, node), attr => this.qidOf(node, attr));
+  }
+
+  qidOf(node: Node, attr: Attr): Qid {
+    return {
+      type: attr.qidType,
+      version: this.versions.versionOf(node, stampOf(attr)),
+      pathLow: node.pathLow,
+      pathHigh: node.pathHigh,
+    };
+  }
+
+  attached(to: Export, uname: string, uid: number): void {
+    this.#someReadonly ||= to.readonly;
+    const user = uid === 0xffff_ffff ? 'nobody in particular' : `uid ${uid}`;
+    this.#log.info(`${this.#line.peer.label}: ${user}${uname && ` (${uname})`} attached to ${to.name}`);
+  }
+
+  /** Forgets everything that was: for Tversion. What still runs is not answered any more. */
+  reset(): void {
+    this.msize = 0;
+    void this.#letGo();
+  }
+
+  finish(): Promise<void> {
+    return new Promise(resolve => {
+      if (this.#running === 0) resolve();
+      else this.#idle.push(resolve);
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#ended = true;
+    await this.#letGo();
+    await this.finish();
+  }
+
+  async #letGo(): Promise<void> {
+    this.#tags.abandonAll();
+    const fids = this.fids.takeAll();
+    // Locks are given up through their open files.
+    if (this.locks.count > 0) await this.locks.dropAll();
+    for (const fid of fids) this.fids.discard(fid);
+  }
+}
+
+function describe(head: Buffer): string {
+  const op = requestOp(frameType(head));
+  try {
+    return op === undefined ? showFrame(head) : showRequest(op, frameTag(head), decodeRequest(op, head));
+  } catch {
+    return showFrame(head);
+  }
+}
+
+/** Copies bytes into segments that hold at least as many. */
+function spread(bytes: Uint8Array, segments: readonly Uint8Array[]): void {
+  let at = 0;
+  for (const segment of segments) {
+    const piece = bytes.subarray(at, at + segment.length);
+    segment.set(piece);
+    at += piece.length;
+  }
+}

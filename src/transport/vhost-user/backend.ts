@@ -1,0 +1,373 @@
+import { closeDescriptor, watch } from '../../host/vhost.ts';
+import type { Logger } from '../../log.ts';
+import type { Peer } from '../../session/door.ts';
+import { Broken } from './broken.ts';
+import { Device, type OpenSession } from './device.ts';
+import type { RegionPlace } from './memory.ts';
+import {
+  feature,
+  offeredFeatures,
+  offeredProtocolFeatures,
+  protocolFeature,
+  Refused,
+  readAddress,
+  request,
+  u64,
+} from './messages.ts';
+import type { RingPlace } from './ring.ts';
+
+type Result = Buffer | undefined;
+
+export interface Handler {
+  /** Bytes of the payload, or the least of them. */
+  readonly bytes: number;
+  readonly more?: true;
+  /** Returns the payload of the reply, where there is one. What it keeps of the descriptors it takes out. */
+  run(payload: Buffer, descriptors: number[]): Result | Promise<Result>;
+}
+
+export interface BackendOptions {
+  /** The configuration space: the mount tag with its length. */
+  readonly config: Buffer;
+  /** How to give a device that much of it. */
+  readonly configHint: string;
+  readonly open: OpenSession;
+  readonly log: Logger;
+}
+
+/** What a monitor has told of the virtqueue since it stood still last. */
+interface RingState {
+  readonly size?: number;
+  readonly addresses?: readonly [descriptors: number, used: number, available: number];
+  readonly next?: number;
+}
+
+const regionBytes = 32;
+const tableRegionsMax = 8;
+/** QEMU's own bound of hotplugged memory. */
+const memorySlots = 509;
+const ringSizeMax = 1024;
+const configBytesMax = 256;
+const configHeaderBytes = 12;
+const noDescriptor = 0x100;
+const NEEDS_RESET = 0x40;
+
+/** What the requests of vhost-user (QEMU's docs/interop/vhost-user.rst) do to a device. They may come in any order. */
+export class Backend {
+  readonly peer: Peer;
+  readonly device: Device;
+  readonly handlers = this.#makeHandlers();
+
+  readonly #options: BackendOptions;
+  #features = 0n;
+  #protocolFeatures = 0n;
+  #status = 0;
+  #ring: RingState = {};
+  #enabled: boolean | undefined;
+  #kick: { readonly descriptor: number; readonly unwatch: () => void } | undefined;
+  #warnedOfConfig = false;
+
+  constructor(peer: Peer, options: BackendOptions) {
+    this.peer = peer;
+    this.#options = options;
+    this.device = new Device(peer, options.open, options.log);
+  }
+
+  get acknowledges(): boolean {
+    return (this.#protocolFeatures & protocolFeature.replyAck) !== 0n;
+  }
+
+  /** Lets go of everything. Resolves when all that the guest's memory was used for has ended. */
+  close(): Promise<void> {
+    this.#dropKick();
+    this.#setCall(undefined);
+    this.#setError(undefined);
+    return this.device.close();
+  }
+
+  #makeHandlers(): Map<number, Handler> {
+    return new Map<number, Handler>([
+      [request.getFeatures, { bytes: 0, run: () => u64(offeredFeatures) }],
+      [request.setFeatures, { bytes: 8, run: payload => this.#setFeatures(payload.readBigUInt64LE()) }],
+      [request.getProtocolFeatures, { bytes: 0, run: () => u64(offeredProtocolFeatures) }],
+      [
+        request.setProtocolFeatures,
+        { bytes: 8, run: payload => this.#setProtocolFeatures(payload.readBigUInt64LE()) },
+      ],
+      [request.getQueueNum, { bytes: 0, run: () => u64(1) }],
+      [request.setOwner, { bytes: 0, run: () => undefined }],
+      [request.resetOwner, { bytes: 0, run: () => this.#reset() }],
+      [request.resetDevice, { bytes: 0, run: () => this.#reset() }],
+      [request.setStatus, { bytes: 8, run: payload => this.#setStatus(payload.readUInt8()) }],
+      [request.getStatus, { bytes: 0, run: () => this.#getStatus() }],
+      [request.getConfig, { bytes: configHeaderBytes, more: true, run: payload => this.#getConfig(payload) }],
+      // Nothing in it can be written (virtio 1.2 has no field that a 9p driver may set).
+      [request.setConfig, { bytes: configHeaderBytes, more: true, run: () => undefined }],
+      [request.setMemTable, { bytes: 8, more: true, run: (payload, fds) => this.#setMemTable(payload, fds) }],
+      [request.getMaxMemSlots, { bytes: 0, run: () => u64(memorySlots) }],
+      [
+        request.addMemReg,
+        { bytes: 8 + regionBytes, run: (payload, fds) => this.#addRegion(readRegion(payload, 8), fds) },
+      ],
+      [
+        request.remMemReg,
+        { bytes: 8 + regionBytes, run: payload => this.#removeRegion(readRegion(payload, 8)) },
+      ],
+      [request.setVringNum, { bytes: 8, run: payload => this.#setRing({ size: readState(payload) }) }],
+      [request.setVringBase, { bytes: 8, run: payload => this.#setRing({ next: readState(payload) }) }],
+      [
+        request.setVringAddr,
+        { bytes: 40, run: payload => this.#setRing({ addresses: readAddresses(payload) }) },
+      ],
+      [request.getVringBase, { bytes: 8, run: payload => this.#getVringBase(payload) }],
+      [request.setVringEnable, { bytes: 8, run: payload => this.#enable(readState(payload) !== 0) }],
+      [
+        request.setVringKick,
+        { bytes: 8, run: (payload, fds) => this.#setKick(takeDescriptor(payload, fds)) },
+      ],
+      [
+        request.setVringCall,
+        { bytes: 8, run: (payload, fds) => this.#setCall(takeDescriptor(payload, fds)) },
+      ],
+      [
+        request.setVringErr,
+        { bytes: 8, run: (payload, fds) => this.#setError(takeDescriptor(payload, fds)) },
+      ],
+    ]);
+  }
+
+  #setFeatures(features: bigint): undefined {
+    const unknown = features & ~offeredFeatures;
+    if (unknown !== 0n) throw new Refused(`features 0x${unknown.toString(16)}, which are not offered`);
+    this.#features = features;
+    this.#startIfReady();
+  }
+
+  #setProtocolFeatures(features: bigint): undefined {
+    const unknown = features & ~offeredProtocolFeatures;
+    if (unknown !== 0n)
+      throw new Refused(`protocol features 0x${unknown.toString(16)}, which are not offered`);
+    this.#protocolFeatures = features;
+    this.#warnWithoutConfig();
+  }
+
+  #warnWithoutConfig(): void {
+    if (this.#protocolFeatures & protocolFeature.config || this.#warnedOfConfig) return;
+    this.#warnedOfConfig = true;
+    this.#options.log.warn(
+      `${this.peer.label}: the monitor does not ask for the configuration space, so the guest cannot learn the tag: ` +
+        this.#options.configHint,
+    );
+  }
+
+  async #reset(): Promise<undefined> {
+    this.#dropKick();
+    this.#status = 0;
+    await this.device.reset();
+  }
+
+  /** QEMU writes 0 also when it only pauses the guest, so the session waits for how the queue is started again. */
+  async #setStatus(status: number): Promise<undefined> {
+    this.#status = status & ~NEEDS_RESET;
+    if (status !== 0) return;
+    this.#dropKick();
+    await this.device.stop();
+  }
+
+  #getStatus(): Buffer {
+    return u64(this.#status | (this.device.broken ? NEEDS_RESET : 0));
+  }
+
+  /** QEMU asks for all of the space that it was told to have, other monitors for the bytes that the guest reads. */
+  #getConfig(payload: Buffer): Buffer {
+    const { config, configHint, log } = this.#options;
+    const offset = payload.readUInt32LE(0);
+    const size = payload.readUInt32LE(4);
+    if (size > configBytesMax || offset > configBytesMax || payload.length !== configHeaderBytes + size) {
+      throw new Refused(`a configuration space of ${offset + size} bytes`);
+    }
+    if (offset === 0 && size > 2 && size < config.length) {
+      if (!this.#warnedOfConfig) {
+        log.warn(
+          `${this.peer.label}: the tag does not fit into a configuration space of ${size} bytes: ${configHint}`,
+        );
+      }
+      this.#warnedOfConfig = true;
+      return Buffer.alloc(0);
+    }
+    payload.fill(0, configHeaderBytes);
+    config.copy(payload, configHeaderBytes, Math.min(offset, config.length), offset + size);
+    return payload;
+  }
+
+  #setMemTable(payload: Buffer, descriptors: readonly number[]): undefined {
+    const count = payload.readUInt32LE(0);
+    if (count > tableRegionsMax || payload.length !== 8 + count * regionBytes) {
+      throw new Refused(`a memory table of ${count} regions in ${payload.length} bytes`);
+    }
+    if (descriptors.length !== count) {
+      throw new Refused(`a memory table of ${count} regions with ${descriptors.length} descriptors`);
+    }
+    const places = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * regionBytes));
+    this.device.memory.setTable(places, descriptors);
+    this.#memoryChanged();
+  }
+
+  #addRegion(place: RegionPlace, descriptors: readonly number[]): undefined {
+    const { memory } = this.device;
+    if (descriptors.length !== 1) throw new Refused(`a memory region with ${descriptors.length} descriptors`);
+    if (memory.regionCount >= memorySlots) throw new Refused(`more than ${memorySlots} memory regions`);
+    memory.add(place, descriptors[0]!);
+    this.#memoryChanged();
+  }
+
+  #removeRegion(place: RegionPlace): undefined {
+    this.device.memory.remove(place);
+    this.#memoryChanged();
+  }
+
+  #memoryChanged(): void {
+    this.device.memoryChanged();
+    this.#startIfReady();
+  }
+
+  /** The queue is described while it stands still; a running one stays what it is. */
+  #setRing(change: RingState): undefined {
+    const { size, next } = change;
+    if (next !== undefined && next > 0xffff) throw new Refused(`place ${next} in a virtqueue`);
+    if (size !== undefined && (size === 0 || size > ringSizeMax || (size & (size - 1)) !== 0)) {
+      throw new Refused(
+        `a virtqueue of ${size} places: a power of two up to ${ringSizeMax} is needed (vq_size)`,
+      );
+    }
+    const before = this.#ring;
+    this.#ring = { ...before, ...change };
+    if (this.device.running && JSON.stringify(before) !== JSON.stringify(this.#ring)) {
+      throw new Refused('a running virtqueue is moved');
+    }
+    this.#startIfReady();
+  }
+
+  async #getVringBase(payload: Buffer): Promise<Buffer> {
+    onlyQueue(payload.readUInt32LE(0));
+    this.#dropKick();
+    const { next: _, ...kept } = this.#ring;
+    this.#ring = kept;
+    const next = await this.device.stop();
+    const state = Buffer.alloc(8);
+    state.writeUInt32LE(next, 4);
+    return state;
+  }
+
+  #enable(enabled: boolean): undefined {
+    this.#enabled = enabled;
+    this.#startIfReady();
+    this.device.enable(enabled);
+  }
+
+  #setKick(descriptor: number | undefined): undefined {
+    this.#dropKick();
+    if (descriptor === undefined) throw new Refused('a virtqueue without a kick descriptor');
+    try {
+      this.#kick = { descriptor, unwatch: watch(descriptor, () => this.#kicked(), true) };
+    } catch (error) {
+      closeDescriptor(descriptor);
+      throw error;
+    }
+    this.#startIfReady();
+  }
+
+  #dropKick(): void {
+    if (!this.#kick) return;
+    this.#kick.unwatch();
+    closeDescriptor(this.#kick.descriptor);
+    this.#kick = undefined;
+  }
+
+  #setCall(descriptor: number | undefined): undefined {
+    const { device } = this;
+    if (device.callDescriptor !== undefined) closeDescriptor(device.callDescriptor);
+    device.callDescriptor = descriptor;
+    // The one before may have been signalled unheard.
+    if (device.running) device.interrupt();
+  }
+
+  #setError(descriptor: number | undefined): undefined {
+    const { device } = this;
+    if (device.errorDescriptor !== undefined) closeDescriptor(device.errorDescriptor);
+    device.errorDescriptor = descriptor;
+  }
+
+  #kicked(): void {
+    const fault = this.#start(this.#ring.next ?? 0);
+    if (fault !== undefined) this.device.fail(fault);
+    this.device.serve();
+  }
+
+  /** The queue is started as soon as all of it is known; what is not in memory yet may come, until the guest kicks. */
+  #startIfReady(): void {
+    const { next } = this.#ring;
+    if (next !== undefined) this.#start(next);
+  }
+
+  /** Starts the queue if it stands still and may run. Returns why a queue that may run cannot. */
+  #start(next: number): string | undefined {
+    const { device } = this;
+    const { size, addresses } = this.#ring;
+    const enabled = this.#enabled ?? (this.#features & feature.protocolFeatures) === 0n;
+    if (device.running || device.broken || !enabled) return undefined;
+    if (size === undefined || addresses === undefined || !this.#kick) return undefined;
+    const [descriptors, used, available] = addresses.map(address => device.memory.guestAddressOf(address));
+    if (descriptors === undefined || used === undefined || available === undefined) {
+      return (
+        'the virtqueue lies outside of the memory that the monitor shares; share all of it ' +
+        '(QEMU: -object memory-backend-memfd,share=on and -machine memory-backend=)'
+      );
+    }
+    const indirect = (this.#features & feature.indirect) !== 0n;
+    const eventIndex = (this.#features & feature.eventIndex) !== 0n;
+    const place: RingPlace = { size, descriptors, used, available, indirect, eventIndex };
+    try {
+      device.start(place, next);
+    } catch (error) {
+      if (error instanceof Broken) return error.message;
+      throw error;
+    }
+    this.#warnWithoutConfig();
+    device.enable(true);
+    return undefined;
+  }
+}
+
+function readRegion(payload: Buffer, at: number): RegionPlace {
+  return {
+    guestAddress: readAddress(payload, at),
+    bytes: readAddress(payload, at + 8),
+    monitorAddress: readAddress(payload, at + 16),
+    fileOffset: readAddress(payload, at + 24),
+  };
+}
+
+function onlyQueue(index: number): void {
+  if (index !== 0) throw new Refused(`virtqueue ${index}: a 9p device has one (QEMU: num_vqs=1)`);
+}
+
+function readState(payload: Buffer): number {
+  onlyQueue(payload.readUInt32LE(0));
+  return payload.readUInt32LE(4);
+}
+
+/** Descriptor table, used ring and available ring, in the order of the message. */
+function readAddresses(payload: Buffer): readonly [number, number, number] {
+  onlyQueue(payload.readUInt32LE(0));
+  return [readAddress(payload, 8), readAddress(payload, 16), readAddress(payload, 24)];
+}
+
+function takeDescriptor(payload: Buffer, descriptors: number[]): number | undefined {
+  const value = payload.readUInt32LE(0);
+  onlyQueue(value & 0xff);
+  if (value & noDescriptor) return undefined;
+  const descriptor = descriptors.shift();
+  if (descriptor === undefined) throw new Refused('a descriptor is announced and does not come');
+  return descriptor;
+}

@@ -1,0 +1,163 @@
+import { Errno } from '../../errno.ts';
+import { closeDescriptor, receiveMessage, sendMessage, watch } from '../../host/vhost.ts';
+import type { Peer } from '../../session/door.ts';
+import { Backend, type BackendOptions, type Handler } from './backend.ts';
+import {
+  type Header,
+  headerBytes,
+  nameOfRequest,
+  parseHeader,
+  payloadBytesMax,
+  Refused,
+  reply,
+  u64,
+} from './messages.ts';
+
+export interface ConnectionOptions extends BackendOptions {
+  readonly closed: () => void;
+}
+
+type Result = Buffer | undefined;
+
+const EAGAIN = 11;
+const messagesPerTurnMax = 64;
+
+/** One monitor: a socket with its requests, each answered before the next is read. */
+export class Connection {
+  readonly peer: Peer;
+  readonly #descriptor: number;
+  readonly #options: ConnectionOptions;
+  readonly #backend: Backend;
+
+  readonly #header = Buffer.alloc(headerBytes);
+  readonly #payload = Buffer.alloc(payloadBytesMax);
+  #parsed: Header | undefined;
+  #have = 0;
+  #descriptors: number[] = [];
+  #unwatch: (() => void) | undefined;
+  #open = true;
+
+  /** Takes over a connected socket. */
+  constructor(descriptor: number, peer: Peer, options: ConnectionOptions) {
+    this.#descriptor = descriptor;
+    this.peer = peer;
+    this.#options = options;
+    this.#backend = new Backend(peer, options);
+    this.#watch();
+  }
+
+  get open(): boolean {
+    return this.#open;
+  }
+
+  /** Ends it. Resolves when all that the guest's memory was used for has ended. */
+  async close(): Promise<void> {
+    if (!this.#open) return;
+    this.#open = false;
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
+    closeDescriptor(this.#descriptor);
+    this.#options.closed();
+    await this.#backend.close();
+  }
+
+  /** Takes no more requests of the guest, lets those that run be answered, and ends. */
+  async finish(): Promise<void> {
+    await this.#backend.device.finish();
+    await this.close();
+  }
+
+  /** Looks for messages, or for the monitor's end, now instead of when the event loop comes to it. */
+  poll(): void {
+    if (this.#unwatch) this.#readable();
+  }
+
+  #watch(): void {
+    this.#unwatch = watch(this.#descriptor, () => this.#readable());
+  }
+
+  #readable(): void {
+    try {
+      for (let i = 0; i < messagesPerTurnMax && this.#unwatch && this.#receive(); i++);
+    } catch (error) {
+      this.#refuse(error);
+    }
+  }
+
+  /** Reads on in the message at hand. False when there is nothing to read. */
+  #receive(): boolean {
+    const target = this.#parsed ? this.#payload.subarray(0, this.#parsed.payloadBytes) : this.#header;
+    const got = receiveMessage(this.#descriptor, target.subarray(this.#have), this.#descriptors);
+    if (got === -EAGAIN) return false;
+    if (got <= 0) {
+      this.#options.log.info(`${this.peer.label}: the monitor is gone`);
+      void this.close();
+      return false;
+    }
+    this.#have += got;
+    if (this.#have < target.length) return true;
+    this.#have = 0;
+    this.#parsed ??= parseHeader(this.#header);
+    if (target === this.#header && this.#parsed.payloadBytes > 0) return true;
+    this.#handle(this.#parsed);
+    return true;
+  }
+
+  #handle(header: Header): void {
+    this.#parsed = undefined;
+    const descriptors = this.#descriptors;
+    this.#descriptors = [];
+    const payload = Buffer.from(this.#payload.subarray(0, header.payloadBytes));
+    let result: Result | Promise<Result>;
+    try {
+      result = this.#handlerOf(header).run(payload, descriptors);
+    } finally {
+      for (const fd of descriptors) closeDescriptor(fd);
+    }
+    if (result instanceof Promise) this.#wait(header, result);
+    else this.#answer(header, result);
+  }
+
+  /** The next message is read when this one is answered. */
+  #wait(header: Header, result: Promise<Result>): void {
+    this.#unwatch?.();
+    this.#unwatch = undefined;
+    result
+      .then(payload => {
+        if (!this.#open) return;
+        this.#answer(header, payload);
+        this.#watch();
+      })
+      .catch(error => this.#refuse(error));
+  }
+
+  #handlerOf({ request: number, payloadBytes }: Header): Handler {
+    const handler = this.#backend.handlers.get(number);
+    if (!handler) throw new Refused(`${nameOfRequest(number)}, which is not offered`);
+    const fits = handler.more ? payloadBytes >= handler.bytes : payloadBytes === handler.bytes;
+    if (!fits) throw new Refused(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
+    return handler;
+  }
+
+  #answer(header: Header, payload: Result): void {
+    const acknowledge = header.needsReply && this.#backend.acknowledges;
+    const body = payload ?? (acknowledge ? u64(0) : undefined);
+    if (!body) return;
+    const message = reply(header.request, body);
+    if (sendMessage(this.#descriptor, message) !== message.length) {
+      throw new Refused('the monitor does not take its replies');
+    }
+  }
+
+  #refuse(error: unknown): void {
+    if (!(error instanceof Refused || error instanceof Errno)) {
+      void this.close();
+      throw error;
+    }
+    if (!this.#open) return;
+    const reason = error instanceof Errno ? `${error}` : error.message;
+    this.#options.log.warn(`${this.peer.label}: refused: ${reason}; the connection is closed`);
+    void this.close();
+  }
+}

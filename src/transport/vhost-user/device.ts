@@ -1,0 +1,293 @@
+import { mappingFaults, signal } from '../../host/vhost.ts';
+import type { Logger } from '../../log.ts';
+import type { Door, Line, Peer } from '../../session/door.ts';
+import { Broken } from './broken.ts';
+import { Chain, type ChainOwner } from './chain.ts';
+import { GuestMemory } from './memory.ts';
+import { Refused } from './messages.ts';
+import { type RingPlace, SplitRing } from './ring.ts';
+
+export type OpenSession = (line: Line) => Door;
+
+/** Requests taken in one turn, before other guests and connections have theirs. */
+const requestsPerTurnMax = 64;
+/** How long a monitor waits at most for calls that work on the guest's memory, when it stops the device. */
+const stopMsMax = 10_000;
+
+/**
+ * A virtio-9p device as its driver sees it: one virtqueue, and behind it a session. A queue that was stopped goes on where
+ * it was when it is started again as it was (the guest was paused); otherwise the guest has started anew, and so does the
+ * session.
+ */
+export class Device implements ChainOwner, Line {
+  readonly peer: Peer;
+  readonly memory = new GuestMemory();
+  /** Told of what was given back, and of a broken device; undefined while the monitor gives none. */
+  callDescriptor: number | undefined;
+  errorDescriptor: number | undefined;
+
+  readonly #open: OpenSession;
+  readonly #log: Logger;
+  readonly #idle: Chain[] = [];
+  #session: Door | undefined;
+  #ring: SplitRing | undefined;
+  #stopped: SplitRing | undefined;
+  /** Replies to a stopped queue. */
+  #held: (() => void)[] = [];
+  #lent = 0;
+  #whenNothingLent: (() => void) | undefined;
+  #broken = false;
+  #enabled = false;
+  #serving = false;
+  #signalling = false;
+  #next = 0;
+  #faults = mappingFaults();
+
+  constructor(peer: Peer, open: OpenSession, log: Logger) {
+    this.peer = peer;
+    this.#open = open;
+    this.#log = log;
+  }
+
+  get running(): boolean {
+    return this.#ring !== undefined;
+  }
+
+  /** Whether it waits to be reset. */
+  get broken(): boolean {
+    return this.#broken;
+  }
+
+  /** Starts the queue. Throws Broken when it does not lie in the guest's memory. */
+  start(place: RingPlace, next: number): void {
+    const stopped = this.#stopped;
+    if (stopped && stopped.next === next && same(stopped.place, place)) {
+      stopped.locate();
+      if (stopped.continues) {
+        this.#continue(stopped);
+        return;
+      }
+    }
+    const ring = new SplitRing(this.memory, place, next);
+    void this.#forget();
+    this.#ring = ring;
+    this.#session = this.#open(this);
+  }
+
+  #continue(ring: SplitRing): void {
+    this.#ring = ring;
+    this.#stopped = undefined;
+    for (const deliver of this.#held.splice(0)) deliver();
+  }
+
+  /** A queue that is not enabled keeps its place. */
+  enable(enabled: boolean): void {
+    this.#enabled = enabled;
+    this.serve();
+  }
+
+  /**
+   * Stops the queue, and resolves with where it stopped once nothing works on the guest's memory any more. What still
+   * waits, such as for a lock, is answered when the queue goes on.
+   */
+  async stop(): Promise<number> {
+    const ring = this.#ring;
+    if (ring) {
+      this.#tell(ring);
+      this.#stopped = ring;
+      this.#next = ring.next;
+      this.#ring = undefined;
+    }
+    this.#broken = false;
+    await this.#nothingLent();
+    return this.#next;
+  }
+
+  /** Stops the queue and ends the session. */
+  async reset(): Promise<void> {
+    await this.stop();
+    void this.#forget();
+    this.#next = 0;
+  }
+
+  /** Gives up, without a word to the guest. Resolves when nothing works on the guest's memory, which is then let go. */
+  async close(): Promise<void> {
+    this.#ring = undefined;
+    await this.#forget();
+    this.memory.clear();
+    if (this.#lent === 0) this.memory.release();
+  }
+
+  /** Takes no more requests. Resolves when those that run are answered. */
+  async finish(): Promise<void> {
+    this.#enabled = false;
+    await this.#session?.finish();
+  }
+
+  /** The guest's memory is another: regions came or went. */
+  memoryChanged(): void {
+    this.#guard(() => this.#ring?.locate());
+    if (this.#lent === 0) this.memory.release();
+  }
+
+  hangUp(reason: string): void {
+    this.fail(reason);
+  }
+
+  resume(): void {
+    this.serve();
+  }
+
+  /** Marks the device as broken; only a reset helps. */
+  fail(reason: string): void {
+    if (this.#broken) return;
+    this.#log.warn(`${this.peer.label}: the device is broken until the guest resets it: ${reason}`);
+    this.#broken = true;
+    if (this.#ring) this.#next = this.#ring.next;
+    this.#ring = undefined;
+    void this.#forget();
+    if (this.errorDescriptor !== undefined) signal(this.errorDescriptor);
+  }
+
+  /** Takes the requests that wait in the queue. */
+  serve(): void {
+    const ring = this.#ring;
+    if (!ring || !this.#enabled || this.#serving) return;
+    this.#serving = true;
+    try {
+      this.#guard(() => this.#takeAll(ring));
+    } finally {
+      this.#serving = false;
+    }
+    if (this.#ring === ring) this.#tell(ring);
+    this.#checkFaults();
+  }
+
+  #takeAll(ring: SplitRing): void {
+    ring.hush();
+    for (let taken = 0; this.#ring === ring && this.#enabled; ) {
+      // A full session says when it has room again.
+      if (this.#session!.full) return;
+      if (taken === requestsPerTurnMax) {
+        setImmediate(() => this.serve());
+        return;
+      }
+      const index = ring.take();
+      if (index >= 0) {
+        taken++;
+        this.#receive(ring, index);
+      } else {
+        if (!ring.listen()) return;
+        ring.hush();
+      }
+    }
+  }
+
+  #receive(ring: SplitRing, index: number): void {
+    const chain = this.#idle.pop() ?? new Chain(this);
+    ring.collect(index, chain.readable, chain.writable);
+    chain.ring = ring;
+    chain.index = index;
+    chain.open();
+    this.#session!.receive(chain);
+  }
+
+  /** What breaks the rules of virtio breaks the device and nothing else. */
+  #guard(act: () => void): void {
+    try {
+      act();
+    } catch (error) {
+      if (!(error instanceof Broken)) throw error;
+      this.fail(error.message);
+    }
+  }
+
+  reachable(chain: Chain): boolean {
+    return chain.ring === this.#ring;
+  }
+
+  lent(): void {
+    this.#lent++;
+  }
+
+  answered(chain: Chain, deliver: () => number): void {
+    if (chain.lent) this.#returned(chain);
+    const { ring } = chain;
+    if (ring === undefined) return;
+    if (ring === this.#ring) this.#deliver(ring, chain, deliver);
+    else if (ring === this.#stopped) this.#held.push(() => this.#deliver(ring, chain, deliver));
+    else this.#free(chain);
+  }
+
+  #returned(chain: Chain): void {
+    chain.lent = false;
+    this.#lent--;
+    if (this.#lent > 0) return;
+    this.memory.release();
+    this.#whenNothingLent?.();
+  }
+
+  #deliver(ring: SplitRing, chain: Chain, deliver: () => number): void {
+    this.#guard(() => ring.give(chain.index, deliver()));
+    this.#free(chain);
+    if (!this.#serving) this.#tellSoon();
+  }
+
+  #free(chain: Chain): void {
+    chain.ring = undefined;
+    this.#idle.push(chain);
+  }
+
+  /** Once for all that is answered in this turn. */
+  #tellSoon(): void {
+    if (this.#signalling) return;
+    this.#signalling = true;
+    process.nextTick(() => {
+      this.#signalling = false;
+      if (this.#ring) this.#tell(this.#ring);
+    });
+  }
+
+  #tell(ring: SplitRing): void {
+    if (ring.wantsSignal()) this.interrupt();
+  }
+
+  /** Tells the guest to look at what was given back. */
+  interrupt(): void {
+    if (this.callDescriptor !== undefined) signal(this.callDescriptor);
+  }
+
+  #checkFaults(): void {
+    const faults = mappingFaults();
+    if (faults === this.#faults) return;
+    this.#faults = faults;
+    if (this.memory.faulted()) this.fail("the file of the guest's memory was cut short by its monitor");
+  }
+
+  /** The session ends, and what it still answers reaches nobody. */
+  async #forget(): Promise<void> {
+    const session = this.#session;
+    this.#stopped = undefined;
+    this.#held = [];
+    this.#session = undefined;
+    await session?.close();
+  }
+
+  #nothingLent(): Promise<void> {
+    if (this.#lent === 0) return Promise.resolve();
+    return new Promise((resolve, reject) => {
+      const late = () => reject(new Refused('calls on the host take too long to stop the device'));
+      const timer = setTimeout(late, stopMsMax);
+      this.#whenNothingLent = () => {
+        clearTimeout(timer);
+        this.#whenNothingLent = undefined;
+        resolve();
+      };
+    });
+  }
+}
+
+function same(a: RingPlace, b: RingPlace): boolean {
+  const keys = ['size', 'descriptors', 'available', 'used', 'indirect', 'eventIndex'] as const;
+  return keys.every(key => a[key] === b[key]);
+}

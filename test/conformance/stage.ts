@@ -1,0 +1,136 @@
+import { afterAll, afterEach, beforeAll, describe, expect, vi } from 'vitest';
+import { type BackEnd, backEnds, descriptors, type Serving } from '../support/serve.ts';
+import { Dialog } from './dialog.ts';
+import { Wire } from './wire.ts';
+
+export interface Place {
+  readonly c: Dialog;
+  /** A fid of an empty directory that everybody may write to. */
+  readonly dir: number;
+  /** Its name in the export's root. */
+  readonly name: string;
+}
+
+/** Waits until the expectation holds. */
+export function soon(expectation: () => unknown): Promise<unknown> {
+  return vi.waitFor(expectation, { timeout: 5000, interval: 5 });
+}
+
+/** A server and what talks to it, for the tests of one group. Connections end with the test that made them. */
+export class Stage {
+  readonly backEnd: BackEnd;
+  #serving: Serving | undefined;
+  #base = 0;
+  #places = 0;
+  readonly #ends: (() => Promise<unknown>)[] = [];
+
+  constructor(backEnd: BackEnd) {
+    this.backEnd = backEnd;
+  }
+
+  /** What a Tlock says besides its fid. */
+  readonly wish = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
+
+  get serving(): Serving {
+    return this.#serving!;
+  }
+
+  get socket(): string {
+    return this.serving.socket;
+  }
+
+  /** The path on the host of a name in the export. */
+  path(...names: string[]): string {
+    return [this.serving.directory, ...names].join('/');
+  }
+
+  async open(): Promise<void> {
+    this.#serving = await this.backEnd.serve();
+    // Once through everything that is opened when it is first needed.
+    const { c, dir } = await this.begin();
+    const fid = await c.create(dir, 'f');
+    await c.call('fsync', { fid, datasync: 0 });
+    await this.endAll();
+    this.#base = descriptors();
+  }
+
+  async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<Dialog> {
+    const dialog = await Dialog.begin({ path: this.socket }, options);
+    this.#ends.push(() => dialog.close());
+    return dialog;
+  }
+
+  /** A connection of this user, and a directory of its own. */
+  async begin(n_uname = 0, msize = 131_072): Promise<Place> {
+    const root = await this.connect();
+    const name = `place-${this.#places++}`;
+    await root.mkdir(0, name, 0o777);
+    const c = await this.connect({ n_uname, msize });
+    return { c, dir: await c.walk(0, name), name };
+  }
+
+  async wire(msize?: number): Promise<Wire> {
+    const wire = await Wire.begin(this.socket, msize);
+    this.#ends.push(() => wire.end());
+    return wire;
+  }
+
+  /** Three raw connections with one file open as fid 1, and its directory as fid 2; `a` holds a lock on all of it. */
+  async contended(): Promise<{ a: Wire; wire: Wire; other: Wire }> {
+    const { c, dir, name } = await this.begin();
+    await c.file(dir, 'f', 'content');
+    const [a, wire, other] = (await Promise.all([0, 1, 2].map(() => this.wire()))) as [Wire, Wire, Wire];
+    for (const one of [a, wire, other]) {
+      await one.request('walk', { fid: 0, newfid: 1, wname: [name, 'f'] });
+      await one.request('lopen', { fid: 1, flags: 2 });
+      await one.request('walk', { fid: 0, newfid: 2, wname: [name] });
+    }
+    const { body } = await a.request('lock', { ...this.wish, fid: 1 });
+    expect(body[0]).toBe(0);
+    return { a, wire, other };
+  }
+
+  pause(ms: number): Promise<void> {
+    return new Promise(resolve => setTimeout(resolve, ms));
+  }
+
+  /** Waits until the server has no more connections than this. */
+  async settle(count: number): Promise<void> {
+    await soon(() => expect(this.serving.connections()).toBeLessThanOrEqual(count));
+  }
+
+  async endAll(): Promise<void> {
+    await Promise.all(this.#ends.splice(0).map(end => end()));
+    await this.settle(0);
+  }
+
+  /** What every group of tests ends with: nothing is left of what its clients did. */
+  async leaveNothing(): Promise<void> {
+    await this.endAll();
+    expect(this.serving.errors).toEqual([]);
+    await soon(() => expect(this.serving.remains()).toEqual([]));
+    await soon(() => expect(descriptors()).toBeLessThanOrEqual(this.#base));
+    await this.serving.close();
+  }
+}
+
+export interface Needs {
+  /** Only for back ends whose files can be seen on the host. */
+  readonly host?: true;
+  /** Only for back ends that check permissions themselves. */
+  readonly permissions?: true;
+}
+
+/** A group of tests for every back end that has what they need. */
+export function conform(title: string, tests: (stage: Stage) => void, needs: Needs = {}): void {
+  for (const backEnd of backEnds) {
+    if ((needs.host && !backEnd.host) || (needs.permissions && !backEnd.permissions)) continue;
+    describe(`${title} (${backEnd.name})`, () => {
+      const stage = new Stage(backEnd);
+      beforeAll(() => stage.open());
+      afterEach(() => stage.endAll());
+      afterAll(() => stage.leaveNothing());
+      tests(stage);
+    });
+  }
+}

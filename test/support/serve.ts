@@ -1,0 +1,179 @@
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Attr, S_IFDIR } from '../../src/attr.ts';
+import type { Logger } from '../../src/log.ts';
+import { nameOf } from '../../src/name.ts';
+import { parseDirents } from '../../src/protocol/dirent.ts';
+import { Server } from '../../src/server.ts';
+import type { Line } from '../../src/session/door.ts';
+import { Session } from '../../src/session/session.ts';
+import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
+import { MemoryTree } from '../../src/tree/memory-tree.ts';
+import { endpointOf } from '../../src/transport/endpoint.ts';
+import { listen } from '../../src/transport/listen.ts';
+import { Stream } from '../../src/transport/stream.ts';
+
+export const memoryBytesMax = 256 * 1024 * 1024;
+
+/** A server in this process, on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
+export interface Serving {
+  readonly socket: string;
+  /** The exported directory of the host; undefined for a tree in memory. */
+  readonly directory: string | undefined;
+  /** Connections that are open on the server's side. */
+  connections(): number;
+  /** What was logged as an error: a bug of the server. */
+  readonly errors: readonly string[];
+  /** What sessions hold that should be gone; checked where it can be seen. */
+  remains(): string[];
+  close(): Promise<void>;
+}
+
+export interface BackEnd {
+  readonly name: string;
+  /** Its files can be seen on the host. */
+  readonly host: boolean;
+  /** The server itself checks permissions. */
+  readonly permissions: boolean;
+  serve(): Promise<Serving>;
+}
+
+function listeningLog(errors: string[]): Logger {
+  const nothing = () => undefined;
+  return {
+    trace: nothing,
+    debug: nothing,
+    info: nothing,
+    warn: nothing,
+    error: text => void errors.push(text),
+    isLevelEnabled: () => false,
+  };
+}
+
+function place(): { top: string; socket: string; directory: string } {
+  const top = mkdtempSync(join(tmpdir(), 'ninepd-conformance-'));
+  chmodSync(top, 0o755);
+  const directory = join(top, 'export');
+  mkdirSync(directory, { mode: 0o755 });
+  chmodSync(directory, 0o755);
+  return { top, socket: join(top, 'socket'), directory };
+}
+
+async function serveLocal(securityModel: 'mapped' | 'passthrough'): Promise<Serving> {
+  const { top, socket, directory } = place();
+  const errors: string[] = [];
+  const server = await Server.open({
+    exports: [
+      { path: directory, name: 'main', securityModel },
+      { path: directory, name: 'readonly', securityModel, readonly: true },
+    ],
+    log: listeningLog(errors),
+  });
+  await server.listen(`unix://${socket}`);
+  return {
+    socket,
+    directory,
+    errors,
+    connections: () => server.connections,
+    remains: () => [],
+    async close() {
+      if (!(await server.close())) throw new Error('the server did not end in time');
+      rmSync(top, { recursive: true });
+    },
+  };
+}
+
+/** Serves any tree: sessions and streams as the server makes them, where they can be looked at. */
+async function serveMemory(): Promise<Serving> {
+  const { top, socket } = place();
+  const errors: string[] = [];
+  const tree = new MemoryTree({ bytesMax: memoryBytesMax });
+  const found = [
+    { name: 'main', readonly: false, tree },
+    { name: 'readonly', readonly: true, tree },
+  ];
+  const exports = {
+    find: (aname: string) =>
+      aname === '' || aname === '/' ? found[0] : found.find(one => one.name === aname),
+  };
+  const streams = new Set<Stream>();
+  const sessions: Session[] = [];
+  const log = listeningLog(errors);
+  const open = (line: Line) => {
+    const session = new Session({ exports, line, log });
+    sessions.push(session);
+    return session;
+  };
+  const endpoint = endpointOf(`unix://${socket}`);
+  if (typeof endpoint === 'string') throw new Error(endpoint);
+  const listener = await listen(
+    endpoint,
+    (source, peer) => {
+      const stream = new Stream(source, peer, open, () => undefined);
+      streams.add(stream);
+      void stream.closed.then(() => streams.delete(stream));
+    },
+    text => void errors.push(text),
+  );
+  return {
+    socket,
+    directory: undefined,
+    errors,
+    connections: () => streams.size,
+    remains: () => [
+      ...sessions.flatMap(session => {
+        const counts = session.counts();
+        return Object.values(counts).some(count => count > 0) ? [JSON.stringify(counts)] : [];
+      }),
+      ...heldIn(tree),
+    ],
+    async close() {
+      listener.close();
+      for (const stream of streams) stream.destroy();
+      tree.close();
+      rmSync(top, { recursive: true });
+    },
+  };
+}
+
+/** What somebody still holds of a tree, which is emptied for that: everything but the root should be free then. */
+function heldIn(tree: MemoryTree): string[] {
+  const attr = new Attr();
+  const actor = {
+    caller: { uid: 0, gid: 0, groups: [] },
+    watch: { before: () => undefined, after: () => undefined },
+  };
+  const empty = (dir: MemoryNode) => {
+    const open = tree.openDir(actor.caller, dir);
+    const bytes = Buffer.alloc(65_536);
+    for (let count = tree.readdir(open, 0, 0, bytes); count > 51; count = tree.readdir(open, 0, 0, bytes)) {
+      for (const { name } of parseDirents(bytes.subarray(0, count)).slice(2)) {
+        const child = tree.walk(actor.caller, dir, nameOf(name), attr) as MemoryNode;
+        if (child.type === S_IFDIR) empty(child);
+        tree.unlink(actor, dir, nameOf(name), child.type === S_IFDIR ? 'directory' : 'file');
+        tree.release(child);
+      }
+    }
+    tree.closeDir(open);
+  };
+  empty(tree.root);
+  const statfs = Buffer.alloc(64);
+  tree.statfs(tree.root, statfs);
+  const held = Number(statfs.readBigUInt64LE(32) - statfs.readBigUInt64LE(40)) - 1;
+  return [
+    ...(held === 0 ? [] : [`space of ${held} objects is not free`]),
+    ...(tree.root.refs === 1 ? [] : [`the root is held ${tree.root.refs} times`]),
+  ];
+}
+
+export const backEnds: readonly BackEnd[] = [
+  { name: 'mapped', host: true, permissions: false, serve: () => serveLocal('mapped') },
+  { name: 'passthrough', host: true, permissions: true, serve: () => serveLocal('passthrough') },
+  { name: 'memory', host: false, permissions: false, serve: serveMemory },
+];
+
+/** How many descriptors this process has. */
+export function descriptors(): number {
+  return readdirSync('/proc/self/fd').length;
+}

@@ -1,0 +1,142 @@
+import { describe, expect, it } from 'vitest';
+import { numberAsInC, splitAtCommas } from '../../src/cli/export-option.ts';
+import { mountHint } from '../../src/cli/mount-hint.ts';
+import { parseCommandLine } from '../../src/cli/options.ts';
+import { endpointOf } from '../../src/transport/endpoint.ts';
+
+function serve(...args: string[]) {
+  const line = parseCommandLine(args);
+  if (line.command !== 'serve') throw new Error(`it is ${line.command}`);
+  return line;
+}
+
+/** The only fault of these arguments. */
+function fault(...args: string[]): string {
+  const { faults } = serve(...args);
+  expect(faults).toHaveLength(1);
+  return faults[0]!;
+}
+
+describe('the command line', () => {
+  it('serves with defaults when nothing is said', () => {
+    expect(serve()).toEqual({
+      command: 'serve',
+      faults: [],
+      options: { exports: [], listen: [], msizeMax: 1048576, logLevel: 'info' },
+    });
+  });
+
+  it('knows help and version, as commands and as options', () => {
+    expect(parseCommandLine(['help']).command).toBe('help');
+    expect(parseCommandLine(['serve', 'x', '--help']).command).toBe('help');
+    expect(parseCommandLine(['-h']).command).toBe('help');
+    expect(parseCommandLine(['version']).command).toBe('version');
+    expect(parseCommandLine(['--version']).command).toBe('version');
+  });
+
+  it('puts DIR before the exports and gives the default model to those that name none', () => {
+    const { options, faults } = serve(
+      ...['serve', 'dir', '--security-model', 'passthrough', '--export', '/a,name=A'],
+      ...['--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=remap'],
+    );
+    expect(faults).toEqual([]);
+    expect(options.exports).toEqual([
+      { path: 'dir', securityModel: 'passthrough' },
+      { path: '/a', name: 'A', securityModel: 'passthrough' },
+      { path: '/b', securityModel: 'mapped', readonly: true, fmode: 0o644, dmode: 0o755 },
+    ]);
+  });
+
+  it('takes doubled commas for single ones inside a value', () => {
+    expect(splitAtCommas('/a,,b,name=x,,,,y')).toEqual(['/a,b', 'name=x,,y']);
+    expect(serve('--export', '/a,,b,name=c').options.exports[0]).toMatchObject({ path: '/a,b', name: 'c' });
+  });
+
+  it('reads modes as C writes numbers and keeps the permission bits', () => {
+    expect(['0600', '384', '0x180', '0'].map(numberAsInC)).toEqual([384, 384, 384, 0]);
+    expect(['0888', 'rw', '', '-1', '6e2'].map(numberAsInC)).toEqual(Array(5).fill(undefined));
+    expect(serve('--export', '/a,fmode=0104755').options.exports[0]!.fmode).toBe(0o755);
+  });
+
+  it('names every fault at once', () => {
+    const { faults } = serve(
+      ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'vsock://3:564'],
+      ...['--export', '/a,security_model=none', '--export', '/b,readonly=maybe,colour=red'],
+      ...['--msize-max', '100', '--log-level', 'loud', '--log-level', 'info'],
+    );
+    const about = [
+      'b',
+      '--nonsense',
+      'nowhere',
+      'vsock',
+      'none',
+      'maybe',
+      'colour',
+      '100',
+      'loud',
+      '--log-level',
+    ];
+    for (const word of about) expect(faults.join('\n')).toContain(word);
+    expect(faults).toHaveLength(10);
+  });
+
+  it('says of each faulty value what is possible instead', () => {
+    expect(fault('--security-model', 'none')).toContain('mapped, passthrough');
+    expect(fault('--log-level', 'loud')).toContain('trace, debug, info, warn, error, fatal');
+    expect(fault('--msize-max', '1M')).toContain('4096');
+    expect(fault('--export', '/a,readonly')).toContain('readonly=on');
+    expect(fault('--export', '/a,fmode=rw')).toContain('fmode=0600');
+    expect(fault('--export', '/a,name=x,name=y')).toContain('twice');
+    expect(fault('--export', 'name=x,/a')).toContain('the path comes first');
+    expect(fault('--export', '/a,multidevs=forbid')).toContain('multidevs=remap');
+    expect(fault('--listen')).toContain('needs a value');
+    expect(fault('--listen', '--export')).toContain('needs a value');
+    expect(fault('/srv/files')).toContain('serve /srv/files');
+  });
+});
+
+describe('a URI to listen on', () => {
+  it('is a host and port, a socket path, or an inherited descriptor', () => {
+    expect(endpointOf('tcp://127.0.0.1:0')).toEqual({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+    expect(endpointOf('tcp://[::1]:5640')).toEqual({ kind: 'tcp', host: '::1', port: 5640 });
+    expect(endpointOf('tcp://localhost:5640')).toEqual({ kind: 'tcp', host: 'localhost', port: 5640 });
+    expect(endpointOf('unix:///run/a b.sock')).toEqual({ kind: 'unix', path: '/run/a b.sock' });
+    expect(endpointOf('fd://3')).toEqual({ kind: 'fd', fd: 3 });
+    expect(endpointOf('fd://guests')).toEqual({ kind: 'named-fd', name: 'guests' });
+  });
+
+  it('is refused with words that help when it is anything else', () => {
+    const wrong = {
+      'tcp://127.0.0.1': 'host and port',
+      'tcp://:5640': '0.0.0.0',
+      'tcp://::1:5640': '[::1]',
+      'tcp://h:65536': '65535',
+      'unix://run/x': 'three slashes',
+      'unix:///run/': 'a file',
+      [`unix:///${'x'.repeat(120)}`]: 'shorter',
+      'fd://0': '3 or above',
+      '127.0.0.1:5640': 'tcp://HOST:PORT',
+      'udp://127.0.0.1:5640': 'tcp://HOST:PORT',
+    };
+    for (const [uri, words] of Object.entries(wrong)) expect(endpointOf(uri), uri).toContain(words);
+  });
+});
+
+describe('the hint how to mount', () => {
+  it('names the address by which a guest reaches this host', () => {
+    const local = mountHint('tcp://127.0.0.1:5640', { name: 'files' }, 4 * 1024 * 1024);
+    const options = 'trans=tcp,port=5640,version=9p2000.L,msize=1048576,aname=files,access=client';
+    expect(local).toContain(`mount -t 9p -o ${options} 10.0.2.2 /mnt`);
+    expect(mountHint('tcp://192.168.1.7:99', { name: 'files' }, 65536)).toContain(
+      'msize=65536,aname=files,access=client 192.168.1.7 /mnt',
+    );
+    expect(mountHint('unix:///run/n.sock', { name: 'my files' }, 65536)).toMatch(
+      /-o 'trans=unix,.*aname=my files,.*' \/run\/n.sock/,
+    );
+  });
+
+  it('is left out where the client of Linux has no way', () => {
+    expect(mountHint('tcp://[fd00::1]:5640', { name: 'files' }, 65536)).toBeUndefined();
+    expect(mountHint('fd://3', { name: 'files' }, 65536)).toBeUndefined();
+  });
+});

@@ -122,6 +122,17 @@ function exact(inexact: Errno, negative: Errno): Kind<number> {
 
 /** A position in a file, or its size. */
 export const offset = exact(EFBIG, EINVAL);
+/** A position to read from: where no file can reach there is nothing to read, which is no error. */
+export const readOffset: Kind<number> = {
+  ...offset,
+  read: r => {
+    const low = r.u32();
+    const high = r.u32();
+    return high >= 0x8000_0000 || high < 0x20_0000
+      ? exactOf(low, high, EFBIG, EINVAL)
+      : Number.MAX_SAFE_INTEGER;
+  },
+};
 /** The start or length of a lock: fcntl(2). */
 export const extent = exact(EOVERFLOW, EINVAL);
 /** How many bytes something has. */

@@ -1,5 +1,5 @@
 import { EBADF, ENOLCK } from '../errno.ts';
-import { locksPerFileMax } from '../limits.ts';
+import { locksPerFileMax, lockWaitMsMax } from '../limits.ts';
 import type { Node, Tree } from '../tree/tree.ts';
 import { add, conflict, type LockedThrough, overlaps, type Region, subtract } from './lock-regions.ts';
 import type { LockWish } from './lock-wish.ts';
@@ -31,6 +31,8 @@ export class LockPlace {
   readonly #held = new Map<LockOwner, Region<LockOwner>[]>();
   /** Regions and unanswered requests. */
   readonly #counts = new Map<LockClient, number>();
+  /** Owners that the host was asked for and that may hold nothing. */
+  readonly #asked = new Set<LockOwner>();
   #queue: LockWish[] = [];
   /** The one being tried: it cannot be called off before the host has answered. */
   #trying: LockWish | undefined;
@@ -53,19 +55,21 @@ export class LockPlace {
     else void this.#inTurn(() => this.#first(wish));
   }
 
-  /** A wish that waits is settled as cancelled; one that is being tried is when that fails. */
-  cancel(wish: LockWish): void {
-    wish.unwanted = true;
-    const at = this.#queue.indexOf(wish);
-    if (at < 0 || this.#trying === wish) return;
+  /** Ends a wish that cannot be granted now: at once when it waits, otherwise when it was tried in vain. */
+  end(wish: LockWish, outcome: 'cancelled' | 'blocked'): void {
+    wish.verdict ??= outcome;
+    if (this.#trying === wish || !this.#queue.includes(wish)) return;
     this.#leaveQueue(wish);
-    this.#answer(wish, () => wish.settle('cancelled'));
+    this.#answer(wish, () => wish.settle(outcome));
     void this.#inTurn(() => this.#wake(wish.start, wish.end));
   }
 
-  /** The region that would be in the way. */
-  inTheWay(wanted: Wanted): Region<LockOwner> | undefined {
-    return this.#conflicts(wanted).find(region => !yields(region, wanted.owner));
+  /** The region that would be in the way; `free` when all that is in the way would yield. */
+  inTheWay(wanted: Wanted): Region<LockOwner> | 'free' | undefined {
+    const conflicts = this.#conflicts(wanted);
+    return (
+      conflicts.find(region => !yields(region, wanted.owner)) ?? (conflicts.length > 0 ? 'free' : undefined)
+    );
   }
 
   /** Gives up what was taken through an open fid, and fails with EBADF what waits through it. */
@@ -93,7 +97,8 @@ export class LockPlace {
         this.#leaveQueue(wish);
         this.#answer(wish, () => answer(wish));
       }
-      for (const region of this.#regions(wanted)) await this.#giveUpRegion(region);
+      // Here they are gone even where the host did not say so: its descriptor for the owner is closed next.
+      await Promise.allSettled(this.#regions(wanted).map(region => this.#giveUpRegion(region)));
       await this.#wake(0, endless);
     });
   }
@@ -102,6 +107,7 @@ export class LockPlace {
     this.#turns++;
     const run = this.#last.then(act);
     const done = () => {
+      this.#forgetIdle();
       if (--this.#turns === 0 && this.#counts.size === 0) this.#emptied();
     };
     this.#last = run.then(done, done);
@@ -109,10 +115,12 @@ export class LockPlace {
   }
 
   async #first(wish: LockWish): Promise<void> {
-    if (wish.unwanted) return this.#answer(wish, () => wish.settle('cancelled'));
+    const { verdict } = wish;
+    if (verdict) return this.#answer(wish, () => wish.settle(verdict));
     if (await this.#try(wish, this.#queue.length)) return;
     if (!wish.block) return this.#answer(wish, () => wish.settle('blocked'));
     this.#queue.push(wish);
+    wish.waitFor(lockWaitMsMax, () => this.end(wish, 'blocked'));
     if (wish.outside) this.#retryMs = retryMsMin;
     this.#retryLater();
   }
@@ -123,8 +131,9 @@ export class LockPlace {
     try {
       const obstacle = await this.#attempt(wish, behind);
       wish.outside = obstacle === 'outside';
-      if (obstacle !== undefined && !(wish.unwanted && wish.block)) return false;
-      this.#answer(wish, () => wish.settle(obstacle === undefined ? 'granted' : 'cancelled'));
+      const outcome = obstacle === undefined ? 'granted' : wish.verdict;
+      if (outcome === undefined) return false;
+      this.#answer(wish, () => wish.settle(outcome));
     } catch (error) {
       this.#answer(wish, () => wish.fail(error));
     } finally {
@@ -146,8 +155,11 @@ export class LockPlace {
     if (!conflicts.every(region => yields(region, owner)) || this.#overtakes(wish, behind)) return 'inside';
     for (const region of conflicts) await this.#giveUpRegion(region);
     const range = { type, start, length: lengthOf(start, end) };
+    this.#asked.add(owner);
     if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
-    this.#set(owner, add(this.#held.get(owner) ?? [], { owner, type, start, end, through, doubtful: false }));
+    const held = this.#held.get(owner) ?? [];
+    this.#set(owner, add(held, { owner, type, start, end, through, doubtful: false }));
+    if (type === 0 && held.some(one => one.type === 1 && overlaps(one, wish))) await this.#wake(start, end);
     return undefined;
   }
 
@@ -166,9 +178,15 @@ export class LockPlace {
     const held = this.#held.get(owner);
     if (!held) return;
     this.#set(owner, subtract(held, owner, start, end));
-    try {
-      await this.#tree.lock(owner, through.file, { type: 2, start, length: lengthOf(start, end) });
-    } finally {
+    this.#asked.add(owner);
+    await this.#tree.lock(owner, through.file, { type: 2, start, length: lengthOf(start, end) });
+  }
+
+  /** Lets go of what the host needs to hold locks for owners that hold none and wait for none. */
+  #forgetIdle(): void {
+    for (const owner of this.#asked) {
+      if (this.#queue.some(wish => wish.owner === owner)) continue;
+      this.#asked.delete(owner);
       if (!this.#held.has(owner)) this.#tree.forgetLocks(owner, this.#node);
     }
   }

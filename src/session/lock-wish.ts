@@ -17,9 +17,10 @@ export class LockWish {
   readonly outcome: Promise<LockOutcome>;
   /** Somebody outside this server holds what is in the way. */
   outside = false;
-  /** The client does not want it any more. */
-  unwanted = false;
+  /** What it comes to if it cannot be granted any more: it was called off, or has waited for too long. */
+  verdict: 'cancelled' | 'blocked' | undefined = undefined;
   answered = false;
+  #timer: NodeJS.Timeout | undefined;
   #resolve!: (outcome: LockOutcome) => void;
   #reject!: (error: unknown) => void;
 
@@ -43,13 +44,20 @@ export class LockWish {
     });
   }
 
+  /** Calls `expired` when it has waited for so long. */
+  waitFor(ms: number, expired: () => void): void {
+    this.#timer = setTimeout(expired, ms);
+  }
+
   settle(outcome: LockOutcome): void {
     this.answered = true;
+    clearTimeout(this.#timer);
     this.#resolve(outcome);
   }
 
   fail(error: unknown): void {
     this.answered = true;
+    clearTimeout(this.#timer);
     this.#reject(error);
   }
 }

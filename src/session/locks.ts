@@ -85,7 +85,7 @@ export class LockClient {
 
   /** Calls a wish off. It is settled as cancelled, or as granted when it was too late. */
   cancel(tree: Tree, wish: LockWish): void {
-    places.get(tree)?.get(wish.through.file.node)?.cancel(wish);
+    places.get(tree)?.get(wish.through.file.node)?.end(wish, 'cancelled');
   }
 
   /** The lock that would keep this owner from `range`: another client's, another process's, or one outside the server. */
@@ -99,15 +99,18 @@ export class LockClient {
     const owner = this.#owner(clientId, procId);
     const wish = { owner, type: range.type, start: range.start, end: endOf(range) };
     const region = places.get(tree)?.get(through.file.node)?.inTheWay(wish);
+    if (region === 'free') return undefined;
     if (region) {
       const { type, start, end } = region;
       const length = end === Number.POSITIVE_INFINITY ? 0 : end - start;
       return { type, start, length, procId: region.owner.procId, clientId: region.owner.clientId };
     }
-    return andThen(tree.testLock(owner, through.file, range), found =>
+    return andThen(tree.testLock(owner, through.file, range), found => {
+      if (!found) return undefined;
+      const { type, start, length, pid } = found;
       // The client shows its programs −proc_id as l_pid; fcntl(2) gives −1 for a lock that belongs to no process.
-      found ? { ...found, procId: found.pid > 0 ? found.pid : 1, clientId: '' } : undefined,
-    );
+      return { type, start, length, procId: pid > 0 ? pid : 1, clientId: '' };
+    });
   }
 
   /** An open fid goes, and the locks taken through it fall. */

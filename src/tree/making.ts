@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
-import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, Errno } from '../errno.ts';
+import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPERM, Errno } from '../errno.ts';
 import { O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
@@ -139,6 +139,8 @@ export class Maker {
       try {
         return { fd: await sys.createUnnamed(serverCaller, dirfd, shape.mode), tempName: undefined };
       } catch (error) {
+        // ext4_new_inode says EPERM where the directory was removed.
+        if (error === EPERM && (await isRemoved(dir, dirfd))) throw ENOENT;
         // open(2): a file system without O_TMPFILE answers EOPNOTSUPP, an old kernel EISDIR.
         if (error !== EOPNOTSUPP && error !== EISDIR && error !== EINVAL) throw error;
         dir.volume.unnamedFiles = false;
@@ -179,6 +181,12 @@ async function writeAll(dir: LocalNode, fd: number, bytes: Buffer): Promise<void
   for (let at = 0; at < bytes.length; ) {
     at += await dir.volume.sys.write(serverCaller, fd, [bytes.subarray(at)], at);
   }
+}
+
+async function isRemoved(dir: LocalNode, dirfd: number): Promise<boolean> {
+  const attr = new Attr();
+  await dir.volume.sys.stat(serverCaller, dirfd, attr);
+  return attr.nlink === 0;
 }
 
 async function discard(dir: LocalNode, dirfd: number, name: Name, directory: boolean): Promise<void> {

@@ -70,13 +70,13 @@ type Plain<T> = T extends Wide
 type PlainMessage<O extends Op> = { readonly [F in keyof TMessage<O>]: Plain<TMessage<O>[F]> };
 
 const typeNames: Readonly<Record<number, string>> = {
-  0o14: 'socket',
-  0o12: 'symlink',
-  0o10: 'file',
-  0o06: 'block',
-  0o04: 'directory',
-  0o02: 'char',
-  0o01: 'fifo',
+  11: 'socket',
+  9: 'symlink',
+  7: 'file',
+  6: 'block',
+  4: 'directory',
+  2: 'char',
+  1: 'fifo',
 };
 
 export interface PlainQid {

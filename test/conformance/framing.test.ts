@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
 import { operations } from '../../src/protocol/operations.ts';
 import { conform } from './stage.ts';
-import { body, frame, NOTAG, Wire } from './wire.ts';
+import { body, frame, NOTAG } from './wire.ts';
 
 const EINVAL = 22;
 const EOPNOTSUPP = 95;
@@ -48,7 +48,7 @@ conform('a stream of messages', stage => {
       expect(wire.replies).toEqual([]);
     }
     for (const size of [6, 8193, 131_072, 0xffff_ffff, 0x20544547]) {
-      const wire = await Wire.connect(stage.socket);
+      const wire = await stage.silentWire();
       const bytes = frame(operations.version.type, NOTAG, Buffer.alloc(20));
       bytes.writeUInt32LE(size, 0);
       wire.send(bytes);
@@ -56,7 +56,6 @@ conform('a stream of messages', stage => {
     }
     bystander.send(getattr(9));
     expect(await bystander.next()).toMatchObject({ type: 25, tag: 9 });
-    await bystander.end();
   });
 
   it('goes on behind a body that is broken (FR-7, FR-8)', async () => {
@@ -112,14 +111,13 @@ conform('Tversion', stage => {
 
   it('agrees on the dialect and on the smaller msize (VE-1, VE-2, VE-3)', async () => {
     for (const msize of [4096, 8192, 131_072, 0xffff_ffff]) {
-      const wire = await Wire.connect(stage.socket);
+      const wire = await stage.silentWire();
       const reply = await wire.version(msize);
       expect(reply).toMatchObject({ type: 101, tag: NOTAG });
       expect(agreed(reply).version).toBe('9P2000.L');
       expect(agreed(reply).msize).toBeGreaterThanOrEqual(4096);
       expect(agreed(reply).msize).toBeLessThanOrEqual(msize);
       if (msize <= 131_072) expect(agreed(reply).msize).toBe(msize);
-      await wire.end();
     }
   });
 
@@ -135,29 +133,27 @@ conform('Tversion', stage => {
 
   it('refuses an msize too small for anything (VE-4)', async () => {
     for (const msize of [0, 7, 100, 4095]) {
-      const wire = await Wire.connect(stage.socket);
+      const wire = await stage.silentWire();
       const reply = await wire.version(msize);
       if (reply.type === 101) expect(agreed(reply).version).toBe('unknown');
       else expect(reply.ecode).toBe(90);
       expect((await wire.version()).type).toBe(101);
-      await wire.end();
     }
   });
 
   it('answers other dialects with "unknown", after which the right one still works (VE-5)', async () => {
     for (const version of ['9P2000', '9P2000.u', '', '9p2000.l', '\xff', 'x'.repeat(8000)]) {
-      const wire = await Wire.connect(stage.socket);
+      const wire = await stage.silentWire();
       const reply = await wire.version(8192, version);
       expect(agreed(reply).version).toBe('unknown');
       const attach = await wire.request('attach', { fid: 0, afid: 0xffff_ffff, uname: '', aname: '' });
       expect(attach.type).toBe(7);
       expect(agreed(await wire.version()).version).toBe('9P2000.L');
-      await wire.end();
     }
   });
 
   it('must come first (VE-6)', async () => {
-    const wire = await Wire.connect(stage.socket);
+    const wire = await stage.silentWire();
     for (const op of ['attach', 'walk', 'clunk', 'flush', 'read'] as const) {
       const reply = await wire.request(op, { uname: '', aname: '', wname: [] });
       expect(reply.type).toBe(7);

@@ -24,7 +24,14 @@ conform('Tmkdir', stage => {
 conform('Tsymlink and Treadlink', stage => {
   it('keep the bytes of the target (NS-2)', async () => {
     const { c, dir } = await stage.begin();
-    for (const [i, target] of ['/etc/passwd', '../..', 'x'.repeat(4095), '\xff\xfe', 'a//b/', '.'].entries()) {
+    for (const [i, target] of [
+      '/etc/passwd',
+      '../..',
+      'x'.repeat(4095),
+      '\xff\xfe',
+      'a//b/',
+      '.',
+    ].entries()) {
       await c.symlink(dir, `l${i}`, target);
       const fid = await c.walk(dir, `l${i}`);
       expect((await c.call('readlink', { fid })).target).toBe(target);
@@ -53,8 +60,7 @@ conform('Tmknod', stage => {
       await c.mknod(dir, name, mode, major, minor, 55);
       const seen = await c.look(await c.walk(dir, name));
       expect(seen).toMatchObject({ mode, gid: 55, uid: 0, nlink: 1 });
-      if (major > 0)
-        expect(seen.rdev).toBe(((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0);
+      if (major > 0) expect(seen.rdev).toBe(((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0);
     }
     expect(await errnoOf(c.mknod(dir, 'r', 0o100644))).toBe('EEXIST');
     const file = await c.open(await c.walk(dir, 'r'), O.RDWR);
@@ -168,8 +174,7 @@ conform('Trename', stage => {
 conform('Tunlinkat', stage => {
   it('removes files, symlinks and empty directories, each with its own flag (NS-7)', async () => {
     const { c, dir } = await stage.begin();
-    const remove = (name: string, flags: number) =>
-      errnoOf(c.call('unlinkat', { dirfid: dir, name, flags }));
+    const remove = (name: string, flags: number) => errnoOf(c.call('unlinkat', { dirfid: dir, name, flags }));
     await c.file(dir, 'f');
     const d = await c.mkdir(dir, 'd');
     await c.file(d, 'x');
@@ -196,7 +201,7 @@ conform('every message that names an entry', stage => {
     const file = await c.file(dir, 'f');
     const d = await c.mkdir(dir, 'd');
     for (const name of ['', '.', '..', 'a/b', '/', 'd/', 'a\0b', '\0', 'n'.repeat(256)]) {
-      const answers = [
+      const answers: Promise<unknown>[] = [
         c.create(dir, name, { flags: O.RDWR | O.CREATE }),
         c.mkdir(dir, name),
         c.symlink(dir, name, 'x'),
@@ -208,8 +213,7 @@ conform('every message that names an entry', stage => {
         c.unlink(dir, name),
         c.rmdir(d, name),
       ];
-      for (const answer of answers) {
-        const errno = await errnoOf(answer);
+      for (const errno of await Promise.all(answers.map(errnoOf))) {
         if (name.length === 256) expect(errno).toBe('ENAMETOOLONG');
         else expect(errno).toMatch(/^(ENOENT|EINVAL|EEXIST|EISDIR|ENOTEMPTY|EOPNOTSUPP|EBADF|EBUSY)$/);
       }
@@ -234,7 +238,7 @@ conform('every message that names an entry', stage => {
         c.unlink(fid, 'x'),
         c.rmdir(fid, 'x'),
       ];
-      for (const answer of answers) expect(await errnoOf(answer)).toBe(errno);
+      expect(new Set(await Promise.all(answers.map(errnoOf)))).toEqual(new Set([errno]));
     }
     await c.walk(dir, 'f');
   });
@@ -263,8 +267,8 @@ conform('a read-only export', stage => {
       'lopen for both': ro.open(file, O.RDWR),
       'lopen with TRUNC': ro.open(file, O.RDONLY | O.TRUNC),
     };
-    for (const [what, answer] of Object.entries(refused))
-      expect([what, await errnoOf(answer)]).toEqual([what, 'EROFS']);
+    const answers = Object.entries(refused).map(async ([what, answer]) => [what, await errnoOf(answer)]);
+    for (const [what, errno] of await Promise.all(answers)) expect([what, errno]).toEqual([what, 'EROFS']);
     const open = await ro.open(file, O.RDONLY);
     expect((await ro.read(open, 0, 10)).toString()).toBe('content');
     expect(await ro.list(d)).toHaveLength(3);

@@ -69,8 +69,16 @@ export class Stage {
     return { c, dir: await c.walk(0, name), name };
   }
 
-  async wire(msize?: number): Promise<Wire> {
-    const wire = await Wire.begin(this.socket, msize);
+  /** A raw connection with a version agreed and fid 0 attached. */
+  async wire(): Promise<Wire> {
+    const wire = await Wire.begin(this.socket);
+    this.#ends.push(() => wire.end());
+    return wire;
+  }
+
+  /** A raw connection on which nothing was said yet. */
+  async silentWire(): Promise<Wire> {
+    const wire = await Wire.connect(this.socket);
     this.#ends.push(() => wire.end());
     return wire;
   }
@@ -115,8 +123,8 @@ export class Stage {
 }
 
 export interface Needs {
-  /** Only for back ends whose files can be seen on the host. */
-  readonly host?: true;
+  /** Only for back ends whose files can be seen on the host, or only for those whose files cannot. */
+  readonly host?: boolean;
   /** Only for back ends that check permissions themselves. */
   readonly permissions?: true;
 }
@@ -124,7 +132,8 @@ export interface Needs {
 /** A group of tests for every back end that has what they need. */
 export function conform(title: string, tests: (stage: Stage) => void, needs: Needs = {}): void {
   for (const backEnd of backEnds) {
-    if ((needs.host && !backEnd.host) || (needs.permissions && !backEnd.permissions)) continue;
+    if ((needs.host ?? backEnd.host) !== backEnd.host) continue;
+    if (needs.permissions && !backEnd.permissions) continue;
     describe(`${title} (${backEnd.name})`, () => {
       const stage = new Stage(backEnd);
       beforeAll(() => stage.open());

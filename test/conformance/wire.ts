@@ -130,7 +130,10 @@ export class Wire {
 
   #until(end: number, what: string): Promise<void> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => reject(new Error(`no ${what} came`)), Math.max(0, end - performance.now()));
+      const timer = setTimeout(
+        () => reject(new Error(`no ${what} came`)),
+        Math.max(0, end - performance.now()),
+      );
       this.#wake = () => {
         clearTimeout(timer);
         resolve();

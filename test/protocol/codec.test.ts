@@ -258,19 +258,29 @@ describe('a name', () => {
 });
 
 describe('a 64-bit value', () => {
-  /** A frame of Tread with this offset. */
-  function read(offset: bigint): Buffer {
-    const frame = encodeRequest('read', 1, { fid: 1, offset: 0, count: 1 });
+  function at(op: 'read' | 'write', offset: bigint): Buffer {
+    const frame =
+      op === 'read'
+        ? encodeRequest('read', 1, { fid: 1, offset: 0, count: 1 })
+        : encodeRequest('write', 1, { fid: 1, offset: 0, data: { count: 0 } });
     frame.writeBigUInt64LE(BigInt.asUintN(64, offset), 11);
     return frame;
   }
+  const inexact = [2n ** 53n, 2n ** 53n + 1n, 2n ** 63n - 1n];
 
-  it('that is an offset is exact, or refused', () => {
-    for (const offset of [0, 1, 0xffff_ffff, 0x1_0000_0000, Number.MAX_SAFE_INTEGER])
-      expect(decodeRequest('read', read(BigInt(offset))).offset).toBe(offset);
-    for (const offset of [2n ** 53n, 2n ** 53n + 1n, 2n ** 63n - 1n])
-      expect(fault('read', read(offset))).toBe('EFBIG');
-    for (const offset of [2n ** 63n, -1n]) expect(fault('read', read(offset))).toBe('EINVAL');
+  it('that is an offset is exact, and EINVAL where it would be negative', () => {
+    for (const op of ['read', 'write'] as const) {
+      for (const offset of [0, 1, 0xffff_ffff, 0x1_0000_0000, Number.MAX_SAFE_INTEGER])
+        expect(decodeRequest(op, at(op, BigInt(offset))).offset).toBe(offset);
+      for (const offset of [2n ** 63n, -1n]) expect(fault(op, at(op, offset))).toBe('EINVAL');
+    }
+  });
+
+  it('that no file reaches is too large to write at, and behind the end of all to read at', () => {
+    for (const offset of inexact) {
+      expect(fault('write', at('write', offset))).toBe('EFBIG');
+      expect(decodeRequest('read', at('read', offset)).offset).toBe(Number.MAX_SAFE_INTEGER);
+    }
   });
 
   it('that is a lock range says EOVERFLOW beyond what is exact', () => {

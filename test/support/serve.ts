@@ -8,13 +8,13 @@ import { parseDirents } from '../../src/protocol/dirent.ts';
 import { Server } from '../../src/server.ts';
 import type { Line } from '../../src/session/door.ts';
 import { Session } from '../../src/session/session.ts';
-import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
-import { MemoryTree } from '../../src/tree/memory-tree.ts';
 import { endpointOf } from '../../src/transport/endpoint.ts';
 import { listen } from '../../src/transport/listen.ts';
 import { Stream } from '../../src/transport/stream.ts';
+import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
+import { MemoryTree } from '../../src/tree/memory-tree.ts';
 
-export const memoryBytesMax = 256 * 1024 * 1024;
+export const memoryBytesMax = 64 * 1024 * 1024;
 
 /** A server in this process, on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
 export interface Serving {

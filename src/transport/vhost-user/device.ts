@@ -141,7 +141,11 @@ export class Device implements ChainOwner, Line {
   /** Marks the device as broken; only a reset helps. */
   fail(reason: string): void {
     if (this.#broken) return;
-    this.#log.warn(`${this.peer.label}: the device is broken until the guest resets it: ${reason}`);
+    // What stood in memory that was lost explains nothing.
+    const why = this.memory.faulted()
+      ? "the file of the guest's memory was cut short by its monitor"
+      : reason;
+    this.#log.warn(`${this.peer.label}: the device is broken until the guest resets it: ${why}`);
     this.#broken = true;
     if (this.#ring) this.#next = this.#ring.next;
     this.#ring = undefined;
@@ -261,7 +265,7 @@ export class Device implements ChainOwner, Line {
     const faults = mappingFaults();
     if (faults === this.#faults) return;
     this.#faults = faults;
-    if (this.memory.faulted()) this.fail("the file of the guest's memory was cut short by its monitor");
+    if (this.memory.faulted()) this.fail('memory is lost');
   }
 
   /** The session ends, and what it still answers reaches nobody. */

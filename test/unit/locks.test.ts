@@ -1,0 +1,275 @@
+import { writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Attr } from '../../src/attr.ts';
+import { EBADF, ENOLCK, Errno } from '../../src/errno.ts';
+import { serverCaller } from '../../src/host/syscalls.ts';
+import { locksPerFileMax } from '../../src/limits.ts';
+import { nameOf } from '../../src/name.ts';
+import { add, type Region, subtract } from '../../src/session/lock-regions.ts';
+import type { LockWish } from '../../src/session/lock-wish.ts';
+import { LockClient } from '../../src/session/locks.ts';
+import type { LocalNode } from '../../src/tree/local-node.ts';
+import type { LocalTree } from '../../src/tree/local-tree.ts';
+import type { LocalOpen } from '../../src/tree/open-file.ts';
+import type { OpenFile } from '../../src/tree/tree.ts';
+import { Ground, turns } from './session-fixture.ts';
+
+const through = { file: {} as OpenFile };
+
+function region(owner: string, type: 0 | 1, start: number, end: number): Region<string> {
+  return { owner, type, start, end, through, doubtful: false };
+}
+
+const short = (regions: readonly Region<string>[]) =>
+  regions.map(one => `${one.owner}${one.type ? 'w' : 'r'}${one.start}-${one.end}`).sort();
+
+describe('the regions of a file', () => {
+  it('are split by an unlock in their middle', () => {
+    expect(short(subtract([region('a', 1, 0, 100)], 'a', 40, 60))).toEqual(['aw0-40', 'aw60-100']);
+    expect(short(subtract([region('a', 1, 0, Infinity)], 'a', 0, 10))).toEqual(['aw10-Infinity']);
+  });
+
+  it('of another owner stay as they are', () => {
+    expect(short(subtract([region('a', 0, 0, 10), region('b', 0, 0, 10)], 'a', 0, Infinity))).toEqual([
+      'br0-10',
+    ]);
+  });
+
+  it('change their kind where a new one covers them', () => {
+    expect(short(add([region('a', 0, 0, 100)], region('a', 1, 40, 60)))).toEqual([
+      'ar0-40',
+      'ar60-100',
+      'aw40-60',
+    ]);
+  });
+
+  it('become one with their neighbours of the same kind', () => {
+    const held = [region('a', 1, 0, 10), region('a', 1, 20, 30), region('a', 0, 30, 40)];
+    expect(short(add(held, region('a', 1, 10, 20)))).toEqual(['ar30-40', 'aw0-30']);
+  });
+
+  it('do not merge with what was taken through another fid', () => {
+    const other = { ...region('a', 1, 10, 20), through: { file: {} as OpenFile } };
+    expect(short(add([region('a', 1, 0, 10)], other))).toEqual(['aw0-10', 'aw10-20']);
+  });
+});
+
+describe('locks', () => {
+  let ground: Ground;
+  let tree: LocalTree;
+  let opened: { tree: LocalTree; node: LocalNode; file: LocalOpen }[];
+  const a = new LockClient();
+  const b = new LockClient();
+  const c = new LockClient();
+  const READ = 0;
+  const WRITE = 1;
+  const UNLOCK = 2;
+
+  async function open(of: LocalTree): Promise<{ file: LocalOpen; locked: boolean }> {
+    const node = await of.walk(serverCaller, of.root, nameOf('f'), new Attr());
+    if (node instanceof Errno) throw node;
+    const actor = { caller: serverCaller, watch: { before: () => undefined, after: () => undefined } };
+    const how = { read: true, write: true, truncate: false, sync: 'none' } as const;
+    const file = await of.open(actor, node, how);
+    opened.push({ tree: of, node, file });
+    return { file, locked: true };
+  }
+
+  type Through = Awaited<ReturnType<typeof open>>;
+  let fid: Through;
+
+  const wish = (
+    client: LockClient,
+    type: 0 | 1 | 2,
+    { start = 0, length = 0, block = false, pid = 1, id = 'vm', by = fid } = {},
+  ): LockWish => client.ask(tree, by, { type, start, length }, block, id, pid);
+
+  const ask = (...args: Parameters<typeof wish>) => wish(...args).outcome;
+
+  /** What came of a wish by now. */
+  async function now(one: LockWish): Promise<string> {
+    await turns();
+    return Promise.race([one.outcome, Promise.resolve('waits')]);
+  }
+
+  beforeEach(async () => {
+    ground = new Ground();
+    writeFileSync(ground.path('f'), 'x');
+    tree = await ground.tree();
+    opened = [];
+    fid = await open(tree);
+  });
+
+  afterEach(async () => {
+    await Promise.all([a, b, c].map(client => client.dropAll()));
+    expect([a.count, b.count, c.count]).toEqual([0, 0, 0]);
+    for (const one of opened) {
+      one.tree.closeFile(one.file);
+      one.tree.release(one.node);
+    }
+    ground.close();
+  });
+
+  it('of two sessions conflict, though their names and process numbers are equal', async () => {
+    expect(await ask(a, WRITE)).toBe('granted');
+    expect(await ask(b, WRITE)).toBe('blocked');
+    expect(await ask(b, READ)).toBe('blocked');
+    expect(await ask(a, UNLOCK)).toBe('granted');
+    expect(await ask(b, READ)).toBe('granted');
+    expect(await ask(a, READ)).toBe('granted');
+    expect(await ask(a, WRITE)).toBe('blocked');
+  });
+
+  it('of two processes in a session are two', async () => {
+    expect(await ask(a, READ, { pid: 1 })).toBe('granted');
+    expect(await ask(a, READ, { pid: 2 })).toBe('granted');
+    expect(await ask(a, UNLOCK, { pid: 1 })).toBe('granted');
+    expect(await ask(b, WRITE)).toBe('blocked');
+  });
+
+  it('leave free what was unlocked in their middle', async () => {
+    await ask(a, WRITE, { length: 100 });
+    await ask(a, UNLOCK, { start: 40, length: 20 });
+    expect(await ask(b, WRITE, { start: 40, length: 20 })).toBe('granted');
+    expect(await ask(c, WRITE, { start: 39, length: 1 })).toBe('blocked');
+    expect(await ask(c, WRITE, { start: 60, length: 1 })).toBe('blocked');
+    expect(await ask(c, WRITE, { start: 100 })).toBe('granted');
+  });
+
+  it('are seen by a server outside and see its own', async () => {
+    const outside = await ground.tree();
+    const far = await open(outside);
+    const owner = {};
+    expect(await ask(a, WRITE, { length: 10 })).toBe('granted');
+    expect(await outside.lock(owner, far.file, { type: WRITE, start: 5, length: 1 })).toBe(false);
+    expect(await outside.lock(owner, far.file, { type: WRITE, start: 10, length: 1 })).toBe(true);
+    expect(await ask(b, WRITE, { start: 10, length: 1 })).toBe('blocked');
+    const found = await b.test(tree, fid, { type: WRITE, start: 10, length: 1 }, 'vm', 1);
+    expect(found).toMatchObject({ type: WRITE, start: 10, length: 1, procId: 1, clientId: '' });
+    outside.forgetLocks(owner, far.file.node);
+  });
+
+  it('that wait for somebody outside are tried again until it lets go', async () => {
+    const outside = await ground.tree();
+    const far = await open(outside);
+    const owner = {};
+    await outside.lock(owner, far.file, { type: WRITE, start: 0, length: 0 });
+    const waiting = wish(a, WRITE, { block: true });
+    expect(await now(waiting)).toBe('waits');
+    await outside.lock(owner, far.file, { type: UNLOCK, start: 0, length: 0 });
+    outside.forgetLocks(owner, far.file.node);
+    expect(await waiting.outcome).toBe('granted');
+  });
+
+  it('are granted in the order they were asked for', async () => {
+    await ask(a, WRITE);
+    const first = wish(b, WRITE, { block: true });
+    const second = wish(c, WRITE, { block: true });
+    expect(await now(second)).toBe('waits');
+    await ask(a, UNLOCK);
+    expect(await first.outcome).toBe('granted');
+    expect(await now(second)).toBe('waits');
+    await ask(b, UNLOCK);
+    expect(await second.outcome).toBe('granted');
+  });
+
+  it('for reading do not overtake a writer that waits, save for who holds one already', async () => {
+    await ask(a, READ);
+    const writer = wish(b, WRITE, { block: true });
+    await turns();
+    expect(await ask(c, READ)).toBe('blocked');
+    expect(await ask(a, READ, { start: 5, length: 1 })).toBe('granted');
+    await ask(a, UNLOCK);
+    expect(await writer.outcome).toBe('granted');
+  });
+
+  it('are had by those behind when the one before them is called off', async () => {
+    await ask(a, READ);
+    const writer = wish(b, WRITE, { block: true });
+    const reader = wish(c, READ, { block: true });
+    expect(await now(reader)).toBe('waits');
+    b.cancel(tree, writer);
+    expect(await writer.outcome).toBe('cancelled');
+    expect(await reader.outcome).toBe('granted');
+  });
+
+  it('are granted when a writer becomes a reader', async () => {
+    await ask(a, WRITE);
+    const reader = wish(b, READ, { block: true });
+    await turns();
+    await ask(a, READ);
+    expect(await reader.outcome).toBe('granted');
+  });
+
+  it('that are called off leave no trace', async () => {
+    await ask(a, WRITE);
+    const waiting = wish(b, WRITE, { block: true });
+    await turns();
+    b.cancel(tree, waiting);
+    expect(await waiting.outcome).toBe('cancelled');
+    expect(b.count).toBe(0);
+    await ask(a, UNLOCK);
+    expect(await ask(c, WRITE)).toBe('granted');
+    // It may be called off before it was even tried.
+    const early = wish(b, WRITE, { block: true });
+    b.cancel(tree, early);
+    await turns();
+    expect(b.count).toBe(0);
+  });
+
+  it('fall with the fid they were taken through, and what waits through it is EBADF', async () => {
+    const other = await open(tree);
+    await ask(a, WRITE, { length: 10 });
+    await ask(a, WRITE, { start: 20, length: 10, by: other });
+    const waiting = wish(b, WRITE, { start: 20, block: true, by: fid });
+    const refused = expect(waiting.outcome).rejects.toBe(EBADF);
+    await turns();
+    await a.dropThrough(tree, fid);
+    await refused;
+    expect(await ask(c, WRITE, { length: 10 })).toBe('granted');
+    expect(await ask(c, WRITE, { start: 20, length: 1 })).toBe('blocked');
+  });
+
+  it('fall with their session', async () => {
+    await ask(a, WRITE);
+    const waiting = wish(b, WRITE, { block: true });
+    await turns();
+    await a.dropAll();
+    expect(await waiting.outcome).toBe('granted');
+  });
+
+  it('that another process unlocked through the same fid yield to their own client and to nobody else', async () => {
+    await ask(a, WRITE, { pid: 1 });
+    expect(await ask(a, UNLOCK, { pid: 2 })).toBe('granted');
+    expect(await ask(b, WRITE)).toBe('blocked');
+    expect(await a.test(tree, fid, { type: WRITE, start: 0, length: 0 }, 'vm', 3)).toBeUndefined();
+    expect(await ask(a, WRITE, { pid: 3 })).toBe('granted');
+    expect(await ask(a, WRITE, { pid: 1 })).toBe('blocked');
+  });
+
+  it('are in doubt only when the whole file was unlocked, by the same client, through the same fid', async () => {
+    const other = await open(tree);
+    await ask(a, WRITE, { pid: 1 });
+    await ask(a, UNLOCK, { pid: 2, length: 10 });
+    await ask(a, UNLOCK, { pid: 2, by: other });
+    await ask(a, UNLOCK, { pid: 2, id: 'another' });
+    expect(await ask(a, WRITE, { pid: 3 })).toBe('blocked');
+  });
+
+  it('are bounded for each session and file', async () => {
+    for (let at = 0; at < locksPerFileMax; at++) {
+      expect(await ask(a, READ, { start: at * 2, length: 1 })).toBe('granted');
+    }
+    await expect(ask(a, READ, { start: 1_000_000, length: 1 })).rejects.toBe(ENOLCK);
+    expect(await ask(b, READ, { start: 1_000_000, length: 1 })).toBe('granted');
+    expect(await ask(a, UNLOCK)).toBe('granted');
+    expect(a.count).toBe(0);
+  });
+
+  it('show who is in the way', async () => {
+    await ask(a, WRITE, { start: 3, length: 4, pid: 77, id: 'guest' });
+    const found = await b.test(tree, fid, { type: READ, start: 0, length: 0 }, 'vm', 1);
+    expect(found).toEqual({ type: WRITE, start: 3, length: 4, procId: 77, clientId: 'guest' });
+    expect(await b.test(tree, fid, { type: WRITE, start: 7, length: 0 }, 'vm', 1)).toBeUndefined();
+  });
+});

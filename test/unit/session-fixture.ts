@@ -1,0 +1,218 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Errno } from '../../src/errno.ts';
+import { inline, pool } from '../../src/host/linux.ts';
+import type { Segments } from '../../src/host/syscalls.ts';
+import type { Logger } from '../../src/log.ts';
+import { decodeReply, encodeRequest, frameTag } from '../../src/protocol/codec.ts';
+import { dialect, NOFID, NONUNAME, NOTAG, writeHeadBytes } from '../../src/protocol/constants.ts';
+import { type Op, operations, type RMessage, type TMessage } from '../../src/protocol/operations.ts';
+import { mapped } from '../../src/security/mapped.ts';
+import { type Exchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
+import { Session } from '../../src/session/session.ts';
+import { Descriptors } from '../../src/tree/descriptors.ts';
+import { LocalTree } from '../../src/tree/local-tree.ts';
+import type { Tree } from '../../src/tree/tree.ts';
+
+/** A directory of the host and trees on it, all gone after `close`. */
+export class Ground {
+  readonly directory = mkdtempSync(join(tmpdir(), 'ninepd-session-'));
+  readonly descriptors = new Descriptors(1000);
+  readonly #trees: LocalTree[] = [];
+
+  /** A tree of its own: for the others, a program outside. */
+  async tree(): Promise<LocalTree> {
+    const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
+    const tree = await LocalTree.open(this.directory, {
+      inline,
+      pool,
+      descriptors: this.descriptors,
+      model,
+    });
+    this.#trees.push(tree);
+    return tree;
+  }
+
+  path(name: string): string {
+    return join(this.directory, name);
+  }
+
+  close(): void {
+    for (const tree of this.#trees) tree.close();
+    rmSync(this.directory, { recursive: true, force: true });
+  }
+}
+
+/** Holds back the answers of a tree that has begun to wait, until it is let go on. */
+export class Gate {
+  #open: () => void = () => undefined;
+  #closed: Promise<void> | undefined;
+  waiting = 0;
+
+  close(): void {
+    this.#closed = new Promise(resolve => {
+      this.#open = resolve;
+    });
+  }
+
+  open(): void {
+    this.#closed = undefined;
+    this.#open();
+  }
+
+  async pass(): Promise<void> {
+    this.waiting++;
+    await this.#closed;
+    this.waiting--;
+  }
+}
+
+/** The same tree on a file system that makes everybody wait: each of these calls is made when the gate is open. */
+export function waiting(tree: Tree, gate: Gate, calls: readonly (keyof Tree)[]): Tree {
+  return new Proxy(tree, {
+    get(target, property) {
+      const value: unknown = Reflect.get(target, property);
+      if (typeof value !== 'function') return value;
+      const call = value.bind(target) as (...args: unknown[]) => unknown;
+      if (property === 'open' || property === 'openDir') {
+        return async (...args: unknown[]) =>
+          Object.defineProperty((await call(...args)) as object, 'atOnce', { value: false });
+      }
+      if (!calls.includes(property as keyof Tree)) return call;
+      return async (...args: unknown[]) => {
+        await gate.pass();
+        return call(...args);
+      };
+    },
+  });
+}
+
+interface Reply {
+  readonly tag: number;
+  readonly frame: Buffer;
+}
+
+/** A session and a client that speaks with it without any transport. */
+export class Talk implements Line {
+  readonly peer = { label: 'test' };
+  readonly session: Session;
+  readonly replies: Reply[] = [];
+  readonly errors: string[] = [];
+  hungUp: string | undefined;
+  resumed = 0;
+  dropped = 0;
+  #tag = 0;
+
+  constructor(tree: Tree, readonly = false) {
+    const log: Logger = {
+      trace: () => undefined,
+      debug: () => undefined,
+      info: () => undefined,
+      warn: () => undefined,
+      error: text => void this.errors.push(text),
+      isLevelEnabled: () => true,
+    };
+    const exports = { find: () => ({ name: 'test', tree, readonly }) };
+    this.session = new Session({ exports, line: this, log });
+  }
+
+  hangUp(reason: string): void {
+    this.hungUp = reason;
+  }
+
+  resume(): void {
+    this.resumed++;
+  }
+
+  /** With a version agreed on and the root as fid 0. */
+  async begin(msize = 65536): Promise<this> {
+    await this.request('version', { msize, version: dialect });
+    await this.request('attach', { fid: 0, afid: NOFID, uname: '', aname: '', n_uname: NONUNAME });
+    return this;
+  }
+
+  say<O extends Op>(op: O, tag: number, request: TMessage<O>): void {
+    this.session.receive(new Memory(encodeRequest(op, tag, request), this));
+  }
+
+  /** Tags of the replies so far, in order; takes them. */
+  takeTags(): number[] {
+    return this.replies.splice(0).map(reply => reply.tag);
+  }
+
+  /** Says it and waits for the reply; throws the Errno of an Rlerror. */
+  async request<O extends Op>(op: O, request: TMessage<O>): Promise<RMessage<O>> {
+    const tag = op === 'version' ? NOTAG : 1000 + (this.#tag++ % 10_000);
+    this.say(op, tag, request);
+    for (let turns = 0; turns < 10_000; turns++) {
+      const at = this.replies.findIndex(reply => reply.tag === tag);
+      if (at >= 0) {
+        const [{ frame }] = this.replies.splice(at, 1) as [Reply];
+        const reply = decodeReply(op, frame);
+        if (reply instanceof Errno) throw reply;
+        return reply;
+      }
+      await new Promise(resolve => setImmediate(resolve));
+    }
+    throw new Error(`no reply to ${op}`);
+  }
+
+  async errno<O extends Op>(op: O, request: TMessage<O>): Promise<string> {
+    try {
+      await this.request(op, request);
+      return 'none';
+    } catch (error) {
+      if (error instanceof Errno) return error.name;
+      throw error;
+    }
+  }
+}
+
+/** What is asked and answered in plain memory. */
+class Memory implements Exchange {
+  readonly head: Buffer;
+  readonly payload: Segments;
+  out = Buffer.alloc(replyHeadBytesMax);
+  readonly at = 0;
+  readonly #talk: Talk;
+  #answered = false;
+
+  constructor(frame: Buffer, talk: Talk) {
+    const isWrite = frame[4] === operations.write.type;
+    this.head = isWrite ? frame.subarray(0, writeHeadBytes) : frame;
+    this.payload = isWrite ? [frame.subarray(writeHeadBytes)] : [];
+    this.#talk = talk;
+  }
+
+  space(count: number): Segments {
+    this.out = Buffer.alloc(Math.max(replyHeadBytesMax, 11 + count));
+    return [this.out.subarray(11, 11 + count)];
+  }
+
+  commit(headBytes: number, dataBytes: number): void {
+    this.#answer();
+    const frame = this.out.subarray(0, headBytes + dataBytes);
+    if (frame.readUInt32LE(0) !== frame.length) throw new Error('the size is not that of the reply');
+    this.#talk.replies.push({ tag: frameTag(frame), frame });
+  }
+
+  drop(): void {
+    this.#answer();
+    this.#talk.dropped++;
+  }
+
+  later(): Exchange {
+    return this;
+  }
+
+  #answer(): void {
+    if (this.#answered) throw new Error('answered twice');
+    this.#answered = true;
+  }
+}
+
+/** Lets everything that needs no more than turns of the event loop happen. */
+export async function turns(count = 20): Promise<void> {
+  for (let turn = 0; turn < count; turn++) await new Promise(resolve => setImmediate(resolve));
+}

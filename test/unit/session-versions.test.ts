@@ -1,0 +1,100 @@
+import { appendFileSync, writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { nameOf } from '../../src/name.ts';
+import { Versions } from '../../src/session/versions.ts';
+import type { Node } from '../../src/tree/tree.ts';
+import { Ground, Talk } from './session-fixture.ts';
+
+const node: Node = { type: 0o100000, pathLow: 1, pathHigh: 0 };
+
+describe('the version of an object', () => {
+  it('is its stamp as long as the client changes nothing', () => {
+    const versions = new Versions();
+    expect(versions.versionOf(node, 7)).toBe(7);
+    expect(versions.versionOf(node, 8)).toBe(8);
+  });
+
+  it('stays through the own changes, and moves with one by somebody else', () => {
+    const versions = new Versions();
+    versions.before(node, 7);
+    versions.after(node, 8);
+    versions.before(node, 8);
+    versions.after(node, 9);
+    expect(versions.versionOf(node, 9)).toBe(7);
+    expect(versions.versionOf(node, 10)).toBe(10);
+  });
+
+  it('stays while changes of its own overlap', () => {
+    const versions = new Versions();
+    versions.before(node, 7);
+    versions.before(node, 8);
+    expect(versions.versionOf(node, 9)).toBe(7);
+    versions.after(node, 9);
+    expect(versions.versionOf(node, 10)).toBe(7);
+    versions.after(node, 10);
+    expect(versions.versionOf(node, 10)).toBe(7);
+  });
+
+  it('starts anew from what somebody else left, with the next own change', () => {
+    const versions = new Versions();
+    versions.before(node, 7);
+    versions.after(node, 8);
+    versions.before(node, 20);
+    versions.after(node, 21);
+    expect(versions.versionOf(node, 21)).toBe(20);
+  });
+});
+
+describe('qid.version', () => {
+  let ground: Ground;
+  beforeEach(() => {
+    ground = new Ground();
+  });
+  afterEach(() => ground.close());
+
+  it('is kept through writes of this session and moved by those of another and of the host', async () => {
+    writeFileSync(ground.path('f'), 'old');
+    const tree = await ground.tree();
+    const [talk, other] = [await new Talk(tree).begin(), await new Talk(tree).begin()];
+    const versionAt = async (who: Talk) => {
+      const { attr } = await who.request('getattr', { fid: 1, request_mask: { low: 0x3fff, high: 0 } });
+      return Buffer.from(attr).readUInt32LE(9);
+    };
+    for (const who of [talk, other]) {
+      await who.request('walk', { fid: 0, newfid: 1, wname: [nameOf('f')] });
+      await who.request('walk', { fid: 1, newfid: 2, wname: [] });
+      await who.request('lopen', { fid: 2, flags: 2 });
+    }
+    const write = (who: Talk, text: string) =>
+      who.request('write', { fid: 2, offset: 0, data: { count: text.length, bytes: Buffer.from(text) } });
+    const first = await versionAt(talk);
+    expect(first).not.toBe(0);
+    await write(talk, 'mine');
+    await write(talk, 'mine again');
+    expect(await versionAt(talk)).toBe(first);
+    expect(await versionAt(other)).not.toBe(first);
+
+    await write(other, 'and theirs, and longer');
+    const second = await versionAt(talk);
+    expect(second).not.toBe(first);
+    await write(talk, 'mine');
+    expect(await versionAt(talk)).toBe(second);
+    appendFileSync(ground.path('f'), 'host');
+    expect(await versionAt(talk)).not.toBe(second);
+    await Promise.all([talk.session.close(), other.session.close()]);
+  });
+
+  it('of a directory is kept when the session itself makes something in it', async () => {
+    const talk = await new Talk(await ground.tree()).begin();
+    const version = async () => {
+      const { attr } = await talk.request('getattr', { fid: 0, request_mask: { low: 0x7ff, high: 0 } });
+      return Buffer.from(attr).readUInt32LE(9);
+    };
+    const before = await version();
+    await talk.request('mkdir', { dfid: 0, name: nameOf('d'), mode: 0o755, gid: 0 });
+    expect(await version()).toBe(before);
+    writeFileSync(ground.path('x'), '');
+    expect(await version()).not.toBe(before);
+    await talk.session.close();
+  });
+});

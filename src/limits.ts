@@ -29,6 +29,8 @@ export const fidsPerSessionMax = 4_000_000;
 export const requestsPerSessionMax = 4096;
 /** Connections a server serves at a time. Each holds a descriptor and some memory of its own. */
 export const connectionsMax = 1024;
+/** Bytes of reads that wait for a slow file system; beyond it the transport stops reading, too. */
+export const readBytesPerSessionMax = 32 * 1024 * 1024;
 /** Locks one session may hold or wait for. */
 export const locksPerSessionMax = 100_000;
 /** Locks one session may hold or wait for on one file: each request on the file looks at all of them. */

@@ -243,10 +243,9 @@ export class Client {
     return this.wire.request('getlock', { fid, ...lock });
   }
 
-  /** Cancels a request. It is answered before this resolves, or rejects with EINTR then: no reply comes after Rflush. */
-  async flush(oldtag: number): Promise<void> {
-    await this.wire.request('flush', { oldtag });
-    this.wire.forget(oldtag);
+  /** Cancels a request: `Wire.flush`. */
+  flush(oldtag: number): Promise<void> {
+    return this.wire.flush(oldtag);
   }
 
   close(): Promise<void> {

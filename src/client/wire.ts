@@ -107,15 +107,21 @@ export class Wire {
     if (this.#ended) return Promise.reject(new Disconnected('the connection is closed'));
     if (this.#waiting.has(tag)) return Promise.reject(EPROTO);
     return new Promise((resolve, reject) => {
+      // First, since it throws when a value does not fit its field.
+      const frame = encodeRequest(op, tag, request);
       this.#waiting.set(tag, { op, resolve, reject });
-      this.socket.write(encodeRequest(op, tag, request));
+      this.socket.write(frame);
     });
   }
 
-  /** Gives up waiting for a tag whose request was flushed: it rejects with EINTR. */
-  forget(tag: number): void {
-    this.#waiting.get(tag)?.reject(EINTR);
-    this.#waiting.delete(tag);
+  /** Cancels a request. It is answered before this resolves, or rejects with EINTR then: no reply comes after Rflush. */
+  async flush(oldtag: number): Promise<void> {
+    const flushed = this.#waiting.get(oldtag);
+    await this.request('flush', { oldtag });
+    // A request that was answered freed its tag, which another may have by now.
+    if (!flushed || this.#waiting.get(oldtag) !== flushed) return;
+    this.#waiting.delete(oldtag);
+    flushed.reject(EINTR);
   }
 
   /** Sends bytes as they are. */

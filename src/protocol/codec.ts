@@ -24,6 +24,8 @@ const rows: readonly (Row | undefined)[] = (() => {
   return byType;
 })();
 
+const errorLayout: Layout = Object.entries(lerror.R);
+
 const reader = new Reader();
 const writer = new Writer();
 
@@ -122,7 +124,7 @@ export function encodeRequest<O extends Op>(op: O, tag: number, request: Draft<O
 /** The reply in a whole R-frame: an Errno for Rlerror. Throws Malformed when it is no reply to `op`. */
 export function decodeReply<O extends Op>(op: O, frame: Buffer): RMessage<O> | Errno {
   const type = frameType(frame);
-  if (type === lerror.type) return Errno.of(frame.readUInt32LE(headerBytes));
+  if (type === lerror.type) return Errno.of(decode(errorLayout, frame, 0, frameSize(frame)).ecode as number);
   if (type !== operations[op].type + 1) throw new Malformed(`type ${type} is no reply to ${op}`);
   return decode(rows[operations[op].type]!.R, frame, 0, frameSize(frame)) as RMessage<O>;
 }

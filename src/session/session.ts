@@ -5,6 +5,7 @@ import {
   fidsPerSessionMax,
   ioHeaderBytes,
   msizeBytesMax,
+  readBytesPerSessionMax,
   requestsPerSessionMax,
   unversionedFrameBytesMax,
 } from '../limits.ts';
@@ -28,6 +29,7 @@ import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
 import { LockClient } from './locks.ts';
+import { spread } from './segments.ts';
 import { Pending, Tags } from './tags.ts';
 import { Versions } from './versions.ts';
 
@@ -82,8 +84,12 @@ export class Session implements Door {
   #running = 0;
   /** Locks that wait for somebody to let go. */
   #blocked = 0;
-  #idle: (() => void)[] = [];
+  /** Bytes of memory that running reads read into. */
+  #asideBytes = 0;
+  /** What waits until nothing runs; or, too, until nothing is blocked. */
+  #idle: { readonly blockedToo: boolean; readonly resolve: () => void }[] = [];
   /** Of the request being started. */
+  #aside = 0;
   #kept: Exchange | undefined;
   #cancel: (() => void) | undefined;
 
@@ -115,7 +121,7 @@ export class Session implements Door {
   }
 
   get full(): boolean {
-    return this.#running >= requestsPerSessionMax;
+    return this.#running >= requestsPerSessionMax || this.#asideBytes >= readBytesPerSessionMax;
   }
 
   counts(): Counts {
@@ -145,6 +151,7 @@ export class Session implements Door {
     this.fids.begin();
     this.#kept = undefined;
     this.#cancel = undefined;
+    this.#aside = 0;
     let answer: Answer<Reply<O>>;
     try {
       if (this.msize === 0 && op !== 'version') throw EPROTO;
@@ -183,14 +190,28 @@ export class Session implements Door {
     this.#tags.add(pending);
     if (blocked) this.#blocked++;
     else this.#running++;
+    const aside = this.#aside;
+    this.#asideBytes += aside;
     const over = (reply: Reply<O>) => {
+      const wasFull = this.full;
+      this.#asideBytes -= aside;
       if (blocked) this.#blocked--;
-      else if (this.#running-- === requestsPerSessionMax && !this.#ended) this.#line.resume?.();
+      else this.#running--;
       this.fids.unpin(pending.pinned);
       this.#finish(op, pending, reply);
-      if (this.#running === 0) for (const resolve of this.#idle.splice(0)) resolve();
+      this.#tellWhoWaits();
+      if (wasFull && !this.full && !this.#ended) this.#line.resume?.();
     };
     answer.then(over, error => over(this.#failureOf(error, pending.exchange.head)));
+  }
+
+  #tellWhoWaits(): void {
+    if (this.#running > 0) return;
+    this.#idle = this.#idle.filter(one => {
+      const waits = one.blockedToo && this.#blocked > 0;
+      if (!waits) one.resolve();
+      return waits;
+    });
   }
 
   #finish<O extends Op>(op: O, pending: Pending, reply: Reply<O>): void {
@@ -207,19 +228,22 @@ export class Session implements Door {
 
   #answer<O extends Op>(op: O, tag: number, exchange: Exchange, reply: Reply<O>): void {
     if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showReply(op, tag, reply)}`);
-    if (reply instanceof Errno) {
-      exchange.commit(encodeError(tag, reply, exchange.out, exchange.at), 0);
-      return;
+    let dataBytes = 0;
+    let headBytes: number;
+    try {
+      if (reply instanceof Errno) headBytes = encodeError(tag, reply, exchange.out, exchange.at);
+      else {
+        const data = (reply as { data?: Data }).data;
+        if (data) dataBytes = data.count;
+        if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.space(dataBytes));
+        const message = data?.bytes ? ({ data: { count: dataBytes } } as unknown as RMessage<O>) : reply;
+        headBytes = encodeReply(op, tag, message, exchange.out, exchange.at);
+      }
+    } catch (error) {
+      dataBytes = 0;
+      headBytes = encodeError(tag, this.#failureOf(error, exchange.head), exchange.out, exchange.at);
     }
-    const data = (reply as { data?: Data }).data;
-    if (!data) {
-      exchange.commit(encodeReply(op, tag, reply, exchange.out, exchange.at), 0);
-      return;
-    }
-    const { count, bytes } = data;
-    if (bytes) spread(bytes.subarray(0, count), exchange.space(count));
-    const inPlace = { data: { count } } as unknown as RMessage<O>;
-    exchange.commit(encodeReply(op, tag, inPlace, exchange.out, exchange.at), count);
+    exchange.commit(headBytes, dataBytes);
   }
 
   /** The error a client gets. What is no Errno is a bug of ours: this connection ends, the others live. */
@@ -242,6 +266,12 @@ export class Session implements Door {
   keep(exchange: Exchange): Exchange {
     this.#kept ??= exchange.later();
     return this.#kept;
+  }
+
+  /** Memory for the request being started to read into, which nobody else has. */
+  aside(bytes: number): Buffer {
+    this.#aside += bytes;
+    return Buffer.allocUnsafe(bytes);
   }
 
   /** How the request being started is called off. It counts as blocked, and not as running. */
@@ -311,8 +341,10 @@ export class Session implements Door {
 
   attached(to: Export, uname: string, uid: number): void {
     this.#someReadonly ||= to.readonly;
-    const user = uid === 0xffff_ffff ? 'nobody in particular' : `uid ${uid}`;
-    this.#log.info(`${this.#line.peer.label}: ${user}${uname && ` (${uname})`} attached to ${to.name}`);
+    if (!this.#log.isLevelEnabled('debug')) return;
+    // The client's bytes, made fit for a log.
+    const name = JSON.stringify(uname.slice(0, 64));
+    this.#log.debug(`${this.#line.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
   }
 
   /** Forgets everything that was: for Tversion. What still runs is not answered any more. */
@@ -322,16 +354,20 @@ export class Session implements Door {
   }
 
   finish(): Promise<void> {
+    return this.#whenIdle(false);
+  }
+
+  #whenIdle(blockedToo: boolean): Promise<void> {
     return new Promise(resolve => {
-      if (this.#running === 0) resolve();
-      else this.#idle.push(resolve);
+      this.#idle.push({ blockedToo, resolve });
+      this.#tellWhoWaits();
     });
   }
 
   async close(): Promise<void> {
     this.#ended = true;
     await this.#letGo();
-    await this.finish();
+    await this.#whenIdle(true);
   }
 
   async #letGo(): Promise<void> {
@@ -349,15 +385,5 @@ function describe(head: Buffer): string {
     return op === undefined ? showFrame(head) : showRequest(op, frameTag(head), decodeRequest(op, head));
   } catch {
     return showFrame(head);
-  }
-}
-
-/** Copies bytes into segments that hold at least as many. */
-function spread(bytes: Uint8Array, segments: readonly Uint8Array[]): void {
-  let at = 0;
-  for (const segment of segments) {
-    const piece = bytes.subarray(at, at + segment.length);
-    segment.set(piece);
-    at += piece.length;
   }
 }

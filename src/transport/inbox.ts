@@ -8,7 +8,11 @@ const roomBytesMin = 65536;
 export class BrokenFraming extends Error {}
 
 /**
- * Received bytes, cut into frames where they lie. A frame stays where it is until `room` is called again; only a frame
+ * Received bytes, cut into frames where they lie. Where `Framer` takes chunks from anybody and gathers split frames by
+ * copying, this owns the memory that is read into: a large write costs half as much, and a reader can stop between two
+ * frames of a chunk.
+ *
+ * A frame stays where it is until `room` is called again; only a frame
  * that is not whole yet is moved, and memory grows to the largest frame that was really begun.
  */
 export class Inbox {

@@ -101,6 +101,7 @@ export class NodeTable {
       this.#close(node.fd);
       node.fd = -1;
     }
+    this.volumes.leave(node.volume);
     const parent = node.parent;
     node.parent = undefined;
     if (parent) this.release(parent);
@@ -113,7 +114,10 @@ export class NodeTable {
   adopt(fd: number, attr: Attr, parent: LocalNode | undefined, name: Name | undefined): Answer<LocalNode> {
     const volume = this.volumes.find(attr);
     if (volume) return this.#adoptOn(volume, fd, attr, parent, name);
-    return andThen(this.volumes.discover(fd, attr), found => this.#adoptOn(found, fd, attr, parent, name));
+    return andThen(this.volumes.discover(fd, attr), found => {
+      found.arriving--;
+      return this.#adoptOn(found, fd, attr, parent, name);
+    });
   }
 
   #adoptOn(

@@ -119,8 +119,14 @@ export class Volume {
   unnamedFiles = true;
   /** A descriptor on this mount for open_by_handle_at, or −1 where handles cannot be used. */
   mountFd = -1;
+  /** Objects that were found here and are not nodes yet. */
+  arriving = 0;
+  readonly mountId: number;
+  readonly dev: number;
 
-  constructor(index: number, sys: Syscalls, local: boolean) {
+  constructor({ mountId, dev }: Attr, index: number, sys: Syscalls, local: boolean) {
+    this.mountId = mountId;
+    this.dev = dev;
     this.index = index;
     this.sys = sys;
     this.local = local;
@@ -149,18 +155,22 @@ export class Volumes {
     return this.#byMount.get(attr.mountId)?.get(attr.dev);
   }
 
-  /** `fd` is any descriptor on the object that `attr` describes. */
+  /** `fd` is any descriptor on the object that `attr` describes, which counts as arriving until it is a node. */
   discover(fd: number, attr: Attr): Answer<Volume> {
     const statfs = Buffer.alloc(64);
     return andThen(this.pool.statfs(serverCaller, fd, statfs), async () => {
       const known = this.find(attr);
-      if (known) return known;
+      if (known) {
+        known.arriving++;
+        return known;
+      }
       const local = localTypes.has(statfs.readUInt32LE(0));
       const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
-      const volume = new Volume(index, local ? this.inline : this.pool, local);
+      const volume = new Volume(attr, index, local ? this.inline : this.pool, local);
       const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
       onMount.set(attr.dev, volume);
       this.#byMount.set(attr.mountId, onMount);
+      volume.arriving++;
       // Never open what is no file or directory: a device acts when it is opened.
       if (attr.type === S_IFDIR || attr.type === S_IFREG) volume.mountFd = await this.#handleMount(fd);
       return volume;
@@ -185,6 +195,17 @@ export class Volumes {
     }
     await this.pool.close(mountFd);
     return -1;
+  }
+
+  /** Lets go of a mount on which no client holds anything any more, so that the host can unmount it. */
+  leave(volume: Volume): void {
+    if (volume.nodes.size > 0 || volume.arriving > 0) return;
+    if (volume.mountFd >= 0) void this.inline.close(volume.mountFd);
+    volume.mountFd = -1;
+    const onMount = this.#byMount.get(volume.mountId);
+    if (onMount?.get(volume.dev) !== volume) return;
+    onMount.delete(volume.dev);
+    if (onMount.size === 0) this.#byMount.delete(volume.mountId);
   }
 
   close(): void {

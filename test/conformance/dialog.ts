@@ -69,10 +69,11 @@ type Plain<T> = T extends Wide
         : T;
 type PlainMessage<O extends Op> = { readonly [F in keyof TMessage<O>]: Plain<TMessage<O>[F]> };
 
+/** By the type bits of a mode, shifted down. */
 const typeNames: Readonly<Record<number, string>> = {
-  11: 'socket',
-  9: 'symlink',
-  7: 'file',
+  12: 'socket',
+  10: 'symlink',
+  8: 'file',
   6: 'block',
   4: 'directory',
   2: 'char',

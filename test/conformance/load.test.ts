@@ -30,11 +30,17 @@ conform('a connection', stage => {
     const wire = await stage.wire();
     await wire.request('walk', { fid: 0, newfid: 1, wname: [name] });
     const before = process.memoryUsage().rss;
-    const batch = 2000;
-    for (let first = 0; first < 200_000; first += batch) {
-      const frames = names.map((one, i) => say('walk', i, { fid: 1, newfid: 10 + first + i, wname: [one] }));
+    const count = names.length;
+    for (let round = 0; round < 100; round++) {
+      const first = 10 + round * count;
+      // Every tenth round walks to the files, the others clone the fids of the round before.
+      const frames = names.map((one, i) =>
+        round % 10 === 0
+          ? say('walk', i, { fid: 1, newfid: first + i, wname: [one] })
+          : say('walk', i, { fid: first + i - count, newfid: first + i, wname: [] }),
+      );
       wire.send(Buffer.concat(frames));
-      for (const { type } of await wire.nextOf(batch)) if (type !== 111) throw new Error('a walk failed');
+      for (const { type } of await wire.nextOf(count)) if (type !== 111) throw new Error('a walk failed');
     }
     expect((await wire.request('getattr', { fid: 200_009 })).type).toBe(25);
     expect(process.memoryUsage().rss - before).toBeLessThan(300 * MiB);

@@ -26,7 +26,8 @@ export class Bench {
     const exports = models.map(model => ({ path: join(dir, model), name: model, securityModel: model }));
     const server = await Ninepd.start({ exports, userDatabase: userDatabase(dir) });
     try {
-      const guest = await Guest.start({ scratch: 8192, ...options });
+      // One processor: on a machine of two, the server and QEMU's own threads then have the other.
+      const guest = await Guest.start({ scratch: 8192, cpus: 1, ...options });
       return new Bench(guest, server, dir);
     } catch (error) {
       await server.stop();

@@ -39,6 +39,15 @@ export function mapsShared({ cache }: Cell): boolean {
   return cache !== 'none';
 }
 
+/** True for the local file system and for two cells that differ in everything: enough for what takes long. */
+export function corner({ model, cache }: Cell): boolean {
+  return (
+    model === 'local' ||
+    (model === 'mapped' && cache === 'none') ||
+    (model === 'passthrough' && cache === 'loose')
+  );
+}
+
 /** The prelude's words. alice and bob are uid 1000 and 1001 with groups of the same number, both in team (2000). */
 export const prelude = `
 as() {

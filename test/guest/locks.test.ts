@@ -18,7 +18,7 @@ describe.each(models)('locks on a %s export', model => {
   const here = cell(model, 'none');
 
   beforeAll(async () => {
-    bench = await Bench.start();
+    bench = await Bench.start({ cpus: 2 });
     await bench.mount(here, '/mnt/one');
     await bench.mount(here, '/mnt/two');
   });

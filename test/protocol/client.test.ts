@@ -89,6 +89,7 @@ afterEach(async () => {
   await rm(dir, { recursive: true });
 });
 
+const lock = { fid: 1, type: 0, flags: 0, start: 0, length: 0, proc_id: 1, client_id: '' };
 const outcome = (answer: Promise<unknown>) => answer.catch(error => error);
 
 describe('a client', () => {
@@ -173,6 +174,29 @@ describe('a client', () => {
     await peer.received(1);
     peer.reply('clunk', 7, {});
     expect(await first).toEqual({});
+  });
+
+  it('rejects what does not fit its message, and the tag stays free', async () => {
+    const wrong = client.wire.request('lock', { ...lock, type: 256 }, 7);
+    expect(await outcome(wrong)).toBeInstanceOf(RangeError);
+    const right = outcome(client.wire.request('clunk', { fid: 1 }, 7));
+    expect((await peer.received(1))[0]).toMatchObject({ op: 'clunk', tag: 7 });
+    peer.reply('clunk', 7, {});
+    expect(await right).toEqual({});
+  });
+
+  it('that flushes an answered request leaves the next one of the same tag alone', async () => {
+    const first = client.wire.request('clunk', { fid: 1 }, 7);
+    const flushed = client.flush(7);
+    const flush = (await peer.received(2))[1]!;
+    peer.reply('clunk', 7, {});
+    await first;
+    const second = outcome(client.wire.request('clunk', { fid: 2 }, 7));
+    await peer.received(3);
+    peer.reply('flush', flush.tag, {});
+    await flushed;
+    peer.reply('clunk', 7, {});
+    expect(await second).toEqual({});
   });
 
   it('gives out every tag but NOTAG', async () => {

@@ -9,19 +9,20 @@ const frames = Array.from({ length: 50 }, (_, n) => {
   const op = ops[n % ops.length]!;
   return encodeRequest(op, n, sampleRequest(op, random));
 });
+const hexes = frames.map(frame => frame.toString('hex'));
 const stream = Buffer.concat(frames);
 const small = Buffer.concat(frames.slice(0, 4));
 
-/** Every frame that comes out of these chunks; each chunk's memory is spoilt after it was taken. */
-function cut(chunks: readonly Buffer[], bytesMax = 65536): Buffer[] {
+/** Every frame that comes out of these chunks, in hexadecimal; each chunk's memory is spoilt after it was taken. */
+function cut(chunks: readonly Buffer[], bytesMax = 65536): string[] {
   const framer = new Framer();
-  const got: Buffer[] = [];
+  const got: string[] = [];
   for (const chunk of chunks) {
     const memory = Buffer.from(chunk);
     const whole = framer.push(
       memory,
       () => bytesMax,
-      frame => got.push(Buffer.from(frame)),
+      frame => got.push(frame.toString('hex')),
     );
     if (!whole) throw new Error(framer.fault);
     memory.fill(0xee);
@@ -37,16 +38,16 @@ function header(size: number): Buffer {
 
 describe('the framer', () => {
   it('finds fifty messages in one chunk', () => {
-    expect(cut([stream])).toEqual(frames);
+    expect(cut([stream])).toEqual(hexes);
   });
 
   it('finds them when the stream comes byte by byte', () => {
-    expect(cut(Array.from(stream, (_, at) => stream.subarray(at, at + 1)))).toEqual(frames);
+    expect(cut(Array.from(stream, (_, at) => stream.subarray(at, at + 1)))).toEqual(hexes);
   });
 
   it('finds them when the stream is split at any place, inside the size too', () => {
     for (let at = 0; at <= small.length; at++)
-      expect(cut([small.subarray(0, at), small.subarray(at)])).toEqual(frames.slice(0, 4));
+      expect(cut([small.subarray(0, at), small.subarray(at)])).toEqual(hexes.slice(0, 4));
   });
 
   it('finds them in chunks of any length', () => {
@@ -57,7 +58,7 @@ describe('the framer', () => {
         chunks.push(stream.subarray(at, at + bytes));
         at += bytes;
       }
-      expect(cut(chunks)).toEqual(frames);
+      expect(cut(chunks)).toEqual(hexes);
     }
   });
 
@@ -118,7 +119,7 @@ describe('the framer', () => {
   });
 
   it('takes 7 bytes and takes the very limit', () => {
-    expect(cut([resize(7), resize(8192)], 8192).map(frame => frame.length)).toEqual([7, 8192]);
+    expect(cut([resize(7), resize(8192)], 8192).map(hex => hex.length / 2)).toEqual([7, 8192]);
   });
 
   it('allocates no more than twice what has arrived, whatever a size claims', () => {
@@ -126,8 +127,8 @@ describe('the framer', () => {
     const framers = Array.from({ length: 100 }, () => new Framer());
     for (const framer of framers)
       framer.push(
-        header(1_048_576),
-        () => 1_048_576,
+        header(4_194_304).subarray(0, 5),
+        () => 4_194_304,
         () => {},
       );
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(1_000_000);

@@ -184,7 +184,7 @@ export class Frontend {
   readonly errorDescriptor = eventDescriptor();
   readonly descriptors: number;
   readonly available: number;
-  readonly used: number;
+  used: number;
   features: bigint;
   protocolFeatures: bigint;
   calls = 0;
@@ -290,8 +290,18 @@ export class Frontend {
     const at = this.at(this.descriptors);
     this.memory.fill(0, at, at + 0x10000);
     this.#offered = this.#seen = 0;
-    this.#free.splice(0, this.#free.length, ...Array.from({ length: this.size }, (_, i) => i));
+    this.reclaim();
     this.#arena = this.#arenaStart;
+  }
+
+  /** Descriptors that are not in use. */
+  get spare(): number {
+    return this.#free.length;
+  }
+
+  /** Takes all descriptors for free, whether they are or not. */
+  reclaim(): void {
+    this.#free.splice(0, this.#free.length, ...Array.from({ length: this.size }, (_, i) => i));
   }
 
   /** Where an address of the guest lies in the file. */
@@ -404,6 +414,7 @@ export class Frontend {
       return head;
     }
     const heads = this.#free.splice(0, buffers.length);
+    if (heads.length < buffers.length) throw new Error('no descriptors left');
     for (const [i, one] of buffers.entries()) this.describe(heads[i]!, link(one, i, heads[i + 1] ?? 0));
     this.#chains.set(heads[0]!, heads);
     this.offer(heads[0]!);

@@ -1,107 +1,11 @@
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-} from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import { Client } from '../../src/client/client.ts';
-
-const root = fileURLToPath(new URL('../..', import.meta.url));
-const program = join(root, 'dist/cli/main.js');
-const P9_RDWR = 2;
-
-let dir: string;
-let files: string;
-const children: ChildProcess[] = [];
-
-beforeEach(() => {
-  if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
-  dir = mkdtempSync(join(tmpdir(), 'ninepd-cli-'));
-  files = join(dir, 'files');
-  mkdirSync(files);
-});
-afterEach(async () => {
-  for (const child of children.splice(0)) {
-    if (child.exitCode === null && child.signalCode === null) {
-      child.kill('SIGKILL');
-      await once(child, 'exit');
-    }
-  }
-  rmSync(dir, { recursive: true, force: true });
-});
-
-class Running {
-  readonly child: ChildProcess;
-  log = '';
-  constructor(child: ChildProcess) {
-    this.child = child;
-    children.push(child);
-    child.stderr!.setEncoding('utf8').on('data', text => {
-      this.log += text;
-    });
-  }
-
-  async says(pattern: RegExp): Promise<RegExpExecArray> {
-    for (let i = 0; i < 1000; i++) {
-      const found = pattern.exec(this.log);
-      if (found) return found;
-      if (this.child.exitCode !== null) break;
-      await new Promise(resolve => setTimeout(resolve, 10));
-    }
-    throw new Error(`${pattern} does not come:\n${this.log}`);
-  }
-
-  async port(): Promise<number> {
-    return Number((await this.says(/^listening on tcp:\/\/127\.0\.0\.1:(\d+)$/m))[1]);
-  }
-
-  async ended(): Promise<number | null> {
-    if (this.child.exitCode === null && this.child.signalCode === null) await once(this.child, 'exit');
-    return this.child.exitCode;
-  }
-}
-
-function start(
-  args: readonly string[],
-  options: { env?: NodeJS.ProcessEnv; stdio?: (net.Socket | 'pipe' | 'ignore')[] } = {},
-): Running {
-  const { env = {}, stdio = ['ignore', 'ignore', 'pipe'] } = options;
-  return new Running(
-    spawn(process.execPath, [program, ...args], { cwd: dir, env: { ...process.env, ...env }, stdio }),
-  );
-}
-
-function refused(...args: string[]): string[] {
-  const { status, stderr } = spawnSync(process.execPath, [program, ...args], {
-    cwd: dir,
-    encoding: 'utf8',
-    timeout: 20_000,
-  });
-  expect(status, stderr).toBe(2);
-  expect(stderr).not.toContain('listening on');
-  return stderr.split('\n').filter(line => line.startsWith('  - '));
-}
-
-/** Writes a file through the server and reads it on the host. */
-async function canServe(address: { port: number } | { path: string }, where = files): Promise<void> {
-  const client = await Client.connect(address);
-  const fid = await client.attach('', 0);
-  await client.lcreate(fid, 'made', P9_RDWR);
-  await client.writeAll(fid, Buffer.from('through the server'));
-  client.wire.socket.destroy();
-  expect(readFileSync(join(where, 'made'), 'utf8')).toBe('through the server');
-}
+import { canServe, dir, files, P9_RDWR, program, Running, refused, root, start } from './cli-program.ts';
 
 describe('the program', () => {
   it('shows its help and its version on standard output', () => {
@@ -261,6 +165,25 @@ describe('the program', () => {
     expect(await running.ended()).toBe(0);
   });
 
+  it('stops at once at a second signal, and says that requests were left', async () => {
+    const running = start(['serve', files, '--listen', 'tcp://127.0.0.1:0']);
+    const client = await Client.connect({ port: await running.port() });
+    const fid = await client.attach('', 0);
+    await client.lcreate(fid, 'f', P9_RDWR);
+    await client.writeAll(fid, Buffer.alloc(4_000_000));
+    // Replies that nobody takes are what it waits for.
+    client.wire.socket.pause();
+    for (let i = 0; i < 40; i++) client.read(fid, 0, 1_000_000).catch(() => undefined);
+    await new Promise(resolve => setTimeout(resolve, 300));
+    running.child.kill('SIGTERM');
+    await running.says(/stopping: SIGTERM/);
+    await new Promise(resolve => setTimeout(resolve, 700));
+    running.child.kill('SIGTERM');
+    expect(await running.ended()).toBe(1);
+    expect(running.log).toContain('stopped at once by a second SIGTERM');
+    client.wire.socket.destroy();
+  });
+
   it('writes at its --log-level only', async () => {
     const quiet = start(['serve', files, '--log-level', 'error', '--listen', 'tcp://127.0.0.1:0']);
     await canServe({ port: await quiet.port() });
@@ -280,115 +203,5 @@ describe('the program', () => {
     await client.getattr(fid);
     running.child.kill('SIGTERM');
     expect(await running.ended()).toBe(0);
-  });
-});
-
-describe('sockets of the service manager', () => {
-  // The shell's own process number is what LISTEN_PID must say, and exec keeps it.
-  const launch = `LISTEN_PID=$$ exec "${process.execPath}" "${program}" serve "$0" "$@"`;
-
-  function activated(args: readonly string[], fds: net.Server[], env: NodeJS.ProcessEnv): Running {
-    const handles = fds.map(server => (server as unknown as { _handle: { fd: number } })._handle.fd);
-    const child = spawn('sh', ['-c', launch, files, ...args], {
-      env: { ...process.env, ...env },
-      stdio: ['ignore', 'ignore', 'pipe', ...handles],
-    });
-    return new Running(child);
-  }
-
-  async function listening(): Promise<{ server: net.Server; port: number }> {
-    const server = net.createServer().listen(0, '127.0.0.1');
-    await once(server, 'listening');
-    return { server, port: (server.address() as net.AddressInfo).port };
-  }
-
-  it('are all used when no other is named', async () => {
-    const [one, two] = [await listening(), await listening()];
-    const running = activated([], [one.server, two.server], { LISTEN_FDS: '2' });
-    await running.says(/^listening on fd:\/\/4$/m);
-    one.server.close();
-    two.server.close();
-    expect(running.log).toContain('listening on fd://3\n');
-    await canServe({ port: one.port });
-    running.child.kill('SIGTERM');
-    expect(await running.ended()).toBe(0);
-  });
-
-  it('are found by name, and the manager is told when the program is ready and when it stops', async () => {
-    const one = await listening();
-    const socket = join(dir, 'notify');
-    const notified = spawn('python3', [
-      '-c',
-      `
-import socket, sys
-s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(sys.argv[1])
-print('bound', flush=True)
-for i in range(2): print(s.recv(4096).decode(), flush=True)`,
-      socket,
-    ]);
-    children.push(notified);
-    let told = '';
-    notified.stdout.setEncoding('utf8').on('data', text => {
-      told += text;
-    });
-    while (!told.includes('bound')) await once(notified.stdout, 'data');
-    const running = activated(['--listen', 'fd://guests'], [one.server], {
-      LISTEN_FDS: '1',
-      LISTEN_FDNAMES: 'guests',
-      NOTIFY_SOCKET: socket,
-    });
-    await running.says(/^listening on fd:\/\/3$/m);
-    one.server.close();
-    await canServe({ port: one.port });
-    running.child.kill('SIGTERM');
-    expect(await running.ended()).toBe(0);
-    await once(notified, 'exit');
-    expect(told).toBe('bound\nREADY=1\nSTOPPING=1\n');
-  });
-
-  it('are not taken when they are for another process', () => {
-    const [fault] = refused('serve', files, '--listen', 'fd://guests');
-    expect(fault).toContain('no socket named "guests"');
-  });
-
-  it('may be one connection, with which the program ends', async () => {
-    const { server, port } = await listening();
-    const client = net.connect(port, '127.0.0.1');
-    const [connection] = (await once(server, 'connection')) as [net.Socket];
-    const fd = (connection as unknown as { _handle: { fd: number } })._handle.fd;
-    const running = new Running(
-      spawn(process.execPath, [program, 'serve', files, '--listen', 'fd://3'], {
-        stdio: ['ignore', 'ignore', 'pipe', fd],
-      }),
-    );
-    await running.says(/^listening on fd:\/\/3$/m);
-    connection.destroy();
-    server.close();
-    const version = Buffer.from('1500000064ffff0020000008003950323030302e4c', 'hex');
-    client.write(version);
-    const [reply] = (await once(client, 'data')) as [Buffer];
-    expect(reply[4]).toBe(101);
-    client.end();
-    expect(await running.ended()).toBe(0);
-  });
-});
-
-describe('the owner of a Unix socket', () => {
-  it('is the only one who may connect', async () => {
-    const socket = join(dir, 's');
-    const running = start(['serve', files, '--listen', `unix://${socket}`]);
-    await running.says(/^listening on unix/m);
-    expect(statSync(socket).mode & 0o777).toBe(0o600);
-  });
-
-  it('can start again after the program was killed', async () => {
-    const socket = join(dir, 's');
-    const first = start(['serve', files, '--listen', `unix://${socket}`]);
-    await first.says(/^listening on unix/m);
-    first.child.kill('SIGKILL');
-    await first.ended();
-    const second = start(['serve', files, '--listen', `unix://${socket}`]);
-    await second.says(/^listening on unix/m);
-    await canServe({ path: socket });
   });
 });

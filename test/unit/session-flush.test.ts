@@ -191,6 +191,20 @@ describe('a session whose tree waits', () => {
     expect(talk.takeTags()).toHaveLength(requestsPerSessionMax);
   });
 
+  it('is full when the reads that run need much memory', async () => {
+    const large = await new Talk(waiting(await ground.tree(), gate, ['read'])).begin(1_048_576);
+    await large.request('walk', { fid: 0, newfid: 2, wname: [f] });
+    await large.request('lopen', { fid: 2, flags: 0 });
+    let tag = 0;
+    while (!large.session.full) large.say('read', tag++, { fid: 2, offset: 0, count: 1_000_000 });
+    expect(tag).toBeLessThan(50);
+    gate.open();
+    await turns();
+    expect(large.session.full).toBe(false);
+    expect(large.resumed).toBe(1);
+    await large.session.close();
+  });
+
   it('finishes when what runs is answered', async () => {
     talk.say('read', 5, { fid: 2, offset: 0, count: 1 });
     let finished = false;

@@ -1,4 +1,4 @@
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { eventDescriptor } from '../../src/host/vhost.ts';
 import { tagFault } from '../../src/transport/vhost-user/face.ts';
@@ -259,9 +259,10 @@ describe('the configuration space', () => {
   it('is missed by a monitor without protocol features', async () => {
     monitor.close();
     await settled();
-    const guest = await Frontend.connect(served.path, { features: feature.version1 });
+    const features = feature.version1 | feature.indirect;
+    const guest = await Frontend.connect(served.path, { features });
     const { monitor: plain } = guest;
-    plain.tell(request.setFeatures, u64(feature.version1));
+    plain.tell(request.setFeatures, u64(features));
     plain.tell(request.setMemTable, tableOf(regionBytes(guest.regions[0]!)), [guest.file]);
     plain.tell(request.setVringNum, u32(0, guest.size));
     plain.tell(request.setVringBase, u32(0, 0));
@@ -316,7 +317,6 @@ describe('an event descriptor', () => {
     const guest = await Frontend.connect(served.path);
     await guest.start();
     const full = eventDescriptor();
-    const { writeSync } = await import('node:fs');
     writeSync(full, Buffer.from('feffffffffffffff', 'hex'));
     await guest.monitor.order(request.setVringCall, u64(0), [full]);
     await guest.attach();

@@ -1,25 +1,21 @@
 import { type Answer, andThen } from '../../answer.ts';
 import { EBADF, EFBIG, EINVAL, EIO, EISDIR } from '../../errno.ts';
-import type { Segments } from '../../host/syscalls.ts';
 import type { Data } from '../../protocol/kinds.ts';
 import type { Fid, FileUse } from '../fids.ts';
+import { lengthOf } from '../segments.ts';
+import type { Session } from '../session.ts';
 import { done, type Handlers } from './handler.ts';
 import { readXattr, writeXattr } from './xattrs.ts';
 
-function lengthOf(segments: Segments): number {
-  let length = 0;
-  for (const segment of segments) length += segment.length;
-  return length;
-}
-
 /** Read into memory of its own: a flushed read is not waited for, and must not write where others read by then. */
 function readAside(
+  session: Session,
   { attachment }: Fid,
   { file }: FileUse,
   offset: number,
   count: number,
 ): Answer<{ data: Data }> {
-  const bytes = Buffer.allocUnsafe(count);
+  const bytes = session.aside(count);
   return andThen(attachment.tree.read(file, [bytes], offset), read => ({ data: { count: read, bytes } }));
 }
 
@@ -32,7 +28,7 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     if (use.kind === 'dir') throw EISDIR;
     if (use.kind !== 'file' || !use.file.readable) throw EBADF;
     if (wanted === 0) return { data: { count: 0 } };
-    if (!use.file.atOnce) return readAside(fid, use, offset, wanted);
+    if (!use.file.atOnce) return readAside(session, fid, use, offset, wanted);
     const read = fid.attachment.tree.read(use.file, exchange.space(wanted), offset);
     return andThen(read, got => ({ data: { count: got } }));
   },

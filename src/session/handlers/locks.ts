@@ -35,7 +35,7 @@ export const locks: Handlers<'lock' | 'getlock'> = {
     const clientId = client_id.slice(0, lockClientIdBytesMax);
     use.locked = true;
     const wish = session.locks.ask(tree, use, range, block, clientId, proc_id);
-    session.onFlush(() => session.locks.cancel(tree, wish));
+    if (block) session.onFlush(() => session.locks.cancel(tree, wish));
     const outcome = await wish.outcome;
     if (outcome === 'cancelled') throw ECANCELED;
     return { status: outcome === 'granted' ? P9_LOCK_SUCCESS : P9_LOCK_BLOCKED };

@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import { type Check, mapsShared } from '../check.ts';
+import { type Check, corner, mapsShared } from '../check.ts';
 
 // File content: positions, sparse files, direct I/O, mappings, many open files, and the programs people really run.
 
@@ -28,19 +28,31 @@ export const data: Check[] = [
   { title: 'direct I/O works at aligned ones', script: 'direct f aligned' },
   {
     title: 'random reads, writes, truncations and reopenings give back what was put in',
-    where: cell => !mapsShared(cell),
+    where: cell => cell.cache === 'none',
     timeout: 120_000,
-    script: 'exercise f 11 3000; cmp f /tmp/oracle-11',
+    script: 'exercise f 11 2000; cmp f /tmp/oracle-11',
   },
   {
     title: 'random reads, writes, shared mappings, truncations and reopenings give back what was put in',
-    where: mapsShared,
+    where: cell => cell.cache === 'loose' || cell.cache === 'local',
     timeout: 120_000,
-    script: 'exercise f 12 3000 mmap; cmp f /tmp/oracle-12',
+    script: 'exercise f 12 3000 mapread mapwrite; cmp f /tmp/oracle-12',
+  },
+  {
+    // Linux 6.12 loses bytes that were written through a mapping when a cache=mmap file is closed and opened again,
+    // whoever the server is (QEMU's own is no different), so here one of the two is left out.
+    title:
+      'random calls and mapped reads, and random calls and mappings of one opening, give back what was put in',
+    where: cell => cell.cache === 'mmap',
+    timeout: 120_000,
+    script: `
+      exercise f 13 2000 mapread; cmp f /tmp/oracle-13
+      exercise g 14 2000 mapread mapwrite stay; cmp g /tmp/oracle-14`,
   },
   { title: 'a shared mapping and the calls agree', where: mapsShared, script: 'mapping f' },
   {
     title: 'two thousand files are open at once, half of them without a name',
+    where: corner,
     timeout: 120_000,
     script: 'many-open 2000; same "$(ls -A)" ""',
   },
@@ -94,6 +106,7 @@ export const data: Check[] = [
   },
   {
     title: 'git clones, commits, checks out and finds every object sound',
+    where: corner,
     timeout: 180_000,
     script: `
       export HOME=$PWD GIT_AUTHOR_DATE='@1700000000 +0000' GIT_COMMITTER_DATE='@1700000000 +0000'

@@ -1,6 +1,6 @@
 import { lstatSync, readdirSync } from 'node:fs';
 import { expect } from 'vitest';
-import { type Check, mapsShared } from '../check.ts';
+import { type Check, corner, mapsShared } from '../check.ts';
 
 // What is named and how: objects of every type, links, renames, unlinking, odd names, directories, attributes.
 
@@ -119,10 +119,7 @@ export const names: Check[] = [
   },
   {
     title: 'ten thousand entries come exactly once while others come and go, and while they are removed',
-    where: ({ model, cache }) =>
-      model === 'local' ||
-      `${model} ${cache}` === 'mapped none' ||
-      `${model} ${cache}` === 'passthrough loose',
+    where: corner,
     timeout: 200_000,
     script: 'changing-dir 10000',
   },

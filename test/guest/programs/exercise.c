@@ -1,6 +1,7 @@
 /*
- * exercise FILE SEED ROUNDS [mmap]: random reads, writes, appends, truncations, reopenings, fsyncs and, with `mmap`,
- * shared mappings of one file against an oracle in memory, as fsx does it; the first wrong byte ends the program.
+ * exercise FILE SEED ROUNDS [mapread] [mapwrite] [stay]: random reads, writes, appends, truncations, reopenings, fsyncs
+ * and, where asked for, shared mappings of one file against an oracle in memory, as fsx does it; the first wrong byte
+ * ends the program. `stay` leaves out closing and opening again. The oracle is left in /tmp/oracle-SEED.
  */
 #define _GNU_SOURCE
 #include "check.h"
@@ -103,11 +104,16 @@ static void check_all(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 4) fail("usage: exercise FILE SEED ROUNDS [mmap]");
+  if (argc < 4) fail("usage: exercise FILE SEED ROUNDS [mapread] [mapwrite] [stay]");
   path = argv[1];
   seed = (unsigned)atoi(argv[2]);
   int rounds = atoi(argv[3]);
-  int mapped = argc > 4 && strcmp(argv[4], "mmap") == 0;
+  int mapread = 0, mapwrite = 0, stay = 0;
+  for (int i = 4; i < argc; i++) {
+    mapread |= strcmp(argv[i], "mapread") == 0;
+    mapwrite |= strcmp(argv[i], "mapwrite") == 0;
+    stay |= strcmp(argv[i], "stay") == 0;
+  }
   reopen(O_CREAT | O_TRUNC);
   for (round_now = 0; round_now < rounds; round_now++) {
     switch (random_below(12)) {
@@ -115,9 +121,9 @@ int main(int argc, char **argv) {
     case 3: case 4: case 5: do_write(); break;
     case 6: do_append(); break;
     case 7: do_truncate(); break;
-    case 8: if (mapped) do_map(1); else do_write(); break;
-    case 9: if (mapped) do_map(0); else do_read(); break;
-    case 10: reopen(0); break;
+    case 8: if (mapwrite) do_map(1); else do_write(); break;
+    case 9: if (mapread) do_map(0); else do_read(); break;
+    case 10: if (!stay) reopen(0); break;
     case 11: if (fsync(fd) != 0) fail("round %d: fsync", round_now); break;
     }
     if (round_now % 50 == 49) check_all();
@@ -125,7 +131,6 @@ int main(int argc, char **argv) {
   check_all();
   reopen(0);
   check_all();
-  /* What is on disk must be the oracle: the caller compares checksums after a remount. */
   char copy[4096];
   snprintf(copy, sizeof copy, "/tmp/oracle-%s", argv[2]);
   FILE *file = fopen(copy, "w");

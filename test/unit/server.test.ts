@@ -1,0 +1,115 @@
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Client, type Logger, Server, StartFaults } from '../../src/index.ts';
+
+let dir: string;
+let files: string;
+
+beforeEach(() => {
+  dir = mkdtempSync(join(tmpdir(), 'ninepd-server-'));
+  files = join(dir, 'files');
+  mkdirSync(files);
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+/** Descriptors of this process on anything below the test's directory. */
+function held(): string[] {
+  return readdirSync('/proc/self/fd').flatMap(fd => {
+    try {
+      const path = readlinkSync(`/proc/self/fd/${fd}`);
+      return path.startsWith(dir) ? [path] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+function portOf(uri: string): number {
+  return Number(/:(\d+)$/.exec(uri)![1]);
+}
+
+describe('an embedded server', () => {
+  it('needs nothing but exports, serves several listeners, and holds nothing when it is closed', async () => {
+    const server = await Server.open({ exports: [{ path: files }] });
+    const tcp = await server.listen('tcp://[::1]:0');
+    expect(tcp).toMatch(/^tcp:\/\/\[::1\]:\d+$/);
+    const path = join(dir, 's');
+    expect(await server.listen(`unix://${path}`)).toBe(`unix://${path}`);
+    const clients = [
+      await Client.connect({ host: '::1', port: portOf(tcp) }),
+      await Client.connect({ path }),
+    ];
+    for (const [i, client] of clients.entries()) {
+      const fid = await client.attach('', 0);
+      await client.lcreate(fid, `f${i}`, 2);
+      await client.writeAll(fid, Buffer.from('content'));
+    }
+    expect(server.connections).toBe(2);
+    expect(held().length).toBeGreaterThan(0);
+    expect(await server.close()).toBe(true);
+    await Promise.all(clients.map(client => client.wire.closed));
+    expect(held()).toEqual([]);
+    expect(readFileSync(join(files, 'f1'), 'utf8')).toBe('content');
+  });
+
+  it('names all that is wrong with its exports, and holds none of them', async () => {
+    const exports = [
+      { path: files, name: '' },
+      { path: join(dir, 'none') },
+      { path: files, name: 'a,b' },
+      { path: files, name: '/' },
+    ];
+    const opening = Server.open({ exports });
+    await expect(opening).rejects.toThrow(StartFaults);
+    const { faults } = (await opening.catch(error => error)) as StartFaults;
+    expect(faults).toHaveLength(4);
+    expect(held()).toEqual([]);
+    await expect(Server.open({ exports: [] })).rejects.toThrow(/nothing to export/);
+  });
+
+  it('says what is wrong with a URI', async () => {
+    const server = await Server.open({ exports: [{ path: files }] });
+    await expect(server.listen('http://127.0.0.1:1')).rejects.toThrow(/tcp:\/\/HOST:PORT/);
+    await server.close();
+  });
+
+  it('tells its logger who comes, attaches and goes', async () => {
+    const lines: string[] = [];
+    const add = (text: string) => void lines.push(text);
+    const log: Logger = {
+      trace: add,
+      debug: add,
+      info: add,
+      warn: add,
+      error: add,
+      isLevelEnabled: () => false,
+    };
+    const server = await Server.open({ exports: [{ path: files, name: 'data' }], log });
+    const client = await Client.connect({ port: portOf(await server.listen('tcp://127.0.0.1:0')) });
+    await client.attach('data', 1000);
+    client.wire.socket.destroy();
+    await server.connectionsEnded();
+    await server.close();
+    const peer = /^tcp 127\.0\.0\.1:\d+: /;
+    expect(lines.every(line => peer.test(line))).toBe(true);
+    const said = lines.map(line => line.replace(peer, ''));
+    expect(said[0]).toBe('connected');
+    expect(said[1]).toMatch(/uid 1000 attached to data/);
+    expect(said.at(-1)).toBe('closed');
+  });
+
+  it('leaves modes to the guest, whatever the umask was', async () => {
+    const before = process.umask(0o077);
+    const server = await Server.open({ exports: [{ path: files, fmode: 0o666, dmode: 0o777 }] });
+    const client = await Client.connect({ port: portOf(await server.listen('tcp://127.0.0.1:0')) });
+    const fid = await client.attach('', 0);
+    await client.lcreate(fid, 'f', 2, 0o600);
+    client.wire.socket.destroy();
+    await server.close();
+    expect(process.umask(before)).toBe(0);
+    chmodSync(files, 0o755);
+    expect(readdirSync(files)).toEqual(['f']);
+  });
+});

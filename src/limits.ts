@@ -35,10 +35,5 @@ export const readBytesPerSessionMax = 32 * 1024 * 1024;
 export const locksPerSessionMax = 100_000;
 /** Locks one session may hold or wait for on one file: each request on the file looks at all of them. */
 export const locksPerFileMax = 4096;
-/**
- * How long a blocking lock is waited for before the client is told to ask again. Its program takes signals only between
- * two requests (`flock -w` is one); but between two it also sleeps, 30 seconds by default (fs/9p: locktimeout).
- */
-export const lockWaitMsMax = 5000;
 /** Bytes of xattr values that one session may have being written at a time. */
 export const xattrBytesPerSessionMax = 16 * 1024 * 1024;

@@ -2,11 +2,13 @@ import { type ExportOptions, Exports } from './exports.ts';
 import { connectionsMax, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
 import type { Line, Peer } from './session/door.ts';
+import type { Exports as SessionExports } from './session/exports.ts';
 import { Session } from './session/session.ts';
 import { StartFaults } from './start-faults.ts';
-import { type Endpoint, endpointOf } from './transport/endpoint.ts';
-import { type Listener, ListenFault, listen } from './transport/listen.ts';
+import { type Endpoint, endpointOf, vhostUserUri } from './transport/endpoint.ts';
+import { type Accept, type Listener, ListenFault, listen } from './transport/listen.ts';
 import { type Source, Stream } from './transport/stream.ts';
+import { VhostUserFace } from './transport/vhost-user/face.ts';
 
 export interface ServerOptions {
   /** At least one; the first is what a guest gets that asks for none. */
@@ -27,6 +29,7 @@ export class Server {
   readonly #log: Logger;
   readonly #listeners = new Set<Listener>();
   readonly #streams = new Set<Stream>();
+  readonly #faces = new Set<VhostUserFace>();
   #closing = false;
 
   private constructor(exports: Exports, msizeMax: number, log: Logger) {
@@ -55,7 +58,7 @@ export class Server {
     const faults: string[] = [];
     for (const endpoint of endpoints) {
       try {
-        listeners.push(await listen(endpoint, (source, peer) => this.#accept(source, peer), this.#complain));
+        listeners.push(await listen(endpoint, this.#acceptFor(endpoint), this.#complain));
       } catch (error) {
         if (!(error instanceof ListenFault)) throw error;
         faults.push(`${uriOf(endpoint)}: ${error.message}`);
@@ -71,9 +74,32 @@ export class Server {
 
   readonly #complain = (text: string): void => this.#log.warn(text);
 
+  #session(line: Line, exports: SessionExports = this.exports): Session {
+    return new Session({ exports, line, log: this.#log, msizeMax: this.#msizeMax });
+  }
+
+  /** What becomes of the connections of a listener. */
+  #acceptFor(endpoint: Endpoint): Accept {
+    if (endpoint.kind !== 'vhost-user') return (source, peer) => this.#accept(source, peer);
+    const exports = this.#exportsFor(endpoint.exportName);
+    const face = new VhostUserFace(endpoint, line => this.#session(line, exports), this.#log);
+    this.#faces.add(face);
+    return (source, peer) => face.accept(source, peer);
+  }
+
+  /** All exports, or the one of that name alone, by whatever name it is asked for. */
+  #exportsFor(name: string | undefined): SessionExports {
+    if (name === undefined) return this.exports;
+    const only = this.exports.find(Buffer.from(name).toString('latin1'));
+    if (!only)
+      throw new ListenFault(`there is no export "${name}": name one that is exported, or leave export= out`);
+    return {
+      find: aname => (aname === '' || aname === '/' || this.exports.find(aname) === only ? only : undefined),
+    };
+  }
+
   #accept(source: Source, peer: Peer): void {
-    const open = (line: Line) =>
-      new Session({ exports: this.exports, line, log: this.#log, msizeMax: this.#msizeMax });
+    const open = (line: Line) => this.#session(line);
     const stream = new Stream(source, peer, open, this.#complain);
     if (this.#closing || this.#streams.size >= connectionsMax) {
       if (!this.#closing)
@@ -108,13 +134,18 @@ export class Server {
     for (const listener of this.#listeners) listener.close();
     this.#listeners.clear();
     for (const stream of this.#streams) void stream.finish();
+    const devicesEnded = Promise.all([...this.#faces].map(face => face.finish()));
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>(resolve => {
       timer = setTimeout(() => resolve(false), graceMs);
     });
-    const inTime = await Promise.race([this.connectionsEnded().then(() => true), late]);
+    const inTime = await Promise.race([
+      Promise.all([this.connectionsEnded(), devicesEnded]).then(() => true),
+      late,
+    ]);
     clearTimeout(timer);
     for (const stream of this.#streams) stream.destroy();
+    for (const face of this.#faces) void face.close();
     // What still runs still uses the trees.
     if (inTime) this.exports.close();
     return inTime;
@@ -127,6 +158,8 @@ function uriOf(endpoint: Endpoint): string {
       return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
     case 'unix':
       return `unix://${endpoint.path}`;
+    case 'vhost-user':
+      return vhostUserUri(endpoint);
     case 'fd':
       return `fd://${endpoint.fd}`;
     case 'named-fd':

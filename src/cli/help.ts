@@ -33,6 +33,9 @@ Where it listens:
   --listen URI                     may be repeated; tcp://127.0.0.1:5640 when left out
       tcp://HOST:PORT              tcp://[::1]:5640 for IPv6; port 0 lets the system choose
       unix:///PATH                 a Unix socket, for this user only (mode 0600)
+      vhost-user:///PATH?tag=TAG[&export=NAME]
+                                   the guest's virtio-9p device itself, for a monitor at this socket;
+                                   export= names the one export that the guest reaches
       fd://NUMBER, fd://NAME       a socket that the program was started with
                                    Without --listen, sockets that systemd passes are used.
 

@@ -1,5 +1,6 @@
 import { msizeBytesDefault } from '../limits.ts';
 import { endpointOf } from '../transport/endpoint.ts';
+import { guestHint, monitorHint } from '../transport/vhost-user/tag.ts';
 
 /** An export, as far as a guest needs to know it. */
 export interface Mountable {
@@ -29,6 +30,13 @@ export function mountHint(uri: string, one: Mountable, msizeMax: number): string
   if (!user && !/^[0-9]+(\.[0-9]+){3}$/.test(endpoint.host)) return undefined;
   const command = mount(['trans=tcp', `port=${endpoint.port}`], user ? userNetworkHost : endpoint.host);
   return user ? `in a guest with QEMU's user networking: ${command}` : `in a guest: ${command}`;
+}
+
+/** What to type on either side of a device of the guest's; nothing for other listeners. */
+export function deviceHints(uri: string): string[] {
+  const endpoint = endpointOf(uri);
+  if (typeof endpoint === 'string' || endpoint.kind !== 'vhost-user') return [];
+  return [monitorHint(endpoint.path, endpoint.tag), guestHint(endpoint.tag)];
 }
 
 /** For a shell. */

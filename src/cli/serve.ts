@@ -9,7 +9,7 @@ import { StartFaults } from '../start-faults.ts';
 import type { Endpoint } from '../transport/endpoint.ts';
 import { inheritedSockets, type Listener } from '../transport/listen.ts';
 import { makeLogger } from './logging.ts';
-import { mountHint } from './mount-hint.ts';
+import { deviceHints, mountHint } from './mount-hint.ts';
 import type { ServeOptions } from './options.ts';
 
 const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
@@ -51,6 +51,7 @@ async function start(options: ServeOptions, log: Logger): Promise<void> {
   const listeners = await server.listenAll(endpoints(options.listen));
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
   for (const { uri } of listeners) {
+    for (const hint of deviceHints(uri)) log.info(hint);
     for (const one of server.exports) {
       const hint = mountHint(uri, one, msizeMax);
       if (hint !== undefined) log.info(hint);

@@ -133,8 +133,17 @@ export const readOffset: Kind<number> = {
       : Number.MAX_SAFE_INTEGER;
   },
 };
-/** The start or length of a lock: fcntl(2). */
+/** The start of a lock: fcntl(2). */
 export const extent = exact(EOVERFLOW, EINVAL);
+/** The length of a lock: 0 is to the end of the file, and so is what reaches farther than any file. */
+export const extentLength: Kind<number> = {
+  ...extent,
+  read: r => {
+    const low = r.u32();
+    const high = r.u32();
+    return high >= 0x20_0000 && high < 0x8000_0000 ? 0 : exactOf(low, high, EOVERFLOW, EINVAL);
+  },
+};
 /** How many bytes something has. */
 export const size64 = exact(EFBIG, EFBIG);
 

@@ -1,5 +1,5 @@
 import { EBADF, ENOLCK } from '../errno.ts';
-import { locksPerFileMax, lockWaitMsMax } from '../limits.ts';
+import { locksPerFileMax } from '../limits.ts';
 import type { Node, Tree } from '../tree/tree.ts';
 import { add, conflict, type LockedThrough, overlaps, type Region, subtract } from './lock-regions.ts';
 import type { LockWish } from './lock-wish.ts';
@@ -55,12 +55,12 @@ export class LockPlace {
     else void this.#inTurn(() => this.#first(wish));
   }
 
-  /** Ends a wish that cannot be granted now: at once when it waits, otherwise when it was tried in vain. */
-  end(wish: LockWish, outcome: 'cancelled' | 'blocked'): void {
-    wish.verdict ??= outcome;
+  /** Calls a wish off: at once when it waits, otherwise when it was tried in vain. */
+  cancel(wish: LockWish): void {
+    wish.cancelled = true;
     if (this.#trying === wish || !this.#queue.includes(wish)) return;
     this.#leaveQueue(wish);
-    this.#answer(wish, () => wish.settle(outcome));
+    this.#answer(wish, () => wish.settle('cancelled'));
     void this.#inTurn(() => this.#wake(wish.start, wish.end));
   }
 
@@ -115,12 +115,10 @@ export class LockPlace {
   }
 
   async #first(wish: LockWish): Promise<void> {
-    const { verdict } = wish;
-    if (verdict) return this.#answer(wish, () => wish.settle(verdict));
+    if (wish.cancelled) return this.#answer(wish, () => wish.settle('cancelled'));
     if (await this.#try(wish, this.#queue.length)) return;
     if (!wish.block) return this.#answer(wish, () => wish.settle('blocked'));
     this.#queue.push(wish);
-    wish.waitFor(lockWaitMsMax, () => this.end(wish, 'blocked'));
     if (wish.outside) this.#retryMs = retryMsMin;
     this.#retryLater();
   }
@@ -131,8 +129,8 @@ export class LockPlace {
     try {
       const obstacle = await this.#attempt(wish, behind);
       wish.outside = obstacle === 'outside';
-      const outcome = obstacle === undefined ? 'granted' : wish.verdict;
-      if (outcome === undefined) return false;
+      if (obstacle !== undefined && !wish.cancelled) return false;
+      const outcome = obstacle === undefined ? 'granted' : 'cancelled';
       this.#answer(wish, () => wish.settle(outcome));
     } catch (error) {
       this.#answer(wish, () => wish.fail(error));

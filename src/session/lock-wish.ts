@@ -12,15 +12,17 @@ export class LockWish {
   readonly start: number;
   /** Exclusive; Infinity is the end of the file. */
   readonly end: number;
-  /** Whether it waits until the lock can be had. */
+  /**
+   * Whether it waits until the lock can be had, however long that is: a client that is told "blocked" sleeps for 30 seconds
+   * before it asks again (fs/9p: locktimeout). Until then its task takes no signal but a fatal one.
+   */
   readonly block: boolean;
   readonly outcome: Promise<LockOutcome>;
   /** Somebody outside this server holds what is in the way. */
   outside = false;
-  /** What it comes to if it cannot be granted any more: it was called off, or has waited for too long. */
-  verdict: 'cancelled' | 'blocked' | undefined = undefined;
+  /** It was called off: it shall be granted no more, unless it is too late. */
+  cancelled = false;
   answered = false;
-  #timer: NodeJS.Timeout | undefined;
   #resolve!: (outcome: LockOutcome) => void;
   #reject!: (error: unknown) => void;
 
@@ -44,20 +46,13 @@ export class LockWish {
     });
   }
 
-  /** Calls `expired` when it has waited for so long. */
-  waitFor(ms: number, expired: () => void): void {
-    this.#timer = setTimeout(expired, ms);
-  }
-
   settle(outcome: LockOutcome): void {
     this.answered = true;
-    clearTimeout(this.#timer);
     this.#resolve(outcome);
   }
 
   fail(error: unknown): void {
     this.answered = true;
-    clearTimeout(this.#timer);
     this.#reject(error);
   }
 }

@@ -85,7 +85,7 @@ export class LockClient {
 
   /** Calls a wish off. It is settled as cancelled, or as granted when it was too late. */
   cancel(tree: Tree, wish: LockWish): void {
-    places.get(tree)?.get(wish.through.file.node)?.end(wish, 'cancelled');
+    places.get(tree)?.get(wish.through.file.node)?.cancel(wish);
   }
 
   /** The lock that would keep this owner from `range`: another client's, another process's, or one outside the server. */

@@ -1,14 +1,24 @@
+import { tagFault } from './vhost-user/tag.ts';
+
 /** Where to listen. */
 export type Endpoint =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
+  /** The guest's virtio-9p device itself; `exportName` is the one export that it reaches, all of them when left out. */
+  | {
+      readonly kind: 'vhost-user';
+      readonly path: string;
+      readonly tag: string;
+      readonly exportName: string | undefined;
+    }
   /** A descriptor that the process was started with: a listening socket, or a stream that is connected already. */
   | { readonly kind: 'fd'; readonly fd: number }
   /** One that the service manager gave a name (FileDescriptorName= of systemd.socket(5)). */
   | { readonly kind: 'named-fd'; readonly name: string };
 
 /** The forms of a URI, for texts that say what is possible. */
-export const endpointForms = 'tcp://HOST:PORT, unix:///PATH, fd://NUMBER';
+export const endpointForms =
+  'tcp://HOST:PORT, unix:///PATH, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
@@ -19,6 +29,7 @@ export function endpointOf(uri: string): Endpoint | string {
   if (scheme === undefined || rest === undefined) return `it is no URI: the forms are ${endpointForms}`;
   if (scheme === 'tcp') return tcpEndpoint(rest);
   if (scheme === 'unix') return unixEndpoint(rest);
+  if (scheme === 'vhost-user') return vhostUserEndpoint(rest);
   if (scheme === 'fd') return fdEndpoint(rest);
   return `nothing can be listened on by "${scheme}": the forms are ${endpointForms}`;
 }
@@ -35,14 +46,36 @@ function tcpEndpoint(rest: string): Endpoint | string {
 }
 
 function unixEndpoint(path: string): Endpoint | string {
-  if (!path.startsWith('/'))
-    return 'the path must be absolute, with three slashes, as in unix:///run/ninepd.sock';
-  if (path.endsWith('/') || path.includes('\0'))
-    return 'the path must be that of a file, as in unix:///run/ninepd.sock';
+  return pathFault(path, 'unix:///run/ninepd.sock') ?? { kind: 'unix', path };
+}
+
+function pathFault(path: string, example: string): string | undefined {
+  if (!path.startsWith('/')) return `the path must be absolute, with three slashes, as in ${example}`;
+  if (path.endsWith('/') || path.includes('\0')) return `the path must be that of a file, as in ${example}`;
   if (Buffer.byteLength(path) > socketPathBytesMax) {
     return `the path is longer than a socket's can be (${socketPathBytesMax} bytes): choose a shorter one`;
   }
-  return { kind: 'unix', path };
+  return undefined;
+}
+
+function vhostUserEndpoint(rest: string): Endpoint | string {
+  const [, path = '', query = ''] = /^([^?]*)(?:\?(.*))?$/s.exec(rest) ?? [];
+  const parameters = new URLSearchParams(query);
+  for (const name of parameters.keys()) {
+    if (name !== 'tag' && name !== 'export')
+      return `"${name}" is no parameter of it: those are tag and export`;
+    if (parameters.getAll(name).length > 1) return `${name} is given twice`;
+  }
+  const tag = parameters.get('tag') ?? '';
+  const fault = pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ?? tagFault(tag);
+  return fault ?? { kind: 'vhost-user', path, tag, exportName: parameters.get('export') ?? undefined };
+}
+
+/** The URI of an endpoint of this kind. */
+export function vhostUserUri({ path, tag, exportName }: Endpoint & { kind: 'vhost-user' }): string {
+  const parameters = { tag, ...(exportName === undefined ? {} : { export: exportName }) };
+  const query = Object.entries(parameters).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
+  return `vhost-user://${path}?${query.join('&')}`;
 }
 
 function fdEndpoint(rest: string): Endpoint | string {

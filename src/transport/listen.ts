@@ -4,7 +4,7 @@ import { dirname, join } from 'node:path';
 import { peerCredentials } from '../host/process.ts';
 import { isListening } from '../host/sockets.ts';
 import type { Peer } from '../session/door.ts';
-import { type Endpoint, socketPathBytesMax } from './endpoint.ts';
+import { type Endpoint, socketPathBytesMax, vhostUserUri } from './endpoint.ts';
 import type { Source } from './stream.ts';
 
 /** Called for every connection, in the turn in which it came. */
@@ -33,7 +33,9 @@ export async function listen(
     case 'tcp':
       return listenTcp(endpoint, accept, complain);
     case 'unix':
-      return listenUnix(endpoint, accept, complain);
+      return listenUnix(endpoint, `unix://${endpoint.path}`, accept, complain);
+    case 'vhost-user':
+      return listenUnix(endpoint, vhostUserUri(endpoint), accept, complain);
     case 'fd':
       return listenFd(endpoint, endpoint.fd, accept, complain);
     case 'named-fd':
@@ -147,7 +149,8 @@ function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): str
 }
 
 async function listenUnix(
-  endpoint: Endpoint & { kind: 'unix' },
+  endpoint: Endpoint & { path: string },
+  uri: string,
   accept: Accept,
   complain: (text: string) => void,
 ): Promise<Listener> {
@@ -167,7 +170,7 @@ async function listenUnix(
     const now = lstatSync(path, { throwIfNoEntry: false });
     if (now?.ino === ino && now.dev === dev) unlinkSync(path);
   };
-  return { endpoint, uri: `unix://${path}`, single: false, close };
+  return { endpoint, uri, single: false, close };
 }
 
 /** Removes the socket of a server that is gone; whatever else is in the way stays. */

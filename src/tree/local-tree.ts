@@ -1,7 +1,7 @@
 import { openSync } from 'node:fs';
 import { type Answer, andThen, attempt } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
-import { EEXIST, EINVAL, ENOENT, ENOTDIR, EPERM, Errno, ESTALE } from '../errno.ts';
+import { EEXIST, EINVAL, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
 import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constants.ts';
 import { type Caller, type Segments, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
@@ -13,6 +13,7 @@ import { OwnerLocks } from './local-locks.ts';
 import { type LocalNode, NodeTable } from './local-node.ts';
 import { LocalXattrs } from './local-xattrs.ts';
 import { Maker } from './making.ts';
+import { Names } from './names.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
 import { openFlags, refuseToOpen, wantOf, writeAll } from './opening.ts';
 import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow, Tree } from './tree.ts';
@@ -40,6 +41,7 @@ export class LocalTree implements Tree {
   readonly #xattrs: LocalXattrs;
   readonly #locks: OwnerLocks;
   readonly #changes: Changes;
+  readonly #names: Names;
 
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
@@ -51,6 +53,7 @@ export class LocalTree implements Tree {
     this.#xattrs = new LocalXattrs(nodes, parts.model);
     this.#locks = new OwnerLocks(nodes, this.#opens);
     this.#changes = new Changes(nodes, this.#opens, parts.model);
+    this.#names = new Names(nodes, this.#changes, parts.model);
   }
 
   /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
@@ -252,75 +255,22 @@ export class LocalTree implements Tree {
 
   link(actor: Actor, node: LocalNode, dir: LocalNode, name: Name): Answer<void> {
     this.#refuseToMake(dir, name);
-    if (node.type === S_IFDIR) throw EPERM;
-    const { sys } = dir.volume;
-    const as = this.#model.runsAs(actor.caller);
-    return this.#changes.aroundAll(actor, [node, dir], () =>
-      this.#nodes.use(node, fd => this.#nodes.use(dir, dirfd => sys.link(as, fd, dirfd, name))),
-    );
+    return this.#names.link(actor, node, dir, name);
   }
 
-  async rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): Promise<void> {
+  rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): Answer<void> {
     if (isOwn(this.#model, from)) throw ENOENT;
     this.#refuseToMake(toDir, to);
-    if (fromDir.type !== S_IFDIR) throw ENOTDIR;
-    const { sys } = fromDir.volume;
-    const as = this.#model.runsAs(actor.caller);
-    const moved = await this.#known(fromDir, from);
-    const victim = await this.#known(toDir, to);
-    try {
-      await this.#changes.aroundAll(actor, [fromDir, toDir, moved, victim], () =>
-        this.#nodes.use(fromDir, fromfd =>
-          this.#nodes.use(toDir, tofd => sys.rename(as, fromfd, from, tofd, to, 0)),
-        ),
-      );
-      if (moved && moved !== victim) this.#nodes.moved(moved, toDir, to);
-      if (victim && victim !== moved) victim.unlinked = true;
-    } finally {
-      if (moved) this.release(moved);
-      if (victim) this.release(victim);
-    }
+    return this.#names.rename(actor, fromDir, from, toDir, to);
   }
 
-  async unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): Promise<void> {
-    if (dir.type !== S_IFDIR) throw ENOTDIR;
+  unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): Answer<void> {
     if (isOwn(this.#model, name)) throw ENOENT;
-    const { sys } = dir.volume;
-    const as = this.#model.runsAs(actor.caller);
-    const victim = await this.#known(dir, name);
-    try {
-      await this.#changes.aroundAll(actor, [dir, victim], () =>
-        this.#nodes.use(dir, dirfd => sys.unlink(as, dirfd, name, kind === 'directory')),
-      );
-      if (victim) victim.unlinked = true;
-    } finally {
-      if (victim) this.release(victim);
-    }
+    return this.#names.unlink(actor, dir, name, kind);
   }
 
-  /**
-   * The node of an entry, held and with its descriptor, if a client has it: what is about to lose its name must not be
-   * left with a file handle that will lead nowhere.
-   */
-  async #known(dir: LocalNode, name: Name): Promise<LocalNode | undefined> {
-    const attr = new Attr();
-    const found = await this.#nodes.use(dir, dirfd => dir.volume.sys.statAt(serverCaller, dirfd, name, attr));
-    const node = found < 0 ? undefined : this.#nodes.find(attr);
-    if (!node) return undefined;
-    this.hold(node);
-    try {
-      await this.#nodes.use(node, () => undefined);
-      return node;
-    } catch {
-      this.release(node);
-      return undefined;
-    }
-  }
-
-  async isEntry(dir: LocalNode, name: Name, node: LocalNode): Promise<boolean> {
-    const attr = new Attr();
-    const found = await this.#nodes.use(dir, dirfd => dir.volume.sys.statAt(serverCaller, dirfd, name, attr));
-    return found === 0 && this.#nodes.find(attr) === node;
+  isEntry(dir: LocalNode, name: Name, node: LocalNode): Answer<boolean> {
+    return this.#names.isEntry(dir, name, node);
   }
 
   read(file: LocalOpen, into: Segments, offset: number): Answer<number> {

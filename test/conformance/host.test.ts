@@ -318,6 +318,21 @@ conform(
 conform(
   'a server that checks permissions',
   stage => {
+    it('says EOPNOTSUPP where the file system has no xattrs (XA-4)', async () => {
+      const { c, dir, name } = await stage.begin();
+      mkdirSync(stage.path(name, 'ramfs'));
+      execFileSync('mount', ['-t', 'ramfs', 'ramfs', stage.path(name, 'ramfs')]);
+      try {
+        const fid = await c.file(await c.walk(dir, 'ramfs'), 'f');
+        expect(await errnoOf(c.getXattr(fid, 'user.a'))).toBe('EOPNOTSUPP');
+        expect(await errnoOf(c.setXattr(fid, 'user.a', 'x'))).toBe('EOPNOTSUPP');
+        expect(await c.xattrs(fid)).toEqual([]);
+        await stage.endAll();
+      } finally {
+        execFileSync('umount', [stage.path(name, 'ramfs')]);
+      }
+    });
+
     it("makes files the user's own and keeps others' from them (AT-8)", async () => {
       const { c, dir, name } = await stage.begin();
       await c.file(dir, 'secret', 'content', 0o600);

@@ -1,6 +1,8 @@
 import { expect, it } from 'vitest';
+import { operations } from '../../src/protocol/operations.ts';
 import { errnoOf, O, SET } from './dialog.ts';
 import { conform } from './stage.ts';
+import { frame } from './wire.ts';
 
 conform('Tread and Twrite', stage => {
   it('read at the start, in the middle, across the end and beyond it (IO-1)', async () => {
@@ -206,6 +208,12 @@ conform('Tfsync', stage => {
       for (const datasync of [0, 1]) await c.call('fsync', { fid, datasync });
     }
     expect(await errnoOf(c.call('fsync', { fid: dir, datasync: 0 }))).toBe('EBADF');
+  });
+
+  it('may lack its datasync, as old clients leave it out (LK-9)', async () => {
+    const { a } = await stage.contended();
+    a.send(frame(operations.fsync.type, 3, Buffer.from([1, 0, 0, 0])));
+    expect(await a.next()).toMatchObject({ type: 51, tag: 3 });
   });
 });
 

@@ -84,7 +84,7 @@ conform('a connection', stage => {
     await stage.pause(150);
     const started = performance.now();
     expect((await c.look(dir)).type).toBe('directory');
-    expect(performance.now() - started).toBeLessThan(200);
+    expect(performance.now() - started).toBeLessThan(400);
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(64 * MiB);
     wire.socket.resume();
     for (let seen = 0; seen < count; seen++) {
@@ -100,7 +100,7 @@ conform('a connection', stage => {
     const syncs = Array.from({ length: 8 }, () => c.call('fsync', { fid: open, datasync: 0 }));
     const started = performance.now();
     await c.look(dir);
-    expect(performance.now() - started).toBeLessThan(100);
+    expect(performance.now() - started).toBeLessThan(250);
     await Promise.all(syncs);
   });
 });

@@ -215,7 +215,7 @@ describe('a 64-bit value', () => {
     }
   });
 
-  it('that is a lock range says EOVERFLOW beyond what is exact', () => {
+  it('that is the start of a lock says EOVERFLOW beyond what is exact, and such a length reaches to the end', () => {
     const frame = encodeRequest('lock', 1, {
       fid: 1,
       type: 0,
@@ -225,12 +225,20 @@ describe('a 64-bit value', () => {
       proc_id: 1,
       client_id: '',
     });
-    for (const at of [16, 24]) {
+    const start = 16;
+    const length = 24;
+    for (const at of [start, length]) {
       const other = Buffer.from(frame);
-      other.writeBigUInt64LE(2n ** 53n, at);
-      expect(fault('lock', other)).toBe('EOVERFLOW');
       other.writeBigUInt64LE(2n ** 63n, at);
       expect(fault('lock', other)).toBe('EINVAL');
+    }
+    const far = Buffer.from(frame);
+    far.writeBigUInt64LE(2n ** 53n, start);
+    expect(fault('lock', far)).toBe('EOVERFLOW');
+    const long = Buffer.from(frame);
+    for (const bytes of [2n ** 53n, 2n ** 63n - 1n]) {
+      long.writeBigUInt64LE(bytes, length);
+      expect(decodeRequest('lock', long).length).toBe(0);
     }
   });
 

@@ -3,6 +3,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inline, pool } from '../../src/host/linux.ts';
+import { duplicate } from '../../src/host/vhost.ts';
 import { type Logger, silent } from '../../src/log.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Session } from '../../src/session/session.ts';
@@ -45,7 +46,8 @@ export async function serveDirectory(tag = 'share'): Promise<Served> {
     log,
   );
   const server = createServer({ pauseOnConnect: true }, socket => {
-    face.accept((socket as unknown as { _handle: { fd: number } })._handle.fd, { label: 'test' });
+    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    face.accept({ fd: duplicate(fd) }, { label: 'unix test' });
     socket.destroy();
   });
   await new Promise<void>(resolve => server.listen(path, resolve));

@@ -1,7 +1,8 @@
 import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { eventDescriptor } from '../../src/host/vhost.ts';
-import { tagFault } from '../../src/transport/vhost-user/face.ts';
+import { endpointOf, vhostUserUri } from '../../src/transport/endpoint.ts';
+import { guestHint, monitorHint, tagFault } from '../../src/transport/vhost-user/tag.ts';
 import {
   Frontend,
   feature,
@@ -293,20 +294,40 @@ describe('a monitor without shared memory', () => {
 
 describe('what is told to the two sides', () => {
   it('names the tag, the socket and the size of the configuration space', () => {
-    expect(served.face.uri).toBe(`vhost-user://${served.path}?tag=share`);
-    const [monitorHint, guestHint] = served.face.hints;
-    expect(monitorHint).toContain(`path=${served.path} `);
-    expect(monitorHint).toContain('virtio-id=9,num_vqs=1,vq_size=128,config_size=7');
-    expect(guestHint).toContain(' share /mnt');
+    const hint = monitorHint('/run/vm,1.sock', 'share');
+    expect(hint).toContain('path=/run/vm,,1.sock ');
+    expect(hint).toContain('virtio-id=9,num_vqs=1,vq_size=128,config_size=7');
+    expect(guestHint('share')).toContain(
+      'trans=virtio,version=9p2000.L,msize=512000,access=client share /mnt',
+    );
   });
 
   it.each([
     ['', /a tag is needed/],
     ['x'.repeat(255), /longer than 254 bytes/],
-    ['a,b', /no mount can name/],
+    ['a,b', /a comma/],
+    ['a b', /a blank/],
   ])('a tag that cannot be is named: %j', (tag, named) => {
     expect(tagFault(tag)).toMatch(named);
     expect(tagFault('share')).toBeUndefined();
+  });
+
+  it.each([
+    ['vhost-user:///run/a?tag=t', { path: '/run/a', tag: 't', exportName: undefined }],
+    ['vhost-user:///run/a?tag=t%C3%A4g&export=b%26c', { path: '/run/a', tag: 'täg', exportName: 'b&c' }],
+  ])('%s is read and written', (uri, parts) => {
+    const endpoint = { kind: 'vhost-user', ...parts } as const;
+    expect(endpointOf(uri)).toEqual(endpoint);
+    expect(vhostUserUri(endpoint)).toBe(uri);
+  });
+
+  it.each([
+    ['vhost-user:///run/a', /a tag is needed/],
+    ['vhost-user://run/a?tag=t', /must be absolute/],
+    ['vhost-user:///run/a?tag=t&tag=u', /tag is given twice/],
+    ['vhost-user:///run/a?tag=t&readonly=on', /"readonly" is no parameter/],
+  ])('%s is refused', (uri, named) => {
+    expect(endpointOf(uri)).toMatch(named);
   });
 });
 

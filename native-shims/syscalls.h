@@ -78,6 +78,8 @@ shim sys_effective_capabilities, sys_groups_of, sys_peer_credentials, sys_descri
 
 shim sys_is_listening, sys_notify; /* socket.c */
 
+shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
+
 shim sys_receive_message, sys_send_message, sys_duplicate, sys_eventfd, sys_signal; /* vhost.c */
 shim sys_map, sys_sever, sys_faults;                                                /* memory.c */
 

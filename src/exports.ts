@@ -67,14 +67,20 @@ export class Exports {
     const limit = descriptorLimit();
     const descriptors = new Descriptors(Math.max(limit - descriptorsKept, limit >> 1));
     const list: Export[] = [];
-    for (const one of options) {
-      const path = resolve(one.path);
-      const name = one.name ?? path;
-      const model = modelOf(one, name, log);
-      const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
-      list.push({ name, path, model: model.name, readonly: one.readonly ?? false, tree });
+    try {
+      for (const one of options) {
+        const path = resolve(one.path);
+        const name = one.name ?? path;
+        const model = modelOf(one, name, log);
+        const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
+        list.push({ name, path, model: model.name, readonly: one.readonly ?? false, tree });
+      }
+      return new Exports(list);
+    } catch (error) {
+      // Gone between the check and now.
+      for (const { tree } of list) tree.close();
+      throw error;
     }
-    return new Exports(list);
   }
 
   [Symbol.iterator](): Iterator<Export> {
@@ -90,6 +96,25 @@ export class Exports {
   close(): void {
     for (const { tree } of this.#list) tree.close();
   }
+}
+
+/** What a session is given to find exports by. */
+export type Finder = Pick<Exports, 'find'>;
+
+/** The same for one connection: says once of each export that it is used, and once that one is asked for in vain. */
+export function announcing(exports: Finder, say: (text: string) => void): Finder {
+  const said = new Set<Export | undefined>();
+  return {
+    find: aname => {
+      const found = exports.find(aname);
+      if (said.has(found)) return found;
+      said.add(found);
+      if (found) say(`uses ${found.name} (${found.model}${found.readonly ? ', read-only' : ''})`);
+      // The client's bytes, made fit for a log.
+      else say(`asks for ${JSON.stringify(aname.slice(0, 64))}, which is no export`);
+      return found;
+    },
+  };
 }
 
 function modelOf(options: ExportOptions, name: string, log: Logger): SecurityModel {

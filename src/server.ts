@@ -1,14 +1,14 @@
-import { type ExportOptions, Exports } from './exports.ts';
+import { announcing, type ExportOptions, Exports, type Finder } from './exports.ts';
 import { connectionsMax, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
 import type { Line, Peer } from './session/door.ts';
-import type { Exports as SessionExports } from './session/exports.ts';
 import { Session } from './session/session.ts';
 import { StartFaults } from './start-faults.ts';
 import { type Endpoint, endpointOf, vhostUserUri } from './transport/endpoint.ts';
 import { type Accept, type Listener, ListenFault, listen } from './transport/listen.ts';
 import { type Source, Stream } from './transport/stream.ts';
 import { VhostUserFace } from './transport/vhost-user/face.ts';
+import { vsockUri } from './transport/vsock-address.ts';
 
 export interface ServerOptions {
   /** At least one; the first is what a guest gets that asks for none. */
@@ -74,7 +74,8 @@ export class Server {
 
   readonly #complain = (text: string): void => this.#log.warn(text);
 
-  #session(line: Line, exports: SessionExports = this.exports): Session {
+  #session(line: Line, found: Finder = this.exports): Session {
+    const exports = announcing(found, text => this.#log.info(`${line.peer.label}: ${text}`));
     return new Session({ exports, line, log: this.#log, msizeMax: this.#msizeMax });
   }
 
@@ -88,7 +89,7 @@ export class Server {
   }
 
   /** All exports, or the one of that name alone, by whatever name it is asked for. */
-  #exportsFor(name: string | undefined): SessionExports {
+  #exportsFor(name: string | undefined): Finder {
     if (name === undefined) return this.exports;
     const only = this.exports.find(Buffer.from(name).toString('latin1'));
     if (!only)
@@ -158,6 +159,8 @@ function uriOf(endpoint: Endpoint): string {
       return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
     case 'unix':
       return `unix://${endpoint.path}`;
+    case 'vsock':
+      return vsockUri(endpoint);
     case 'vhost-user':
       return vhostUserUri(endpoint);
     case 'fd':

@@ -1,6 +1,7 @@
 import { msizeBytesDefault } from '../limits.ts';
 import { endpointOf } from '../transport/endpoint.ts';
 import { guestHint, monitorHint } from '../transport/vhost-user/tag.ts';
+import { anyCid, hostCid, localCid, vsockPortDefault } from '../transport/vsock-address.ts';
 
 /** An export, as far as a guest needs to know it. */
 export interface Mountable {
@@ -23,6 +24,18 @@ export function mountHint(uri: string, one: Mountable, msizeMax: number): string
     const options = [...transport, 'version=9p2000.L', `msize=${msize}`, ...aname, 'access=client'];
     return `mount -t 9p -o ${quoted(options.join(','))} ${quoted(device)} /mnt`;
   };
+  // mount.9pvsock says the transport and the version itself.
+  const overVsock = (cid: number, port: number) => {
+    const device = port === vsockPortDefault ? `${cid}` : `${cid}:${port}`;
+    const options = [`msize=${msize}`, ...aname, 'access=client'].join(',');
+    return `mount -t 9pvsock -o ${quoted(options)} ${device} /mnt`;
+  };
+  if (endpoint.kind === 'vsock') {
+    const where = endpoint.cid === localCid ? 'on this machine' : 'in a guest with vsock';
+    return `${where}: ${overVsock(endpoint.cid === anyCid ? hostCid : endpoint.cid, endpoint.port)}`;
+  }
+  const hybridPort = endpoint.kind === 'unix' && /_([0-9]{1,10})$/.exec(endpoint.path)?.[1];
+  if (hybridPort) return `in the guest with this vsock: ${overVsock(hostCid, Number(hybridPort))}`;
   if (endpoint.kind === 'unix') return `on this machine: ${mount(['trans=unix'], endpoint.path)}`;
   if (endpoint.kind !== 'tcp') return undefined;
   const user = reachedByUserNetwork.has(endpoint.host);

@@ -45,6 +45,8 @@ export const replyHeadBytesMax = 8192;
 export interface Peer {
   /** As in logs: `tcp 127.0.0.1:51234`, `unix pid 4711 uid 1000`, `vsock cid 5 port 1030`. */
   readonly label: string;
+  /** AF_VSOCK only: which machine it is, as the kernel says and no guest can forge. */
+  readonly cid?: number;
 }
 
 /** What a session may do to its transport. */

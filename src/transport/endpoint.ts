@@ -1,9 +1,12 @@
 import { tagFault } from './vhost-user/tag.ts';
+import { vsockAddress } from './vsock-address.ts';
 
 /** Where to listen. */
 export type Endpoint =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
   | { readonly kind: 'unix'; readonly path: string }
+  /** AF_VSOCK: a CID of this machine, or `anyCid`; port 0 lets the system choose. */
+  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number }
   /** The guest's virtio-9p device itself; `exportName` is the one export that it reaches, all of them when left out. */
   | {
       readonly kind: 'vhost-user';
@@ -18,7 +21,7 @@ export type Endpoint =
 
 /** The forms of a URI, for texts that say what is possible. */
 export const endpointForms =
-  'tcp://HOST:PORT, unix:///PATH, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER';
+  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
@@ -29,6 +32,7 @@ export function endpointOf(uri: string): Endpoint | string {
   if (scheme === undefined || rest === undefined) return `it is no URI: the forms are ${endpointForms}`;
   if (scheme === 'tcp') return tcpEndpoint(rest);
   if (scheme === 'unix') return unixEndpoint(rest);
+  if (scheme === 'vsock') return vsockEndpoint(rest);
   if (scheme === 'vhost-user') return vhostUserEndpoint(rest);
   if (scheme === 'fd') return fdEndpoint(rest);
   return `nothing can be listened on by "${scheme}": the forms are ${endpointForms}`;
@@ -47,6 +51,11 @@ function tcpEndpoint(rest: string): Endpoint | string {
 
 function unixEndpoint(path: string): Endpoint | string {
   return pathFault(path, 'unix:///run/ninepd.sock') ?? { kind: 'unix', path };
+}
+
+function vsockEndpoint(rest: string): Endpoint | string {
+  const address = vsockAddress(rest);
+  return typeof address === 'string' ? address : { kind: 'vsock', ...address };
 }
 
 function pathFault(path: string, example: string): string | undefined {

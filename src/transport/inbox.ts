@@ -12,8 +12,8 @@ export class BrokenFraming extends Error {}
  * copying, this owns the memory that is read into: a large write costs half as much, and a reader can stop between two
  * frames of a chunk.
  *
- * A frame stays where it is until `room` is called again; only a frame
- * that is not whole yet is moved, and memory grows to the largest frame that was really begun.
+ * A frame stays where it is until `room` is called again; only a frame that is not whole yet is moved, and memory grows to
+ * the largest frame that was really begun.
  */
 export class Inbox {
   #bytes = Buffer.allocUnsafeSlow(roomBytesMin);

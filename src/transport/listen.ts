@@ -5,23 +5,10 @@ import { peerCredentials } from '../host/process.ts';
 import { isListening } from '../host/sockets.ts';
 import type { Peer } from '../session/door.ts';
 import { type Endpoint, socketPathBytesMax, vhostUserUri } from './endpoint.ts';
-import type { Source } from './stream.ts';
+import { type Accept, type Listener, ListenFault } from './listener.ts';
+import { acceptConnected, acceptFrom, isVsock, listenVsock } from './vsock.ts';
 
-/** Called for every connection, in the turn in which it came. */
-export type Accept = (source: Source, peer: Peer) => void;
-
-export interface Listener {
-  readonly endpoint: Endpoint;
-  /** Where it really listens: the port that the system chose, the descriptor that the name stood for. */
-  readonly uri: string;
-  /** Whether this is the one connection the process was started with; there will be no other. */
-  readonly single: boolean;
-  /** Takes no more connections; those there are live on. */
-  close(): void;
-}
-
-/** Why an endpoint cannot be listened on, in words that say what to do. */
-export class ListenFault extends Error {}
+export { type Accept, type Listener, ListenFault } from './listener.ts';
 
 /** Starts to listen. Rejects with a `ListenFault`. `complain` is told of connections that could not be taken. */
 export async function listen(
@@ -34,6 +21,8 @@ export async function listen(
       return listenTcp(endpoint, accept, complain);
     case 'unix':
       return listenUnix(endpoint, `unix://${endpoint.path}`, accept, complain);
+    case 'vsock':
+      return listenVsock(endpoint, accept, complain);
     case 'vhost-user':
       return listenUnix(endpoint, vhostUserUri(endpoint), accept, complain);
     case 'fd':
@@ -239,10 +228,13 @@ async function listenFd(
       `descriptor ${fd} is no stream socket that was passed to the program: check who starts it`,
     );
   }
+  const vsock = isVsock(fd);
   if (!listening) {
-    accept({ fd }, fdPeer(fd));
+    if (vsock) acceptConnected(fd, accept);
+    else accept({ fd }, fdPeer(fd));
     return { endpoint, uri, single: true, close: () => undefined };
   }
+  if (vsock) return { endpoint, uri, single: false, close: acceptFrom(fd, accept, complain) };
   const server = serverFor(accept);
   try {
     await bind(server, { fd }, complain);

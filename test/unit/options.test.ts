@@ -60,7 +60,7 @@ describe('the command line', () => {
 
   it('names every fault at once', () => {
     const { faults } = serve(
-      ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'vsock://3:564'],
+      ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'rdma://3:564'],
       ...['--export', '/a,security_model=none', '--export', '/b,readonly=maybe,colour=red'],
       ...['--msize-max', '100', '--log-level', 'loud', '--log-level', 'info'],
     );

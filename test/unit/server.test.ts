@@ -75,7 +75,7 @@ describe('an embedded server', () => {
     await server.close();
   });
 
-  it('tells its logger who comes, attaches and goes', async () => {
+  it('tells its logger who comes, what is used, and who goes', async () => {
     const lines: string[] = [];
     const add = (text: string) => void lines.push(text);
     const log: Logger = {
@@ -86,18 +86,22 @@ describe('an embedded server', () => {
       error: add,
       isLevelEnabled: () => false,
     };
-    const server = await Server.open({ exports: [{ path: files, name: 'data' }], log });
+    const server = await Server.open({ exports: [{ path: files, name: 'data', readonly: true }], log });
     const client = await Client.connect({ port: portOf(await server.listen('tcp://127.0.0.1:0')) });
-    await client.attach('data', 1000);
+    for (const uid of [0, 1000]) await client.attach('data', uid);
+    for (const aname of ['a\n', 'b']) await client.attach(aname).catch(() => undefined);
     client.wire.socket.destroy();
     await server.connectionsEnded();
     await server.close();
     const peer = /^tcp 127\.0\.0\.1:\d+: /;
     expect(lines.every(line => peer.test(line))).toBe(true);
     const said = lines.map(line => line.replace(peer, ''));
-    expect(said[0]).toBe('connected');
-    expect(said[1]).toMatch(/uid 1000 attached to data/);
-    expect(said.at(-1)).toBe('closed');
+    expect(said).toEqual([
+      'connected',
+      'uses data (mapped, read-only)',
+      'asks for "a\\n", which is no export',
+      'closed',
+    ]);
   });
 
   it('leaves modes to the guest, whatever the umask was', async () => {

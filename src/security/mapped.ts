@@ -14,7 +14,7 @@ export interface MappedOptions {
   readonly dmode: number;
 }
 
-const capability = 'security.capability';
+const hostCapability = `${recordPrefix}security.capability`;
 /** Asks whether an xattr is there without reading it. */
 const nothing = new Uint8Array(0);
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
@@ -29,139 +29,163 @@ const groupExec = 0o010;
  *
  * An object that the server did not make is seen with the host's owner and mode.
  */
-export function mapped({ fmode, dmode }: MappedOptions, complain: Complain): SecurityModel {
-  const current = (target: Target): Answer<Attr> => {
-    const attr = new Attr();
-    return andThen(target.sys.stat(serverCaller, target.fd, attr), () =>
-      andThen(view(target, attr), () => attr),
-    );
-  };
+export function mapped(options: MappedOptions, complain: Complain): SecurityModel {
+  return new Mapped(options, complain);
+}
 
-  const view = (target: Target, attr: Attr): Answer<void> =>
-    andThen(readField(target, 'uid', complain), uid =>
-      andThen(readField(target, 'gid', complain), gid =>
-        andThen(readField(target, 'mode', complain), mode => {
+class Mapped implements SecurityModel {
+  readonly name = 'mapped';
+  readonly ownPrefix = '.ninepd-new-';
+  readonly typeXattr = modeXattr;
+  readonly #options: MappedOptions;
+  readonly #complain: Complain;
+
+  constructor(options: MappedOptions, complain: Complain) {
+    this.#options = options;
+    this.#complain = complain;
+  }
+
+  user(uid: number): Caller {
+    return { uid, gid: uid, groups: [] };
+  }
+
+  runsAs(): Caller {
+    return serverCaller;
+  }
+
+  makesAs(): Caller {
+    return serverCaller;
+  }
+
+  shape(want: Want): Shape {
+    const { fmode, dmode } = this.#options;
+    const directory = (want.mode & S_IFMT) === S_IFDIR;
+    return {
+      type: directory ? S_IFDIR : S_IFREG,
+      mode: directory ? dmode : fmode,
+      content: want.target,
+      aside: true,
+    };
+  }
+
+  async stamp(target: Target, _caller: Caller, want: Want): Promise<void> {
+    const type = want.mode & S_IFMT;
+    await writeField(target, 'uid', want.uid);
+    await writeField(target, 'gid', want.gid);
+    if (type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK) await writeField(target, 'rdev', want.rdev);
+    await writeField(target, 'mode', want.mode);
+  }
+
+  view(target: Target, attr: Attr): Answer<void> {
+    return andThen(readField(target, 'uid', this.#complain), uid =>
+      andThen(readField(target, 'gid', this.#complain), gid =>
+        andThen(readField(target, 'mode', this.#complain), mode => {
           if (uid !== undefined) attr.uid = uid;
           if (gid !== undefined) attr.gid = gid;
           if (mode === undefined) return;
           attr.mode = seenMode(attr.mode, mode);
           const type = attr.type;
           if (type !== S_IFCHR && type !== S_IFBLK) return;
-          return andThen(readField(target, 'rdev', complain), rdev => {
+          return andThen(readField(target, 'rdev', this.#complain), rdev => {
             if (rdev !== undefined) attr.rdev = rdev;
           });
         }),
       ),
     );
+  }
+
+  #current(target: Target): Answer<Attr> {
+    const attr = new Attr();
+    return andThen(target.sys.stat(serverCaller, target.fd, attr), () =>
+      andThen(this.view(target, attr), () => attr),
+    );
+  }
+
+  async change(
+    target: Target,
+    _caller: Caller,
+    { uid, gid, mode }: { uid?: number; gid?: number; mode?: number },
+  ): Promise<void> {
+    const attr = await this.#current(target);
+    const owned = uid !== undefined || gid !== undefined;
+    if (owned && attr.type !== S_IFDIR) await dropCapability(target);
+    // chown(2): set-id bits fall for everybody, root included, unless the same message says what the mode shall be.
+    const fallen = owned && attr.type !== S_IFDIR ? withoutSetId(attr.mode) : attr.mode;
+    const next = mode === undefined ? fallen : attr.type | mode;
+    // Less first: at no moment has the new owner rights that neither the old nor the new mode gives.
+    const less = (next & 0o7777 & attr.mode) | attr.type;
+    if (less !== attr.mode) await writeField(target, 'mode', less);
+    if (uid !== undefined) await writeField(target, 'uid', uid);
+    if (gid !== undefined) await writeField(target, 'gid', gid);
+    if (next !== less || (mode !== undefined && less === attr.mode)) await writeField(target, 'mode', next);
+  }
+
+  async readlink(target: Target): Promise<Bytes> {
+    const attr = new Attr();
+    await target.sys.stat(serverCaller, target.fd, attr);
+    // A native symlink of the host is shown as it is; user xattrs cannot be on one, so it is always the host's own.
+    if (attr.type === S_IFLNK) return target.sys.readlink(serverCaller, target.fd);
+    await this.view(target, attr);
+    if (attr.type !== S_IFLNK) throw EINVAL;
+    return readContent(target);
+  }
+
+  writing(target: Target, caller: Caller): Answer<void> {
+    const setIds = caller.uid !== 0;
+    return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
+      andThen(setIds ? this.#storedMode(target) : 0, mode => {
+        if (found < 0 && withoutSetId(mode) === mode) return;
+        return this.#dropPrivileges(target, setIds);
+      }),
+    );
+  }
+
+  /** The stored mode; where there is none the host's counts, which may have set-id bits. */
+  #storedMode(target: Target): Answer<number> {
+    return andThen(readField(target, 'mode', this.#complain), mode => mode ?? S_ISUID);
+  }
 
   /** Before a write: capabilities fall for everybody, set-id bits for all but root (CAP_FSETID). */
-  const dropPrivileges = (target: Target, setIds: boolean): Answer<void> =>
-    andThen(current(target), attr => {
+  #dropPrivileges(target: Target, setIds: boolean): Answer<void> {
+    return andThen(this.#current(target), attr => {
       if (attr.type !== S_IFREG) return;
       const kept = setIds ? withoutSetId(attr.mode) : attr.mode;
       const fallen = kept === attr.mode ? undefined : writeField(target, 'mode', kept);
       return andThen<void, void>(fallen, () => dropCapability(target));
     });
+  }
 
-  const dropCapability = (target: Target): Answer<void> => {
-    const name = recordPrefix + capability;
-    return andThen(target.sys.getxattr(serverCaller, target.fd, name, nothing), found =>
-      found < 0 ? undefined : target.sys.removexattr(serverCaller, target.fd, name),
-    );
-  };
+  xattrToHost(name: Bytes, caller: Caller, use: 'get' | 'set', type: number): Bytes {
+    if (name.startsWith(recordPrefix)) throw use === 'get' ? ENODATA : EACCES;
+    if (name.startsWith('user.')) {
+      // xattr(7): user attributes exist on regular files and directories only.
+      if (type !== S_IFREG && type !== S_IFDIR) throw use === 'get' ? ENODATA : EPERM;
+      return name;
+    }
+    if (acls.has(name)) {
+      if (type === S_IFLNK) throw EOPNOTSUPP;
+      return recordPrefix + name;
+    }
+    if (name.startsWith('security.')) return recordPrefix + name;
+    if (name.startsWith('trusted.')) {
+      if (!isRoot(caller)) throw use === 'get' ? ENODATA : EPERM;
+      return recordPrefix + name;
+    }
+    throw EOPNOTSUPP;
+  }
 
-  return {
-    name: 'mapped',
-    ownPrefix: '.ninepd-new-',
-    typeXattr: modeXattr,
+  xattrToClient(name: Bytes, caller: Caller): Bytes | undefined {
+    if (!name.startsWith(recordPrefix)) return name.startsWith('user.') ? name : undefined;
+    const inner = name.slice(recordPrefix.length);
+    if (acls.has(inner) || inner.startsWith('security.')) return inner;
+    return inner.startsWith('trusted.') && isRoot(caller) ? inner : undefined;
+  }
+}
 
-    user: uid => ({ uid, gid: uid, groups: [] }),
-    runsAs: () => serverCaller,
-    makesAs: () => serverCaller,
-
-    shape(want): Shape {
-      const directory = (want.mode & S_IFMT) === S_IFDIR;
-      return {
-        type: directory ? S_IFDIR : S_IFREG,
-        mode: directory ? dmode : fmode,
-        content: want.target,
-        aside: true,
-      };
-    },
-
-    async stamp(target, _caller, want: Want) {
-      const type = want.mode & S_IFMT;
-      await writeField(target, 'uid', want.uid);
-      await writeField(target, 'gid', want.gid);
-      if (type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK)
-        await writeField(target, 'rdev', want.rdev);
-      await writeField(target, 'mode', want.mode);
-    },
-
-    view,
-
-    async change(target, _caller, { uid, gid, mode }) {
-      const attr = await current(target);
-      const owned = uid !== undefined || gid !== undefined;
-      if (owned && attr.type !== S_IFDIR) await dropCapability(target);
-      // chown(2): set-id bits fall for everybody, root included, unless the same message says what the mode shall be.
-      const fallen = owned && attr.type !== S_IFDIR ? withoutSetId(attr.mode) : attr.mode;
-      const next = mode === undefined ? fallen : attr.type | mode;
-      const lessFirst = (next & 0o7777 & attr.mode) | attr.type;
-      if (lessFirst !== attr.mode) await writeField(target, 'mode', lessFirst);
-      if (uid !== undefined) await writeField(target, 'uid', uid);
-      if (gid !== undefined) await writeField(target, 'gid', gid);
-      if (next !== lessFirst || (mode !== undefined && lessFirst === attr.mode))
-        await writeField(target, 'mode', next);
-    },
-
-    async readlink(target) {
-      const attr = new Attr();
-      await target.sys.stat(serverCaller, target.fd, attr);
-      // A native symlink of the host is shown as it is; user xattrs cannot be on one, so it is always the host's own.
-      if (attr.type === S_IFLNK) return target.sys.readlink(serverCaller, target.fd);
-      await view(target, attr);
-      if (attr.type !== S_IFLNK) throw EINVAL;
-      return readContent(target);
-    },
-
-    writing: (target, caller) =>
-      andThen(target.sys.getxattr(serverCaller, target.fd, recordPrefix + capability, nothing), found =>
-        andThen(
-          caller.uid === 0 ? 0 : andThen(readField(target, 'mode', complain), mode => mode ?? S_ISUID),
-          mode => {
-            if (found < 0 && withoutSetId(mode) === mode) return;
-            return dropPrivileges(target, caller.uid !== 0);
-          },
-        ),
-      ),
-
-    xattrToHost(name, caller, use, type): Bytes {
-      if (name.startsWith(recordPrefix)) throw use === 'get' ? ENODATA : EACCES;
-      if (name.startsWith('user.')) {
-        // xattr(7): user attributes exist on regular files and directories only.
-        if (type !== S_IFREG && type !== S_IFDIR) throw use === 'get' ? ENODATA : EPERM;
-        return name;
-      }
-      if (acls.has(name)) {
-        if (type === S_IFLNK) throw EOPNOTSUPP;
-        return recordPrefix + name;
-      }
-      if (name.startsWith('security.')) return recordPrefix + name;
-      if (name.startsWith('trusted.')) {
-        if (!isRoot(caller)) throw use === 'get' ? ENODATA : EPERM;
-        return recordPrefix + name;
-      }
-      throw EOPNOTSUPP;
-    },
-
-    xattrToClient(name, caller) {
-      if (!name.startsWith(recordPrefix)) return name.startsWith('user.') ? name : undefined;
-      const inner = name.slice(recordPrefix.length);
-      if (acls.has(inner) || inner.startsWith('security.')) return inner;
-      return inner.startsWith('trusted.') && isRoot(caller) ? inner : undefined;
-    },
-  };
+function dropCapability(target: Target): Answer<void> {
+  return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
+    found < 0 ? undefined : target.sys.removexattr(serverCaller, target.fd, hostCapability),
+  );
 }
 
 function isRoot(caller: Caller): boolean {

@@ -11,8 +11,14 @@ import { join } from 'node:path';
 import { DebianArchive } from './guest/apt.mjs';
 import { makeInitramfs } from './guest/initramfs.mjs';
 import { makeKernel } from './guest/kernel.mjs';
-import { kernelMetapackage, qemuPackages, rootPackages } from './guest/packages.mjs';
-import { cacheDir, hashOf, programDir, say, scriptDir } from './guest/places.mjs';
+import {
+  kernelMetapackage,
+  qemuPackages,
+  rootPackages,
+  vsockDevicePackages,
+  vsockDeviceRelease,
+} from './guest/packages.mjs';
+import { cacheDir, hashOf, mountHelper, programDir, say, scriptDir } from './guest/places.mjs';
 import { makeQemu } from './guest/qemu.mjs';
 import { makeRootDisk } from './guest/root-disk.mjs';
 import { needTools } from './guest/tools.mjs';
@@ -68,6 +74,9 @@ const files = archive.resolve({
   qemu: { packages: qemuPackages, fromBackports: true },
   busybox: { packages: ['busybox-static'] },
 });
+const testing = new DebianArchive(join(cacheDir, 'apt-testing'), vsockDeviceRelease);
+if (process.argv.includes('--refresh')) testing.forget();
+const { vsockDevice } = testing.resolve({ vsockDevice: { packages: vsockDevicePackages } });
 const versions = request => JSON.stringify(files[request].map(({ file }) => file));
 
 const kernel = await part(
@@ -83,6 +92,9 @@ const disk = await part(
 const qemu = await part('qemu', [versions('qemu'), ...sources('apt.mjs', 'qemu.mjs')], dir =>
   makeQemu(archive, files.qemu, dir),
 );
+const vsock = await part('vsock-device', [JSON.stringify(vsockDevice), ...sources('apt.mjs')], dir =>
+  testing.unpack(vsockDevice, dir, { leaveOut: [/^(?!vhost-device-vsock$)/] }),
+);
 const programs = readdirSync(programDir)
   .filter(name => name.endsWith('.c'))
   .sort();
@@ -91,17 +103,20 @@ const initramfs = await part(
   [
     kernel,
     ...sources('initramfs.mjs', 'init', 'guest-module', 'agent.c'),
+    readFileSync(mountHelper),
     ...[...programs, 'check.h'].flatMap(name => [name, readFileSync(join(programDir, name))]),
   ],
   dir => makeInitramfs({ kernel, programs, dir }),
 );
 archive.dropDownloads();
+testing.dropDownloads();
 writeManifest({
   kernel: join(kernel, 'vmlinuz'),
   initramfs: join(initramfs, 'initramfs.cpio'),
   programs: join(initramfs, 'programs'),
   rootDisk: join(disk, 'root.ext4'),
   qemu: join(qemu, 'qemu-system-x86_64'),
+  vsockDevice: join(vsock, 'usr/bin/vhost-device-vsock'),
   kernelRelease: readFileSync(join(kernel, 'release'), 'utf8').trim(),
   qemuVersion: readFileSync(join(qemu, 'version'), 'utf8').trim(),
 });

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { checkedRoot } from './export-checks.ts';
 import { inline, pool } from './host/linux.ts';
 import { descriptorLimit, groupsOf } from './host/process.ts';
+import { connectionsMax } from './limits.ts';
 import type { Logger } from './log.ts';
 import type { Bytes } from './name.ts';
 import { mapped } from './security/mapped.ts';
@@ -41,7 +42,7 @@ export interface Export {
 /**
  * Descriptors that are not for the trees: connections, listeners, the event loop, and what a request holds for a moment.
  */
-const descriptorsKept = 256;
+const descriptorsKept = connectionsMax + 256;
 
 /** The exports of a server, in their order: the first is the one that a guest gets which asks for none. */
 export class Exports {

@@ -11,11 +11,14 @@ const unwanted = ['doc', 'man', 'locale', 'info', 'lintian', 'bash-completion', 
 // Each package file of a request: { file, uri, size in bytes }.
 export class DebianArchive {
   #dir;
+  #release;
   #options;
   #resolved;
 
-  constructor(dir) {
+  // Another release than the guests' is asked for without its updates: testing has none.
+  constructor(dir, release = suite) {
     this.#dir = dir;
+    this.#release = release;
     this.#options = [
       ['Dir::Etc::sourcelist', '/dev/null'],
       ['Dir::Etc::sourceparts', join(dir, 'sources')],
@@ -67,7 +70,7 @@ export class DebianArchive {
       mkdirSync(join(this.#dir, dir), { recursive: true });
     }
     writeFileSync(join(this.#dir, 'status'), '');
-    writeFileSync(join(this.#dir, 'sources/debian.sources'), debianSources());
+    writeFileSync(join(this.#dir, 'sources/debian.sources'), debianSources(this.#release));
     say('asking Debian for its package lists');
     this.#apt('apt-get', '-q', 'update');
   }
@@ -159,7 +162,7 @@ function ended(child, what) {
 }
 
 // This machine's own Debian mirrors, with the suites we want.
-function debianSources() {
+function debianSources(release) {
   const own = ['/etc/apt/sources.list.d/debian.sources', '/etc/apt/sources.list.d/debian-sources.sources'];
   const path = own.find(existsSync);
   if (path === undefined) {
@@ -170,9 +173,11 @@ function debianSources() {
     .filter(stanza => /^Types:.*\bdeb\b/m.test(stanza));
   const field = (stanza, name) => new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(stanza)?.[1];
   return stanzas
+    .filter(stanza => release === suite || field(stanza, 'Suites')?.includes('-security') === false)
     .map(stanza => {
       const security = field(stanza, 'Suites')?.includes('-security');
-      const suites = security ? `${suite}-security` : `${suite} ${suite}-updates ${suite}-backports`;
+      const stable = security ? `${suite}-security` : `${suite} ${suite}-updates ${suite}-backports`;
+      const suites = release === suite ? stable : release;
       return [
         'Types: deb',
         `URIs: ${field(stanza, 'URIs')}`,

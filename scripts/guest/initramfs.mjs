@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { bootModules } from './kernel.mjs';
-import { programDir, scriptDir } from './places.mjs';
+import { mountHelper, programDir, scriptDir } from './places.mjs';
 
 const compile = ['-std=gnu11', '-O1', '-static', '-s', '-pthread', '-Wall', '-Wextra', '-Werror'];
 
@@ -33,6 +33,7 @@ export function makeInitramfs({ kernel, programs, dir }) {
   chmodSync(join(root, 'init'), 0o755);
   chmodSync(join(root, 'guest/bin/guest-module'), 0o755);
   buildProgram(join(scriptDir, 'agent.c'), join(root, 'guest/bin/guest-agent'));
+  buildProgram(mountHelper, join(root, 'guest/bin/mount.9pvsock'));
   mkdirSync(join(dir, 'programs'));
   for (const program of programs) {
     const name = program.replace(/\.c$/, '');

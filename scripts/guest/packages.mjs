@@ -16,10 +16,12 @@ export const rootPackages = [
   'grep',
   'libc6-dev',
   'libcap2-bin',
+  'libstdc++6',
   'make',
   'mount',
   'perl-base',
   'sed',
+  'socat',
   'sqlite3',
   'strace',
   'tar',
@@ -35,3 +37,8 @@ export const rootLeftOut = [
 ];
 
 export const qemuPackages = ['qemu-system-x86'];
+
+// A vsock device for QEMU that needs nothing of the host's kernel. Stable has none; testing's asks for a C library that
+// stable has.
+export const vsockDevicePackages = ['vhost-device-vsock'];
+export const vsockDeviceRelease = 'forky';

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 export const repository = fileURLToPath(new URL('../..', import.meta.url));
 export const scriptDir = join(repository, 'scripts/guest');
 export const programDir = join(repository, 'test/guest/programs');
+export const mountHelper = join(repository, 'tools/mount-9pvsock/mount.9pvsock.c');
 export const cacheDir = join(repository, '.cache/guest');
 
 export function say(line) {

@@ -32,6 +32,8 @@ export async function makeRootDisk(archive, files, dir) {
   symlinkSync('/proc/self/mounts', join(root, 'etc/mtab'));
   rmSync(join(root, 'usr/bin/sh'), { force: true });
   symlinkSync('bash', join(root, 'usr/bin/sh'));
+  // mount(8) looks for it here only; the program itself comes with the initramfs.
+  symlinkSync('/opt/guest/bin/mount.9pvsock', join(root, 'usr/sbin/mount.9pvsock'));
   chmodSync(root, 0o755);
   const disk = join(dir, 'root.ext4');
   const options = ['-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-m', '0', '-L', 'guest-root'];

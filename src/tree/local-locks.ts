@@ -1,10 +1,25 @@
 import { type Answer, andThen } from '../answer.ts';
-import { EACCES, EBADF, EROFS, ETXTBSY } from '../errno.ts';
+import { EACCES, EBADF, EMFILE, ENFILE, ENOLCK, EROFS, ETXTBSY } from '../errno.ts';
 import { O_RDONLY, O_RDWR } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
+import type { Descriptors, Holder } from './descriptors.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 import type { LockConflict, LockOwner, LockRange } from './tree.ts';
+
+/** A descriptor that holds an owner's locks: it counts, and cannot be given up, since closing it would drop them. */
+class LockHolder implements Holder {
+  readonly fd: number;
+  touched = true;
+
+  constructor(fd: number) {
+    this.fd = fd;
+  }
+
+  giveUp(): boolean {
+    return false;
+  }
+}
 
 /**
  * Locks against everybody outside this tree, as open-file-description locks (fcntl(2)): one descriptor for each owner and
@@ -13,26 +28,30 @@ import type { LockConflict, LockOwner, LockRange } from './tree.ts';
 export class OwnerLocks {
   readonly #nodes: NodeTable;
   readonly #opens: OpenTable;
-  readonly #fds = new Map<LocalNode, Map<LockOwner, number>>();
+  readonly #descriptors: Descriptors;
+  readonly #holders = new Map<LocalNode, Map<LockOwner, LockHolder>>();
 
-  constructor(nodes: NodeTable, opens: OpenTable) {
+  constructor(nodes: NodeTable, opens: OpenTable, descriptors: Descriptors) {
     this.#nodes = nodes;
     this.#opens = opens;
+    this.#descriptors = descriptors;
   }
 
   set(owner: LockOwner, file: LocalOpen, range: LockRange): Answer<boolean> {
-    const held = this.#fds.get(file.node)?.get(owner);
-    if (held !== undefined) return this.#setOn(file.node, held, range);
+    const held = this.#holders.get(file.node)?.get(owner);
+    if (held) return this.#setOn(file.node, held.fd, range);
     if (range.type === 2) return true;
     return andThen(this.#open(file.node), fd => {
-      const raced = this.#fds.get(file.node)?.get(owner);
-      if (raced !== undefined) {
+      const raced = this.#holders.get(file.node)?.get(owner);
+      if (raced) {
         void file.node.volume.sys.close(fd);
-        return this.#setOn(file.node, raced, range);
+        return this.#setOn(file.node, raced.fd, range);
       }
-      const owners = this.#fds.get(file.node) ?? new Map<LockOwner, number>();
-      owners.set(owner, fd);
-      this.#fds.set(file.node, owners);
+      const holder = new LockHolder(fd);
+      const owners = this.#holders.get(file.node) ?? new Map<LockOwner, LockHolder>();
+      owners.set(owner, holder);
+      this.#holders.set(file.node, owners);
+      this.#descriptors.admit(holder, 'open');
       this.#nodes.hold(file.node);
       return this.#setOn(file.node, fd, range);
     });
@@ -53,6 +72,7 @@ export class OwnerLocks {
     try {
       return await this.#nodes.use(node, fd => sys.reopen(serverCaller, fd, O_RDWR));
     } catch (error) {
+      if (error === EMFILE || error === ENFILE) throw ENOLCK;
       if (error !== EACCES && error !== EROFS && error !== ETXTBSY) throw error;
       return this.#nodes.use(node, fd => sys.reopen(serverCaller, fd, O_RDONLY));
     }
@@ -62,19 +82,20 @@ export class OwnerLocks {
     const { sys } = file.node.volume;
     const ask = (fd: number) =>
       sys.testLock(serverCaller, fd, range.type === 2 ? 1 : range.type, range.start, range.length);
-    const held = this.#fds.get(file.node)?.get(owner);
-    const found = await (held === undefined ? this.#opens.use(file, ask) : ask(held));
+    const held = this.#holders.get(file.node)?.get(owner);
+    const found = await (held ? ask(held.fd) : this.#opens.use(file, ask));
     if (!found) return undefined;
     return { type: found.type === 0 ? 0 : 1, start: found.start, length: found.length, pid: found.pid };
   }
 
   forget(owner: LockOwner, node: LocalNode): void {
-    const owners = this.#fds.get(node);
-    const fd = owners?.get(owner);
-    if (!owners || fd === undefined) return;
+    const owners = this.#holders.get(node);
+    const holder = owners?.get(owner);
+    if (!owners || !holder) return;
     owners.delete(owner);
-    if (owners.size === 0) this.#fds.delete(node);
-    void node.volume.sys.close(fd);
+    if (owners.size === 0) this.#holders.delete(node);
+    this.#descriptors.leave(holder, 'open');
+    void node.volume.sys.close(holder.fd);
     this.#nodes.release(node);
   }
 }

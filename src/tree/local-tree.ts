@@ -51,7 +51,7 @@ export class LocalTree implements Tree {
     this.#opens = new OpenTable(nodes, parts.descriptors);
     this.#maker = new Maker(nodes, parts.model);
     this.#xattrs = new LocalXattrs(nodes, parts.model);
-    this.#locks = new OwnerLocks(nodes, this.#opens);
+    this.#locks = new OwnerLocks(nodes, this.#opens, parts.descriptors);
     this.#changes = new Changes(nodes, this.#opens, parts.model);
     this.#names = new Names(nodes, this.#changes, parts.model);
   }

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { linkSync, mkdtempSync, rmSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -26,16 +26,17 @@ it('a descriptor that listens gives connections that carry bytes both ways, unti
   await once(original, 'listening');
   const fd = duplicate(fdOf(original));
   // Two would race for each connection. Closing removes the name, which the second keeps by another.
-  const { linkSync } = await import('node:fs');
   linkSync(path, join(dir, 't'));
   original.close();
   const accepted: net.Socket[] = [];
   const close = acceptFrom(
     fd,
-    source => accepted.push(socketOf(source).on('data', chunk => echo(chunk))),
+    source => {
+      const socket = socketOf(source);
+      accepted.push(socket.on('data', chunk => socket.write(chunk)));
+    },
     none,
   );
-  const echo = (chunk: Buffer) => accepted[0]!.write(chunk);
   const client = net.connect(join(dir, 't'));
   const bytes = Buffer.alloc(1 << 20, 'x');
   client.write(bytes);

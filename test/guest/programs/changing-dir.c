@@ -31,6 +31,7 @@ static pid_t churn(void) {
     if (fd >= 0) close(fd);
     snprintf(name, sizeof name, "big/churn%d", (i + 50) % 97);
     unlink(name);
+    usleep(2000);
   }
 }
 

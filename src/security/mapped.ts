@@ -37,6 +37,7 @@ class Mapped implements SecurityModel {
   readonly name = 'mapped';
   readonly ownPrefix = '.ninepd-new-';
   readonly typeXattr = modeXattr;
+  readonly overlays = true;
   readonly #options: MappedOptions;
   readonly #complain: Complain;
 

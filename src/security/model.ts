@@ -56,6 +56,8 @@ export interface SecurityModel {
   shape(want: Want): Shape;
   /** Gives a new object its owner, mode and type, least rights first. The maker removes the object when this fails. */
   stamp(target: Target, caller: Caller, want: Want): Answer<void>;
+  /** Whether `view` shows anything but the host's attributes. */
+  readonly overlays: boolean;
   /** Overlays what the client sees on the host's attributes. */
   view(target: Target, attr: Attr): Answer<void>;
   /** Changes owner and mode; what is absent stays, save for what a change of owner takes away. */

@@ -48,6 +48,7 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
       await target.sys.stat(caller, target.fd, made);
       if ((made.mode & bits) !== bits) await target.sys.chmod(caller, target.fd, (made.mode & 0o7777) | bits);
     },
+    overlays: false,
     view: () => undefined,
 
     // Owner first: chown(2) takes set-id bits away, and the mode that was asked for is the one that shall be.

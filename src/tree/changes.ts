@@ -48,6 +48,20 @@ export class Changes {
     });
   }
 
+  /**
+   * Runs a write of `file`, before which set-id bits and file capabilities fall. That is asked anew before every write: a
+   * write moves ctime itself, so that ctime cannot tell whether somebody else has set such a bit at the same time.
+   */
+  writing<T>(actor: Actor, file: LocalOpen, act: () => Answer<T>): Answer<T> {
+    const { sys } = file.node.volume;
+    return this.around(actor, file.node, () =>
+      andThen(
+        this.#opens.use(file, fd => this.#model.writing({ sys, fd }, actor.caller)),
+        act,
+      ),
+    );
+  }
+
   /** Runs a change of several nodes at once; absent ones and repetitions do not count. */
   aroundAll<T>(actor: Actor, nodes: readonly (LocalNode | undefined)[], act: () => Answer<T>): Answer<T> {
     const distinct = [...new Set(nodes)].filter(node => node !== undefined);

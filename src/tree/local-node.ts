@@ -5,6 +5,7 @@ import { serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
 import type { Node } from './tree.ts';
+import type { Seen } from './views.ts';
 import { inoKey, type Volume, type Volumes } from './volume.ts';
 
 /**
@@ -31,6 +32,8 @@ export class LocalNode implements Node, Holder {
   busy = 0;
   touched = false;
   handle: Bytes | undefined = undefined;
+  /** What the model has shown of it, if that can be trusted: see Views. */
+  seen: Seen | undefined = undefined;
   /** Lost a name through this tree: it may have no other, and then nothing but the descriptor leads to it. */
   unlinked = false;
   readonly #table: NodeTable;

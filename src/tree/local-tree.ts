@@ -17,6 +17,7 @@ import { Names } from './names.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
 import { openFlags, refuseToOpen, wantOf, writeAll } from './opening.ts';
 import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow, Tree } from './tree.ts';
+import { Views } from './views.ts';
 import { Volumes } from './volume.ts';
 
 /** What a tree on the host needs: the calls, the descriptor budget (shared by all trees), and the security model. */
@@ -42,6 +43,7 @@ export class LocalTree implements Tree {
   readonly #locks: OwnerLocks;
   readonly #changes: Changes;
   readonly #names: Names;
+  readonly #views: Views;
 
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
@@ -53,6 +55,7 @@ export class LocalTree implements Tree {
     this.#xattrs = new LocalXattrs(nodes, parts.model);
     this.#locks = new OwnerLocks(nodes, this.#opens, parts.descriptors);
     this.#changes = new Changes(nodes, this.#opens, parts.model);
+    this.#views = new Views(nodes, parts.model);
     this.#names = new Names(nodes, this.#changes, parts.model);
   }
 
@@ -107,21 +110,12 @@ export class LocalTree implements Tree {
     return andThen(adopted, node =>
       andThen(
         attempt(
-          () => this.#view(node, attr),
+          () => this.#views.overlay(node, attr),
           () => this.release(node),
         ),
         () => node,
       ),
     );
-  }
-
-  /** Overlays what the client sees; the host's attributes are in `attr` already. */
-  #view(node: LocalNode, attr: Attr): Answer<void> {
-    const viewed = this.#nodes.use(node, fd => this.#model.view({ sys: node.volume.sys, fd }, attr));
-    return andThen(viewed, () => {
-      node.type = attr.type;
-      attr.setQidPath(node.pathLow, node.pathHigh);
-    });
   }
 
   async parent(_caller: Caller, dir: LocalNode): Promise<LocalNode> {
@@ -136,7 +130,7 @@ export class LocalTree implements Tree {
     const { sys } = node.volume;
     return andThen(
       this.#nodes.use(node, fd => sys.stat(serverCaller, fd, attr)),
-      () => this.#view(node, attr),
+      () => this.#views.overlay(node, attr),
     );
   }
 
@@ -226,7 +220,7 @@ export class LocalTree implements Tree {
     const made = await this.#maker.make(actor.caller, dir, name, want, flags, attr);
     const file = this.#opens.add(made.node, made.fd, flags, how.read, how.write);
     try {
-      await this.#view(made.node, attr);
+      await this.#views.overlay(made.node, attr);
     } catch (error) {
       this.#opens.close(file);
       this.release(made.node);
@@ -241,7 +235,7 @@ export class LocalTree implements Tree {
     return this.#changes.around(actor, dir, async () => {
       const { node } = await this.#maker.make(actor.caller, dir, name, want, undefined, attr);
       await attempt(
-        () => this.#view(node, attr),
+        () => this.#views.overlay(node, attr),
         () => this.release(node),
       );
       return node;
@@ -281,11 +275,8 @@ export class LocalTree implements Tree {
     const { node } = file;
     // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
     const sys = (file.flags & O_DSYNC) !== 0 ? this.#pool : node.volume.sys;
-    return this.#changes.around(actor, node, () =>
-      andThen(
-        this.#opens.use(file, fd => this.#model.writing({ sys: node.volume.sys, fd }, actor.caller)),
-        () => this.#opens.use(file, fd => writeAll(sys, this.#model.runsAs(actor.caller), fd, from, offset)),
-      ),
+    return this.#changes.writing(actor, file, () =>
+      this.#opens.use(file, fd => writeAll(sys, this.#model.runsAs(actor.caller), fd, from, offset)),
     );
   }
 

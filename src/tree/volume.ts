@@ -1,3 +1,4 @@
+import { release } from 'node:os';
 import { type Answer, andThen } from '../answer.ts';
 import { type Attr, S_IFDIR, S_IFREG } from '../attr.ts';
 import {
@@ -40,6 +41,26 @@ const localTypes = new Set([
   XFS_SUPER_MAGIC,
   ZFS_SUPER_MAGIC,
 ]);
+
+/**
+ * File systems on which every change moves ctime, extended attributes included, and which since Linux 6.13 give each
+ * change that follows a look a ctime of its own (FS_MGTIME, "multigrain timestamps").
+ */
+const exactTypes = new Set([BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC]);
+const multigrainKernel = [6, 13] as const;
+
+/**
+ * What an object's ctime tells. `exact`: as long as it is the same, nothing has changed since it was looked at. `coarse`: the
+ * same, if it was older than a tick of the clock then. `unknown`: nothing.
+ */
+export type CtimeTells = 'exact' | 'coarse' | 'unknown';
+
+function ctimeTells(type: number): CtimeTells {
+  if (!exactTypes.has(type)) return 'unknown';
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  const [wantedMajor, wantedMinor] = multigrainKernel;
+  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor) ? 'exact' : 'coarse';
+}
 
 /** Inode numbers below this fit beside a 16-bit device index in qid.path. */
 const plainInoHighMax = 0x1_0000;
@@ -123,13 +144,16 @@ export class Volume {
   arriving = 0;
   readonly mountId: number;
   readonly dev: number;
+  readonly ctimeTells: CtimeTells;
 
-  constructor({ mountId, dev }: Attr, index: number, sys: Syscalls, local: boolean) {
+  /** `type` is statfs(2)'s f_type. */
+  constructor({ mountId, dev }: Attr, index: number, sys: Syscalls, local: boolean, type: number) {
     this.mountId = mountId;
     this.dev = dev;
     this.index = index;
     this.sys = sys;
     this.local = local;
+    this.ctimeTells = ctimeTells(type);
   }
 }
 
@@ -164,9 +188,10 @@ export class Volumes {
         known.arriving++;
         return known;
       }
-      const local = localTypes.has(statfs.readUInt32LE(0));
+      const type = statfs.readUInt32LE(0);
+      const local = localTypes.has(type);
       const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
-      const volume = new Volume(attr, index, local ? this.inline : this.pool, local);
+      const volume = new Volume(attr, index, local ? this.inline : this.pool, local, type);
       const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
       onMount.set(attr.dev, volume);
       this.#byMount.set(attr.mountId, onMount);

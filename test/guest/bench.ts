@@ -5,32 +5,37 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Guest, type GuestOptions } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { type Cell, type Check, HostView, local, type Model, prelude } from './check.ts';
+import { overTcp, type Way, type WayMaker } from './way.ts';
 
 /** One guest, one ninepd that exports a directory under each security model, and a mount for every cell. */
 export class Bench {
   readonly guest: Guest;
   readonly server: Ninepd;
+  readonly #way: Way;
   readonly #dir: string;
   #made = 0;
 
-  private constructor(guest: Guest, server: Ninepd, dir: string) {
+  private constructor(guest: Guest, server: Ninepd, way: Way, dir: string) {
     this.guest = guest;
     this.server = server;
+    this.#way = way;
     this.#dir = dir;
   }
 
-  static async start(options: GuestOptions = {}): Promise<Bench> {
+  static async start(options: GuestOptions = {}, makeWay: WayMaker = overTcp): Promise<Bench> {
     const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-export-')));
     const models: Model[] = ['mapped', 'passthrough'];
     for (const model of models) mkdirSync(join(dir, model));
     const exports = models.map(model => ({ path: join(dir, model), name: model, securityModel: model }));
-    const server = await Ninepd.start({ exports, userDatabase: userDatabase(dir) });
+    const way = await makeWay();
+    const server = await Ninepd.start({ exports, listen: way.listen, userDatabase: userDatabase(dir) });
     try {
       // One processor: on a machine of two, the server and QEMU's own threads then have the other.
-      const guest = await Guest.start({ scratch: 8192, cpus: 1, ...options });
-      return new Bench(guest, server, dir);
+      const guest = await Guest.start({ scratch: 8192, cpus: 1, ...way.guest, ...options });
+      return new Bench(guest, server, way, dir);
     } catch (error) {
       await server.stop();
+      await way.stop();
       throw error;
     }
   }
@@ -47,8 +52,7 @@ export class Bench {
   async mount(cell: Cell, path = this.mountPoint(cell), extra?: string): Promise<string> {
     if (cell.model === 'local' || cell.cache === 'local') return path;
     return await this.guest.mount({
-      trans: 'tcp',
-      port: this.server.port,
+      ...this.#way.device(this.server, cell.model),
       aname: cell.model,
       cache: cell.cache,
       posixacl: true,
@@ -71,6 +75,7 @@ export class Bench {
 
   async stop(): Promise<void> {
     await this.guest.stop();
+    await this.#way.stop();
     await this.server.stop();
     rmSync(this.#dir, { recursive: true, force: true });
   }
@@ -91,11 +96,11 @@ function userDatabase(dir: string): { passwd: string; group: string } {
 
 /** Declares the tests of a list of checks: first on the guest's own ext4, then on every cell; at the end the kernel
  * log is clean, every mount comes off and the server holds nothing of the exports any more. */
-export function testChecks(subject: string, cells: Cell[], checks: Check[]): void {
+export function testChecks(subject: string, cells: Cell[], checks: Check[], makeWay?: WayMaker): void {
   describe(subject, () => {
     let bench: Bench;
     beforeAll(async () => {
-      bench = await Bench.start();
+      bench = await Bench.start({}, makeWay);
       for (const cell of cells) await bench.mount(cell);
     });
     afterAll(async () => {

@@ -6,12 +6,13 @@ import { fileURLToPath } from 'node:url';
 import { GuestChannel, type GuestResult, type GuestUser } from './guest-channel.ts';
 
 /** What scripts/guest-image.mjs has made; all paths. */
-interface Manifest {
+export interface Manifest {
   kernel: string;
   initramfs: string;
   programs: string;
   rootDisk: string;
   qemu: string;
+  vsockDevice: string;
   kernelRelease: string;
   qemuVersion: string;
 }
@@ -45,9 +46,11 @@ export interface ShResult {
 }
 
 export interface MountOptions {
-  trans: 'tcp' | 'virtio';
-  /** tcp: a port of the host's 127.0.0.1. */
+  trans: 'tcp' | 'virtio' | 'vsock';
+  /** tcp: a port of the host's 127.0.0.1. vsock: the server's. */
   port?: number;
+  /** vsock: the server's machine, 2 (the host) if left out. */
+  cid?: number;
   /** virtio: the mount tag. */
   tag?: string;
   /** Where to mount; made if missing. */
@@ -75,7 +78,8 @@ const complaint =
 const healthy =
   /9pnet: Installing 9P2000 support|9p: Installing v9fs|Limiting 'msize'|EXT4-fs|Kernel command line/;
 
-function readManifest(): Manifest {
+/** Makes what is missing first. */
+export function readManifest(): Manifest {
   const path = execFileSync(process.execPath, [join(repository, 'scripts/guest-image.mjs')], {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -190,15 +194,15 @@ export class Guest {
   /** Mounts and gives back the path. */
   async mount(options: MountOptions): Promise<string> {
     const { trans, path } = options;
-    const list = ['version=9p2000.L', `trans=${trans}`];
-    if (options.port !== undefined) list.push(`port=${options.port}`);
+    const list = trans === 'vsock' ? [] : ['version=9p2000.L', `trans=${trans}`];
+    if (options.port !== undefined && trans === 'tcp') list.push(`port=${options.port}`);
     if (options.aname !== undefined) list.push(`aname=${options.aname}`);
     if (options.cache !== undefined) list.push(`cache=${options.cache}`);
     list.push(`access=${options.access ?? 'client'}`, `msize=${options.msize ?? 131_072}`);
     if (options.posixacl) list.push('posixacl');
     if (options.extra !== undefined) list.push(options.extra);
-    const device = trans === 'tcp' ? '10.0.2.2' : (options.tag ?? 'ninepd');
-    await this.sh(`mkdir -p ${path} && mount -t 9p -o ${list.join(',')} ${device} ${path}`, {
+    const type = trans === 'vsock' ? '9pvsock' : '9p';
+    await this.sh(`mkdir -p ${path} && mount -t ${type} -o ${list.join(',')} ${deviceOf(options)} ${path}`, {
       timeout: 15_000,
     });
     return path;
@@ -226,6 +230,11 @@ export class Guest {
     this.#channel.close();
     rmSync(this.#dir, { recursive: true, force: true });
   }
+}
+
+function deviceOf({ trans, tag = 'ninepd', cid = 2, port }: MountOptions): string {
+  if (trans === 'tcp') return '10.0.2.2';
+  return trans === 'vsock' ? `${cid}:${port}` : tag;
 }
 
 function qemuArguments(manifest: Manifest, dir: string, options: GuestOptions): string[] {

@@ -1,0 +1,251 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { Guest, type GuestOptions } from '../support/guest.ts';
+import { Ninepd } from '../support/ninepd.ts';
+import { type Cell, cell, HostView, type Model, prelude } from './check.ts';
+import { data } from './checks/data.ts';
+import { names } from './checks/names.ts';
+import { ownership } from './checks/ownership.ts';
+
+// ninepd as the guest's virtio-9p device: QEMU's generic vhost-user device hands it the virtqueue of a stock guest.
+
+const memory = 768;
+const shared = ['-m', `${memory}`, '-machine', 'memory-backend=mem'];
+const memoryArgs = [...shared, '-object', `memory-backend-memfd,id=mem,size=${memory}M,share=on`];
+
+/** QEMU's arguments for a device; the size of its configuration space is that of the tag unless another is given. */
+function device(path: string, tag: string, configBytes = 2 + tag.length): string[] {
+  const options = `virtio-id=9,num_vqs=1,vq_size=128,config_size=${configBytes}`;
+  const chardev = `socket,id=socket-${tag},path=${path}`;
+  return ['-chardev', chardev, '-device', `vhost-user-test-device-pci,chardev=socket-${tag},${options}`];
+}
+
+let dir: string;
+let server: Ninepd;
+let guest: Guest;
+
+const models: Model[] = ['mapped', 'passthrough'];
+const socket = (tag: string): string => join(dir, `${tag}.sock`);
+
+/** One directory under each model, and a device for each tag, which reaches the export of that model alone. */
+async function serve(devices: readonly (readonly [tag: string, model: Model])[]): Promise<void> {
+  dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-vhost-')));
+  for (const model of models) mkdirSync(join(dir, model));
+  server = await Ninepd.start({
+    exports: models.map(model => ({ path: join(dir, model), name: model, securityModel: model })),
+    listen: devices.map(([tag, model]) => `vhost-user://${socket(tag)}?tag=${tag}&export=${model}`),
+  });
+}
+
+async function end(): Promise<void> {
+  await guest?.stop();
+  expect(await server?.stop()).toBe(0);
+  rmSync(dir, { recursive: true, force: true });
+}
+
+/** The server's warnings and errors. */
+const complaints = () =>
+  server
+    .log()
+    .split('\n')
+    .filter(line => / (WARN|ERROR|FATAL): /.test(line));
+
+/** What ninepd has mapped of guests' memory. */
+const memoryMapped = () =>
+  readFileSync(`/proc/${server.pid}/maps`, 'latin1')
+    .split('\n')
+    .filter(line => line.includes('memfd:memory-backend'));
+
+const mount = (tag: string) => guest.mount({ trans: 'virtio', tag, path: `/mnt/${tag}`, msize: 512_000 });
+
+describe('the checks of the guest suite on a virtio-9p device', () => {
+  const cells: Cell[] = [cell('mapped', 'none'), cell('mapped', 'mmap'), cell('passthrough', 'none')];
+  const tagOf = ({ model, cache }: Cell) => `${model}-${cache}`;
+  let made = 0;
+
+  beforeAll(async () => {
+    await serve(cells.map(one => [tagOf(one), one.model as Model]));
+    const extraArgs = cells.flatMap(one => device(socket(tagOf(one)), tagOf(one)));
+    guest = await Guest.start({ scratch: 8192, cpus: 1, memoryArgs, extraArgs });
+    for (const one of cells) {
+      const cache = one.cache as 'none';
+      const path = `/mnt/${tagOf(one)}`;
+      await guest.mount({ trans: 'virtio', tag: tagOf(one), path, cache, posixacl: true, msize: 512_000 });
+    }
+  });
+  afterAll(end);
+
+  for (const one of cells) {
+    describe(one.name, () => {
+      for (const check of [...ownership, ...names, ...data]) {
+        if (!(check.where?.(one) ?? true)) continue;
+        test(check.title, async () => {
+          const name = `check${made++}`;
+          const script = `${prelude}\nmkdir -m 0777 ${name}\ncd ${name}\nCELL=${one.cache}\n${check.script}`;
+          await guest.sh(`cd /mnt/${tagOf(one)}\n${script}`, { timeout: check.timeout ?? 60_000 });
+          check.host?.(new HostView(one.model as Model, join(dir, one.model, name)));
+        });
+      }
+    });
+  }
+
+  test('neither the guest kernel nor the server has anything to complain about', async () => {
+    expect(await guest.complaints()).toEqual([]);
+    expect(complaints()).toEqual([]);
+  });
+
+  test('after every umount the server holds no descriptor below its exports but their roots', async () => {
+    for (const one of cells) await guest.umount(`/mnt/${tagOf(one)}`);
+    await expect.poll(() => server.descriptorsBelow(dir).length, { timeout: 10_000 }).toBe(models.length);
+  });
+});
+
+describe('the life of a virtio-9p device', () => {
+  const control = () => join(dir, 'qmp.sock');
+  const options = (): GuestOptions => ({
+    cpus: 1,
+    memoryArgs,
+    extraArgs: [
+      ...['-action', 'reboot=reset', '-qmp', `unix:${control()},server=on,wait=off`],
+      ...device(socket('one'), 'one'),
+      ...device(socket('two'), 'two'),
+    ],
+  });
+
+  /** A command to QEMU itself. */
+  const command = (name: string) =>
+    new Promise<void>((resolve, reject) => {
+      let said = '';
+      const qmp = connect(control());
+      qmp.setEncoding('utf8').on('error', reject);
+      qmp.on('data', (text: string) => {
+        said += text;
+        if (said.split('"return"').length <= 2) return;
+        qmp.destroy();
+        resolve();
+      });
+      qmp.write(`{"execute":"qmp_capabilities"}\n{"execute":"${name}"}\n`);
+    });
+
+  beforeAll(async () => {
+    await serve([
+      ['one', 'mapped'],
+      ['two', 'passthrough'],
+    ]);
+    guest = await Guest.start(options());
+    await mount('one');
+    await mount('two');
+  });
+  afterAll(end);
+
+  test('two devices serve two directories, and neither reaches the other’s', async () => {
+    await guest.sh(
+      'echo 1 > /mnt/one/a; echo 2 > /mnt/two/b; [ "$(ls /mnt/one /mnt/two | xargs)" = "/mnt/one: a /mnt/two: b" ]',
+    );
+    await guest.sh(
+      'umount /mnt/one; mount -t 9p -o trans=virtio,version=9p2000.L,aname=passthrough one /mnt/one',
+      {
+        expectCode: 32,
+      },
+    );
+    await mount('one');
+  });
+
+  test('blocks of a megabyte go both ways unharmed', async () => {
+    await guest.sh(`dd if=/dev/urandom of=/tmp/f bs=1M count=24; dd if=/tmp/f of=/mnt/one/f bs=1M
+      echo 3 > /proc/sys/vm/drop_caches; dd if=/mnt/one/f of=/tmp/g bs=1M; cmp /tmp/f /tmp/g; rm /tmp/g`);
+    const { stdout } = await guest.sh('sha256sum < /tmp/f');
+    const sum = createHash('sha256')
+      .update(readFileSync(join(dir, 'mapped/f')))
+      .digest('hex');
+    expect(stdout).toBe(`${sum}  -`);
+  });
+
+  test('a guest that is paused goes on with its mounts, its open files and its locks', async () => {
+    const lock = guest.sh('exec 9> /mnt/one/lock; flock 9; sleep 2; echo held');
+    await guest.sh('sleep 0.5');
+    const waiting = guest.sh('exec 9> /mnt/one/lock; flock 9; echo after');
+    const writing = guest.sh('for i in $(seq 300); do echo $i > /mnt/one/f$i; done; cat /mnt/one/f300');
+    await command('stop');
+    await new Promise(resolve => setTimeout(resolve, 1000));
+    await command('cont');
+    expect((await writing).stdout).toBe('300');
+    expect((await lock).stdout).toBe('held');
+    expect((await waiting).stdout).toBe('after');
+  });
+
+  test('a guest that boots again mounts again, and what it held is let go', async () => {
+    await guest.sh(
+      'exec 9> /mnt/one/held; flock 9; (sleep 1; echo b > /proc/sysrq-trigger) > /dev/null 2>&1 &',
+    );
+    await new Promise(resolve => setTimeout(resolve, 3000));
+    await expect
+      .poll(async () => Number((await guest.sh('cat /proc/uptime')).stdout.split(' ')[0]), {
+        timeout: 60_000,
+      })
+      .toBeLessThan(30);
+    await mount('one');
+    await mount('two');
+    await guest.sh('[ "$(cat /mnt/two/b)" = 2 ]; exec 9> /mnt/one/held; flock -n 9');
+  });
+
+  test('a monitor that is killed leaves nothing, and the next one finds the sockets free', async () => {
+    expect(memoryMapped().length).toBeGreaterThan(0);
+    await guest.stop();
+    await expect.poll(() => memoryMapped(), { timeout: 10_000 }).toEqual([]);
+    await expect.poll(() => server.descriptorsBelow(dir).length, { timeout: 10_000 }).toBe(models.length);
+    guest = await Guest.start(options());
+    await mount('one');
+    await guest.sh('[ "$(cat /mnt/one/a)" = 1 ]');
+  });
+
+  test('a second monitor is sent away with a word on what to do', async () => {
+    await expect(
+      Guest.start({ cpus: 1, memoryArgs, extraArgs: device(socket('one'), 'one') }),
+    ).rejects.toThrow(/the guest has ended/);
+    expect(complaints().join('\n')).toMatch(/already serves .*; give each guest a --listen of its own/);
+    await guest.sh('[ "$(cat /mnt/one/a)" = 1 ]');
+  });
+});
+
+describe('a monitor that was given the wrong options', () => {
+  beforeAll(() => serve([['share', 'mapped']]));
+  afterAll(end);
+
+  test.each([
+    [
+      'no shared memory',
+      { extraArgs: () => device(socket('share'), 'share') },
+      /QEMU: -object memory-backend-memfd,share=on/,
+    ],
+    [
+      'too small a configuration space',
+      { memoryArgs, extraArgs: () => device(socket('share'), 'share', 6) },
+      /the tag does not fit into a configuration space of 6 bytes: give the device config_size=7/,
+    ],
+    [
+      'no configuration space',
+      { memoryArgs, extraArgs: () => device(socket('share'), 'share', 0) },
+      /does not ask for the configuration space, .* config_size=7/,
+    ],
+  ])('%s: the log says what to change, and the socket stays usable', async (_, options, named) => {
+    const before = complaints().length;
+    guest = await Guest.start({ cpus: 1, ...options, extraArgs: options.extraArgs() });
+    // The guest's driver has looked at the device by now, or does so when something is mounted.
+    await guest
+      .sh('timeout 2 mount -t 9p -o trans=virtio,version=9p2000.L share /mnt', {
+        expectCode: 'any',
+        timeout: 5000,
+      })
+      .catch(() => undefined);
+    expect(complaints().slice(before).join('\n')).toMatch(named);
+    await guest.stop();
+    guest = await Guest.start({ cpus: 1, memoryArgs, extraArgs: device(socket('share'), 'share') });
+    await mount('share');
+    await guest.stop();
+  });
+});

@@ -1,0 +1,93 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type GuestOptions, type MountOptions, readManifest } from '../support/guest.ts';
+import type { Ninepd } from '../support/ninepd.ts';
+import type { Model } from './check.ts';
+
+/** How a guest comes to the server. */
+export interface Way {
+  /** What the server listens on. */
+  readonly listen: string[];
+  /** What the guest needs for it. */
+  readonly guest: GuestOptions;
+  /** What a mount names the server by. */
+  device(server: Ninepd, model: Model): Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid'>;
+  /** Called when the guest has ended. */
+  stop(): Promise<void>;
+}
+
+export type WayMaker = () => Promise<Way>;
+
+export const overTcp: WayMaker = async () => ({
+  listen: ['tcp://127.0.0.1:0'],
+  guest: {},
+  device: server => ({ trans: 'tcp', port: server.port }),
+  stop: async () => undefined,
+});
+
+/** Guest memory that another process of this machine can map. */
+export function sharedMemory(megabytes: number): string[] {
+  const memory = `memory-backend-memfd,id=mem,size=${megabytes}M,share=on`;
+  return ['-m', `${megabytes}`, '-object', memory, '-machine', 'memory-backend=mem'];
+}
+
+export const vsockPort = 564;
+
+/**
+ * A vsock device outside QEMU, which makes a connection of the guest to port P one to the Unix socket `<uds>_P`; so do
+ * Firecracker and Cloud Hypervisor. Nothing of it is in this machine's kernel.
+ */
+export class VsockDevice {
+  /** What the server has to listen on. */
+  readonly path: string;
+  readonly guest: GuestOptions;
+  readonly #child: ChildProcess;
+  readonly #dir: string;
+  #log = '';
+
+  private constructor(child: ChildProcess, dir: string) {
+    this.#child = child;
+    this.#dir = dir;
+    this.path = join(dir, `vm.vsock_${vsockPort}`);
+    const chardev = `socket,id=vsock,path=${join(dir, 'control')}`;
+    const extraArgs = ['-chardev', chardev, '-device', 'vhost-user-vsock-pci,chardev=vsock'];
+    this.guest = { memoryArgs: sharedMemory(768), extraArgs };
+    child.stderr?.setEncoding('utf8').on('data', text => {
+      this.#log += text;
+    });
+  }
+
+  static async start(): Promise<VsockDevice> {
+    const dir = mkdtempSync(join(tmpdir(), 'ninepd-vsock-'));
+    const control = join(dir, 'control');
+    const args = ['--guest-cid', '5', '--socket', control, '--uds-path', join(dir, 'vm.vsock')];
+    const child = spawn(readManifest().vsockDevice, args, { stdio: ['ignore', 'ignore', 'pipe'] });
+    const device = new VsockDevice(child, dir);
+    for (let waits = 0; !existsSync(control); waits++) {
+      if (child.exitCode !== null || waits > 200) throw new Error(`no vsock device:\n${device.#log}`);
+      await new Promise(resolve => setTimeout(resolve, 25));
+    }
+    return device;
+  }
+
+  async stop(): Promise<void> {
+    if (this.#child.exitCode === null && this.#child.signalCode === null) {
+      this.#child.kill('SIGKILL');
+      await once(this.#child, 'exit');
+    }
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+}
+
+export const overHybridVsock: WayMaker = async () => {
+  const device = await VsockDevice.start();
+  return {
+    listen: [`unix://${device.path}`],
+    guest: device.guest,
+    device: () => ({ trans: 'vsock', port: vsockPort }),
+    stop: () => device.stop(),
+  };
+};

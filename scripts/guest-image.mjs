@@ -6,6 +6,7 @@
 //
 // The manifest (see writeManifest) is what test/support/guest.ts reads. Parts are named after a hash of all that
 // decides their content, so a changed test program makes a new initramfs (a second) and leaves the disk alone.
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { DebianArchive } from './guest/apt.mjs';
@@ -34,7 +35,7 @@ function sources(...names) {
 async function part(name, inputs, make) {
   const path = join(cacheDir, `${name}-${hashOf(inputs)}`);
   if (!existsSync(path)) {
-    const unfinished = `${path}.${process.pid}`;
+    const unfinished = `${path}.unfinished`;
     const began = Date.now();
     say(`${name}: making`);
     rmSync(unfinished, { recursive: true, force: true });
@@ -64,60 +65,75 @@ function writeManifest(manifest) {
   }
 }
 
-mkdirSync(cacheDir, { recursive: true });
-needTools();
-const archive = new DebianArchive(join(cacheDir, 'apt'));
-if (process.argv.includes('--refresh')) archive.forget();
-const files = archive.resolve({
-  kernel: { metapackage: kernelMetapackage },
-  root: { packages: rootPackages },
-  qemu: { packages: qemuPackages, fromBackports: true },
-  busybox: { packages: ['busybox-static'] },
-});
-const testing = new DebianArchive(join(cacheDir, 'apt-testing'), vsockDeviceRelease);
-if (process.argv.includes('--refresh')) testing.forget();
-const { vsockDevice } = testing.resolve({ vsockDevice: { packages: vsockDevicePackages } });
-const versions = request => JSON.stringify(files[request].map(({ file }) => file));
+// One at a time: whoever comes second waits, and then finds everything made.
+function underLock() {
+  mkdirSync(cacheDir, { recursive: true });
+  if (process.env.GUEST_IMAGE_LOCKED === cacheDir) return true;
+  const command = [join(cacheDir, 'lock'), process.execPath, ...process.argv.slice(1)];
+  const env = { ...process.env, GUEST_IMAGE_LOCKED: cacheDir };
+  const { status, error } = spawnSync('flock', command, { stdio: 'inherit', env });
+  if (error !== undefined) throw error;
+  process.exitCode = status ?? 1;
+  return false;
+}
 
-const kernel = await part(
-  'kernel',
-  [versions('kernel'), versions('busybox'), ...sources('apt.mjs', 'kernel.mjs')],
-  dir => makeKernel(archive, files, dir),
-);
-const disk = await part(
-  'root',
-  [versions('root'), ...sources('apt.mjs', 'packages.mjs', 'root-disk.mjs')],
-  dir => makeRootDisk(archive, files.root, dir),
-);
-const qemu = await part('qemu', [versions('qemu'), ...sources('apt.mjs', 'qemu.mjs')], dir =>
-  makeQemu(archive, files.qemu, dir),
-);
-const vsock = await part('vsock-device', [JSON.stringify(vsockDevice), ...sources('apt.mjs')], dir =>
-  testing.unpack(vsockDevice, dir, { leaveOut: [/^(?!vhost-device-vsock$)/] }),
-);
-const programs = readdirSync(programDir)
-  .filter(name => name.endsWith('.c'))
-  .sort();
-const initramfs = await part(
-  'initramfs',
-  [
-    kernel,
-    ...sources('initramfs.mjs', 'init', 'guest-module', 'agent.c'),
-    readFileSync(mountHelper),
-    ...[...programs, 'check.h'].flatMap(name => [name, readFileSync(join(programDir, name))]),
-  ],
-  dir => makeInitramfs({ kernel, programs, dir }),
-);
-archive.dropDownloads();
-testing.dropDownloads();
-writeManifest({
-  kernel: join(kernel, 'vmlinuz'),
-  initramfs: join(initramfs, 'initramfs.cpio'),
-  programs: join(initramfs, 'programs'),
-  rootDisk: join(disk, 'root.ext4'),
-  qemu: join(qemu, 'qemu-system-x86_64'),
-  vsockDevice: join(vsock, 'usr/bin/vhost-device-vsock'),
-  kernelRelease: readFileSync(join(kernel, 'release'), 'utf8').trim(),
-  qemuVersion: readFileSync(join(qemu, 'version'), 'utf8').trim(),
-});
-process.stdout.write(`${partsFile}\n`);
+async function makeAll() {
+  needTools();
+  const archive = new DebianArchive(join(cacheDir, 'apt'));
+  if (process.argv.includes('--refresh')) archive.forget();
+  const files = archive.resolve({
+    kernel: { metapackage: kernelMetapackage },
+    root: { packages: rootPackages },
+    qemu: { packages: qemuPackages, fromBackports: true },
+    busybox: { packages: ['busybox-static'] },
+  });
+  const testing = new DebianArchive(join(cacheDir, 'apt-testing'), vsockDeviceRelease);
+  if (process.argv.includes('--refresh')) testing.forget();
+  const { vsockDevice } = testing.resolve({ vsockDevice: { packages: vsockDevicePackages } });
+  const versions = request => JSON.stringify(files[request].map(({ file }) => file));
+
+  const kernel = await part(
+    'kernel',
+    [versions('kernel'), versions('busybox'), ...sources('apt.mjs', 'kernel.mjs')],
+    dir => makeKernel(archive, files, dir),
+  );
+  const disk = await part(
+    'root',
+    [versions('root'), ...sources('apt.mjs', 'packages.mjs', 'root-disk.mjs')],
+    dir => makeRootDisk(archive, files.root, dir),
+  );
+  const qemu = await part('qemu', [versions('qemu'), ...sources('apt.mjs', 'qemu.mjs')], dir =>
+    makeQemu(archive, files.qemu, dir),
+  );
+  const vsock = await part('vsock-device', [JSON.stringify(vsockDevice), ...sources('apt.mjs')], dir =>
+    testing.unpack(vsockDevice, dir, { leaveOut: [/^(?!vhost-device-vsock$)/] }),
+  );
+  const programs = readdirSync(programDir)
+    .filter(name => name.endsWith('.c'))
+    .sort();
+  const initramfs = await part(
+    'initramfs',
+    [
+      kernel,
+      ...sources('initramfs.mjs', 'init', 'guest-module', 'agent.c'),
+      readFileSync(mountHelper),
+      ...[...programs, 'check.h'].flatMap(name => [name, readFileSync(join(programDir, name))]),
+    ],
+    dir => makeInitramfs({ kernel, programs, dir }),
+  );
+  archive.dropDownloads();
+  testing.dropDownloads();
+  writeManifest({
+    kernel: join(kernel, 'vmlinuz'),
+    initramfs: join(initramfs, 'initramfs.cpio'),
+    programs: join(initramfs, 'programs'),
+    rootDisk: join(disk, 'root.ext4'),
+    qemu: join(qemu, 'qemu-system-x86_64'),
+    vsockDevice: join(vsock, 'usr/bin/vhost-device-vsock'),
+    kernelRelease: readFileSync(join(kernel, 'release'), 'utf8').trim(),
+    qemuVersion: readFileSync(join(qemu, 'version'), 'utf8').trim(),
+  });
+  process.stdout.write(`${partsFile}\n`);
+}
+
+if (underLock()) await makeAll();

@@ -18,10 +18,10 @@ const passthroughCapabilities = [
   'CAP_SETUID',
 ];
 
-/** What keeps the directory `path` from being served with this model: each fault with what to do. */
+/** What keeps the directory `path` from being served with this model, if it is one of ours: each fault with what to do. */
 export async function checkedRoot(
   path: string,
-  model: 'mapped' | 'passthrough',
+  model: 'mapped' | 'passthrough' | undefined,
   readonly: boolean,
 ): Promise<string[]> {
   const faults: string[] = [];

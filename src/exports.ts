@@ -21,8 +21,8 @@ export interface ExportOptions {
   readonly path: string;
   /** What a guest calls it (aname); its path when left out. */
   readonly name?: string;
-  /** `mapped` when left out. */
-  readonly securityModel?: SecurityModelName;
+  /** `mapped` when left out; or a model of one's own. */
+  readonly securityModel?: SecurityModelName | SecurityModel;
   readonly readonly?: boolean;
   /** Permission bits of files on the host; `mapped` only, 0600 when left out. */
   readonly fmode?: number;
@@ -30,9 +30,17 @@ export interface ExportOptions {
   readonly dmode?: number;
 }
 
+/** A backend of the caller's own for guests to mount. It stays the caller's: the server does not close it. */
+export interface TreeExport {
+  readonly name: string;
+  readonly tree: Tree;
+  readonly readonly?: boolean;
+}
+
 /** An export as sessions see it. */
 export interface Export {
   readonly name: string;
+  /** The directory of the host; the name again for a backend of one's own. */
   readonly path: string;
   readonly model: string;
   readonly readonly: boolean;
@@ -47,10 +55,13 @@ const descriptorsKept = connectionsMax + 256;
 /** The exports of a server, in their order: the first is the one that a guest gets which asks for none. */
 export class Exports {
   readonly #list: readonly Export[];
+  /** The trees that were opened here, and are closed here. */
+  readonly #own: readonly Tree[];
   readonly #byName = new Map<Bytes, Export>();
 
-  private constructor(list: readonly Export[]) {
+  private constructor(list: readonly Export[], own: readonly Tree[]) {
     this.#list = list;
+    this.#own = own;
     // A name wins over a path, and the first of two exports of one path over the second.
     for (const of of ['name', 'path'] as const) {
       for (const one of list) {
@@ -61,25 +72,32 @@ export class Exports {
   }
 
   /** Opens every directory. Throws `StartFaults` with all that is wrong with any of them, and then holds nothing. */
-  static async open(options: readonly ExportOptions[], log: Logger): Promise<Exports> {
+  static async open(options: readonly (ExportOptions | TreeExport)[], log: Logger): Promise<Exports> {
     const faults = await exportFaults(options);
     if (options.length === 0) faults.push('there is nothing to export: name a directory');
     if (faults.length > 0) throw new StartFaults(faults);
     const limit = descriptorLimit();
     const descriptors = new Descriptors(Math.max(limit - descriptorsKept, limit >> 1));
+    const own: Tree[] = [];
     const list: Export[] = [];
     try {
       for (const one of options) {
+        if ('tree' in one) {
+          const { name, tree, readonly = false } = one;
+          list.push({ name, path: name, model: 'a backend of its own', readonly, tree });
+          continue;
+        }
         const path = resolve(one.path);
         const name = one.name ?? path;
         const model = modelOf(one, name, log);
         const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
+        own.push(tree);
         list.push({ name, path, model: model.name, readonly: one.readonly ?? false, tree });
       }
-      return new Exports(list);
+      return new Exports(list, own);
     } catch (error) {
       // Gone between the check and now.
-      for (const { tree } of list) tree.close();
+      for (const tree of own) tree.close();
       throw error;
     }
   }
@@ -93,9 +111,9 @@ export class Exports {
     return aname === '' || aname === '/' ? this.#list[0] : this.#byName.get(aname);
   }
 
-  /** Lets go of every directory. No session may use one any more. */
+  /** Lets go of every directory that was opened here. No session may use one any more. */
   close(): void {
-    for (const { tree } of this.#list) tree.close();
+    for (const tree of this.#own) tree.close();
   }
 }
 
@@ -119,8 +137,9 @@ export function announcing(exports: Finder, say: (text: string) => void): Finder
 }
 
 function modelOf(options: ExportOptions, name: string, log: Logger): SecurityModel {
-  if (options.securityModel === 'passthrough') return passthrough(groupsOf);
-  const { fmode = 0o600, dmode = 0o700 } = options;
+  const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
+  if (typeof securityModel === 'object') return securityModel;
+  if (securityModel === 'passthrough') return passthrough(groupsOf);
   return mapped({ fmode, dmode }, text => log.warn(`${name}: ${text}`));
 }
 
@@ -130,34 +149,39 @@ function asBytes(text: string): Bytes {
 }
 
 /** Everything that keeps these exports from being served; opens and leaves nothing. */
-export async function exportFaults(options: readonly ExportOptions[]): Promise<string[]> {
+export async function exportFaults(options: readonly (ExportOptions | TreeExport)[]): Promise<string[]> {
   const faults: string[] = [];
   const seen = new Map<string, string>();
   for (const [index, one] of options.entries()) {
-    const path = resolve(one.path);
-    const name = one.name ?? path;
-    const about = (text: string) => faults.push(`export ${one.path}: ${text}`);
-    for (const fault of nameFaults(one, name, index)) about(fault);
+    const what = 'tree' in one ? one.name : one.path;
+    const name = 'tree' in one ? one.name : (one.name ?? resolve(one.path));
+    const about = (text: string) => faults.push(`export ${what}: ${text}`);
+    for (const fault of nameFaults(one.name, name, index)) about(fault);
     const twin = seen.get(name);
     if (twin !== undefined)
       about(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);
-    seen.set(name, one.path);
-    if (one.securityModel === 'passthrough' && (one.fmode ?? one.dmode) !== undefined) {
-      about(
-        'fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out',
-      );
-    }
-    for (const fault of await checkedRoot(path, one.securityModel ?? 'mapped', one.readonly ?? false))
-      about(fault);
+    seen.set(name, what);
+    if (!('tree' in one)) for (const fault of await directoryFaults(one)) about(fault);
   }
   return faults;
 }
 
-function nameFaults(options: ExportOptions, name: string, index: number): string[] {
-  if (options.name === '') return ['its name is empty: give it one, or leave name= out'];
-  if (options.name === '/') return ['the name "/" is that of the first export: choose another'];
+async function directoryFaults(one: ExportOptions): Promise<string[]> {
+  const { path, securityModel = 'mapped', readonly = false, fmode, dmode } = one;
+  const needs = typeof securityModel === 'object' ? undefined : securityModel;
+  const faults = await checkedRoot(resolve(path), needs, readonly);
+  if (needs !== 'passthrough' || (fmode ?? dmode) === undefined) return faults;
+  return [
+    'fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out',
+    ...faults,
+  ];
+}
+
+function nameFaults(given: string | undefined, name: string, index: number): string[] {
+  if (given === '') return ['its name is empty: give it one, or leave name= out'];
+  if (given === '/') return ['the name "/" is that of the first export: choose another'];
   // The options of mount(8) are cut at commas, whatever is in them.
-  if (name.includes(',') && (options.name !== undefined || index > 0)) {
+  if (name.includes(',') && (given !== undefined || index > 0)) {
     return [`no guest can ask for the name "${name}", since it has a comma: give it another with name=`];
   }
   return [];

@@ -1,4 +1,4 @@
-import { announcing, type ExportOptions, Exports, type Finder } from './exports.ts';
+import { announcing, type ExportOptions, Exports, type Finder, type TreeExport } from './exports.ts';
 import { connectionsMax, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
 import type { Line, Peer } from './session/door.ts';
@@ -12,7 +12,7 @@ import { vsockUri } from './transport/vsock-address.ts';
 
 export interface ServerOptions {
   /** At least one; the first is what a guest gets that asks for none. */
-  readonly exports: readonly ExportOptions[];
+  readonly exports: readonly (ExportOptions | TreeExport)[];
   /** The largest msize to agree to, in bytes; 1 MiB when left out. */
   readonly msizeMax?: number;
   /** Where to say what happens; nowhere when left out. */

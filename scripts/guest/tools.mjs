@@ -7,6 +7,7 @@ import { say } from './places.mjs';
 const packageOfTool = {
   'apt-get': 'apt',
   'dpkg-deb': 'dpkg',
+  flock: 'util-linux',
   tar: 'tar',
   xz: 'xz-utils',
   cpio: 'cpio',

@@ -32,6 +32,7 @@ export class Bench {
     try {
       // One processor: on a machine of two, the server and QEMU's own threads then have the other.
       const guest = await Guest.start({ scratch: 8192, cpus: 1, ...way.guest, ...options });
+      if (way.modules) await guest.sh(`guest-module ${way.modules.join(' ')}`);
       return new Bench(guest, server, way, dir);
     } catch (error) {
       await server.stop();
@@ -66,11 +67,11 @@ export class Bench {
     this.#made += 1;
     const name = `check${this.#made}`;
     const dir = `${this.mountPoint(cell)}/${name}`;
-    const script = `${prelude}\nmkdir -m 0777 ${dir}\ncd ${dir}\nCELL=${cell.cache}\n${check.script}`;
+    await this.guest.sh(`mkdir -m 0777 ${dir}`);
+    if (cell.model !== 'local') check.prepare?.(join(this.hostDir(cell.model), name));
+    const script = `${prelude}\ncd ${dir}\n${check.script}`;
     await this.guest.sh(script, { timeout: check.timeout ?? 60_000 });
-    if (check.host !== undefined && cell.model !== 'local') {
-      check.host(new HostView(cell.model, join(this.hostDir(cell.model), name)));
-    }
+    if (cell.model !== 'local') check.host?.(new HostView(cell.model, join(this.hostDir(cell.model), name)));
   }
 
   async stop(): Promise<void> {

@@ -17,6 +17,8 @@ export interface Check {
   timeout?: number;
   /** Only cells for which this is true; all if left out. */
   where?: (cell: Cell) => boolean;
+  /** What this machine puts into that directory before; the script must do without on `local`. */
+  prepare?: (hostDir: string) => void;
   /** What this machine must see of it afterwards in the same directory. */
   host?: (seen: HostView) => void;
 }

@@ -13,6 +13,8 @@ export interface Way {
   readonly listen: string[];
   /** What the guest needs for it. */
   readonly guest: GuestOptions;
+  /** Modules that the guest loads for it. */
+  readonly modules?: string[];
   /** What a mount names the server by. */
   device(server: Ninepd, model: Model): Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid'>;
   /** Called when the guest has ended. */
@@ -87,6 +89,7 @@ export const overHybridVsock: WayMaker = async () => {
   return {
     listen: [`unix://${device.path}`],
     guest: device.guest,
+    modules: ['vmw_vsock_virtio_transport'],
     device: () => ({ trans: 'vsock', port: vsockPort }),
     stop: () => device.stop(),
   };

@@ -2,7 +2,16 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkS
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Client, type Logger, Server, StartFaults } from '../../src/index.ts';
+import {
+  Attr,
+  Client,
+  type Logger,
+  MemoryTree,
+  passthrough,
+  type SecurityModel,
+  Server,
+  StartFaults,
+} from '../../src/index.ts';
 
 let dir: string;
 let files: string;
@@ -52,6 +61,43 @@ describe('an embedded server', () => {
     await Promise.all(clients.map(client => client.wire.closed));
     expect(held()).toEqual([]);
     expect(readFileSync(join(files, 'f1'), 'utf8')).toBe('content');
+  });
+
+  it('serves a backend of its own beside a directory, and leaves it open', async () => {
+    const tree = new MemoryTree({ bytesMax: 1 << 20 });
+    const server = await Server.open({
+      exports: [{ path: files }, { name: 'memory', tree, readonly: false }],
+    });
+    const path = join(dir, 's');
+    await server.listen(`unix://${path}`);
+    const client = await Client.connect({ path });
+    const fid = await client.attach('memory', 0);
+    await client.mkdir(fid, 'd');
+    expect((await client.getattr(await client.walk(fid, 'd'))).mode & 0o777).toBe(0o755);
+    expect(readdirSync(files)).toEqual([]);
+    await client.close();
+    await server.close();
+    const attr = new Attr();
+    await tree.stat(tree.root, attr);
+    expect(attr.nlink).toBe(3);
+  });
+
+  it('serves a directory with a security model of its own', async () => {
+    const everythingIsMine: SecurityModel = {
+      ...passthrough(() => undefined),
+      name: 'mine',
+      overlays: true,
+      view: (_target, attr) => {
+        attr.uid = 4242;
+      },
+    };
+    const server = await Server.open({ exports: [{ path: files, securityModel: everythingIsMine }] });
+    const path = join(dir, 's');
+    await server.listen(`unix://${path}`);
+    const client = await Client.connect({ path });
+    expect((await client.getattr(await client.attach('', 0))).uid).toBe(4242);
+    await client.close();
+    await server.close();
   });
 
   it('names all that is wrong with its exports, and holds none of them', async () => {

@@ -1,4 +1,5 @@
-import { lstatSync, readdirSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { expect } from 'vitest';
 import { type Check, corner, mapsShared } from '../check.ts';
 
@@ -121,6 +122,10 @@ export const names: Check[] = [
     title: 'ten thousand entries come exactly once while others come and go, and while they are removed',
     where: corner,
     timeout: 200_000,
+    prepare: dir => {
+      mkdirSync(join(dir, 'big'));
+      for (let i = 0; i < 10_000; i++) writeFileSync(join(dir, 'big', `keep${i}`), '');
+    },
     script: 'changing-dir 10000',
   },
   {

@@ -2,7 +2,14 @@ import { type Answer, andThen } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
 import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
-import type { SecurityModel } from './model.ts';
+import { writableFile } from './may-write.ts';
+import type { SecurityModel, Target } from './model.ts';
+
+/** Whether a mode is what is left when set-id bits fall before a write that the caller may make. */
+async function dropsSetIdOnly(target: Target, caller: Caller, mode: number): Promise<boolean> {
+  const attr = await writableFile(target, caller);
+  return attr !== undefined && (attr.mode & 0o7777 & ~mode & ~0o6000) === 0 && (mode & ~attr.mode) === 0;
+}
 
 /** What the host's user database knows of a uid: its primary group and all groups it is in. */
 export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly number[] } | undefined>;
@@ -52,14 +59,15 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
     view: () => undefined,
 
     // Owner first: chown(2) takes set-id bits away, and the mode that was asked for is the one that shall be.
-    change(target, caller, { uid, gid, mode }): Answer<void> {
-      const owned =
-        uid === undefined && gid === undefined
-          ? undefined
-          : target.sys.chown(caller, target.fd, uid ?? -1, gid ?? -1);
-      return andThen<void, void>(owned, () =>
-        mode === undefined ? undefined : target.sys.chmod(caller, target.fd, mode),
-      );
+    async change(target, caller, { uid, gid, mode }) {
+      const { sys, fd } = target;
+      if (uid !== undefined || gid !== undefined) await sys.chown(caller, fd, uid ?? -1, gid ?? -1);
+      if (mode === undefined) return;
+      try {
+        await sys.chmod(caller, fd, mode);
+      } catch (error) {
+        if (error !== EPERM || !(await dropsSetIdOnly(target, caller, mode))) throw error;
+      }
     },
     readlink: (target, caller) => target.sys.readlink(caller, target.fd),
     // The write itself runs as the user, so that the kernel does it.

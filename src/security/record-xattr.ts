@@ -32,7 +32,8 @@ export function readField(target: Target, field: Field, complain: Complain): Ans
   return andThen(target.sys.getxattr(serverCaller, target.fd, recordPrefix + field, bytes), length => {
     if (length === wanted) {
       const value = bytes.readUInt32LE(0);
-      return value === 0xffff_ffff ? undefined : value;
+      const unset = value === 0xffff_ffff && (wanted === 4 || bytes.readUInt32LE(4) === 0xffff_ffff);
+      return unset ? undefined : value;
     }
     if (absent.has(length)) return undefined;
     if (length >= 0 || length === -ERANGE.code) {

@@ -6,7 +6,7 @@ import type { Attachment } from './exports.ts';
 
 /** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
 export type Use =
-  | { readonly kind: 'node' }
+  | NodeUse
   /** A request is turning it into something else. */
   | { readonly kind: 'claimed' }
   | { readonly kind: 'dropped' }
@@ -14,6 +14,12 @@ export type Use =
   | DirUse
   | XattrRead
   | XattrWrite;
+
+export interface NodeUse {
+  readonly kind: 'node';
+  /** The client has tried in vain to open it for reading and writing. */
+  readonly refused?: true;
+}
 
 export interface FileUse {
   readonly kind: 'file';
@@ -43,6 +49,7 @@ export interface XattrWrite {
 }
 
 export const plain: Use = { kind: 'node' };
+export const refused: Use = { kind: 'node', refused: true };
 export const claimed: Use = { kind: 'claimed' };
 const dropped: Use = { kind: 'dropped' };
 

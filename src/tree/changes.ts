@@ -89,8 +89,10 @@ export class Changes {
       if (file?.writable) await this.#opens.use(file, fd => sys.ftruncate(as, fd, size));
       else await this.#nodes.use(node, fd => sys.truncate(as, fd, size));
     }
-    if (atime !== undefined || mtime !== undefined) {
-      await this.#nodes.use(node, fd => sys.utimens(as, fd, atime ?? 'omit', mtime ?? 'omit'));
+    // The change of size has set mtime to now, by the right to write; utimensat(2) would ask for the owner.
+    const modified = size !== undefined && mtime === 'now' ? undefined : mtime;
+    if (atime !== undefined || modified !== undefined) {
+      await this.#nodes.use(node, fd => sys.utimens(as, fd, atime ?? 'omit', modified ?? 'omit'));
     }
   }
 }

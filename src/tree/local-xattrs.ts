@@ -1,8 +1,9 @@
 import { type Answer, andThen } from '../answer.ts';
-import { ERANGE, Errno } from '../errno.ts';
+import { EPERM, ERANGE, Errno } from '../errno.ts';
 import type { Caller } from '../host/syscalls.ts';
 import { xattrValueBytesMax } from '../limits.ts';
 import type { Bytes } from '../name.ts';
+import { writableFile } from '../security/may-write.ts';
 import type { SecurityModel } from '../security/model.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 
@@ -52,7 +53,15 @@ export class LocalXattrs {
   remove(caller: Caller, node: LocalNode, name: Bytes): Answer<void> {
     const hostName = this.#model.xattrToHost(name, caller, 'set', node.type);
     const as = this.#model.runsAs(caller);
-    return this.#nodes.use(node, fd => node.volume.sys.removexattr(as, fd, hostName));
+    const { sys } = node.volume;
+    return this.#nodes.use(node, async fd => {
+      try {
+        await sys.removexattr(as, fd, hostName);
+      } catch (error) {
+        if (error !== EPERM || name !== 'security.capability') throw error;
+        if ((await writableFile({ sys, fd }, as)) === undefined) throw error;
+      }
+    });
   }
 }
 

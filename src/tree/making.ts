@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPERM, Errno } from '../errno.ts';
-import { O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
+import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
 import type { SecurityModel, Shape, Want } from '../security/model.ts';
@@ -114,8 +114,8 @@ export class Maker {
       if (shape.content !== '') await writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
       await this.#model.stamp({ sys, fd }, caller, want);
       await this.#publish(dir, dirfd, fd, tempName, name);
-      // The descriptor at hand reads and writes; only synchronous writing asks for one of its own.
-      if ((openFlags & (O_SYNC | O_DSYNC)) === 0) return fd;
+      // The descriptor at hand reads and writes; only writing in a way of its own asks for another.
+      if ((openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0) return fd;
     } catch (error) {
       await sys.close(fd);
       if (tempName !== undefined) await discard(dir, dirfd, tempName, shape.type === S_IFDIR);

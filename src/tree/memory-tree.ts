@@ -184,7 +184,7 @@ export class MemoryTree implements Tree {
   open(actor: Actor, node: MemoryNode, how: OpenHow): MemoryOpen {
     pagesOf(node);
     if (how.truncate) this.#around(actor, [node], () => this.#resize(actor.caller, node, 0));
-    return this.#opened(node, how.read, how.write);
+    return this.#opened(node, how.read, how.write, how.append);
   }
 
   openDir(_caller: Caller, node: MemoryNode): MemoryOpen {
@@ -193,9 +193,9 @@ export class MemoryTree implements Tree {
   }
 
   /** An open file holds its node. */
-  #opened(node: MemoryNode, readable: boolean, writable: boolean): MemoryOpen {
+  #opened(node: MemoryNode, readable: boolean, writable: boolean, append = false): MemoryOpen {
     this.hold(node);
-    return new MemoryOpen(node, readable, writable);
+    return new MemoryOpen(node, readable, writable, append);
   }
 
   create(
@@ -209,7 +209,7 @@ export class MemoryTree implements Tree {
     if (found && how.exclusive) throw EEXIST;
     const beginning = { mode: S_IFREG | (how.mode & 0o7777), uid: actor.caller.uid, gid: how.gid };
     const node = found ?? this.#around(actor, [dir], () => this.#enter(dir, name, beginning));
-    const file = found ? this.open(actor, node, how) : this.#opened(node, how.read, how.write);
+    const file = found ? this.open(actor, node, how) : this.#opened(node, how.read, how.write, how.append);
     this.hold(node);
     node.describe(attr);
     return { node, file };
@@ -318,7 +318,7 @@ export class MemoryTree implements Tree {
     if (!file.writable) throw EBADF;
     const { node } = file;
     return this.#around(actor, [node], () => {
-      const written = pagesOf(node).write(from, offset);
+      const written = pagesOf(node).write(from, file.append ? pagesOf(node).size : offset);
       if (written === 0) return 0;
       node.dropPrivileges(actor.caller.uid !== 0);
       node.modified(this.#clock.now());

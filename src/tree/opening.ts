@@ -1,7 +1,7 @@
 import { type Answer, andThen } from '../answer.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EISDIR, ELOOP, ENOSPC, ENXIO } from '../errno.ts';
-import { O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } from '../host/constants.ts';
+import { O_APPEND, O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } from '../host/constants.ts';
 import type { Caller, Segments, Syscalls } from '../host/syscalls.ts';
 import type { Want } from '../security/model.ts';
 import type { LocalNode } from './local-node.ts';
@@ -18,11 +18,11 @@ export function refuseToOpen(node: LocalNode): void {
   throw ENXIO;
 }
 
-/** The host's open(2) flags. Appending and direct I/O are the client's business and are never passed on. */
+/** The host's open(2) flags. With O_APPEND, pwrite(2) goes to the end whatever position it is given. */
 export function openFlags(how: OpenHow): number {
   const access = how.write ? (how.read ? O_RDWR : O_WRONLY) : O_RDONLY;
   const sync = how.sync === 'sync' ? O_SYNC : how.sync === 'dsync' ? O_DSYNC : 0;
-  return access | sync | (how.truncate ? O_TRUNC : 0);
+  return access | sync | (how.truncate ? O_TRUNC : 0) | (how.append ? O_APPEND : 0);
 }
 
 export function wantOf(what: Making, caller: Caller): Want {

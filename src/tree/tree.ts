@@ -43,8 +43,10 @@ export interface OpenDir {
   readonly atOnce: boolean;
 }
 
-/** How a file is opened. `sync` is O_SYNC, `dsync` O_DSYNC; there is no append and no direct (see the reference). */
+/** How a file is opened. `sync` is O_SYNC, `dsync` O_DSYNC. There is no direct I/O: the client's alignment is not the host's. */
 export interface OpenHow {
+  /** Every write goes to the end, wherever that is by then, and its position is not looked at. */
+  readonly append?: boolean;
   readonly read: boolean;
   readonly write: boolean;
   readonly truncate: boolean;

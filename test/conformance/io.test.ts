@@ -96,6 +96,22 @@ conform('Tread and Twrite', stage => {
     expect((await c.read(fid, 0, 100)).toString()).toBe('XYcdef');
   });
 
+  it('append where the fid was opened to write only and append, wherever they are told (IO-12)', async () => {
+    const { c, dir } = await stage.begin();
+    const one = await c.open(await c.file(dir, 'f', 'abcdef'), O.WRONLY | O.APPEND);
+    const two = await c.open(await c.walk(dir, 'f'), O.WRONLY | O.APPEND);
+    await c.write(one, 6, '1');
+    await c.write(two, 6, '2');
+    await c.write(one, 0, '3');
+    const created = await c.create(dir, 'g', { flags: O.WRONLY | O.APPEND });
+    await c.write(created, 0, 'x');
+    await c.write(created, 0, 'y');
+    const reader = await c.open(await c.walk(dir, 'f'), O.RDONLY);
+    expect((await c.read(reader, 0, 100)).toString()).toBe('abcdef123');
+    const other = await c.open(await c.walk(dir, 'g'), O.RDONLY);
+    expect((await c.read(other, 0, 100)).toString()).toBe('xy');
+  });
+
   it('work on an unlinked file (IO-13)', async () => {
     const { c, dir } = await stage.begin();
     const fid = await c.create(dir, 'f');

@@ -3,6 +3,7 @@ import { Attr, S_IFDIR } from '../../attr.ts';
 import { EINVAL, EISDIR, ENOTDIR, EROFS } from '../../errno.ts';
 import {
   P9_ACCESS_MASK,
+  P9_APPEND,
   P9_DIRECTORY,
   P9_DSYNC,
   P9_EXCL,
@@ -14,27 +15,31 @@ import {
 } from '../../protocol/constants.ts';
 import type { OpenHow } from '../../tree/tree.ts';
 import { type Attachment, gidOf } from '../exports.ts';
-import { claimed, type Fid, plain, type Use } from '../fids.ts';
+import { claimed, type Fid, refused, type Use } from '../fids.ts';
 import type { Handlers } from './handler.ts';
 
 /**
- * What of the open flags reaches the host. Creation flags in Tlopen are left over from the guest's open(2); appending and
- * direct I/O are the client's business: it gives the position of every write, and its alignment is not the host's.
+ * What of the open flags reaches the host. Creation flags in Tlopen are left over from the guest's open(2).
+ *
+ * A fid for writing only that appends really appends: two programs of one guest would otherwise overwrite each other, since
+ * the client takes its own idea of the size for the position. A client that caches writes has pages to write back at their
+ * own positions, never at the end; it opens for reading and writing, and only when that was refused for writing alone (fs/9p
+ * from 6.4 to 6.18: v9fs_file_open). So whoever may read, or was refused to, gives the position of every write.
  */
-function howOf(flags: number): OpenHow {
+function howOf(flags: number, wasRefused: boolean): OpenHow {
   const access = flags & P9_ACCESS_MASK;
   if (access === P9_NOACCESS) throw EINVAL;
   return {
     read: access !== P9_WRONLY,
     write: access === P9_WRONLY || access === P9_RDWR,
+    append: access === P9_WRONLY && (flags & P9_APPEND) !== 0 && !wasRefused,
     truncate: (flags & P9_TRUNC) !== 0,
     sync: flags & P9_SYNC ? 'sync' : flags & P9_DSYNC ? 'dsync' : 'none',
   };
 }
 
-function open({ attachment, node }: Fid, flags: number): Answer<Use> {
+function open({ attachment, node }: Fid, how: OpenHow, flags: number): Answer<Use> {
   const { tree, actor, readonly } = attachment;
-  const how = howOf(flags);
   if (node.type === S_IFDIR) {
     if (how.write || how.truncate) throw EISDIR;
     return andThen(tree.openDir(actor.caller, node), dir => ({ kind: 'dir', dir, running: undefined }));
@@ -50,19 +55,24 @@ function close({ tree }: Attachment, use: Use): void {
 }
 
 /** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
-function turning<T>(fid: Fid, turn: () => Answer<T>): Answer<T> {
+function turning<T>(fid: Fid, otherwise: Use, turn: () => Answer<T>): Answer<T> {
   fid.use = claimed;
   return attempt(turn, () => {
-    fid.use = plain;
+    fid.use = otherwise;
   });
+}
+
+function isRefused(use: Use): boolean {
+  return use.kind === 'node' && use.refused === true;
 }
 
 export const opening: Handlers<'lopen' | 'lcreate'> = {
   lopen(session, { fid: number, flags }) {
     const fid = session.fids.unopened(number);
-    const { attachment, node } = fid;
-    return turning(fid, () =>
-      andThen(open(fid, flags), use =>
+    const { attachment, node, use: before } = fid;
+    const how = howOf(flags, isRefused(before));
+    return turning(fid, how.read && how.write ? refused : before, () =>
+      andThen(open(fid, how, flags), use =>
         attempt(
           () =>
             andThen(session.qid(attachment.tree, node), qid => {
@@ -81,12 +91,12 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
     const { attachment, node: dir } = fid;
     const { tree, actor } = attachment;
     const how = {
-      ...howOf(flags),
+      ...howOf(flags, false),
       exclusive: (flags & P9_EXCL) !== 0,
       mode: mode & 0o7777,
       gid: gidOf(attachment, gid),
     };
-    return turning(fid, () => {
+    return turning(fid, fid.use, () => {
       const attr = new Attr();
       return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
         if (fid.dir) tree.release(fid.dir);

@@ -7,11 +7,13 @@ export class MemoryOpen implements OpenFile, OpenDir {
   readonly readable: boolean;
   readonly writable: boolean;
   readonly atOnce = true;
+  readonly append: boolean;
   closed = false;
 
-  constructor(node: MemoryNode, readable: boolean, writable: boolean) {
+  constructor(node: MemoryNode, readable: boolean, writable: boolean, append = false) {
     this.node = node;
     this.readable = readable;
     this.writable = writable;
+    this.append = append;
   }
 }

@@ -28,7 +28,8 @@ function runtime() {
 
 /** Starts Node with the sanitizers; options are those of the sanitizers' run-time flags. */
 function sanitized(args, options, stdio) {
-  const flags = { log_path: join(reports, 'report'), ...options };
+  // What was freed is kept for a while, so that its use is seen. 16 MiB of that leave the tests their bounds on memory.
+  const flags = { log_path: join(reports, 'report'), quarantine_size_mb: 16, ...options };
   const asan = Object.entries(flags).map(([name, value]) => `${name}=${value}`);
   const env = { ...process.env, NINEPD_ADDON: addon, LD_PRELOAD: library, ASAN_OPTIONS: asan.join(':') };
   env.UBSAN_OPTIONS = 'print_stacktrace=1';

@@ -1,5 +1,5 @@
 import { msizeBytesDefault } from '../limits.ts';
-import { endpointOf } from '../transport/endpoint.ts';
+import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
 import { guestHint, monitorHint } from '../transport/vhost-user/tag.ts';
 import { anyCid, hostCid, localCid, vsockPortDefault } from '../transport/vsock-address.ts';
 
@@ -24,18 +24,13 @@ export function mountHint(uri: string, one: Mountable, msizeMax: number): string
     const options = [...transport, 'version=9p2000.L', `msize=${msize}`, ...aname, 'access=client'];
     return `mount -t 9p -o ${quoted(options.join(','))} ${quoted(device)} /mnt`;
   };
-  // mount.9pvsock says the transport and the version itself.
-  const overVsock = (cid: number, port: number) => {
-    const device = port === vsockPortDefault ? `${cid}` : `${cid}:${port}`;
-    const options = [`msize=${msize}`, ...aname, 'access=client'].join(',');
-    return `mount -t 9pvsock -o ${quoted(options)} ${device} /mnt`;
-  };
-  if (endpoint.kind === 'vsock') {
-    const where = endpoint.cid === localCid ? 'on this machine' : 'in a guest with vsock';
-    return `${where}: ${overVsock(endpoint.cid === anyCid ? hostCid : endpoint.cid, endpoint.port)}`;
+  const vsock = vsockOf(endpoint);
+  if (vsock) {
+    const { where, device, msizeMax: most = msize } = vsock;
+    const options = [`msize=${Math.min(msize, most)}`, ...aname, 'access=client'].join(',');
+    // mount.9pvsock says the transport and the version itself.
+    return `${where}: mount -t 9pvsock -o ${quoted(options)} ${device} /mnt`;
   }
-  const hybridPort = endpoint.kind === 'unix' && /_([0-9]{1,10})$/.exec(endpoint.path)?.[1];
-  if (hybridPort) return `in the guest with this vsock: ${overVsock(hostCid, Number(hybridPort))}`;
   if (endpoint.kind === 'unix') return `on this machine: ${mount(['trans=unix'], endpoint.path)}`;
   if (endpoint.kind !== 'tcp') return undefined;
   const user = reachedByUserNetwork.has(endpoint.host);
@@ -43,6 +38,23 @@ export function mountHint(uri: string, one: Mountable, msizeMax: number): string
   if (!user && !/^[0-9]+(\.[0-9]+){3}$/.test(endpoint.host)) return undefined;
   const command = mount(['trans=tcp', `port=${endpoint.port}`], user ? userNetworkHost : endpoint.host);
   return user ? `in a guest with QEMU's user networking: ${command}` : `in a guest: ${command}`;
+}
+
+/** Some devices outside the kernel lose larger messages of newer guest kernels: docs/transports.md. */
+const hybridMsizeMax = 32_768;
+
+/** How a guest names a listener that it reaches by vsock; undefined for the others. */
+function vsockOf(endpoint: Endpoint): { where: string; device: string; msizeMax?: number } | undefined {
+  const device = (cid: number, port: number) => (port === vsockPortDefault ? `${cid}` : `${cid}:${port}`);
+  if (endpoint.kind === 'vsock') {
+    const { cid, port } = endpoint;
+    const where = cid === localCid ? 'on this machine' : 'in a guest with vsock';
+    return { where, device: device(cid === anyCid ? hostCid : cid, port) };
+  }
+  const port = endpoint.kind === 'unix' && /_([0-9]{1,10})$/.exec(endpoint.path)?.[1];
+  if (!port) return undefined;
+  const where = 'in the guest with this vsock';
+  return { where, device: device(hostCid, Number(port)), msizeMax: hybridMsizeMax };
 }
 
 /** What to type on either side of a device of the guest's; nothing for other listeners. */

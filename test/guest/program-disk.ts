@@ -12,7 +12,9 @@ interface Lock {
 /** What the program needs at run time, as package-lock.json has it: paths below the checkout. */
 function packages(): string[] {
   const { packages: all } = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as Lock;
-  return Object.keys(all).filter(path => path.startsWith('node_modules/') && !all[path]?.dev && !all[path]?.link);
+  return Object.keys(all).filter(
+    path => path.startsWith('node_modules/') && !all[path]?.dev && !all[path]?.link,
+  );
 }
 
 /**

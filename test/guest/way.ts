@@ -16,7 +16,7 @@ export interface Way {
   /** Modules that the guest loads for it. */
   readonly modules?: string[];
   /** What a mount names the server by. */
-  device(server: Ninepd, model: Model): Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid'>;
+  device(server: Ninepd, model: Model): Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msize'>;
   /** Called when the guest has ended. */
   stop(): Promise<void>;
 }
@@ -37,6 +37,12 @@ export function sharedMemory(megabytes: number): string[] {
 }
 
 export const vsockPort = 564;
+
+/**
+ * Linux 6.17 began to send more than 32 KiB in several pieces of memory (so do later 6.12), and version 0.3 of the device
+ * drops what is in more than one, after which the connection hangs ("DescriptorLengthTooSmall" in its debug log).
+ */
+export const hybridMsize = 32_768;
 
 /**
  * A vsock device outside QEMU, which makes a connection of the guest to port P one to the Unix socket `<uds>_P`; so do
@@ -90,7 +96,7 @@ export const overHybridVsock: WayMaker = async () => {
     listen: [`unix://${device.path}`],
     guest: device.guest,
     modules: ['vmw_vsock_virtio_transport'],
-    device: () => ({ trans: 'vsock', port: vsockPort }),
+    device: () => ({ trans: 'vsock', port: vsockPort, msize: hybridMsize }),
     stop: () => device.stop(),
   };
 };

@@ -1,0 +1,77 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Guest, type MountOptions } from '../support/guest.ts';
+import { makeProgramDisk } from './program-disk.ts';
+
+const place = '/opt/ninepd';
+const log = '/tmp/ninepd.log';
+
+/**
+ * A guest that is host and guest in one: ninepd runs in it and serves its /scratch/files (mapped) to its own kernel, by
+ * the loop of AF_VSOCK. This machine's kernel takes no part.
+ */
+export class InnerNinepd {
+  readonly guest: Guest;
+  readonly #dir: string;
+
+  private constructor(guest: Guest, dir: string) {
+    this.guest = guest;
+    this.#dir = dir;
+  }
+
+  static async boot(): Promise<InnerNinepd> {
+    const dir = mkdtempSync(join(tmpdir(), 'ninepd-inner-'));
+    const disk = join(dir, 'program.ext4');
+    makeProgramDisk(disk);
+    // Behind the root disk and /scratch it is the third.
+    const extraArgs = ['-drive', `file=${disk},if=virtio,format=raw,readonly=on`];
+    const guest = await Guest.start({ scratch: 8192, memory: 1536, extraArgs });
+    await guest.sh(`
+      guest-module vsock_loopback
+      mkdir -p ${place} /scratch/files; mount -o ro /dev/vdc ${place}`);
+    return new InnerNinepd(guest, dir);
+  }
+
+  /** Starts the server, and resolves when it serves. `before` is what the shell runs in the process it will be. */
+  async serve(listen = 'vsock://1:564', before = 'exec'): Promise<void> {
+    const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve --export /scratch/files,name=files --listen ${listen}`;
+    await this.guest.sh(`
+      ( ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid
+      for i in $(seq 300); do
+        grep -q '^listening on' ${log} && exit 0
+        kill -0 $! || break
+        sleep 0.1
+      done
+      cat ${log} >&2; exit 1`);
+  }
+
+  async log(): Promise<string> {
+    return (await this.guest.sh(`cat ${log}`)).stdout;
+  }
+
+  async mount(path: string, more: Partial<MountOptions> = {}): Promise<void> {
+    const vsock = { trans: 'vsock', cid: 1, port: 564, aname: 'files', cache: 'none' } as const;
+    await this.guest.mount({ ...vsock, ...more, path });
+  }
+
+  /** Its open descriptors that lead to something below the export, as the paths of those. */
+  async descriptors(): Promise<string[]> {
+    const list =
+      'find /proc/$(cat /tmp/ninepd.pid)/fd -type l -printf "%l\\n" | grep "^/scratch/files/." || true';
+    const { stdout } = await this.guest.sh(list);
+    return stdout === '' ? [] : stdout.split('\n');
+  }
+
+  /** Ends the server by a signal, and resolves when it is gone. */
+  async end(signal: 'TERM' | 'KILL'): Promise<void> {
+    await this.guest.sh(`
+      pid=$(cat /tmp/ninepd.pid); kill -${signal} $pid
+      for i in $(seq 100); do kill -0 $pid 2>/dev/null || exit 0; sleep 0.1; done; exit 1`);
+  }
+
+  async stop(): Promise<void> {
+    await this.guest.stop();
+    rmSync(this.#dir, { recursive: true, force: true });
+  }
+}

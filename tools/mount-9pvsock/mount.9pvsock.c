@@ -22,7 +22,8 @@
 /* mount(8), EXIT STATUS. */
 enum { WRONG_CALL = 1, SYSTEM_ERROR = 2, MOUNT_FAILED = 32 };
 
-enum { PORT_DEFAULT = 564, RETRY_MS = 250, CONNECT_SECONDS_MAX = 10, RETRY_SECONDS_MAX = 86400, DATA_MAX = 4096 };
+/* Some devices do not answer when nothing listens, so one attempt of many must be short; the only one need not. */
+enum { PORT_DEFAULT = 564, RETRY_MS = 250, ATTEMPT_SECONDS = 10, ATTEMPT_OF_MANY_SECONDS = 2, RETRY_SECONDS_MAX = 86400, DATA_MAX = 4096 };
 
 struct request {
   unsigned long flags;
@@ -179,18 +180,17 @@ static const char *connect_advice(int error, uint32_t cid) {
       return ": nothing listens there; start the server, or let this wait for it with -o retry=SECONDS";
     case ETIMEDOUT:
     case EHOSTUNREACH:
-      return ": nobody answers";
+      return ": nobody answers; start the server, or let this wait for it with -o retry=SECONDS";
     default:
       return "";
   }
 }
 
 /* One attempt: a connected descriptor, or -errno. */
-static int connect_once(const struct sockaddr_vm *address) {
+static int connect_once(const struct sockaddr_vm *address, time_t seconds) {
   int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
-  /* The kernel's own limit of 2 s is short for a host that is busy starting guests. */
-  struct timeval patience = {.tv_sec = CONNECT_SECONDS_MAX};
+  struct timeval patience = {.tv_sec = seconds};
   setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &patience, sizeof patience);
   if (connect(fd, (const struct sockaddr *)address, sizeof *address) == 0) return fd;
   int error = errno;
@@ -207,8 +207,9 @@ static double now(void) {
 static int connect_to(const struct request *request, const char *spec) {
   const struct sockaddr_vm address = address_of(spec);
   double end = now() + request->retry_seconds;
+  time_t patience = request->retry_seconds > 0 ? ATTEMPT_OF_MANY_SECONDS : ATTEMPT_SECONDS;
   for (bool said = false;; said = true) {
-    int fd = connect_once(&address);
+    int fd = connect_once(&address, patience);
     if (fd >= 0) return fd;
     if (now() >= end)
       fail(MOUNT_FAILED, "CID %u, port %u: %s%s", address.svm_cid, address.svm_port, strerror(-fd),

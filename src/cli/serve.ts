@@ -48,6 +48,10 @@ async function start(options: ServeOptions, log: Logger): Promise<void> {
   const server = await Server.open({ exports, msizeMax, log });
   ignoreFileSizeSignal();
   stopOnSignals(server, log);
+  // A bug of ours that one guest has found is no reason to leave the others.
+  process.on('unhandledRejection', error =>
+    log.error(`a bug: ${error instanceof Error ? error.stack : error}`),
+  );
   const listeners = await server.listenAll(endpoints(options.listen));
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
   for (const { uri } of listeners) {

@@ -51,8 +51,11 @@ export class LockPlace {
     const { client } = wish.owner;
     const full = client.isFull || (this.#counts.get(client) ?? 0) >= locksPerFileMax;
     this.#count(wish.owner, 1);
-    if (full && wish.type !== 2) this.#answer(wish, () => wish.fail(ENOLCK));
-    else void this.#inTurn(() => this.#first(wish));
+    const refused = full && wish.type !== 2;
+    void this.#inTurn(async () => {
+      if (refused) this.#answer(wish, () => wish.fail(ENOLCK));
+      else await this.#first(wish);
+    });
   }
 
   /** Calls a wish off: at once when it waits, otherwise when it was tried in vain. */

@@ -375,7 +375,14 @@ export class Session implements Door {
     const fids = this.fids.takeAll();
     // Locks are given up through their open files.
     if (this.locks.count > 0) await this.locks.dropAll();
-    for (const fid of fids) this.fids.discard(fid);
+    for (const fid of fids) {
+      try {
+        this.fids.discard(fid);
+      } catch (error) {
+        // A bug of ours in letting go of one must not keep the others, nor end the server.
+        this.#log.error(`${this.#line.peer.label}: ${error instanceof Error ? error.stack : error}`);
+      }
+    }
   }
 }
 

@@ -97,17 +97,20 @@ export class NodeTable {
     if (--node.refs === 0 && node.busy === 0) this.#forget(node);
   }
 
-  #forget(node: LocalNode): void {
-    if (node.volume.nodes.get(node.ino) === node) node.volume.nodes.delete(node.ino);
-    if (node.fd >= 0) {
-      this.#descriptors.leave(node, 'node');
-      this.#close(node.fd);
-      node.fd = -1;
+  /** Lets go of a node that nobody holds, and of its ancestors: a loop, since a guest decides how many there are. */
+  #forget(last: LocalNode): void {
+    for (let node: LocalNode | undefined = last; node; ) {
+      if (node.volume.nodes.get(node.ino) === node) node.volume.nodes.delete(node.ino);
+      if (node.fd >= 0) {
+        this.#descriptors.leave(node, 'node');
+        this.#close(node.fd);
+        node.fd = -1;
+      }
+      this.volumes.leave(node.volume);
+      const parent: LocalNode | undefined = node.parent;
+      node.parent = undefined;
+      node = parent && --parent.refs === 0 && parent.busy === 0 ? parent : undefined;
     }
-    this.volumes.leave(node.volume);
-    const parent = node.parent;
-    node.parent = undefined;
-    if (parent) this.release(parent);
   }
 
   /**
@@ -190,8 +193,11 @@ export class NodeTable {
   /** Closes the descriptor of a node that can be opened again. An unlinked object cannot, so it keeps its own. */
   giveUp(node: LocalNode): boolean {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    if (node.volume.local ? this.#links(node) === 0 : node.unlinked) return false;
-    if (node.volume.mountFd >= 0) node.handle = this.volumes.inline.handle(node.fd) as Bytes | undefined;
+    // A name that was lost leads nowhere; where there are no handles either, another link does not help.
+    const { local, mountFd } = node.volume;
+    if (node.unlinked && (!local || mountFd < 0)) return false;
+    if (local && this.#links(node) === 0) return false;
+    if (mountFd >= 0) node.handle = this.volumes.inline.handle(node.fd) as Bytes | undefined;
     if (node.handle === undefined && node.parent === undefined) return false;
     this.#close(node.fd);
     node.fd = -1;
@@ -221,6 +227,27 @@ export class NodeTable {
         return this.#revived(node, fd);
       });
     }
+    // Ancestors first, one after another: a guest decides how many there are.
+    const lost = [node];
+    for (let at = node.parent; at && at.fd < 0 && at.handle === undefined; at = at.parent) lost.push(at);
+    return this.#reviveByName(lost);
+  }
+
+  /** Revives the last of `lost` first, and in the end the first. */
+  #reviveByName(lost: LocalNode[]): Answer<number> {
+    let fd = -1;
+    while (lost.length > 0) {
+      const next = lost.pop()!;
+      const found = next.fd >= 0 ? next.fd : this.#findByName(next);
+      if (found instanceof Promise)
+        return lost.length === 0 ? found : found.then(() => this.#reviveByName(lost));
+      fd = found;
+    }
+    return fd;
+  }
+
+  #findByName(node: LocalNode): Answer<number> {
+    const { sys } = node.volume;
     const { parent, name } = node;
     if (parent === undefined || name === undefined) throw ESTALE;
     return andThen(

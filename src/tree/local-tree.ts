@@ -194,11 +194,13 @@ export class LocalTree implements Tree {
         const found = await this.walk(actor.caller, dir, name, attr);
         if (found === ENOENT) continue;
         if (found instanceof Errno) throw found;
+        let file: LocalOpen | undefined;
         try {
-          const file = await this.open(actor, found, how);
+          file = await this.open(actor, found, how);
           if (how.truncate) await this.stat(found, attr);
           return { node: found, file };
         } catch (error) {
+          if (file) this.#opens.close(file);
           this.release(found);
           throw error;
         }

@@ -1,11 +1,17 @@
 import { randomBytes } from 'node:crypto';
-import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPERM, Errno } from '../errno.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
 import type { SecurityModel, Shape, Want } from '../security/model.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
+
+/** A new object: an O_PATH descriptor, and one that is open as it was asked for, or −1. */
+interface Made {
+  readonly pathFd: number;
+  readonly fd: number;
+}
 
 /**
  * The one safe sequence by which every object comes into being, for every model: make it with the least rights, stamp it,
@@ -35,37 +41,25 @@ export class Maker {
   ): Promise<{ node: LocalNode; fd: number }> {
     const shape = this.#model.shape(want);
     return this.#nodes.use(dir, async dirfd => {
-      const fd = await (shape.aside
+      const made = await (shape.aside
         ? this.#makeAside(caller, dir, dirfd, name, want, shape, openFlags)
         : this.#makeInPlace(caller, dir, dirfd, name, want, openFlags));
-      return this.#toNode(dir, name, fd, openFlags !== undefined, attr);
+      return this.#toNode(dir, name, made, attr);
     });
   }
 
-  /** From the new object's descriptor to a node; keeps the descriptor for the caller when it is wanted open. */
   async #toNode(
     dir: LocalNode,
     name: Name,
-    fd: number,
-    open: boolean,
+    made: Made,
     attr: Attr,
   ): Promise<{ node: LocalNode; fd: number }> {
     const { sys } = dir.volume;
-    let pathFd: number;
     try {
-      pathFd = await sys.reopen(serverCaller, fd, O_PATH);
+      await sys.stat(serverCaller, made.pathFd, attr);
+      return { node: await this.#nodes.adopt(made.pathFd, attr, dir, name), fd: made.fd };
     } catch (error) {
-      await sys.close(fd);
-      throw error;
-    }
-    if (!open) await sys.close(fd);
-    try {
-      await sys.stat(serverCaller, pathFd, attr);
-      const node = await this.#nodes.adopt(pathFd, attr, dir, name);
-      return { node, fd: open ? fd : -1 };
-    } catch (error) {
-      await sys.close(pathFd);
-      if (open) await sys.close(fd);
+      await closeAll(dir, made.pathFd, made.fd);
       throw error;
     }
   }
@@ -77,26 +71,32 @@ export class Maker {
     name: Name,
     want: Want,
     openFlags: number | undefined,
-  ): Promise<number> {
+  ): Promise<Made> {
     const { sys } = dir.volume;
     const maker = this.#model.makesAs(caller, want.gid);
+    const type = want.mode & S_IFMT;
+    let fd = -1;
+    let pathFd = -1;
     if (openFlags !== undefined)
-      return sys.create(maker, dirfd, name, openFlags | O_EXCL, want.mode & 0o7777);
-    const type = want.mode & 0o170000;
-    if (type === S_IFDIR) await sys.mkdir(maker, dirfd, name, want.mode & 0o7777);
+      fd = await sys.create(maker, dirfd, name, openFlags | O_EXCL, want.mode & 0o7777);
+    else if (type === S_IFDIR) await sys.mkdir(maker, dirfd, name, want.mode & 0o7777);
     else if (type === S_IFLNK) await sys.symlink(maker, dirfd, name, want.target);
     else await sys.mknod(maker, dirfd, name, want.mode, want.rdev);
-    const fd = ok(await sys.lookup(serverCaller, dirfd, name));
     try {
-      await this.#model.stamp({ sys, fd }, maker, want);
+      pathFd =
+        fd >= 0
+          ? await sys.reopen(serverCaller, fd, O_PATH)
+          : ok(await sys.lookup(serverCaller, dirfd, name));
+      if (fd < 0) await this.#model.stamp({ sys, fd: pathFd }, maker, want);
     } catch (error) {
-      await sys.close(fd);
-      await sys.unlink(serverCaller, dirfd, name, type === S_IFDIR);
+      await closeAll(dir, pathFd, fd);
+      await discard(dir, dirfd, name, type === S_IFDIR);
       throw error;
     }
-    return fd;
+    return { fd, pathFd };
   }
 
+  /** All that may fail comes before the object gets its name. */
   async #makeAside(
     caller: Caller,
     dir: LocalNode,
@@ -104,28 +104,33 @@ export class Maker {
     name: Name,
     want: Want,
     shape: Shape,
-    openFlags = 0,
-  ): Promise<number> {
+    openFlags: number | undefined,
+  ): Promise<Made> {
     const { sys } = dir.volume;
     // Refuse early what exists; the publishing step is what decides.
     if ((await sys.statAt(serverCaller, dirfd, name, new Attr())) === 0) throw EEXIST;
     const { fd, tempName } = await this.#startAside(dir, dirfd, shape);
+    let pathFd = -1;
+    let openFd = -1;
     try {
       if (shape.content !== '') await writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
       await this.#model.stamp({ sys, fd }, caller, want);
+      pathFd = await sys.reopen(serverCaller, fd, O_PATH);
+      if (openFlags !== undefined) openFd = await this.#wantedOpen(dir, fd, openFlags);
       await this.#publish(dir, dirfd, fd, tempName, name);
-      // The descriptor at hand reads and writes; only writing in a way of its own asks for another.
-      if ((openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0) return fd;
     } catch (error) {
-      await sys.close(fd);
+      await closeAll(dir, fd, pathFd, openFd === fd ? -1 : openFd);
       if (tempName !== undefined) await discard(dir, dirfd, tempName, shape.type === S_IFDIR);
       throw error;
     }
-    try {
-      return await sys.reopen(serverCaller, fd, openFlags);
-    } finally {
-      await sys.close(fd);
-    }
+    if (openFd !== fd) await sys.close(fd);
+    return { fd: openFd, pathFd };
+  }
+
+  /** The descriptor at hand reads and writes; only writing in a way of its own asks for another. */
+  async #wantedOpen(dir: LocalNode, fd: number, openFlags: number): Promise<number> {
+    if ((openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0) return fd;
+    return dir.volume.sys.reopen(serverCaller, fd, openFlags);
   }
 
   /** A file without a name where the file system has those, otherwise an object under a name that is hidden. */
@@ -152,7 +157,9 @@ export class Maker {
       return { fd, tempName };
     }
     await sys.mkdir(serverCaller, dirfd, tempName, shape.mode);
-    return { fd: ok(await sys.lookup(serverCaller, dirfd, tempName)), tempName };
+    const fd = await sys.lookup(serverCaller, dirfd, tempName);
+    if (fd < 0) await discard(dir, dirfd, tempName, true);
+    return { fd: ok(fd), tempName };
   }
 
   /** Gives the finished object its name, unless something has that name already: EEXIST. */
@@ -175,6 +182,10 @@ export class Maker {
       await sys.rename(serverCaller, dirfd, tempName, dirfd, name, 0);
     }
   }
+}
+
+async function closeAll(dir: LocalNode, ...fds: readonly number[]): Promise<void> {
+  for (const fd of fds) if (fd >= 0) await dir.volume.sys.close(fd);
 }
 
 async function writeAll(dir: LocalNode, fd: number, bytes: Buffer): Promise<void> {

@@ -19,6 +19,7 @@ import {
   ZFS_SUPER_MAGIC,
 } from '../host/constants.ts';
 import { type Syscalls, serverCaller } from '../host/syscalls.ts';
+import type { Bytes } from '../name.ts';
 import type { LocalNode } from './local-node.ts';
 
 /**
@@ -204,11 +205,12 @@ export class Volumes {
 
   /** Opens a descriptor for open_by_handle_at, if this process and file system can use handles at all. */
   async #handleMount(fd: number): Promise<number> {
-    const handle = await this.pool.handle(fd);
-    if (handle === undefined) return -1;
-    // open_by_handle_at refuses O_PATH descriptors (EBADF).
+    let handle: Bytes | undefined;
     let mountFd: number;
     try {
+      handle = await this.pool.handle(fd);
+      if (handle === undefined) return -1;
+      // open_by_handle_at refuses O_PATH descriptors (EBADF).
       mountFd = await this.pool.reopen(serverCaller, fd, O_RDONLY);
     } catch {
       return -1;

@@ -1,6 +1,7 @@
 import { andThen } from '../../answer.ts';
 import { EBADF, ECANCELED, EINVAL } from '../../errno.ts';
 import { lockClientIdBytesMax } from '../../limits.ts';
+import type { Bytes } from '../../name.ts';
 import {
   P9_LOCK_BLOCK,
   P9_LOCK_BLOCKED,
@@ -18,6 +19,11 @@ function openFile(fid: Fid): FileUse {
   return fid.use;
 }
 
+/** A copy: a slice of a string keeps all of it in memory, for as long as the lock. */
+function kept(clientId: Bytes): Bytes {
+  return Buffer.from(clientId.slice(0, lockClientIdBytesMax), 'latin1').toString('latin1');
+}
+
 function rangeOf(type: number, start: number, length: number): LockedRange {
   if (type !== 0 && type !== P9_LOCK_WRLCK && type !== P9_LOCK_UNLCK) throw EINVAL;
   if (!Number.isSafeInteger(start + length)) throw EINVAL;
@@ -32,7 +38,7 @@ export const locks: Handlers<'lock' | 'getlock'> = {
     if ((flags & ~(P9_LOCK_BLOCK | P9_LOCK_RECLAIM)) !== 0) throw EINVAL;
     const { tree } = fid.attachment;
     const block = (flags & P9_LOCK_BLOCK) !== 0;
-    const clientId = client_id.slice(0, lockClientIdBytesMax);
+    const clientId = kept(client_id);
     use.locked = true;
     const wish = session.locks.ask(tree, use, range, block, clientId, proc_id);
     if (block) session.onFlush(() => session.locks.cancel(tree, wish));
@@ -44,7 +50,7 @@ export const locks: Handlers<'lock' | 'getlock'> = {
   getlock(session, { fid: number, type, start, length, proc_id, client_id }) {
     const fid = session.fids.get(number);
     const use = openFile(fid);
-    const clientId = client_id.slice(0, lockClientIdBytesMax);
+    const clientId = kept(client_id);
     // fs/9p loses the type and always asks with UNLCK: whether a write lock could be had.
     const asked = rangeOf(type, start, length);
     const range: LockedRange = asked.type === P9_LOCK_UNLCK ? { ...asked, type: P9_LOCK_WRLCK } : asked;

@@ -71,10 +71,12 @@ class Mapped implements SecurityModel {
 
   async stamp(target: Target, _caller: Caller, want: Want): Promise<void> {
     const type = want.mode & S_IFMT;
+    // Nobody sees the object yet, so any order is safe. A 256-byte inode of ext4 has room for two of these; the mode, which
+    // a listing asks of every entry, shall be one of them.
+    await writeField(target, 'mode', want.mode);
     await writeField(target, 'uid', want.uid);
     await writeField(target, 'gid', want.gid);
     if (type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK) await writeField(target, 'rdev', want.rdev);
-    await writeField(target, 'mode', want.mode);
   }
 
   view(target: Target, attr: Attr): Answer<void> {

@@ -1,0 +1,171 @@
+// `npm run bench -- --guest`: what programs in a real guest see, over each way to the same kind of directory. The guest is
+// that of the tests, whose processor is emulated, so that the figures stand for the number of round trips and their latency
+// more than for the speed of a server.
+import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { root, run, SetupFault, say } from '../scripts/setup.mjs';
+import { median } from './measure.mjs';
+import { Running } from './peers.mjs';
+import { short } from './report.mjs';
+
+/** What virtio carries at once with 128 descriptors, and the most that diod agrees to. */
+const msizes = { virtio: 512_000, tcp: 65_536 };
+
+/** How the guest comes to a directory, by name. `beside` is what it is compared with. */
+const ways = {
+  'QEMU passthrough': { trans: 'virtio', tag: 'q-passthrough', qemu: 'passthrough' },
+  'QEMU mapped-xattr': { trans: 'virtio', tag: 'q-mapped', qemu: 'mapped-xattr' },
+  'vhost-user passthrough': {
+    trans: 'virtio',
+    tag: 'v-passthrough',
+    model: 'passthrough',
+    beside: 'QEMU passthrough',
+  },
+  'vhost-user mapped': { trans: 'virtio', tag: 'v-mapped', model: 'mapped', beside: 'QEMU mapped-xattr' },
+  'diod over TCP': { trans: 'tcp', peer: 'diod' },
+  'TCP passthrough': { trans: 'tcp', peer: 'passthrough', beside: 'diod over TCP' },
+  'TCP mapped': { trans: 'tcp', peer: 'mapped', beside: 'diod over TCP' },
+};
+
+/** A case is a script in bash, what it does once, and in which unit. `prepare` runs once before. */
+const cases = [
+  {
+    name: 'write 1 MiB',
+    amount: 32,
+    unit: 'MiB',
+    script: 'dd if=/dev/zero of=big bs=1M count=32 conv=notrunc status=none',
+  },
+  { name: 'read 1 MiB', amount: 32, unit: 'MiB', script: 'dd if=big of=/dev/null bs=1M status=none' },
+  {
+    name: 'read 4 KiB',
+    amount: 1000,
+    unit: 'reads',
+    script: 'dd if=big of=/dev/null bs=4k count=1000 status=none',
+  },
+  {
+    name: 'stat of 500',
+    amount: 500,
+    unit: 'files',
+    prepare: 'mkdir many; (cd many; touch {1..500})',
+    script: 'stat -c %s many/* >/dev/null',
+  },
+  { name: 'ls -l of 500', amount: 500, unit: 'files', script: 'ls -l many >/dev/null' },
+  {
+    name: 'create, remove 200',
+    amount: 200,
+    unit: 'files',
+    prepare: 'mkdir made',
+    script: 'for i in {1..200}; do : >made/$i; done; rm made/*',
+  },
+];
+
+const vhostDevice = (path, tag) => [
+  ...['-chardev', `socket,id=${tag},path=${path}`, '-device'],
+  `vhost-user-test-device-pci,chardev=${tag},virtio-id=9,num_vqs=1,vq_size=128,config_size=${2 + tag.length}`,
+];
+
+const qemuDevice = (path, tag, model) => [
+  ...['-fsdev', `local,id=${tag},path=${path},security_model=${model},multidevs=remap`],
+  ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
+];
+
+/** The harness of the guest tests is TypeScript, which Node.js 20 does not load by itself; vite came with vitest. */
+async function harness() {
+  const { runnerImport } = await import('vite');
+  const load = async name => (await runnerImport(join(root, 'test', name))).module;
+  const { Guest } = await load('support/guest.ts');
+  const { Ninepd } = await load('support/ninepd.ts');
+  const { sharedMemory } = await load('guest/way.ts');
+  return { Guest, Ninepd, sharedMemory };
+}
+
+/** Starts all servers and the guest, and mounts every way at /mnt/TAG. Returns the guest; `stops` is what to undo. */
+async function start(dir, stops) {
+  const { Guest, Ninepd, sharedMemory } = await harness();
+  const all = Object.entries(ways).map(([name, way]) => ({ ...way, name, path: join(dir, plain(name)) }));
+  for (const { path } of all) mkdirSync(path);
+  const socket = tag => join(dir, `${tag}.sock`);
+  const vhost = all.filter(way => way.model);
+  const server = await Ninepd.start({
+    exports: vhost.map(({ path, tag, model }) => ({ path, name: tag, securityModel: model })),
+    listen: vhost.map(({ tag }) => `vhost-user://${socket(tag)}?tag=${tag}&export=${tag}`),
+  });
+  stops.push(() => server.stop());
+  const guest = await Guest.start({
+    cpus: 1,
+    memoryArgs: sharedMemory(768),
+    extraArgs: all.flatMap(({ path, tag, qemu, model }) =>
+      qemu ? qemuDevice(path, tag, qemu) : model ? vhostDevice(socket(tag), tag) : [],
+    ),
+  });
+  stops.push(() => guest.stop());
+  for (const way of all) {
+    const mount = { trans: way.trans, tag: way.tag, path: mountPoint(way.name), msize: msizes[way.trans] };
+    if (way.peer) {
+      const running = await Running.start(way.peer, way.path);
+      stops.push(() => running.stop());
+      mount.port = Number(/\d+$/.exec(running.uri)[0]);
+      mount.aname = way.path;
+    }
+    // Without a name the kernel attaches as nobody, which diod refuses.
+    await guest.mount({ ...mount, cache: 'none', extra: 'uname=root' });
+  }
+  return guest;
+}
+
+const plain = name => name.replaceAll(' ', '-');
+const mountPoint = name => `/mnt/${plain(name)}`;
+
+/** Microseconds by the guest's clock. */
+async function time(guest, name, script) {
+  const timed = `cd ${mountPoint(name)}; a=\${EPOCHREALTIME/./}; ${script}; b=\${EPOCHREALTIME/./}; echo $((b - a))`;
+  return Number((await guest.sh(timed, { timeout: 120_000 })).stdout);
+}
+
+async function measure(guest, one, rounds) {
+  const names = Object.keys(ways);
+  if (one.prepare) for (const name of names) await guest.sh(`cd ${mountPoint(name)}; ${one.prepare}`);
+  const rates = Object.fromEntries(names.map(name => [name, []]));
+  for (let round = 0; round < rounds; round++) {
+    for (const name of names) rates[name].push((one.amount * 1e6) / (await time(guest, name, one.script)));
+  }
+  return rates;
+}
+
+function print(one, rates) {
+  for (const [name, { beside }] of Object.entries(ways)) {
+    const ratio = beside && median(rates[name].map((rate, round) => rate / rates[beside][round]));
+    const cells = [
+      one.name.padEnd(20),
+      name.padEnd(24),
+      `${short(median(rates[name]))} ${one.unit}/s`.padStart(18),
+    ];
+    const compared = beside ? `${short(ratio).padStart(7)} × ${beside}` : '';
+    process.stdout.write(`${[...cells, compared].join(' ').trimEnd()}\n`);
+  }
+}
+
+/** Prints the table and writes `guest.json` into `results`. */
+export async function measureInGuest({ rounds, results }) {
+  if (process.getuid() !== 0) throw new SetupFault('passthrough and diod need root');
+  if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
+    throw new SetupFault('the guest could not be made: see above');
+  }
+  const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-bench-')));
+  const stops = [];
+  const found = {};
+  try {
+    const guest = await start(dir, stops);
+    for (const one of cases) {
+      found[one.name] = await measure(guest, one, rounds);
+      print(one, found[one.name]);
+    }
+  } finally {
+    for (const stop of stops.reverse()) await stop();
+    rmSync(dir, { recursive: true, force: true });
+  }
+  mkdirSync(results, { recursive: true });
+  writeFileSync(join(results, 'guest.json'), `${JSON.stringify(found, null, 2)}\n`);
+  say(`written: ${join(results, 'guest.json')}`);
+}

@@ -1,0 +1,132 @@
+// The servers that are measured beside each other, and how each is started.
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import { join } from 'node:path';
+import { root } from '../scripts/setup.mjs';
+import { findDiod, programs } from './setup.mjs';
+
+const startMsMax = 20_000;
+
+const ninepd = (model, ...more) => ({
+  label: `ninepd ${model}`,
+  tree: model === 'mapped' ? 'mapped' : 'host',
+  ours: true,
+  command: directory => [
+    process.execPath,
+    join(root, 'dist', 'cli', 'main.js'),
+    'serve',
+    '--export',
+    `${directory.replaceAll(',', ',,')},security_model=${model}`,
+    ...['--listen', 'tcp://127.0.0.1:0', '--log-level', 'warn'],
+    ...more,
+  ],
+});
+
+/** By name, in the order of the table; the floor is always first, since all others are compared with it. */
+export const peers = {
+  floor: { label: 'C loop', tree: 'host', command: directory => [programs.floor, directory] },
+  diod: {
+    label: 'diod',
+    tree: 'host',
+    needsPort: true,
+    // No credentials, no user database, no configuration of the machine; in the foreground.
+    command: (directory, port) => [
+      findDiod(),
+      ...['-f', '-n', '-N', '-c', '/dev/null', '-L', 'stderr', '-e', directory, '-l', `127.0.0.1:${port}`],
+    ],
+  },
+  passthrough: ninepd('passthrough'),
+  mapped: ninepd('mapped'),
+};
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address();
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+/** Processes that a process has started and that still run, theirs too. */
+function descendants(pid) {
+  const direct = readdirSync(`/proc/${pid}/task`).flatMap(thread =>
+    readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
+  );
+  return direct.flatMap(child => [child, ...descendants(child)]);
+}
+
+/** A server that runs: `uri`, `aname` and what it takes to stop it. */
+export class Running {
+  static async start(name, directory) {
+    const peer = peers[name];
+    const port = peer.needsPort ? await freePort() : undefined;
+    const [program, ...args] = peer.command(directory, port);
+    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const running = new Running(name, directory, child);
+    try {
+      running.uri = port ? await running.#accepts(port) : await running.#listens();
+    } catch (error) {
+      await running.stop();
+      throw error;
+    }
+    return running;
+  }
+
+  constructor(name, directory, child) {
+    this.name = name;
+    this.aname = directory;
+    this.child = child;
+    this.said = '';
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.setEncoding('utf8').on('data', text => {
+        this.said = (this.said + text).slice(-16_384);
+      });
+    }
+    child.on('error', error => {
+      this.said += error.message;
+    });
+  }
+
+  get pids() {
+    return [this.child.pid, ...descendants(this.child.pid)];
+  }
+
+  async #until(condition) {
+    const end = Date.now() + startMsMax;
+    for (;;) {
+      const result = await condition();
+      if (result) return result;
+      if (this.child.exitCode !== null || this.child.pid === undefined || Date.now() > end) {
+        throw new Error(`${this.name} does not start:\n${this.said}`);
+      }
+      await new Promise(resolve => setTimeout(resolve, 10));
+    }
+  }
+
+  #listens() {
+    return this.#until(() => /listening on (tcp:\S+)/.exec(this.said)?.[1]);
+  }
+
+  #accepts(port) {
+    const answers = () =>
+      new Promise(resolve => {
+        const socket = connect(port, '127.0.0.1', () => resolve(`tcp://127.0.0.1:${port}`));
+        socket.on('error', () => resolve(undefined)).on('close', () => resolve(undefined));
+        socket.on('connect', () => socket.destroy());
+      });
+    return this.#until(answers);
+  }
+
+  async stop() {
+    const { child } = this;
+    if (child.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    child.kill('SIGTERM');
+    const timer = setTimeout(() => child.kill('SIGKILL'), 3000);
+    await ended;
+    clearTimeout(timer);
+  }
+}

@@ -76,7 +76,7 @@ shim sys_handle, sys_open_handle;       /* handle.c */
 /* process.c */
 shim sys_effective_capabilities, sys_groups_of, sys_peer_credentials, sys_descriptor_limit;
 
-shim sys_is_listening, sys_notify; /* socket.c */
+shim sys_is_listening, sys_notify, sys_channel; /* socket.c */
 
 shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
 

@@ -43,6 +43,7 @@ const struct row shims[] = {
     {"descriptorLimit", sys_descriptor_limit, AS_SERVER},
     {"isListening", sys_is_listening, AS_SERVER},
     {"notify", sys_notify, AS_SERVER},
+    {"channel", sys_channel, AS_SERVER},
     {"vsockBind", sys_vsock_bind, AS_SERVER},
     {"vsockName", sys_vsock_name, AS_SERVER},
     {"vsockPeer", sys_vsock_peer, AS_SERVER},

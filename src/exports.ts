@@ -30,6 +30,10 @@ export interface ExportOptions {
   readonly dmode?: number;
 }
 
+export function exportName({ name, path }: ExportOptions): string {
+  return name ?? resolve(path);
+}
+
 /** A backend of the caller's own for guests to mount. It stays the caller's: the server does not close it. */
 export interface TreeExport {
   readonly name: string;
@@ -88,7 +92,7 @@ export class Exports {
           continue;
         }
         const path = resolve(one.path);
-        const name = one.name ?? path;
+        const name = exportName(one);
         const model = modelOf(one, name, log);
         const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
         own.push(tree);
@@ -154,7 +158,7 @@ export async function exportFaults(options: readonly (ExportOptions | TreeExport
   const seen = new Map<string, string>();
   for (const [index, one] of options.entries()) {
     const what = 'tree' in one ? one.name : one.path;
-    const name = 'tree' in one ? one.name : (one.name ?? resolve(one.path));
+    const name = 'tree' in one ? one.name : exportName(one);
     const about = (text: string) => faults.push(`export ${what}: ${text}`);
     for (const fault of nameFaults(one.name, name, index)) about(fault);
     const twin = seen.get(name);

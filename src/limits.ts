@@ -37,3 +37,6 @@ export const locksPerSessionMax = 100_000;
 export const locksPerFileMax = 4096;
 /** Bytes of xattr values that one session may have being written at a time. */
 export const xattrBytesPerSessionMax = 16 * 1024 * 1024;
+
+/** Processes of one server; more than a machine has processors help nobody. */
+export const workersMax = 256;

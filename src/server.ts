@@ -4,11 +4,10 @@ import { type Logger, silent } from './log.ts';
 import type { Line, Peer } from './session/door.ts';
 import { Session } from './session/session.ts';
 import { StartFaults } from './start-faults.ts';
-import { type Endpoint, endpointOf, vhostUserUri } from './transport/endpoint.ts';
-import { type Accept, type Listener, ListenFault, listen } from './transport/listen.ts';
+import { type Endpoint, endpointOf } from './transport/endpoint.ts';
+import { type Accept, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
 import { type Source, Stream } from './transport/stream.ts';
 import { VhostUserFace } from './transport/vhost-user/face.ts';
-import { vsockUri } from './transport/vsock-address.ts';
 
 export interface ServerOptions {
   /** At least one; the first is what a guest gets that asks for none. */
@@ -17,6 +16,8 @@ export interface ServerOptions {
   readonly msizeMax?: number;
   /** Where to say what happens; nowhere when left out. */
   readonly log?: Logger;
+  /** Called when a connection has ended. */
+  readonly connectionEnded?: () => void;
 }
 
 /**
@@ -27,21 +28,24 @@ export class Server {
   readonly exports: Exports;
   readonly #msizeMax: number;
   readonly #log: Logger;
+  readonly #connectionEnded: () => void;
   readonly #listeners = new Set<Listener>();
   readonly #streams = new Set<Stream>();
   readonly #faces = new Set<VhostUserFace>();
   #closing = false;
 
-  private constructor(exports: Exports, msizeMax: number, log: Logger) {
+  private constructor(exports: Exports, options: ServerOptions) {
+    const { msizeMax = msizeBytesDefault, log = silent, connectionEnded = () => undefined } = options;
     this.exports = exports;
     this.#msizeMax = msizeMax;
     this.#log = log;
+    this.#connectionEnded = connectionEnded;
   }
 
   /** Opens the exports. Rejects with `StartFaults`, which names everything that is wrong with them. */
-  static async open({ exports, msizeMax = msizeBytesDefault, log = silent }: ServerOptions): Promise<Server> {
+  static async open(options: ServerOptions): Promise<Server> {
     process.umask(0);
-    return new Server(await Exports.open(exports, log), msizeMax, log);
+    return new Server(await Exports.open(options.exports, options.log ?? silent), options);
   }
 
   /** Listens on one more URI, and resolves to where that really is. Rejects with `StartFaults`. */
@@ -54,20 +58,7 @@ export class Server {
 
   /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
-    const listeners: Listener[] = [];
-    const faults: string[] = [];
-    for (const endpoint of endpoints) {
-      try {
-        listeners.push(await listen(endpoint, this.#acceptFor(endpoint), this.#complain));
-      } catch (error) {
-        if (!(error instanceof ListenFault)) throw error;
-        faults.push(`${uriOf(endpoint)}: ${error.message}`);
-      }
-    }
-    if (faults.length > 0) {
-      for (const listener of listeners) listener.close();
-      throw new StartFaults(faults);
-    }
+    const listeners = await listenOnAll(endpoints, at => this.acceptFor(endpoints[at]!), this.#complain);
     for (const listener of listeners) this.#listeners.add(listener);
     return listeners;
   }
@@ -79,8 +70,8 @@ export class Server {
     return new Session({ exports, line, log: this.#log, msizeMax: this.#msizeMax });
   }
 
-  /** What becomes of the connections of a listener. */
-  #acceptFor(endpoint: Endpoint): Accept {
+  /** What becomes of the connections of a listener; for who listens himself. Throws a `ListenFault`. */
+  acceptFor(endpoint: Endpoint): Accept {
     if (endpoint.kind !== 'vhost-user') return (source, peer) => this.#accept(source, peer);
     const exports = this.#exportsFor(endpoint.exportName);
     const face = new VhostUserFace(endpoint, line => this.#session(line, exports), this.#log);
@@ -113,6 +104,7 @@ export class Server {
     void stream.closed.then(() => {
       this.#streams.delete(stream);
       this.#log.info(`${peer.label}: closed`);
+      this.#connectionEnded();
     });
   }
 
@@ -150,22 +142,5 @@ export class Server {
     // What still runs still uses the trees.
     if (inTime) this.exports.close();
     return inTime;
-  }
-}
-
-function uriOf(endpoint: Endpoint): string {
-  switch (endpoint.kind) {
-    case 'tcp':
-      return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
-    case 'unix':
-      return `unix://${endpoint.path}`;
-    case 'vsock':
-      return vsockUri(endpoint);
-    case 'vhost-user':
-      return vhostUserUri(endpoint);
-    case 'fd':
-      return `fd://${endpoint.fd}`;
-    case 'named-fd':
-      return `fd://${endpoint.name}`;
   }
 }

@@ -43,6 +43,7 @@ Where it listens:
 
 Further:
   --msize-max BYTES                largest message a guest may ask for (${msizeBytesDefault} when left out)
+  --workers N                      N processes share the connections; 1 when left out
   --log-level LEVEL                trace, debug, info, warn, error or fatal; info when left out
   -h, --help    --version
 

@@ -3,13 +3,16 @@ import { prettyFactory } from 'pino-pretty';
 import type { Logger } from '../log.ts';
 import type { LogLevel } from './options.ts';
 
-/** Lines for people on standard error, written before the call returns so that none is lost at the end. */
-export function makeLogger(level: LogLevel): Logger {
+/**
+ * Lines for people on standard error, written before the call returns so that none is lost at the end. `prefix` is what
+ * each begins with.
+ */
+export function makeLogger(level: LogLevel, prefix = ''): Logger {
   const pretty = prettyFactory({
     colorize: process.stderr.isTTY === true,
     translateTime: 'SYS:HH:MM:ss',
     ignore: 'pid,hostname',
   });
   const write = (line: string) => void process.stderr.write(pretty(line) ?? '');
-  return pino({ level }, { write });
+  return pino({ level, msgPrefix: prefix }, { write });
 }

@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util';
 import type { ExportOptions, SecurityModelName } from '../exports.ts';
-import { msizeBytesDefault, msizeBytesMax, msizeBytesMin } from '../limits.ts';
+import { msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '../limits.ts';
 import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
 import { parseExport, securityModels } from './export-option.ts';
 
@@ -14,6 +14,8 @@ export interface ServeOptions {
   /** Empty means what the service manager hands over, or else `defaultListen`. */
   readonly listen: readonly Endpoint[];
   readonly msizeMax: number;
+  /** How many processes serve; 1 is this one alone. */
+  readonly workers: number;
   readonly logLevel: LogLevel;
 }
 
@@ -26,6 +28,7 @@ const options = {
   'security-model': { type: 'string' },
   listen: { type: 'string', multiple: true },
   'msize-max': { type: 'string' },
+  workers: { type: 'string' },
   'log-level': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
@@ -115,6 +118,7 @@ function serveOptions(given: Given, directory: string | undefined, faults: strin
     exports: exports.map(one => withDefault(one, securityModel)),
     listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, fault)),
     msizeMax: msizeOf(one('msize-max'), fault),
+    workers: workersOf(one('workers'), fault),
     logLevel: choice('log-level', one('log-level'), logLevels, 'info', fault),
   };
 }
@@ -150,4 +154,12 @@ function msizeOf(value: string | undefined, fault: (text: string) => void): numb
     `--msize-max ${value} is not possible: it is a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
   );
   return msizeBytesDefault;
+}
+
+function workersOf(value: string | undefined, fault: (text: string) => void): number {
+  if (value === undefined) return 1;
+  const count = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
+  if (count >= 1 && count <= workersMax) return count;
+  fault(`--workers ${value} is not possible: it is a number of processes from 1 to ${workersMax}`);
+  return 1;
 }

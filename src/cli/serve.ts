@@ -1,32 +1,33 @@
 import { mkdirSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { Errno } from '../errno.ts';
 import { procFaults } from '../export-checks.ts';
-import { type ExportOptions, exportFaults } from '../exports.ts';
+import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
 import { sendDatagram } from '../host/sockets.ts';
 import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
 import { StartFaults } from '../start-faults.ts';
 import type { Endpoint } from '../transport/endpoint.ts';
 import { inheritedSockets, type Listener } from '../transport/listen.ts';
+import { Workers } from '../workers/workers.ts';
 import { makeLogger } from './logging.ts';
 import { deviceHints, mountHint } from './mount-hint.ts';
 import type { ServeOptions } from './options.ts';
 
-const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
-const defaultDirectory = 'share';
+export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
+export const defaultExport: ExportOptions = { path: 'share' };
 
 /** How long running requests may take after the first signal. */
-const graceMsMax = 10_000;
+export const graceMsMax = 10_000;
 /** npm passes on a signal that the terminal has sent to everybody: two in so short a time are one. */
 const sameSignalMs = 500;
 
 /** Starts the server, or names every fault on standard error and ends with status 2. Returns when it is serving. */
 export async function serve(options: ServeOptions, optionFaults: readonly string[]): Promise<void> {
-  // A message of a reader that has gone must not end the server.
-  process.stderr.on('error', () => undefined);
   const faults = [...optionFaults, ...procFaults()];
   if (faults.length > 0) refuse([...faults, ...(await exportFaults(options.exports))]);
   const log = makeLogger(options.logLevel);
+  surviveFaults(log);
   try {
     await start(options, log);
   } catch (error) {
@@ -42,22 +43,16 @@ function refuse(faults: readonly string[]): never {
 }
 
 async function start(options: ServeOptions, log: Logger): Promise<void> {
-  const { msizeMax } = options;
-  const exports = options.exports.length > 0 ? options.exports : [defaultExport(log)];
+  const exports = options.exports.length > 0 ? options.exports : [madeExport(log)];
   warnOfModes(exports, log);
-  const server = await Server.open({ exports, msizeMax, log });
-  ignoreFileSizeSignal();
+  const server = await opened(options, exports, log);
   stopOnSignals(server, log);
-  // A bug of ours that one guest has found is no reason to leave the others.
-  process.on('unhandledRejection', error =>
-    log.error(`a bug: ${error instanceof Error ? error.stack : error}`),
-  );
   const listeners = await server.listenAll(endpoints(options.listen));
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
   for (const { uri } of listeners) {
     for (const hint of deviceHints(uri)) log.info(hint);
-    for (const one of server.exports) {
-      const hint = mountHint(uri, one, msizeMax);
+    for (const one of exports) {
+      const hint = mountHint(uri, { name: exportName(one) }, options.msizeMax);
       if (hint !== undefined) log.info(hint);
     }
   }
@@ -67,9 +62,38 @@ async function start(options: ServeOptions, log: Logger): Promise<void> {
   }
 }
 
-function defaultExport(log: Logger): ExportOptions {
-  if (mkdirSync(defaultDirectory, { recursive: true }) !== undefined) log.info(`made ./${defaultDirectory}`);
-  return { path: defaultDirectory };
+/** This process alone, or the first of several. */
+async function opened(
+  { workers, msizeMax }: ServeOptions,
+  exports: readonly ExportOptions[],
+  log: Logger,
+): Promise<Serving> {
+  if (workers === 1) return Server.open({ exports, msizeMax, log });
+  const faults = await exportFaults(exports);
+  if (faults.length > 0) throw new StartFaults(faults);
+  const path = fileURLToPath(new URL('./worker.js', import.meta.url));
+  return Workers.open({ count: workers, program: { path, args: process.argv.slice(2) }, log });
+}
+
+/** What a server does for this program, in whatever number of processes. */
+type Serving = Pick<Server, 'listenAll' | 'connectionsEnded' | 'close'>;
+
+/** What one guest has brought about is no reason to leave the others. */
+export function surviveFaults(log: Logger): void {
+  // A message of a reader that has gone.
+  process.stderr.on('error', () => undefined);
+  // A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2).
+  process.on('SIGXFSZ', () => undefined);
+  // A bug of ours.
+  process.on('unhandledRejection', error =>
+    log.error(`a bug: ${error instanceof Error ? error.stack : error}`),
+  );
+}
+
+function madeExport(log: Logger): ExportOptions {
+  const { path } = defaultExport;
+  if (mkdirSync(path, { recursive: true }) !== undefined) log.info(`made ./${path}`);
+  return defaultExport;
 }
 
 function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {
@@ -87,12 +111,7 @@ function endpoints(listen: readonly Endpoint[]): readonly Endpoint[] {
   return inherited.length > 0 ? inherited.map(({ fd }) => ({ kind: 'fd', fd })) : [defaultListen];
 }
 
-/** A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2). */
-function ignoreFileSizeSignal(): void {
-  process.on('SIGXFSZ', () => undefined);
-}
-
-function stopOnSignals(server: Server, log: Logger): void {
+function stopOnSignals(server: Serving, log: Logger): void {
   let first: number | undefined;
   const onSignal = (signal: NodeJS.Signals) => {
     if (first === undefined) {
@@ -107,7 +126,7 @@ function stopOnSignals(server: Server, log: Logger): void {
   process.on('SIGINT', onSignal);
 }
 
-async function stop(server: Server, log: Logger, why: string): Promise<void> {
+async function stop(server: Serving, log: Logger, why: string): Promise<void> {
   log.info(`stopping: ${why}`);
   notify('STOPPING=1', log);
   if (await server.close(graceMsMax)) {

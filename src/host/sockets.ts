@@ -1,7 +1,7 @@
 import { atOnce, begin, nothing, shimOf } from './control.ts';
 import { serverCaller } from './syscalls.ts';
 
-const op = { isListening: shimOf('isListening'), notify: shimOf('notify') };
+const op = { isListening: shimOf('isListening'), notify: shimOf('notify'), channel: shimOf('channel') };
 
 /** Whether a descriptor is a listening stream socket; undefined when it is no stream socket at all. */
 export function isListening(fd: number): boolean | undefined {
@@ -15,4 +15,12 @@ export function sendDatagram(path: string, text: string): void {
   const asBytes = (string: string) => Buffer.from(string).toString('latin1');
   begin(op.notify, serverCaller, 0, 0, 0, asBytes(path), asBytes(text));
   atOnce(nothing);
+}
+
+/** The two ends of a socket that keeps messages apart and carries descriptors: SOCK_SEQPACKET of unix(7). */
+export function socketPair(): [number, number] {
+  const ends = new Int32Array(2);
+  begin(op.channel, serverCaller);
+  atOnce(nothing, new Uint8Array(ends.buffer));
+  return [ends[0]!, ends[1]!];
 }

@@ -1,5 +1,5 @@
 import { tagFault } from './vhost-user/tag.ts';
-import { vsockAddress } from './vsock-address.ts';
+import { vsockAddress, vsockUri } from './vsock-address.ts';
 
 /** Where to listen. */
 export type Endpoint =
@@ -97,4 +97,22 @@ function fdEndpoint(rest: string): Endpoint | string {
   return /^[^/:]+$/.test(rest)
     ? { kind: 'named-fd', name: rest }
     : 'the number of a descriptor is needed, as in fd://3';
+}
+
+/** The URI of any endpoint. */
+export function uriOf(endpoint: Endpoint): string {
+  switch (endpoint.kind) {
+    case 'tcp':
+      return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
+    case 'unix':
+      return `unix://${endpoint.path}`;
+    case 'vsock':
+      return vsockUri(endpoint);
+    case 'vhost-user':
+      return vhostUserUri(endpoint);
+    case 'fd':
+      return `fd://${endpoint.fd}`;
+    case 'named-fd':
+      return `fd://${endpoint.name}`;
+  }
 }

@@ -4,9 +4,11 @@ import { dirname, join } from 'node:path';
 import { peerCredentials } from '../host/process.ts';
 import { isListening } from '../host/sockets.ts';
 import type { Peer } from '../session/door.ts';
-import { type Endpoint, socketPathBytesMax, vhostUserUri } from './endpoint.ts';
+import { StartFaults } from '../start-faults.ts';
+import { type Endpoint, socketPathBytesMax, uriOf, vhostUserUri } from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
-import { acceptConnected, acceptFrom, isVsock, listenVsock } from './vsock.ts';
+import type { Source } from './stream.ts';
+import { acceptFrom, connectedVsock, isVsock, listenVsock, vsockPeerOf } from './vsock.ts';
 
 export { type Accept, type Listener, ListenFault } from './listener.ts';
 
@@ -30,6 +32,32 @@ export async function listen(
     case 'named-fd':
       return listenFd(endpoint, namedFd(endpoint.name), accept, complain);
   }
+}
+
+/** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
+export async function listenOnAll(
+  endpoints: readonly Endpoint[],
+  acceptFor: (index: number) => Accept,
+  complain: (text: string) => void,
+): Promise<Listener[]> {
+  const listeners: Listener[] = [];
+  const faults: string[] = [];
+  for (const [index, endpoint] of endpoints.entries()) {
+    try {
+      listeners.push(await listen(endpoint, acceptFor(index), complain));
+    } catch (error) {
+      if (!(error instanceof ListenFault)) throw error;
+      faults.push(`${uriOf(endpoint)}: ${error.message}`);
+    }
+  }
+  if (faults.length === 0) return listeners;
+  for (const listener of listeners) listener.close();
+  throw new StartFaults(faults);
+}
+
+/** What a descriptor of a connected socket is to a `Stream`. */
+export function sourceOf(fd: number): Source {
+  return isVsock(fd) ? connectedVsock(fd) : { fd };
 }
 
 /**
@@ -230,8 +258,7 @@ async function listenFd(
   }
   const vsock = isVsock(fd);
   if (!listening) {
-    if (vsock) acceptConnected(fd, accept);
-    else accept({ fd }, fdPeer(fd));
+    accept(sourceOf(fd), vsock ? vsockPeerOf(fd) : fdPeer(fd));
     return { endpoint, uri, single: true, close: () => undefined };
   }
   if (vsock) return { endpoint, uri, single: false, close: acceptFrom(fd, accept, complain) };

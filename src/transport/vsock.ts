@@ -6,6 +6,7 @@ import { bindVsock, type VsockAddress, vsockName, vsockPeer } from '../host/vsoc
 import type { Peer } from '../session/door.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
+import type { Source } from './stream.ts';
 import { anyCid, anyPort, hostCid, localCid, vsockUri } from './vsock-address.ts';
 
 /** libuv's handle of a stream, as far as Node's own modules use it; methods return 0 or −errno. */
@@ -93,9 +94,9 @@ export function acceptFrom(fd: number, accept: Accept, complain: (text: string) 
   throw new ListenFault(`descriptor ${fd} cannot be listened on: ${getSystemErrorName(failed)}`);
 }
 
-/** One connection that the process was started with. */
-export function acceptConnected(fd: number, accept: Accept): void {
-  accept({ handle: handleFor(fd, 'socket') }, vsockPeerOf(fd));
+/** A connected socket that came as a descriptor. */
+export function connectedVsock(fd: number): Source {
+  return { handle: handleFor(fd, 'socket') };
 }
 
 /** What is missing for a CID that is not this machine's. */

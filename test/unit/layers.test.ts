@@ -26,7 +26,8 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
     values: ['answer', 'attr', 'errno', 'limits', 'log', 'name', 'protocol', 'tree'],
     types: ['host', 'security'],
   },
-  transport: { values: ['errno', 'limits', 'log', 'name', 'protocol', 'session', 'host'] },
+  transport: { values: ['errno', 'limits', 'log', 'name', 'protocol', 'session', 'start-faults', 'host'] },
+  workers: { values: ['errno', 'limits', 'log', 'start-faults', 'transport', 'host'], types: ['session'] },
   client: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'protocol'] },
 };
 

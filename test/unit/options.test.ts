@@ -22,7 +22,7 @@ describe('the command line', () => {
     expect(serve()).toEqual({
       command: 'serve',
       faults: [],
-      options: { exports: [], listen: [], msizeMax: 1048576, logLevel: 'info' },
+      options: { exports: [], listen: [], msizeMax: 1048576, workers: 1, logLevel: 'info' },
     });
   });
 
@@ -84,6 +84,7 @@ describe('the command line', () => {
     expect(fault('--security-model', 'none')).toContain('mapped, passthrough');
     expect(fault('--log-level', 'loud')).toContain('trace, debug, info, warn, error, fatal');
     expect(fault('--msize-max', '1M')).toContain('4096');
+    expect(fault('--workers', '0')).toContain('1 to 256');
     expect(fault('--export', '/a,readonly')).toContain('readonly=on');
     expect(fault('--export', '/a,fmode=rw')).toContain('fmode=0600');
     expect(fault('--export', '/a,name=x,name=y')).toContain('twice');

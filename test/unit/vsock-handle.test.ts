@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { duplicate } from '../../src/host/vhost.ts';
 import type { Source } from '../../src/transport/stream.ts';
-import { acceptConnected, acceptFrom } from '../../src/transport/vsock.ts';
+import { acceptFrom, connectedVsock } from '../../src/transport/vsock.ts';
 
 // What makes a descriptor of a family that Node does not know into a socket of Node's depends on what this version of
 // Node keeps to itself. It does not depend on the family, so here it is a Unix socket's; the guests use the real one.
@@ -60,14 +60,11 @@ it('a descriptor that is connected already is a connection', async () => {
   await once(server, 'listening');
   const client = net.connect(join(dir, 's'));
   const [there] = (await once(server, 'connection')) as [net.Socket];
-  let taken: net.Socket | undefined;
-  acceptConnected(duplicate(fdOf(there)), source => {
-    taken = socketOf(source);
-  });
-  taken!.write('hello');
+  const taken = socketOf(connectedVsock(duplicate(fdOf(there))));
+  taken.write('hello');
   const [chunk] = (await once(client, 'data')) as [Buffer];
   expect(chunk.toString()).toBe('hello');
-  for (const one of [taken!, there, client]) one.destroy();
+  for (const one of [taken, there, client]) one.destroy();
   server.close();
   rmSync(dir, { recursive: true });
 });

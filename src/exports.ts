@@ -8,6 +8,7 @@ import type { Bytes } from './name.ts';
 import { mapped } from './security/mapped.ts';
 import type { SecurityModel } from './security/model.ts';
 import { passthrough } from './security/passthrough.ts';
+import { Access, type AccessOptions, accessFaults } from './session/access.ts';
 import { StartFaults } from './start-faults.ts';
 import { Descriptors } from './tree/descriptors.ts';
 import { LocalTree } from './tree/local-tree.ts';
@@ -15,15 +16,19 @@ import type { Tree } from './tree/tree.ts';
 
 export type SecurityModelName = 'mapped' | 'passthrough';
 
+/** What holds of an export whatever is behind it. */
+export interface GuestOptions extends AccessOptions {
+  readonly readonly?: boolean;
+}
+
 /** A directory of the host for guests to mount. */
-export interface ExportOptions {
+export interface ExportOptions extends GuestOptions {
   /** The directory; a relative path is taken from the working directory. */
   readonly path: string;
   /** What a guest calls it (aname); its path when left out. */
   readonly name?: string;
   /** `mapped` when left out; or a model of one's own. */
   readonly securityModel?: SecurityModelName | SecurityModel;
-  readonly readonly?: boolean;
   /** Permission bits of files on the host; `mapped` only, 0600 when left out. */
   readonly fmode?: number;
   /** Permission bits of directories on the host; `mapped` only, 0700 when left out. */
@@ -35,10 +40,9 @@ export function exportName({ name, path }: ExportOptions): string {
 }
 
 /** A backend of the caller's own for guests to mount. It stays the caller's: the server does not close it. */
-export interface TreeExport {
+export interface TreeExport extends GuestOptions {
   readonly name: string;
   readonly tree: Tree;
-  readonly readonly?: boolean;
 }
 
 /** An export as sessions see it. */
@@ -49,6 +53,8 @@ export interface Export {
   readonly model: string;
   readonly readonly: boolean;
   readonly tree: Tree;
+  /** Who may attach. */
+  readonly access: Access;
 }
 
 /**
@@ -88,7 +94,8 @@ export class Exports {
       for (const one of options) {
         if ('tree' in one) {
           const { name, tree, readonly = false } = one;
-          list.push({ name, path: name, model: 'a backend of its own', readonly, tree });
+          const access = new Access(one);
+          list.push({ name, path: name, model: 'a backend of its own', readonly, tree, access });
           continue;
         }
         const path = resolve(one.path);
@@ -96,7 +103,8 @@ export class Exports {
         const model = modelOf(one, name, log);
         const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
         own.push(tree);
-        list.push({ name, path, model: model.name, readonly: one.readonly ?? false, tree });
+        const { readonly = false } = one;
+        list.push({ name, path, model: model.name, readonly, tree, access: new Access(one) });
       }
       return new Exports(list, own);
     } catch (error) {
@@ -121,25 +129,6 @@ export class Exports {
   }
 }
 
-/** What a session is given to find exports by. */
-export type Finder = Pick<Exports, 'find'>;
-
-/** The same for one connection: says once of each export that it is used, and once that one is asked for in vain. */
-export function announcing(exports: Finder, say: (text: string) => void): Finder {
-  const said = new Set<Export | undefined>();
-  return {
-    find: aname => {
-      const found = exports.find(aname);
-      if (said.has(found)) return found;
-      said.add(found);
-      if (found) say(`uses ${found.name} (${found.model}${found.readonly ? ', read-only' : ''})`);
-      // The client's bytes, made fit for a log.
-      else say(`asks for ${JSON.stringify(aname.slice(0, 64))}, which is no export`);
-      return found;
-    },
-  };
-}
-
 function modelOf(options: ExportOptions, name: string, log: Logger): SecurityModel {
   const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
   if (typeof securityModel === 'object') return securityModel;
@@ -160,7 +149,7 @@ export async function exportFaults(options: readonly (ExportOptions | TreeExport
     const what = 'tree' in one ? one.name : one.path;
     const name = 'tree' in one ? one.name : exportName(one);
     const about = (text: string) => faults.push(`export ${what}: ${text}`);
-    for (const fault of nameFaults(one.name, name, index)) about(fault);
+    for (const fault of [...nameFaults(one.name, name, index), ...accessFaults(one)]) about(fault);
     const twin = seen.get(name);
     if (twin !== undefined)
       about(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);

@@ -1,4 +1,5 @@
-import { announcing, type ExportOptions, Exports, type Finder, type TreeExport } from './exports.ts';
+import { type Export, type ExportOptions, Exports, type TreeExport } from './exports.ts';
+import { finderFor } from './finder.ts';
 import { connectionsMax, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
 import type { Line, Peer } from './session/door.ts';
@@ -65,29 +66,26 @@ export class Server {
 
   readonly #complain = (text: string): void => this.#log.warn(text);
 
-  #session(line: Line, found: Finder = this.exports): Session {
-    const exports = announcing(found, text => this.#log.info(`${line.peer.label}: ${text}`));
+  #session(line: Line, only?: Export): Session {
+    const { peer } = line;
+    const exports = finderFor(this.exports, peer, only, text => this.#log.info(`${peer.label}: ${text}`));
     return new Session({ exports, line, log: this.#log, msizeMax: this.#msizeMax });
   }
 
   /** What becomes of the connections of a listener; for who listens himself. Throws a `ListenFault`. */
   acceptFor(endpoint: Endpoint): Accept {
     if (endpoint.kind !== 'vhost-user') return (source, peer) => this.#accept(source, peer);
-    const exports = this.#exportsFor(endpoint.exportName);
-    const face = new VhostUserFace(endpoint, line => this.#session(line, exports), this.#log);
+    const only = this.#named(endpoint.exportName);
+    const face = new VhostUserFace(endpoint, line => this.#session(line, only), this.#log);
     this.#faces.add(face);
     return (source, peer) => face.accept(source, peer);
   }
 
-  /** All exports, or the one of that name alone, by whatever name it is asked for. */
-  #exportsFor(name: string | undefined): Finder {
-    if (name === undefined) return this.exports;
+  #named(name: string | undefined): Export | undefined {
+    if (name === undefined) return undefined;
     const only = this.exports.find(Buffer.from(name).toString('latin1'));
-    if (!only)
-      throw new ListenFault(`there is no export "${name}": name one that is exported, or leave export= out`);
-    return {
-      find: aname => (aname === '' || aname === '/' || this.exports.find(aname) === only ? only : undefined),
-    };
+    if (only) return only;
+    throw new ListenFault(`there is no export "${name}": name one that is exported, or leave export= out`);
   }
 
   #accept(source: Source, peer: Peer): void {

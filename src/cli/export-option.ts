@@ -1,8 +1,23 @@
 import type { ExportOptions } from '../exports.ts';
 
-/** What `--export` may say after its path; the names and their meaning are those of QEMU's `-fsdev local`. */
-const keys = ['name', 'security_model', 'readonly', 'fmode', 'dmode', 'multidevs'] as const;
-type Key = (typeof keys)[number];
+/**
+ * What `--export` may say after its path, with an example of each. Names and meaning are those of QEMU's `-fsdev local` where
+ * it has them, otherwise those of exports(5) and mount(8).
+ */
+const examples = {
+  name: 'files',
+  security_model: 'mapped',
+  readonly: 'on',
+  fmode: '0600',
+  dmode: '0700',
+  multidevs: 'remap',
+  allow: 'cid:5',
+  privport: 'on',
+} as const;
+type Key = keyof typeof examples;
+const keys = Object.keys(examples) as Key[];
+/** Those that may be there several times. */
+const lists: ReadonlySet<Key> = new Set<Key>(['allow']);
 
 export const securityModels = ['mapped', 'passthrough'] as const;
 
@@ -42,17 +57,22 @@ export function parseExport(text: string, fault: (text: string) => void): Export
     return undefined;
   }
   const values = readSettings(settings, about);
-  const mode = (key: 'fmode' | 'dmode') => readMode(key, values.get(key), about);
-  const model = oneOf('security_model', values.get('security_model'), securityModels, about);
-  const readonly = oneOf('readonly', values.get('readonly'), ['on', 'off'], about);
-  oneOf('multidevs', values.get('multidevs'), ['remap'], about);
+  const one = (key: Key) => values.get(key)?.[0];
+  const mode = (key: 'fmode' | 'dmode') => readMode(key, one(key), about);
+  const flag = (key: 'readonly' | 'privport') => {
+    const value = oneOf(key, one(key), ['on', 'off'], about);
+    return value === undefined ? undefined : value === 'on';
+  };
+  oneOf('multidevs', one('multidevs'), ['remap'], about);
   return {
     path,
-    ...present('name', values.get('name')),
-    ...present('securityModel', model),
-    ...present('readonly', readonly === undefined ? undefined : readonly === 'on'),
+    ...present('name', one('name')),
+    ...present('securityModel', oneOf('security_model', one('security_model'), securityModels, about)),
+    ...present('readonly', flag('readonly')),
     ...present('fmode', mode('fmode')),
     ...present('dmode', mode('dmode')),
+    ...present('allow', values.get('allow')),
+    ...present('privport', flag('privport')),
   };
 }
 
@@ -60,32 +80,24 @@ function present<K extends string, V>(key: K, value: V | undefined): { [P in K]?
   return value === undefined ? {} : ({ [key]: value } as { [P in K]?: V });
 }
 
-function readSettings(settings: readonly string[], about: (what: string) => void): Map<Key, string> {
-  const values = new Map<Key, string>();
+function readSettings(settings: readonly string[], about: (what: string) => void): Map<Key, string[]> {
+  const values = new Map<Key, string[]>();
   for (const setting of settings) {
     const equals = setting.indexOf('=');
     const key = (equals < 0 ? setting : setting.slice(0, equals)) as Key;
+    const there = values.get(key);
     if (!keys.includes(key)) {
       about(`there is no "${key}": it can say ${keys.join(', ')}; write a comma in a path or name twice`);
     } else if (equals < 0) {
       about(`"${key}" needs a value, as in ${key}=${examples[key]}`);
-    } else if (values.has(key)) {
+    } else if (there && !lists.has(key)) {
       about(`"${key}" is there twice`);
     } else {
-      values.set(key, setting.slice(equals + 1));
+      values.set(key, [...(there ?? []), setting.slice(equals + 1)]);
     }
   }
   return values;
 }
-
-const examples: Readonly<Record<Key, string>> = {
-  name: 'files',
-  security_model: 'mapped',
-  readonly: 'on',
-  fmode: '0600',
-  dmode: '0700',
-  multidevs: 'remap',
-};
 
 function oneOf<T extends string>(
   key: Key,

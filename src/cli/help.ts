@@ -16,12 +16,16 @@ Usage:
   ninepd help | version
 
 What is served:
-  --export PATH[,name=NAME][,security_model=MODEL][,readonly=on][,fmode=0600][,dmode=0700]
+  --export PATH[,name=NAME][,security_model=MODEL][,readonly=on][,allow=WHO][,KEY=VALUE]…
                                    one more directory; may be repeated. DIR, when given, is the first
                                    export, and the first is what a guest gets that asks for none (aname).
       name=NAME                    what guests call it (aname=NAME); its path when left out
       security_model=MODEL         mapped or passthrough, see below
       readonly=on                  guests cannot change anything
+      allow=WHO                    only these may attach: cid:NUMBER (a virtual machine, by its vsock),
+                                   uid:NUMBER or gid:NUMBER (who connects to a Unix socket),
+                                   tcp:ADDRESS[/PREFIX]; may be repeated
+      privport=on                  only from ports below 1024, which a guest's users cannot have
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
                                    A comma in a path or name is written twice.
   --security-model MODEL           for DIR and for exports that name none; mapped when left out

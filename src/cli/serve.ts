@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { Errno } from '../errno.ts';
 import { procFaults } from '../export-checks.ts';
 import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
+import { exposures } from '../exposure.ts';
 import { sendDatagram } from '../host/sockets.ts';
 import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
@@ -49,6 +50,7 @@ async function start(options: ServeOptions, log: Logger): Promise<void> {
   stopOnSignals(server, log);
   const listeners = await server.listenAll(endpoints(options.listen));
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
+  for (const warning of exposures(listeners, exports)) log.warn(warning);
   for (const { uri } of listeners) {
     for (const hint of deviceHints(uri)) log.info(hint);
     for (const one of exports) {

@@ -41,12 +41,19 @@ export interface Exchange {
 /** Bytes of the largest reply that is not Rread or Rreaddir: Rreadlink and Rgetlock with their strings, rounded up. */
 export const replyHeadBytesMax = 8192;
 
-/** What a transport tells a session of its peer; for logs and, where the export asks, for access rules. */
+/** Where a connection comes from, as the kernel says. Numbers of a Unix peer are those at the time it connected. */
+export type Origin =
+  | { readonly kind: 'tcp'; readonly address: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly uid: number; readonly gid: number }
+  /** Which machine it is; no guest can forge that. */
+  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number };
+
+/** What a transport tells a session of its peer. */
 export interface Peer {
   /** As in logs: `tcp 127.0.0.1:51234`, `unix pid 4711 uid 1000`, `vsock cid 5 port 1030`. */
   readonly label: string;
-  /** AF_VSOCK only: which machine it is, as the kernel says and no guest can forge. */
-  readonly cid?: number;
+  /** For access rules; undefined when it could not be learnt, as of a peer that is gone already. */
+  readonly origin?: Origin;
 }
 
 /** What a session may do to its transport. */

@@ -10,7 +10,7 @@ export interface Export {
 }
 
 export interface Exports {
-  /** The export that an aname asks for; the first for the empty aname and `/`. */
+  /** The export that an aname asks for; the first for the empty aname and `/`. Throws an Errno where that says more than "none". */
   find(aname: Bytes): Export | undefined;
 }
 

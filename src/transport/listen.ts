@@ -7,6 +7,7 @@ import type { Peer } from '../session/door.ts';
 import { StartFaults } from '../start-faults.ts';
 import { type Endpoint, socketPathBytesMax, uriOf, vhostUserUri } from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
+import { inheritedReach, tcpReach } from './reach.ts';
 import type { Source } from './stream.ts';
 import { acceptFrom, connectedVsock, isVsock, listenVsock, vsockPeerOf } from './vsock.ts';
 
@@ -100,7 +101,8 @@ function serverFor(accept: Accept): net.Server {
 function peerOf(socket: net.Socket): Peer {
   if (socket.remoteAddress !== undefined) {
     const { remoteAddress: address, remotePort: port } = socket;
-    return { label: `tcp ${address.includes(':') ? `[${address}]` : address}:${port}` };
+    const label = `tcp ${address.includes(':') ? `[${address}]` : address}:${port}`;
+    return { label, origin: { kind: 'tcp', address, port: port! } };
   }
   const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
   return fdPeer(fd);
@@ -108,13 +110,17 @@ function peerOf(socket: net.Socket): Peer {
 
 function fdPeer(fd: number): Peer {
   try {
-    const { pid, uid } = peerCredentials(fd);
-    return { label: `unix pid ${pid} uid ${uid}` };
+    const { pid, uid, gid } = peerCredentials(fd);
+    if (uid !== noUid) return { label: `unix pid ${pid} uid ${uid}`, origin: { kind: 'unix', uid, gid } };
   } catch {
-    // A TCP connection whose peer is gone again, or a socket of another family.
-    return { label: `fd ${fd}` };
+    // A socket of a family that knows no such thing.
   }
+  // A TCP connection whose peer is gone again.
+  return { label: `fd ${fd}` };
 }
+
+/** What SO_PEERCRED says of a socket that is of another family than AF_UNIX. */
+const noUid = 0xffff_ffff;
 
 /** Once it listens, what goes wrong goes wrong for one connection. */
 function bind(
@@ -144,9 +150,10 @@ async function listenTcp(
   } catch (error) {
     throw new ListenFault(tcpFault(error as NodeJS.ErrnoException, host, port));
   }
-  const bound = (server.address() as net.AddressInfo).port;
+  const bound = server.address() as net.AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;
-  return { endpoint, uri: `tcp://${shown}:${bound}`, single: false, close: () => void server.close() };
+  const uri = `tcp://${shown}:${bound.port}`;
+  return { endpoint, uri, single: false, reach: tcpReach(bound), close: () => void server.close() };
 }
 
 function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): string {
@@ -187,7 +194,7 @@ async function listenUnix(
     const now = lstatSync(path, { throwIfNoEntry: false });
     if (now?.ino === ino && now.dev === dev) unlinkSync(path);
   };
-  return { endpoint, uri, single: false, close };
+  return { endpoint, uri, single: false, reach: undefined, close };
 }
 
 /** Removes the socket of a server that is gone; whatever else is in the way stays. */
@@ -258,15 +265,24 @@ async function listenFd(
   }
   const vsock = isVsock(fd);
   if (!listening) {
-    accept(sourceOf(fd), vsock ? vsockPeerOf(fd) : fdPeer(fd));
-    return { endpoint, uri, single: true, close: () => undefined };
+    if (vsock) accept(sourceOf(fd), vsockPeerOf(fd));
+    else {
+      const socket = new net.Socket({ fd, readable: false, writable: false });
+      const peer = peerOf(socket);
+      accept({ handle: takeHandle(socket) }, peer);
+    }
+    return { endpoint, uri, single: true, reach: undefined, close: () => undefined };
   }
-  if (vsock) return { endpoint, uri, single: false, close: acceptFrom(fd, accept, complain) };
+  if (vsock) {
+    const close = acceptFrom(fd, accept, complain);
+    return { endpoint, uri, single: false, reach: inheritedReach(fd), close };
+  }
   const server = serverFor(accept);
   try {
     await bind(server, { fd }, complain);
   } catch (error) {
     throw new ListenFault(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
   }
-  return { endpoint, uri, single: false, close: () => void server.close() };
+  const reach = inheritedReach(fd, server);
+  return { endpoint, uri, single: false, reach, close: () => void server.close() };
 }

@@ -1,5 +1,6 @@
 import type { Peer } from '../session/door.ts';
 import type { Endpoint } from './endpoint.ts';
+import type { Reach } from './reach.ts';
 import type { Source } from './stream.ts';
 
 /** Called for every connection, in the turn in which it came. */
@@ -11,6 +12,7 @@ export interface Listener {
   readonly uri: string;
   /** Whether this is the one connection the process was started with; there will be no other. */
   readonly single: boolean;
+  readonly reach: Reach;
   /** Takes no more connections; those there are live on. */
   close(): void;
 }

@@ -6,6 +6,7 @@ import { bindVsock, type VsockAddress, vsockName, vsockPeer } from '../host/vsoc
 import type { Peer } from '../session/door.ts';
 import type { Endpoint } from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
+import { vsockReach } from './reach.ts';
 import type { Source } from './stream.ts';
 import { anyCid, anyPort, hostCid, localCid, vsockUri } from './vsock-address.ts';
 
@@ -52,7 +53,7 @@ export function vsockPeerOf(fd: number): Peer {
   const peer = vsockPeer(fd);
   // Gone again already, and with it what it was.
   if (!peer) return { label: 'vsock peer that has gone' };
-  return { label: `vsock cid ${peer.cid} port ${peer.port}`, cid: peer.cid };
+  return { label: `vsock cid ${peer.cid} port ${peer.port}`, origin: { kind: 'vsock', ...peer } };
 }
 
 export function listenVsock(
@@ -70,7 +71,7 @@ export function listenVsock(
       `${vsockUri({ cid, port })}: no guest of this machine can connect, since its kernel has no vhost_vsock: modprobe vhost_vsock`,
     );
   }
-  return { endpoint, uri: vsockUri({ cid, port }), single: false, close };
+  return { endpoint, uri: vsockUri({ cid, port }), single: false, reach: vsockReach(cid), close };
 }
 
 /** Binding to any CID succeeds where there is none to come from. One of these is there where there is. */

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { statSync } from 'node:fs';
+import { linkSync, statSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -91,8 +91,52 @@ for i in range(2): print(s.recv(4096).decode(), flush=True)`,
     client.write(version);
     const [reply] = (await once(client, 'data')) as [Buffer];
     expect(reply[4]).toBe(101);
+    expect(running.log).toMatch(/tcp 127\.0\.0\.1:\d+: connected/);
     client.end();
     expect(await running.ended()).toBe(0);
+  });
+});
+
+describe('a listener that others can reach', () => {
+  it('is warned of as long as an export does not say who may use it', async () => {
+    const rules = ['--export', `${dir},name=mine,allow=uid:0`];
+    const running = start([
+      'serve',
+      files,
+      ...rules,
+      '--listen',
+      'tcp://0.0.0.0:0',
+      '--listen',
+      'tcp://[::1]:0',
+    ]);
+    await running.says(/tcp:\/\/0\.0\.0\.0:\d+ can be reached by other machines/);
+    expect(running.log.match(/can be reached/g)).toHaveLength(1);
+    expect(running.log).toContain(`may use ${files}: say who may`);
+  });
+
+  it('is not warned of when all exports do', async () => {
+    const running = start(['--export', `${files},allow=tcp:10.0.0.0/8`, '--listen', 'tcp://0.0.0.0:0']);
+    await running.says(/^listening on/m);
+    await running.says(/mount -t 9p/);
+    expect(running.log).not.toContain('can be reached');
+  });
+
+  it('may be a socket of the service manager that every user may write to', async () => {
+    const path = join(dir, 's');
+    const server = net.createServer().listen({ path, readableAll: true, writableAll: true });
+    await once(server, 'listening');
+    const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
+    const running = new Running(
+      spawn(process.execPath, [program, 'serve', files, '--listen', 'fd://3'], {
+        stdio: ['ignore', 'ignore', 'pipe', fd],
+      }),
+    );
+    await running.says(/fd:\/\/3 can be reached by every user of this host/);
+    // This process listens on it, too, and takes the name along when it stops.
+    linkSync(path, `${path}2`);
+    server.close();
+    await canServe({ path: `${path}2` });
+    expect(running.log).toMatch(/unix pid \d+ uid 0: connected/);
   });
 });
 

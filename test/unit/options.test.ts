@@ -47,6 +47,16 @@ describe('the command line', () => {
     ]);
   });
 
+  it('reads who may attach to an export, rule by rule', () => {
+    const text = '/a,allow=cid:5,privport=on,allow=uid:1000,allow=tcp:fd00::/8';
+    expect(serve('--export', text).options.exports[0]).toMatchObject({
+      allow: ['cid:5', 'uid:1000', 'tcp:fd00::/8'],
+      privport: true,
+    });
+    expect(fault('--export', '/a,privport=yes')).toContain('privport=on');
+    expect(fault('--export', '/a,allow')).toContain('allow=cid:5');
+  });
+
   it('takes doubled commas for single ones inside a value', () => {
     expect(splitAtCommas('/a,,b,name=x,,,,y')).toEqual(['/a,b', 'name=x,,y']);
     expect(serve('--export', '/a,,b,name=c').options.exports[0]).toMatchObject({ path: '/a,b', name: 'c' });

@@ -31,7 +31,7 @@ export class VhostUserFace {
   /** Serves a monitor, unless there is one already. */
   accept(source: Source, from: Peer): void {
     const descriptor = takeDescriptor(source);
-    const peer = { label: `vhost-user ${this.#options.path} ${from.label.replace(/^unix /, '')}` };
+    const peer = { ...from, label: `vhost-user ${this.#options.path} ${from.label.replace(/^unix /, '')}` };
     // The last one may have ended without our knowing yet.
     this.#connection?.poll();
     if (this.#connection) {

@@ -65,39 +65,50 @@ function ctimeTells(type: number): CtimeTells {
 
 /** Inode numbers below this fit beside a 16-bit device index in qid.path. */
 const plainInoHighMax = 0x1_0000;
-const wideIndex = 0xffff;
+const hashedIndex = 0xffff;
+const indexesMax = 0x1_0000;
 
 /**
  * Gives every device of an export its index, the upper 16 bits of qid.path, and every inode its qid.path.
  *
  * The export's own device has index 0: paths are the inode numbers. Another device's index is a hash of its file system
  * id (statfs f_fsid), so it is the same after a restart; in the rare case that two hash alike, the one seen later takes
- * the next free index. Inode numbers of 2^48 and more take a number from a table under an index of their own.
+ * the next free index. Inode numbers of 2^48 and more have an index for each value of their upper 16 bits (overlayfs keeps the
+ * layer there). So there are never more than 2^16 to remember; should they all be taken, what is left of the paths is a hash,
+ * under an index of its own.
  */
 export class QidPaths {
   readonly #indexOf = new Map<number, number>();
-  readonly #taken = new Set<number>([0, wideIndex]);
-  readonly #wide = new Map<string, [number, number]>();
-  readonly #wideTaken = new Set<string>();
+  readonly #taken = new Set<number>([0, hashedIndex]);
+  /** By the device's index and the upper 16 bits of the inode number. */
+  readonly #wide = new Map<number, number>();
 
   /** The index of a device, for the life of the export. `fsid` is 8 bytes. */
   deviceIndex(dev: number, fsid: Buffer): number {
     const known = this.#indexOf.get(dev);
     if (known !== undefined) return known;
-    let index = 0;
-    if (this.#indexOf.size > 0) {
-      index = hash(fsid.readUInt32LE(0) || dev, fsid.readUInt32LE(4)) & 0xffff;
-      while (this.#taken.has(index)) index = (index + 1) & 0xffff;
-    }
+    const isFirst = this.#indexOf.size === 0;
+    const index = isFirst ? 0 : this.#take(hash(fsid.readUInt32LE(0) || dev, fsid.readUInt32LE(4)));
     this.#indexOf.set(dev, index);
+    return index;
+  }
+
+  /** The first free index from the wanted one on. */
+  #take(wanted: number): number {
+    if (this.#taken.size === indexesMax) return hashedIndex;
+    let index = wanted & 0xffff;
+    while (this.#taken.has(index)) index = (index + 1) & 0xffff;
     this.#taken.add(index);
     return index;
   }
 
   /** qid.path of an inode as [low, high]. */
-  of(index: number, inoLow: number, inoHigh: number): readonly [number, number] {
-    if (inoHigh < plainInoHighMax) return [inoLow, (index * 0x1_0000 + inoHigh) >>> 0];
-    return this.#wideOf(index, inoLow, inoHigh);
+  of(device: number, inoLow: number, inoHigh: number): readonly [number, number] {
+    const upper = inoHigh >>> 16;
+    const index = upper === 0 ? device : this.#wideIndex(device, upper);
+    if (index !== hashedIndex) return [inoLow, (index * 0x1_0000 + (inoHigh & 0xffff)) >>> 0];
+    const high = hash(inoHigh, inoLow + device) & 0xffff;
+    return [hash(inoLow ^ device, inoHigh), (hashedIndex * 0x1_0000 + high) >>> 0];
   }
 
   /** Whether `of` changes anything but plain inode numbers of this device: if not, a listing can be sent as it is. */
@@ -105,20 +116,14 @@ export class QidPaths {
     return index === 0 && inoHigh < plainInoHighMax;
   }
 
-  #wideOf(index: number, inoLow: number, inoHigh: number): readonly [number, number] {
-    const key = `${index}:${inoHigh}:${inoLow}`;
+  #wideIndex(device: number, upper: number): number {
+    const key = device * 0x1_0000 + upper;
     const known = this.#wide.get(key);
-    if (known) return known;
-    let low = hash(inoLow ^ index, inoHigh);
-    let high = hash(inoHigh, inoLow + index) & 0xffff;
-    while (this.#wideTaken.has(`${high}:${low}`)) {
-      low = (low + 1) >>> 0;
-      if (low === 0) high = (high + 1) & 0xffff;
-    }
-    const path: [number, number] = [low, (wideIndex * 0x1_0000 + high) >>> 0];
-    this.#wide.set(key, path);
-    this.#wideTaken.add(`${high}:${low}`);
-    return path;
+    if (known !== undefined) return known;
+    const index = this.#take(hash(upper, device));
+    // What is hashed needs no place.
+    if (index !== hashedIndex) this.#wide.set(key, index);
+    return index;
   }
 }
 

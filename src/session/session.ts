@@ -1,14 +1,7 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr } from '../attr.ts';
 import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, EROFS, Errno } from '../errno.ts';
-import {
-  fidsPerSessionMax,
-  ioHeaderBytes,
-  msizeBytesMax,
-  readBytesPerSessionMax,
-  requestsPerSessionMax,
-  unversionedFrameBytesMax,
-} from '../limits.ts';
+import { fidsPerSessionMax, ioHeaderBytes, msizeBytesMax, unversionedFrameBytesMax } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import {
   decodeRequest,
@@ -28,6 +21,7 @@ import type { Door, Exchange, Line } from './door.ts';
 import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
+import { Load } from './load.ts';
 import { LockClient } from './locks.ts';
 import { spread } from './segments.ts';
 import { Pending, Tags } from './tags.ts';
@@ -80,14 +74,9 @@ export class Session implements Door {
   #attr = new Attr();
   #someReadonly = false;
   #ended = false;
-  /** Requests that wait for the tree, flushed ones too. */
-  #running = 0;
-  /** Locks that wait for somebody to let go. */
-  #blocked = 0;
-  /** Bytes of memory that running reads read into. */
-  #asideBytes = 0;
-  /** What waits until nothing runs; or, too, until nothing is blocked. */
-  #idle: { readonly blockedToo: boolean; readonly resolve: () => void }[] = [];
+  /** Tversions so far. */
+  #era = 0;
+  readonly #load = new Load();
   /** Of the request being started. */
   #aside = 0;
   #kept: Exchange | undefined;
@@ -121,14 +110,14 @@ export class Session implements Door {
   }
 
   get full(): boolean {
-    return this.#running >= requestsPerSessionMax || this.#asideBytes >= readBytesPerSessionMax;
+    return this.#load.full;
   }
 
   counts(): Counts {
     const { fids, locks } = this;
     return {
       fids: fids.size,
-      requests: this.#running + this.#blocked,
+      requests: this.#load.running + this.#load.blocked,
       locks: locks.count,
       xattrBytes: fids.xattrBytes,
     };
@@ -137,12 +126,13 @@ export class Session implements Door {
   receive(exchange: Exchange): void {
     const { head } = exchange;
     const tag = frameTag(head);
-    if (this.#ended || this.#tags.has(tag)) {
+    const op = requestOp(frameType(head));
+    // A Tversion ends all that was, an earlier one with its tag included.
+    if (this.#ended || (this.#tags.has(tag) && op !== 'version')) {
       exchange.drop();
       this.#breakOff(`tag ${tag} was used again before its reply`);
       return;
     }
-    const op = requestOp(frameType(head));
     if (op === undefined) this.#refuse(exchange, tag, this.msize === 0 ? EPROTO : EOPNOTSUPP);
     else this.#start(op, tag, exchange);
   }
@@ -188,30 +178,17 @@ export class Session implements Door {
     const { reserved } = this.fids;
     const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel);
     this.#tags.add(pending);
-    if (blocked) this.#blocked++;
-    else this.#running++;
     const aside = this.#aside;
-    this.#asideBytes += aside;
+    this.#load.begin(blocked, aside);
     const over = (reply: Reply<O>) => {
       const wasFull = this.full;
-      this.#asideBytes -= aside;
-      if (blocked) this.#blocked--;
-      else this.#running--;
+      this.#load.end(blocked, aside);
       this.fids.unpin(pending.pinned);
       this.#finish(op, pending, reply);
-      this.#tellWhoWaits();
+      this.#load.settle();
       if (wasFull && !this.full && !this.#ended) this.#line.resume?.();
     };
     answer.then(over, error => over(this.#failureOf(error, pending.exchange.head)));
-  }
-
-  #tellWhoWaits(): void {
-    if (this.#running > 0) return;
-    this.#idle = this.#idle.filter(one => {
-      const waits = one.blockedToo && this.#blocked > 0;
-      if (!waits) one.resolve();
-      return waits;
-    });
   }
 
   #finish<O extends Op>(op: O, pending: Pending, reply: Reply<O>): void {
@@ -347,31 +324,32 @@ export class Session implements Door {
     this.#log.debug(`${this.#line.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
   }
 
-  /** Forgets everything that was: for Tversion. What still runs is not answered any more. */
-  reset(): void {
+  /**
+   * Forgets everything that was, for Tversion: what still runs is not answered any more. Resolves when nothing of it can have
+   * an effect any more (a write that lands, a lock that is held), to false when another Tversion has come meanwhile.
+   */
+  reset(): Answer<boolean> {
+    const era = ++this.#era;
     this.msize = 0;
-    void this.#letGo();
+    const effective = this.#tags.abandonAll();
+    const locked = this.locks.count > 0;
+    const letGo = this.#letGo();
+    if (effective.length === 0 && !locked) return true;
+    return Promise.all([letGo, ...effective.map(one => one.over())]).then(() => era === this.#era);
   }
 
   finish(): Promise<void> {
-    return this.#whenIdle(false);
-  }
-
-  #whenIdle(blockedToo: boolean): Promise<void> {
-    return new Promise(resolve => {
-      this.#idle.push({ blockedToo, resolve });
-      this.#tellWhoWaits();
-    });
+    return this.#load.whenIdle(false);
   }
 
   async close(): Promise<void> {
     this.#ended = true;
+    this.#tags.abandonAll();
     await this.#letGo();
-    await this.#whenIdle(true);
+    await this.#load.whenIdle(true);
   }
 
   async #letGo(): Promise<void> {
-    this.#tags.abandonAll();
     const fids = this.fids.takeAll();
     // Locks are given up through their open files.
     if (this.locks.count > 0) await this.locks.dropAll();

@@ -111,13 +111,16 @@ export class Tags {
     pending.drop();
   }
 
-  /** Frees all tags: nothing that was asked is answered any more. */
-  abandonAll(): void {
+  /** Frees all tags: nothing that was asked is answered any more. Returns what may have an effect still. */
+  abandonAll(): Pending[] {
+    const effective: Pending[] = [];
     for (const pending of this.#pending.values()) {
       pending.unwanted = true;
       // What has an effect may be reading its payload still.
       if (pending.isWithoutEffect) pending.drop();
+      else effective.push(pending);
     }
     this.#pending.clear();
+    return effective;
   }
 }

@@ -1,3 +1,4 @@
+import { andThen } from '../../answer.ts';
 import { EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP } from '../../errno.ts';
 import { msizeBytesMin } from '../../limits.ts';
 import { dialect, NOFID } from '../../protocol/constants.ts';
@@ -6,13 +7,14 @@ import { done, type Handlers } from './handler.ts';
 
 export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
   version(session, { msize, version }) {
-    session.reset();
     const agreed = Math.min(msize, session.msizeMax);
-    // version(5): then no session is established. A suffix names a dialect that is not spoken here.
-    if (version !== dialect) return { msize: agreed, version: 'unknown' };
-    if (agreed < msizeBytesMin) throw EMSGSIZE;
-    session.msize = agreed;
-    return { msize: agreed, version: dialect };
+    return andThen(session.reset(), isLast => {
+      // version(5): then no session is established. A suffix names a dialect that is not spoken here.
+      if (version !== dialect) return { msize: agreed, version: 'unknown' };
+      if (agreed < msizeBytesMin) throw EMSGSIZE;
+      if (isLast) session.msize = agreed;
+      return { msize: agreed, version: dialect };
+    });
   },
 
   auth() {

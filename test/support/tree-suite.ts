@@ -60,7 +60,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       tree.close();
       // rm(1) goes deeper than a path is long.
       execFileSync('rm', ['-rf', dir]);
-    });
+    }, 120_000);
 
     async function found(text: string) {
       const node = await tree.walk(root.caller, tree.root, name(text), new Attr());
@@ -258,7 +258,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       tree.release(node);
     });
 
-    it('lets go of a chain of directories that is deeper than any stack', { timeout: 60_000 }, async () => {
+    it('lets go of a chain of directories that is deeper than any stack', { timeout: 240_000 }, async () => {
       const before = readdirSync('/proc/self/fd').length;
       const making = { type: 'directory', mode: 0o755, gid: 0 } as const;
       let deepest = await tree.make(root, tree.root, name('d'), making, new Attr());

@@ -5,6 +5,7 @@ import { descriptorLimit, groupsOf } from './host/process.ts';
 import { connectionsMax } from './limits.ts';
 import type { Logger } from './log.ts';
 import type { Bytes } from './name.ts';
+import { type IdOptions, idFaults, withIds } from './security/ids.ts';
 import { mapped } from './security/mapped.ts';
 import type { SecurityModel } from './security/model.ts';
 import { passthrough } from './security/passthrough.ts';
@@ -22,7 +23,7 @@ export interface GuestOptions extends AccessOptions {
 }
 
 /** A directory of the host for guests to mount. */
-export interface ExportOptions extends GuestOptions {
+export interface ExportOptions extends GuestOptions, IdOptions {
   /** The directory; a relative path is taken from the working directory. */
   readonly path: string;
   /** What a guest calls it (aname); its path when left out. */
@@ -131,8 +132,8 @@ export class Exports {
 
 function modelOf(options: ExportOptions, name: string, log: Logger): SecurityModel {
   const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
-  if (typeof securityModel === 'object') return securityModel;
-  if (securityModel === 'passthrough') return passthrough(groupsOf);
+  if (typeof securityModel === 'object') return withIds(securityModel, options);
+  if (securityModel === 'passthrough') return withIds(passthrough(groupsOf), options);
   return mapped({ fmode, dmode }, text => log.warn(`${name}: ${text}`));
 }
 
@@ -162,7 +163,10 @@ export async function exportFaults(options: readonly (ExportOptions | TreeExport
 async function directoryFaults(one: ExportOptions): Promise<string[]> {
   const { path, securityModel = 'mapped', readonly = false, fmode, dmode } = one;
   const needs = typeof securityModel === 'object' ? undefined : securityModel;
-  const faults = await checkedRoot(resolve(path), needs, readonly);
+  const faults = [
+    ...idFaults(one, needs !== 'mapped'),
+    ...(await checkedRoot(resolve(path), needs, readonly)),
+  ];
   if (needs !== 'passthrough' || (fmode ?? dmode) === undefined) return faults;
   return [
     'fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out',

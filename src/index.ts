@@ -8,6 +8,7 @@ export type { ExportOptions, GuestOptions, SecurityModelName, TreeExport } from 
 export type { Caller, Segments, Time } from './host/syscalls.ts';
 export type { Logger } from './log.ts';
 export { type Bytes, type Name, nameOf } from './name.ts';
+export { type IdOptions, withIds } from './security/ids.ts';
 export { type MappedOptions, mapped } from './security/mapped.ts';
 export type { SecurityModel, Shape, Target, Want } from './security/model.ts';
 export { type GroupsOf, passthrough } from './security/passthrough.ts';

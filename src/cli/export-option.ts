@@ -13,12 +13,17 @@ const examples = {
   multidevs: 'remap',
   allow: 'cid:5',
   privport: 'on',
+  squash: 'root',
+  anonuid: '65534',
+  anongid: '65534',
+  map: '0:100000:65536',
 } as const;
 type Key = keyof typeof examples;
 const keys = Object.keys(examples) as Key[];
 /** Those that may be there several times. */
-const lists: ReadonlySet<Key> = new Set<Key>(['allow']);
+const lists: ReadonlySet<Key> = new Set<Key>(['allow', 'map']);
 
+const squashes = ['none', 'root', 'all'] as const;
 export const securityModels = ['mapped', 'passthrough'] as const;
 
 /** Cuts at single commas; two in a row stand for one that is part of the value, as in QEMU's options. */
@@ -73,6 +78,10 @@ export function parseExport(text: string, fault: (text: string) => void): Export
     ...present('dmode', mode('dmode')),
     ...present('allow', values.get('allow')),
     ...present('privport', flag('privport')),
+    ...present('squash', oneOf('squash', one('squash'), squashes, about)),
+    ...present('anonuid', readId('anonuid', one('anonuid'), about)),
+    ...present('anongid', readId('anongid', one('anongid'), about)),
+    ...present('map', values.get('map')),
   };
 }
 
@@ -120,4 +129,15 @@ function readMode(
   if (mode === undefined)
     about(`${key}=${value} is no mode: write it in octal, as in ${key}=${examples[key]}`);
   return mode === undefined ? undefined : mode & 0o777;
+}
+
+function readId(
+  key: 'anonuid' | 'anongid',
+  value: string | undefined,
+  about: (what: string) => void,
+): number | undefined {
+  if (value === undefined) return undefined;
+  if (/^[0-9]{1,10}$/.test(value)) return Number(value);
+  about(`${key}=${value} is no id: write a number, as in ${key}=${examples[key]}`);
+  return undefined;
 }

@@ -26,6 +26,10 @@ What is served:
                                    uid:NUMBER or gid:NUMBER (who connects to a Unix socket),
                                    tcp:ADDRESS[/PREFIX]; may be repeated
       privport=on                  only from ports below 1024, which a guest's users cannot have
+      squash=root|all              passthrough only: the guest's root, or everybody, acts as nobody, or as
+                                   anonuid=UID and anongid=GID
+      map=GUEST:HOST:COUNT         passthrough only: a range of users and groups of the guest and what they
+                                   are on this machine; u: or g: before it for one kind; may be repeated
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
                                    A comma in a path or name is written twice.
   --security-model MODEL           for DIR and for exports that name none; mapped when left out

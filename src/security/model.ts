@@ -74,6 +74,9 @@ export interface SecurityModel {
   xattrToHost(name: Bytes, caller: Caller, use: 'get' | 'set', type: number): Bytes;
   /** The client's name of a host's xattr; undefined hides it. */
   xattrToClient(name: Bytes, caller: Caller): Bytes | undefined;
+  /** Where values say more than bytes: what the host keeps for what a client gives to `name`, and the other way round. */
+  valueToHost?(name: Bytes, value: Uint8Array): Uint8Array;
+  valueToClient?(name: Bytes, value: Uint8Array): Uint8Array;
 }
 
 /** Whether a name is the model's own bookkeeping. */

@@ -23,7 +23,10 @@ export class LocalXattrs {
   get(caller: Caller, node: LocalNode, name: Bytes): Answer<Uint8Array> {
     const hostName = this.#model.xattrToHost(name, caller, 'get', node.type);
     const as = this.#model.runsAs(caller);
-    return this.#nodes.use(node, fd => readWhole(into => node.volume.sys.getxattr(as, fd, hostName, into)));
+    return andThen(
+      this.#nodes.use(node, fd => readWhole(into => node.volume.sys.getxattr(as, fd, hostName, into))),
+      value => this.#model.valueToClient?.(name, value) ?? value,
+    );
   }
 
   list(caller: Caller, node: LocalNode): Answer<Uint8Array> {
@@ -47,7 +50,8 @@ export class LocalXattrs {
   set(caller: Caller, node: LocalNode, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
     const hostName = this.#model.xattrToHost(name, caller, 'set', node.type);
     const as = this.#model.runsAs(caller);
-    return this.#nodes.use(node, fd => node.volume.sys.setxattr(as, fd, hostName, value, flags));
+    const kept = this.#model.valueToHost?.(name, value) ?? value;
+    return this.#nodes.use(node, fd => node.volume.sys.setxattr(as, fd, hostName, kept, flags));
   }
 
   remove(caller: Caller, node: LocalNode, name: Bytes): Answer<void> {

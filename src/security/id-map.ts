@@ -1,0 +1,83 @@
+/** The largest id: −1 means "leave it" to chown(2). */
+export const idMax = 0xffff_fffe;
+
+interface Range {
+  readonly kinds: 'u' | 'g' | 'b';
+  readonly guest: number;
+  readonly host: number;
+  readonly count: number;
+}
+
+type Kind = 'u' | 'g';
+
+/** Ids of one kind, users or groups, as two sides have them. */
+export class IdMap {
+  readonly #ranges: readonly Range[];
+
+  private constructor(ranges: readonly Range[]) {
+    this.#ranges = ranges;
+  }
+
+  /** The ranges have no faults. None at all are every id as it is; ranges for one kind alone leave the other without any. */
+  static of(texts: readonly string[], kind: Kind): IdMap {
+    if (texts.length === 0) return new IdMap([{ kinds: 'b', guest: 0, host: 0, count: idMax + 1 }]);
+    return new IdMap(
+      texts.map(rangeOf).filter(range => typeof range !== 'string' && range.kinds !== other[kind]) as Range[],
+    );
+  }
+
+  /** The host's id for the guest's; undefined when it has none. */
+  toHost(id: number): number | undefined {
+    for (const { guest, host, count } of this.#ranges) {
+      if (id >= guest && id < guest + count) return host + (id - guest);
+    }
+    return undefined;
+  }
+
+  /** The guest's id for the host's; undefined when it has none. */
+  toGuest(id: number): number | undefined {
+    for (const { guest, host, count } of this.#ranges) {
+      if (id >= host && id < host + count) return guest + (id - host);
+    }
+    return undefined;
+  }
+}
+
+const other = { u: 'g', g: 'u' } as const;
+
+/** What is wrong with these ranges: each fault with what to do. */
+export function mapFaults(texts: readonly string[]): string[] {
+  const ranges = texts.map(rangeOf);
+  const faults = ranges.filter(range => typeof range === 'string');
+  const good = ranges.filter(range => typeof range !== 'string');
+  for (const [index, one] of good.entries()) {
+    for (const earlier of good.slice(0, index)) {
+      if (earlier.kinds !== 'b' && one.kinds !== 'b' && earlier.kinds !== one.kinds) continue;
+      for (const side of ['guest', 'host'] as const) {
+        if (one[side] >= earlier[side] + earlier.count || earlier[side] >= one[side] + one.count) continue;
+        faults.push(
+          `map=${textOf(one)} and map=${textOf(earlier)} both have id ${Math.max(one[side], earlier[side])} of the ${side}: ` +
+            'each id has one counterpart',
+        );
+      }
+    }
+  }
+  return faults;
+}
+
+function textOf({ kinds, guest, host, count }: Range): string {
+  return `${kinds === 'b' ? '' : `${kinds}:`}${guest}:${host}:${count}`;
+}
+
+/** Reads a range; a string says what is wrong with it. */
+function rangeOf(text: string): Range | string {
+  const [, kinds = 'b', ...numbers] =
+    /^(?:([ugb]):)?([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})$/.exec(text) ?? [];
+  if (numbers.length === 0) {
+    return `map=${text} is no range: write map=GUEST:HOST:COUNT, as in map=0:100000:65536, or map=u:… or map=g:… for one kind`;
+  }
+  const [guest, host, count] = numbers.map(Number) as [number, number, number];
+  if (count === 0) return `map=${text} has no ids: the last number is how many there are`;
+  if (Math.max(guest, host) + count - 1 > idMax) return `map=${text} goes beyond the largest id, ${idMax}`;
+  return { kinds: kinds as Range['kinds'], guest, host, count };
+}

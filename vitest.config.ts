@@ -9,7 +9,9 @@ export default defineConfig({
           name: 'unit',
           include: ['test/{unit,protocol,conformance,security}/**/*.test.ts'],
           pool: 'forks',
-          testTimeout: 20_000,
+          // A busy machine takes ten times as long as an idle one.
+          testTimeout: 100_000,
+          hookTimeout: 100_000,
         },
       },
       {

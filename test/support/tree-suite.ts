@@ -60,7 +60,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       tree.close();
       // rm(1) goes deeper than a path is long.
       execFileSync('rm', ['-rf', dir]);
-    }, 120_000);
+    });
 
     async function found(text: string) {
       const node = await tree.walk(root.caller, tree.root, name(text), new Attr());

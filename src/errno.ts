@@ -65,6 +65,7 @@ export const ELOOP = Errno.make(40, 'ELOOP');
 export const ENODATA = Errno.make(61, 'ENODATA');
 export const EPROTO = Errno.make(71, 'EPROTO');
 export const EOVERFLOW = Errno.make(75, 'EOVERFLOW');
+export const EUSERS = Errno.make(87, 'EUSERS');
 export const EMSGSIZE = Errno.make(90, 'EMSGSIZE');
 export const EOPNOTSUPP = Errno.make(95, 'EOPNOTSUPP');
 export const ECANCELED = Errno.make(125, 'ECANCELED');

@@ -2,8 +2,8 @@ import { resolve } from 'node:path';
 import { checkedRoot } from './export-checks.ts';
 import { inline, pool } from './host/linux.ts';
 import { descriptorLimit, groupsOf } from './host/process.ts';
-import { connectionsMax } from './limits.ts';
-import type { Logger } from './log.ts';
+import { defaultLimits, type Limits } from './limits.ts';
+import { type Logger, silent } from './log.ts';
 import type { Bytes } from './name.ts';
 import { type IdOptions, idFaults, withIds } from './security/ids.ts';
 import { mapped } from './security/mapped.ts';
@@ -58,10 +58,8 @@ export interface Export {
   readonly access: Access;
 }
 
-/**
- * Descriptors that are not for the trees: connections, listeners, the event loop, and what a request holds for a moment.
- */
-const descriptorsKept = connectionsMax + 256;
+/** Descriptors that are not for the trees, besides connections: listeners, the event loop, what a request holds for a moment. */
+const descriptorsKept = 256;
 
 /** The exports of a server, in their order: the first is the one that a guest gets which asks for none. */
 export class Exports {
@@ -83,12 +81,16 @@ export class Exports {
   }
 
   /** Opens every directory. Throws `StartFaults` with all that is wrong with any of them, and then holds nothing. */
-  static async open(options: readonly (ExportOptions | TreeExport)[], log: Logger): Promise<Exports> {
+  static async open(
+    options: readonly (ExportOptions | TreeExport)[],
+    { log = silent, limits = {} }: { readonly log?: Logger; readonly limits?: Partial<Limits> },
+  ): Promise<Exports> {
     const faults = await exportFaults(options);
     if (options.length === 0) faults.push('there is nothing to export: name a directory');
     if (faults.length > 0) throw new StartFaults(faults);
     const limit = descriptorLimit();
-    const descriptors = new Descriptors(Math.max(limit - descriptorsKept, limit >> 1));
+    const { connections } = { ...defaultLimits, ...limits };
+    const descriptors = new Descriptors(Math.max(limit - connections - descriptorsKept, limit >> 1));
     const own: Tree[] = [];
     const list: Export[] = [];
     try {

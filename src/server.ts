@@ -1,12 +1,13 @@
-import { type Export, type ExportOptions, Exports, type TreeExport } from './exports.ts';
+import { Connections } from './connections.ts';
+import { type Export, type ExportOptions, Exports, exportFaults, type TreeExport } from './exports.ts';
 import { finderFor } from './finder.ts';
-import { connectionsMax, msizeBytesDefault } from './limits.ts';
+import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
 import type { Line, Peer } from './session/door.ts';
 import { Session } from './session/session.ts';
 import { StartFaults } from './start-faults.ts';
 import { type Endpoint, endpointOf } from './transport/endpoint.ts';
-import { type Accept, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
+import { type Accept, closeSource, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
 import { type Source, Stream } from './transport/stream.ts';
 import { VhostUserFace } from './transport/vhost-user/face.ts';
 
@@ -15,6 +16,8 @@ export interface ServerOptions {
   readonly exports: readonly (ExportOptions | TreeExport)[];
   /** The largest msize to agree to, in bytes; 1 MiB when left out. */
   readonly msizeMax?: number;
+  /** Bounds other than the usual ones, by their names. */
+  readonly limits?: Partial<Limits>;
   /** Where to say what happens; nowhere when left out. */
   readonly log?: Logger;
   /** Called when a connection has ended. */
@@ -31,7 +34,8 @@ export class Server {
   readonly #log: Logger;
   readonly #connectionEnded: () => void;
   readonly #listeners = new Set<Listener>();
-  readonly #streams = new Set<Stream>();
+  readonly #limits: Limits;
+  readonly #connections: Connections;
   readonly #faces = new Set<VhostUserFace>();
   #closing = false;
 
@@ -40,13 +44,17 @@ export class Server {
     this.exports = exports;
     this.#msizeMax = msizeMax;
     this.#log = log;
+    this.#limits = { ...defaultLimits, ...options.limits };
+    this.#connections = new Connections(this.#limits, this.#complain);
     this.#connectionEnded = connectionEnded;
   }
 
   /** Opens the exports. Rejects with `StartFaults`, which names everything that is wrong with them. */
   static async open(options: ServerOptions): Promise<Server> {
     process.umask(0);
-    return new Server(await Exports.open(options.exports, options.log ?? silent), options);
+    const faults = limitFaults(options.limits ?? {});
+    if (faults.length > 0) throw new StartFaults([...faults, ...(await exportFaults(options.exports))]);
+    return new Server(await Exports.open(options.exports, options), options);
   }
 
   /** Listens on one more URI, and resolves to where that really is. Rejects with `StartFaults`. */
@@ -69,7 +77,15 @@ export class Server {
   #session(line: Line, only?: Export): Session {
     const { peer } = line;
     const exports = finderFor(this.exports, peer, only, text => this.#log.info(`${peer.label}: ${text}`));
-    return new Session({ exports, line, log: this.#log, msizeMax: this.#msizeMax });
+    const { shares } = this.#connections;
+    return new Session({
+      exports,
+      line,
+      log: this.#log,
+      msizeMax: this.#msizeMax,
+      limits: this.#limits,
+      shares,
+    });
   }
 
   /** What becomes of the connections of a listener; for who listens himself. Throws a `ListenFault`. */
@@ -89,18 +105,22 @@ export class Server {
   }
 
   #accept(source: Source, peer: Peer): void {
-    const open = (line: Line) => this.#session(line);
-    const stream = new Stream(source, peer, open, this.#complain);
-    if (this.#closing || this.#streams.size >= connectionsMax) {
-      if (!this.#closing)
-        this.#log.warn(`${peer.label}: refused, since ${connectionsMax} connections are open`);
-      stream.destroy();
+    const connections = this.#connections;
+    const refusal = connections.refusal(peer);
+    if (this.#closing || refusal !== undefined) {
+      if (!this.#closing) this.#log.warn(`${peer.label}: refused, since ${refusal}`);
+      closeSource(source);
       return;
     }
-    this.#streams.add(stream);
+    let session!: Session;
+    const open = (line: Line) => {
+      session = this.#session(line);
+      return session;
+    };
+    const stream = new Stream(source, peer, open, this.#complain, connections.turnsOf(peer));
+    connections.add(stream, session, peer);
     this.#log.info(`${peer.label}: connected`);
     void stream.closed.then(() => {
-      this.#streams.delete(stream);
       this.#log.info(`${peer.label}: closed`);
       this.#connectionEnded();
     });
@@ -108,12 +128,12 @@ export class Server {
 
   /** How many connections are open. */
   get connections(): number {
-    return this.#streams.size;
+    return this.#connections.size;
   }
 
   /** Resolves when no connection is open. */
   async connectionsEnded(): Promise<void> {
-    while (this.#streams.size > 0) await Promise.all([...this.#streams].map(one => one.closed));
+    while (this.#connections.size > 0) await Promise.all([...this.#connections].map(one => one.closed));
   }
 
   /**
@@ -124,7 +144,7 @@ export class Server {
     this.#closing = true;
     for (const listener of this.#listeners) listener.close();
     this.#listeners.clear();
-    for (const stream of this.#streams) void stream.finish();
+    for (const stream of this.#connections) void stream.finish();
     const devicesEnded = Promise.all([...this.#faces].map(face => face.finish()));
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<boolean>(resolve => {
@@ -135,7 +155,8 @@ export class Server {
       late,
     ]);
     clearTimeout(timer);
-    for (const stream of this.#streams) stream.destroy();
+    this.#connections.close();
+    for (const stream of this.#connections) stream.destroy();
     for (const face of this.#faces) void face.close();
     // What still runs still uses the trees.
     if (inTime) this.exports.close();

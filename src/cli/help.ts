@@ -52,6 +52,7 @@ Where it listens:
 Further:
   --msize-max BYTES                largest message a guest may ask for (${msizeBytesDefault} when left out)
   --workers N                      N processes share the connections; 1 when left out
+  --limit NAME=VALUE               what guests may hold at most; may be repeated. docs/limits.md has the names
   --log-level LEVEL                trace, debug, info, warn, error or fatal; info when left out
   -h, --help    --version
 

@@ -1,8 +1,9 @@
 import { parseArgs } from 'node:util';
 import type { ExportOptions, SecurityModelName } from '../exports.ts';
-import { msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '../limits.ts';
+import { type Limits, msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '../limits.ts';
 import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
 import { parseExport, securityModels } from './export-option.ts';
+import { parseLimits } from './limit-option.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 export type LogLevel = (typeof logLevels)[number];
@@ -16,6 +17,8 @@ export interface ServeOptions {
   readonly msizeMax: number;
   /** How many processes serve; 1 is this one alone. */
   readonly workers: number;
+  /** Those that were given. */
+  readonly limits: Partial<Limits>;
   readonly logLevel: LogLevel;
 }
 
@@ -29,6 +32,7 @@ const options = {
   listen: { type: 'string', multiple: true },
   'msize-max': { type: 'string' },
   workers: { type: 'string' },
+  limit: { type: 'string', multiple: true },
   'log-level': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
@@ -119,6 +123,7 @@ function serveOptions(given: Given, directory: string | undefined, faults: strin
     listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, fault)),
     msizeMax: msizeOf(one('msize-max'), fault),
     workers: workersOf(one('workers'), fault),
+    limits: parseLimits(given.get('limit') ?? [], fault),
     logLevel: choice('log-level', one('log-level'), logLevels, 'info', fault),
   };
 }

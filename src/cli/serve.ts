@@ -5,6 +5,7 @@ import { procFaults } from '../export-checks.ts';
 import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
 import { exposures } from '../exposure.ts';
 import { sendDatagram } from '../host/sockets.ts';
+import { defaultLimits } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
 import { StartFaults } from '../start-faults.ts';
@@ -66,15 +67,16 @@ async function start(options: ServeOptions, log: Logger): Promise<void> {
 
 /** This process alone, or the first of several. */
 async function opened(
-  { workers, msizeMax }: ServeOptions,
+  { workers, msizeMax, limits }: ServeOptions,
   exports: readonly ExportOptions[],
   log: Logger,
 ): Promise<Serving> {
-  if (workers === 1) return Server.open({ exports, msizeMax, log });
+  if (workers === 1) return Server.open({ exports, msizeMax, limits, log });
   const faults = await exportFaults(exports);
   if (faults.length > 0) throw new StartFaults(faults);
   const path = fileURLToPath(new URL('./worker.js', import.meta.url));
-  return Workers.open({ count: workers, program: { path, args: process.argv.slice(2) }, log });
+  const { connections = defaultLimits.connections } = limits;
+  return Workers.open({ count: workers, program: { path, args: process.argv.slice(2) }, log, connections });
 }
 
 /** What a server does for this program, in whatever number of processes. */

@@ -30,12 +30,18 @@ class WorkerProcess {
   }
 
   async start(options: ServeOptions): Promise<void> {
-    const { listen, msizeMax, logLevel } = options;
+    const { listen, msizeMax, limits, logLevel } = options;
     const log = makeLogger(logLevel, `worker ${process.env[workerVariable]}: `);
     surviveFaults(log);
     const exports = options.exports.length > 0 ? options.exports : [defaultExport];
     try {
-      const server = await Server.open({ exports, msizeMax, log, connectionEnded: () => this.#report() });
+      const server = await Server.open({
+        exports,
+        msizeMax,
+        limits,
+        log,
+        connectionEnded: () => this.#report(),
+      });
       // Sockets that a service manager has passed are not in `listen`, and none of them is a device.
       this.#accepts = (listen.length > 0 ? listen : [defaultListen]).map(endpoint => {
         try {

@@ -73,6 +73,10 @@ export interface Door {
   readonly frameBytesMax: number;
   /** So many requests run that the transport shall read no more until `Line.resume`. Blocked locks do not count. */
   readonly full: boolean;
+  /** The transport keeps so many bytes of payloads and replies more, or less, for requests that outlive their turn. */
+  keeps(bytes: number): void;
+  /** Bytes of replies that the peer may leave unread before nothing more of it shall be read. */
+  readonly unreadBytesMax: number;
   /** Resolves when no request is running; blocked locks do not count. For a server that is told to stop. */
   finish(): Promise<void>;
   /** The connection is gone: nothing is answered any more. Resolves when the last running call is done and all is let go. */

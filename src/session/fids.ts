@@ -3,6 +3,7 @@ import type { Bytes, Name } from '../name.ts';
 import { NOFID } from '../protocol/constants.ts';
 import type { Node, OpenDir, OpenFile } from '../tree/tree.ts';
 import type { Attachment } from './exports.ts';
+import type { Holdings } from './holdings.ts';
 
 /** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
 export type Use =
@@ -116,18 +117,21 @@ export class Reservation {
   }
 }
 
+/** How many fids are counted at a time, as long as there are so many left: fewer near the bound. */
+const countedAtOnce = [1024, 32, 1] as const;
+
 /** The fids of one session. */
 export class Fids {
   readonly #byNumber = new Map<number, Fid | Reservation>();
-  readonly #max: number;
+  readonly #holdings: Holdings;
+  /** Fids that are counted, there or not: they are taken and given back by the thousand. */
+  #counted = 0;
   /** What the request being started has looked up and reserved: what it pins if it waits. */
   readonly #touched: Fid[] = [];
   #reserved: Reservation | undefined;
-  /** Bytes of xattr values that were read or are being written. */
-  xattrBytes = 0;
 
-  constructor(max: number) {
-    this.#max = max;
+  constructor(holdings: Holdings) {
+    this.#holdings = holdings;
   }
 
   get size(): number {
@@ -182,7 +186,24 @@ export class Fids {
   /** EBADF when the number cannot be given to a new fid. */
   checkFree(number: number): void {
     if (this.#byNumber.has(number) || number === NOFID) throw EBADF;
-    if (this.#byNumber.size >= this.#max) throw EMFILE;
+    if (this.#byNumber.size >= this.#counted && !this.#countMore()) throw EMFILE;
+  }
+
+  /** False when the session has all the fids it may have. */
+  #countMore(): boolean {
+    const more = countedAtOnce.find(count => this.#holdings.mayAdd('fids', count));
+    if (more === undefined) return false;
+    this.#holdings.add('fids', more);
+    this.#counted += more;
+    return true;
+  }
+
+  /** Once there are many fewer than are counted. */
+  #countLess(): void {
+    const spare = this.#counted - this.#byNumber.size - countedAtOnce[0];
+    if (spare < countedAtOnce[0]) return;
+    this.#holdings.add('fids', -spare);
+    this.#counted -= spare;
   }
 
   /** Gives the number to a fid. It was checked in this turn. */
@@ -214,6 +235,7 @@ export class Fids {
   take(number: number): Fid {
     const fid = this.get(number);
     this.#byNumber.delete(number);
+    this.#countLess();
     fid.gone = true;
     return fid;
   }
@@ -231,12 +253,16 @@ export class Fids {
       if (one instanceof Fid) fids.push(one);
     }
     this.#byNumber.clear();
+    this.#holdings.add('fids', -this.#counted);
+    this.#counted = 0;
     return fids;
   }
 
   #drop(fid: Fid): void {
     const { use } = fid;
-    if (use.kind === 'xattr-read' || use.kind === 'xattr-write') this.xattrBytes -= use.value.length;
+    if (use.kind === 'file' || use.kind === 'dir') this.#holdings.add('opens', -1);
+    else if (use.kind === 'xattr-read' || use.kind === 'xattr-write')
+      this.#holdings.add('xattrBytes', -use.value.length);
     fid.drop();
   }
 }

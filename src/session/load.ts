@@ -1,4 +1,4 @@
-import { readBytesPerSessionMax, requestsPerSessionMax } from '../limits.ts';
+import type { Shares } from './shares.ts';
 
 /** What a session's requests take of the server while they run, flushed ones too. */
 export class Load {
@@ -6,14 +6,19 @@ export class Load {
   running = 0;
   /** Locks that wait for somebody to let go. */
   blocked = 0;
-  /** Bytes of memory that running reads read into. */
+  /** Bytes of payloads and of what is read into. */
   bytes = 0;
   /** What waits until nothing runs; or, too, until nothing is blocked. */
   #idle: { readonly blockedToo: boolean; readonly resolve: () => void }[] = [];
+  readonly shares: Shares;
+
+  constructor(shares: Shares) {
+    this.shares = shares;
+  }
 
   /** So many requests run that no more shall be read. Blocked locks do not count. */
   get full(): boolean {
-    return this.running >= requestsPerSessionMax || this.bytes >= readBytesPerSessionMax;
+    return this.running >= this.shares.requests || this.bytes >= this.shares.bytes;
   }
 
   begin(blocked: boolean, bytes: number): void {

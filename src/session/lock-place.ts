@@ -1,5 +1,4 @@
 import { EBADF, ENOLCK } from '../errno.ts';
-import { locksPerFileMax } from '../limits.ts';
 import type { Node, Tree } from '../tree/tree.ts';
 import { add, conflict, type LockedThrough, overlaps, type Region, subtract } from './lock-regions.ts';
 import type { LockWish } from './lock-wish.ts';
@@ -49,7 +48,8 @@ export class LockPlace {
 
   ask(wish: LockWish): void {
     const { client } = wish.owner;
-    const full = client.isFull || (this.#counts.get(client) ?? 0) >= locksPerFileMax;
+    const { locksPerFile } = client.holdings.limits;
+    const full = client.isFull || (this.#counts.get(client) ?? 0) >= locksPerFile;
     this.#count(wish.owner, 1);
     const refused = full && wish.type !== 2;
     void this.#inTurn(async () => {
@@ -120,8 +120,12 @@ export class LockPlace {
   async #first(wish: LockWish): Promise<void> {
     if (wish.cancelled) return this.#answer(wish, () => wish.settle('cancelled'));
     if (await this.#try(wish, this.#queue.length)) return;
-    if (!wish.block) return this.#answer(wish, () => wish.settle('blocked'));
+    const { client } = wish.owner;
+    // A client that is told "blocked" asks again by itself, later.
+    const mayWait = wish.block && client.waiting < client.holdings.limits.waitingLocksPerSession;
+    if (!mayWait) return this.#answer(wish, () => wish.settle('blocked'));
     this.#queue.push(wish);
+    client.waiting++;
     if (wish.outside) this.#retryMs = retryMsMin;
     this.#retryLater();
   }
@@ -232,7 +236,9 @@ export class LockPlace {
   }
 
   #leaveQueue(wish: LockWish): void {
-    this.#queue = this.#queue.filter(one => one !== wish);
+    const rest = this.#queue.filter(one => one !== wish);
+    wish.owner.client.waiting -= this.#queue.length - rest.length;
+    this.#queue = rest;
     if (this.#queue.length > 0) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;

@@ -1,7 +1,8 @@
 import { type Answer, andThen } from '../answer.ts';
-import { locksPerSessionMax } from '../limits.ts';
+import { defaultLimits } from '../limits.ts';
 import type { Bytes } from '../name.ts';
 import type { Node, Tree } from '../tree/tree.ts';
+import { Holdings } from './holdings.ts';
 import { LockPlace } from './lock-place.ts';
 import type { LockedThrough } from './lock-regions.ts';
 import { LockWish } from './lock-wish.ts';
@@ -63,8 +64,16 @@ export class LockClient {
   readonly #owners = new Map<string, LockOwner>();
   readonly #places = new Set<LockPlace>();
 
+  /** Requests that wait until somebody lets go. */
+  waiting = 0;
+  readonly holdings: Holdings;
+
+  constructor(holdings = new Holdings(defaultLimits)) {
+    this.holdings = holdings;
+  }
+
   get isFull(): boolean {
-    return this.count >= locksPerSessionMax;
+    return !this.holdings.mayAdd('locks', 1);
   }
 
   /** Asks for a lock, or gives one up. What comes of it is the wish's `outcome`. */
@@ -126,6 +135,7 @@ export class LockClient {
   /** @internal A place tells what this client has there more or less, and whether anything is left. */
   counted(owner: LockOwner, more: number, place: LockPlace, some: boolean): void {
     this.count += more;
+    this.holdings.add('locks', more);
     owner.count += more;
     if (owner.count > 0) this.#owners.set(owner.key, owner);
     else this.#owners.delete(owner.key);

@@ -1,7 +1,13 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr } from '../attr.ts';
 import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, EROFS, Errno } from '../errno.ts';
-import { fidsPerSessionMax, ioHeaderBytes, msizeBytesMax, unversionedFrameBytesMax } from '../limits.ts';
+import {
+  defaultLimits,
+  ioHeaderBytes,
+  type Limits,
+  msizeBytesMax,
+  unversionedFrameBytesMax,
+} from '../limits.ts';
 import type { Logger } from '../log.ts';
 import {
   decodeRequest,
@@ -21,9 +27,11 @@ import type { Door, Exchange, Line } from './door.ts';
 import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
+import { Holdings } from './holdings.ts';
 import { Load } from './load.ts';
 import { LockClient } from './locks.ts';
 import { spread } from './segments.ts';
+import { Shares } from './shares.ts';
 import { Pending, Tags } from './tags.ts';
 import { Versions } from './versions.ts';
 
@@ -56,15 +64,19 @@ export interface SessionParts {
   readonly log: Logger;
   /** The largest msize to agree to. */
   readonly msizeMax?: number;
+  readonly limits?: Limits;
+  /** Of the server; a session alone has everything. */
+  readonly shares?: Shares;
 }
 
 /** One connection's conversation: version, fids, tags, locks. */
 export class Session implements Door {
   readonly exports: Exports;
   readonly msizeMax: number;
-  readonly fids = new Fids(fidsPerSessionMax);
+  readonly holdings: Holdings;
+  readonly fids: Fids;
   readonly versions = new Versions();
-  readonly locks = new LockClient();
+  readonly locks: LockClient;
   /** 0 before a version was agreed on. */
   msize = 0;
   readonly #line: Line;
@@ -76,13 +88,18 @@ export class Session implements Door {
   #ended = false;
   /** Tversions so far. */
   #era = 0;
-  readonly #load = new Load();
+  readonly #load: Load;
   /** Of the request being started. */
   #aside = 0;
   #kept: Exchange | undefined;
   #cancel: (() => void) | undefined;
 
-  constructor({ exports, line, log, msizeMax = msizeBytesMax }: SessionParts) {
+  constructor(parts: SessionParts) {
+    const { exports, line, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
+    this.#load = new Load(parts.shares ?? new Shares(limits));
+    this.holdings = new Holdings(limits);
+    this.fids = new Fids(this.holdings);
+    this.locks = new LockClient(this.holdings);
     this.exports = exports;
     this.msizeMax = msizeMax;
     this.#line = line;
@@ -113,13 +130,20 @@ export class Session implements Door {
     return this.#load.full;
   }
 
+  get unreadBytesMax(): number {
+    return this.#load.shares.unreadBytes;
+  }
+
+  keeps(bytes: number): void {
+    this.#load.bytes += bytes;
+  }
+
   counts(): Counts {
-    const { fids, locks } = this;
     return {
-      fids: fids.size,
+      fids: this.fids.size,
       requests: this.#load.running + this.#load.blocked,
-      locks: locks.count,
-      xattrBytes: fids.xattrBytes,
+      locks: this.locks.count,
+      xattrBytes: this.holdings.xattrBytes,
     };
   }
 
@@ -347,6 +371,7 @@ export class Session implements Door {
     this.#tags.abandonAll();
     await this.#letGo();
     await this.#load.whenIdle(true);
+    this.holdings.leave();
   }
 
   async #letGo(): Promise<void> {

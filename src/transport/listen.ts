@@ -3,6 +3,7 @@ import net from 'node:net';
 import { dirname, join } from 'node:path';
 import { peerCredentials } from '../host/process.ts';
 import { isListening } from '../host/sockets.ts';
+import { closeDescriptor } from '../host/vhost.ts';
 import type { Peer } from '../session/door.ts';
 import { StartFaults } from '../start-faults.ts';
 import { type Endpoint, socketPathBytesMax, uriOf, vhostUserUri } from './endpoint.ts';
@@ -54,6 +55,12 @@ export async function listenOnAll(
   if (faults.length === 0) return listeners;
   for (const listener of listeners) listener.close();
   throw new StartFaults(faults);
+}
+
+/** Ends a connection that nothing is to come of. */
+export function closeSource(source: Source): void {
+  if ('fd' in source) closeDescriptor(source.fd);
+  else (source.handle as { close(): void }).close();
 }
 
 /** What a descriptor of a connected socket is to a `Stream`. */

@@ -4,14 +4,13 @@ import type { Door, Line, Peer } from '../session/door.ts';
 import { InlineExchange } from './exchanges.ts';
 import { BrokenFraming, Inbox } from './inbox.ts';
 import { Outbox } from './outbox.ts';
+import { Turns, turnMsMax } from './turns.ts';
 
 /** A connection before it is one: a libuv handle that was accepted, or a descriptor. */
 export type Source = { readonly handle: object } | { readonly fd: number };
 
-/** Bytes of replies a peer may leave unread before its requests are left unread. */
-const unsentBytesMax = 4 * 1024 * 1024;
-/** Bytes of payloads and replies that running requests of one connection may hold. */
-const keptBytesMax = 32 * 1024 * 1024;
+/** How many requests are answered between two looks at the clock. */
+const requestsPerLook = 16;
 /** A peer that has ended its side, or is being hung up on, gets so long for what is still to come to it. */
 const farewellMsMax = 5000;
 /** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
@@ -34,14 +33,22 @@ export class Stream {
   readonly #exchange: InlineExchange;
   readonly #closed: Promise<void>;
   #state: State = 'open';
-  #bytes = 0;
+  readonly #turns: Turns;
+  #waitsForTurn = false;
   #pumping = false;
   #paused = false;
   #resuming = false;
   #farewell: NodeJS.Timeout | undefined;
 
-  /** `open` makes the session. `log` is told why a connection is closed by this side. */
-  constructor(source: Source, peer: Peer, open: (line: Line) => Door, log: (text: string) => void) {
+  /** `open` makes the session. `log` is told why a connection is closed by this side. `turns` are the peer's. */
+  constructor(
+    source: Source,
+    peer: Peer,
+    open: (line: Line) => Door,
+    log: (text: string) => void,
+    turns = new Turns(),
+  ) {
+    this.#turns = turns;
     const inbox = this.#inbox;
     const socket = new Socket({
       ...source,
@@ -95,7 +102,7 @@ export class Stream {
   }
 
   #keep(bytes: number): void {
-    this.#bytes += bytes;
+    this.#session.keeps(bytes);
     if (bytes < 0) this.#resumeSoon();
   }
 
@@ -147,7 +154,11 @@ export class Stream {
   /** Hands over the frames that are there. False when some must wait. */
   #pump(): boolean {
     if (this.#pumping || this.#state !== 'open') return false;
+    if (this.#mustWaitForTurn()) return false;
     this.#pumping = true;
+    const began = performance.now();
+    let untilLook = requestsPerLook;
+    let over = false;
     try {
       for (;;) {
         this.#paused = this.#mustWait();
@@ -156,6 +167,10 @@ export class Stream {
         if (!frame) break;
         this.#session.receive(this.#exchange.begin(frame));
         if (this.#state !== 'open') break;
+        if (--untilLook > 0) continue;
+        untilLook = requestsPerLook;
+        over = performance.now() - began > turnMsMax;
+        if (over) break;
       }
     } catch (error) {
       if (!(error instanceof BrokenFraming)) throw error;
@@ -163,14 +178,27 @@ export class Stream {
     } finally {
       this.#pumping = false;
       this.#outbox.flush();
+      this.#turns.spend(performance.now() - began);
     }
+    if (over) this.#mustWaitForTurn();
     return this.#state === 'open' && !this.#paused;
+  }
+
+  /** Whether the peer has had its turn; goes on in the next one. */
+  #mustWaitForTurn(): boolean {
+    if (this.#waitsForTurn) return true;
+    this.#waitsForTurn = this.#turns.mustWait(() => {
+      this.#waitsForTurn = false;
+      this.#resume();
+    });
+    if (this.#waitsForTurn) this.#paused = true;
+    return this.#waitsForTurn;
   }
 
   /** A flush is let through while there is too much to do, since it makes less of it. */
   #mustWait(): boolean {
-    if (this.#outbox.waiting > unsentBytesMax) return true;
-    if (!this.#session.full && this.#bytes <= keptBytesMax) return false;
+    if (this.#outbox.waiting > this.#session.unreadBytesMax) return true;
+    if (!this.#session.full) return false;
     const type = this.#inbox.nextType;
     return type >= 0 && type !== Tflush;
   }

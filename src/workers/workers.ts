@@ -1,10 +1,8 @@
-import { closeDescriptor } from '../host/vhost.ts';
-import { connectionsMax } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import type { Peer } from '../session/door.ts';
 import { StartFaults } from '../start-faults.ts';
 import type { Endpoint } from '../transport/endpoint.ts';
-import { type Listener, listenOnAll } from '../transport/listen.ts';
+import { closeSource, type Listener, listenOnAll } from '../transport/listen.ts';
 import type { Source } from '../transport/stream.ts';
 import type { Connection } from './channel.ts';
 import { type Program, Worker } from './worker.ts';
@@ -13,6 +11,8 @@ export interface WorkersOptions {
   readonly count: number;
   readonly program: Program;
   readonly log: Logger;
+  /** How many there may be at a time. */
+  readonly connections: number;
 }
 
 /** A worker that lives as long as this has no share in why an earlier one died. */
@@ -116,8 +116,9 @@ export class Workers {
   readonly #complain = (text: string): void => this.#options.log.warn(text);
 
   #accept(index: number, source: Source, peer: Peer): void {
-    if (this.connections >= connectionsMax) {
-      this.#complain(`${peer.label}: refused, since ${connectionsMax} connections are open`);
+    const { connections } = this.#options;
+    if (this.connections >= connections) {
+      this.#complain(`${peer.label}: refused, since ${connections} connections are open`);
       closeSource(source);
     } else this.#give(this.#byLoad(), source, { endpoint: index, peer, counted: true });
   }
@@ -163,9 +164,4 @@ export class Workers {
     clearTimeout(timer);
     return ends.every(inTime => inTime);
   }
-}
-
-function closeSource(source: Source): void {
-  if ('fd' in source) closeDescriptor(source.fd);
-  else (source.handle as { close(): void }).close();
 }

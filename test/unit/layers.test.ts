@@ -32,7 +32,7 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
 };
 
 /** Files that may import anything: what puts the parts together. */
-const tops = ['cli', 'server', 'exports', 'export-checks', 'exposure', 'finder', 'index'];
+const tops = ['cli', 'connections', 'server', 'exports', 'export-checks', 'exposure', 'finder', 'index'];
 
 interface Import {
   readonly from: string;

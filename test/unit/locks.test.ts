@@ -3,8 +3,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Attr } from '../../src/attr.ts';
 import { EBADF, ENOLCK, Errno } from '../../src/errno.ts';
 import { serverCaller } from '../../src/host/syscalls.ts';
-import { locksPerFileMax } from '../../src/limits.ts';
+import { defaultLimits } from '../../src/limits.ts';
 import { nameOf } from '../../src/name.ts';
+import { Holdings } from '../../src/session/holdings.ts';
 import { add, type Region, subtract } from '../../src/session/lock-regions.ts';
 import type { LockWish } from '../../src/session/lock-wish.ts';
 import { LockClient } from '../../src/session/locks.ts';
@@ -58,15 +59,16 @@ describe('locks', () => {
   let ground: Ground;
   let tree: LocalTree;
   let opened: { tree: LocalTree; node: LocalNode; file: LocalOpen }[];
-  const a = new LockClient();
+  const limits = { ...defaultLimits, locksPerFile: 60, locksPerSession: 100, waitingLocksPerSession: 2 };
+  const a = new LockClient(new Holdings(limits));
   const b = new LockClient();
   const c = new LockClient();
   const READ = 0;
   const WRITE = 1;
   const UNLOCK = 2;
 
-  async function open(of: LocalTree): Promise<{ file: LocalOpen; locked: boolean }> {
-    const node = await of.walk(serverCaller, of.root, nameOf('f'), new Attr());
+  async function open(of: LocalTree, name = 'f'): Promise<{ file: LocalOpen; locked: boolean }> {
+    const node = await of.walk(serverCaller, of.root, nameOf(name), new Attr());
     if (node instanceof Errno) throw node;
     const actor = { caller: serverCaller, watch: { before: () => undefined, after: () => undefined } };
     const how = { read: true, write: true, truncate: false, sync: 'none' } as const;
@@ -95,6 +97,7 @@ describe('locks', () => {
   beforeEach(async () => {
     ground = new Ground();
     writeFileSync(ground.path('f'), 'x');
+    writeFileSync(ground.path('g'), 'x');
     tree = await ground.tree();
     opened = [];
     fid = await open(tree);
@@ -257,13 +260,39 @@ describe('locks', () => {
   });
 
   it('are bounded for each session and file', async () => {
-    for (let at = 0; at < locksPerFileMax; at++) {
+    for (let at = 0; at < limits.locksPerFile; at++) {
       expect(await ask(a, READ, { start: at * 2, length: 1 })).toBe('granted');
     }
     await expect(ask(a, READ, { start: 1_000_000, length: 1 })).rejects.toBe(ENOLCK);
     expect(await ask(b, READ, { start: 1_000_000, length: 1 })).toBe('granted');
     expect(await ask(a, UNLOCK)).toBe('granted');
     expect(a.count).toBe(0);
+  });
+
+  it('are bounded for each session, those that wait apart', async () => {
+    const second = await open(tree, 'g');
+    for (let at = 0; at < 50; at++) {
+      for (const by of [fid, second])
+        expect(await ask(a, READ, { start: at * 2, length: 1, by })).toBe('granted');
+    }
+    expect(a.count).toBe(100);
+    await expect(ask(a, READ, { start: 1_000_000, length: 1 })).rejects.toBe(ENOLCK);
+    // What is given up makes room, and giving up is never refused.
+    expect(await ask(a, UNLOCK, { start: 0, length: 1 })).toBe('granted');
+    expect(await ask(a, READ, { start: 1_000_000, length: 1 })).toBe('granted');
+  });
+
+  it('wait as long as few do; the client of those too many asks again by itself', async () => {
+    expect(await ask(b, WRITE)).toBe('granted');
+    const waiting = [1, 2].map(pid => ask(a, WRITE, { pid, block: true }));
+    await turns();
+    expect(a.waiting).toBe(2);
+    expect(await ask(a, WRITE, { pid: 3, block: true })).toBe('blocked');
+    expect(await ask(b, UNLOCK)).toBe('granted');
+    expect(await waiting[0]).toBe('granted');
+    expect(await ask(a, UNLOCK, { pid: 1 })).toBe('granted');
+    expect(await waiting[1]).toBe('granted');
+    expect(a.waiting).toBe(0);
   });
 
   it('show who is in the way', async () => {

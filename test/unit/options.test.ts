@@ -22,7 +22,7 @@ describe('the command line', () => {
     expect(serve()).toEqual({
       command: 'serve',
       faults: [],
-      options: { exports: [], listen: [], msizeMax: 1048576, workers: 1, logLevel: 'info' },
+      options: { exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
     });
   });
 
@@ -55,6 +55,16 @@ describe('the command line', () => {
     });
     expect(fault('--export', '/a,privport=yes')).toContain('privport=on');
     expect(fault('--export', '/a,allow')).toContain('allow=cid:5');
+  });
+
+  it('reads bounds by their names, and names those there are', () => {
+    const { options, faults } = serve('--limit', 'fids-per-session=100', '--limit=version-seconds=5');
+    expect([options.limits, faults]).toEqual([{ fidsPerSession: 100, versionSeconds: 5 }, []]);
+    expect(fault('--limit', 'fids=100')).toContain('fids-per-session, fids-per-export');
+    expect(fault('--limit', 'connections=many')).toContain('a whole number');
+    expect(fault('--limit', 'connections=0')).toContain('a whole number');
+    expect(fault('--limit', 'connections')).toContain('a whole number');
+    expect(fault('--limit', 'connections=1', '--limit', 'connections=2')).toContain('twice');
   });
 
   it('takes doubled commas for single ones inside a value', () => {

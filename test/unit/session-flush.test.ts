@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { requestsPerSessionMax } from '../../src/limits.ts';
+import { defaultLimits } from '../../src/limits.ts';
 import { nameOf } from '../../src/name.ts';
 import { dialect, NOTAG } from '../../src/protocol/constants.ts';
 import { Gate, Ground, Talk, turns, waiting } from './session-fixture.ts';
@@ -178,7 +178,7 @@ describe('a session whose tree waits', () => {
   });
 
   it('is full when so many requests run, and says when it has room again', async () => {
-    for (let tag = 0; tag < requestsPerSessionMax; tag++) {
+    for (let tag = 0; tag < defaultLimits.requestsPerSession; tag++) {
       expect(talk.session.full).toBe(false);
       talk.say('read', tag, { fid: 2, offset: 0, count: 1 });
     }
@@ -187,7 +187,7 @@ describe('a session whose tree waits', () => {
     await turns();
     expect(talk.session.full).toBe(false);
     expect(talk.resumed).toBe(1);
-    expect(talk.takeTags()).toHaveLength(requestsPerSessionMax);
+    expect(talk.takeTags()).toHaveLength(defaultLimits.requestsPerSession);
   });
 
   it('is full when the reads that run need much memory', async () => {

@@ -5,7 +5,7 @@ import net from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Client } from '../../src/client/client.ts';
-import { connectionsMax } from '../../src/limits.ts';
+import { defaultLimits } from '../../src/limits.ts';
 import { canServe, dir, files, P9_RDWR, program, Running, refused, start } from './cli-program.ts';
 
 const listen = ['--listen', 'tcp://127.0.0.1:0'];
@@ -161,10 +161,10 @@ describe('the program with two workers', () => {
     taken.close();
   });
 
-  it(`holds ${connectionsMax} connections and no more, however many processes there are`, async () => {
+  it(`holds ${defaultLimits.connections} connections and no more, however many processes there are`, async () => {
     const running = start(['serve', files, '--workers', '2', '--log-level', 'warn', ...listen]);
     const port = await running.port();
-    const sockets = Array.from({ length: connectionsMax }, () => net.connect(port, '127.0.0.1'));
+    const sockets = Array.from({ length: defaultLimits.connections }, () => net.connect(port, '127.0.0.1'));
     await Promise.all(sockets.map(socket => once(socket, 'connect')));
     const late = net.connect(port, '127.0.0.1');
     late.on('error', () => undefined);

@@ -1,6 +1,6 @@
 import { type Answer, andThen, attempt } from '../../answer.ts';
 import { Attr, S_IFDIR } from '../../attr.ts';
-import { EINVAL, EISDIR, ENOTDIR, EROFS } from '../../errno.ts';
+import { EINVAL, EISDIR, EMFILE, ENOTDIR, EROFS } from '../../errno.ts';
 import {
   P9_ACCESS_MASK,
   P9_APPEND,
@@ -16,6 +16,7 @@ import {
 import type { OpenHow } from '../../tree/tree.ts';
 import { type Attachment, gidOf } from '../exports.ts';
 import { claimed, type Fid, refused, type Use } from '../fids.ts';
+import type { Session } from '../session.ts';
 import type { Handlers } from './handler.ts';
 
 /**
@@ -55,9 +56,12 @@ function close({ tree }: Attachment, use: Use): void {
 }
 
 /** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
-function turning<T>(fid: Fid, otherwise: Use, turn: () => Answer<T>): Answer<T> {
+function turning<T>({ holdings }: Session, fid: Fid, otherwise: Use, turn: () => Answer<T>): Answer<T> {
+  if (!holdings.mayAdd('opens', 1)) throw EMFILE;
+  holdings.add('opens', 1);
   fid.use = claimed;
   return attempt(turn, () => {
+    holdings.add('opens', -1);
     fid.use = otherwise;
   });
 }
@@ -71,7 +75,7 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
     const fid = session.fids.unopened(number);
     const { attachment, node, use: before } = fid;
     const how = howOf(flags, isRefused(before));
-    return turning(fid, how.read && how.write ? refused : before, () =>
+    return turning(session, fid, how.read && how.write ? refused : before, () =>
       andThen(open(fid, how, flags), use =>
         attempt(
           () =>
@@ -96,7 +100,7 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
       mode: mode & 0o7777,
       gid: gidOf(attachment, gid),
     };
-    return turning(fid, fid.use, () => {
+    return turning(session, fid, fid.use, () => {
       const attr = new Attr();
       return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
         if (fid.dir) tree.release(fid.dir);

@@ -1,5 +1,5 @@
 import { andThen } from '../../answer.ts';
-import { EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP } from '../../errno.ts';
+import { EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP, EUSERS } from '../../errno.ts';
 import { msizeBytesMin } from '../../limits.ts';
 import { dialect, NOFID } from '../../protocol/constants.ts';
 import { Fid, plain } from '../fids.ts';
@@ -27,6 +27,7 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
     if (!found) throw ENOENT;
     const { tree, readonly } = found;
     const { fids, versions: watch } = session;
+    if (!session.holdings.attach(tree)) throw EUSERS;
     const newfid = fids.reserve(number);
     try {
       const actor = { caller: await tree.caller(n_uname), watch };

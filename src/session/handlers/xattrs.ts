@@ -1,7 +1,7 @@
 import { type Answer, attempt } from '../../answer.ts';
 import { E2BIG, EINVAL, ENODATA, ENOMEM, ENOSPC } from '../../errno.ts';
 import type { Segments } from '../../host/syscalls.ts';
-import { xattrBytesPerSessionMax, xattrValueBytesMax } from '../../limits.ts';
+import { xattrValueBytesMax } from '../../limits.ts';
 import { P9_XATTR_CREATE, P9_XATTR_REPLACE } from '../../protocol/constants.ts';
 import type { Data } from '../../protocol/kinds.ts';
 import { Fid, type XattrRead, type XattrWrite } from '../fids.ts';
@@ -11,10 +11,9 @@ import { done, type Handlers } from './handler.ts';
 const aclPrefix = 'system.posix_acl_';
 
 /** Counts the bytes of a value that a fid holds; they are given back when it is dropped. */
-function admit(session: Session, bytes: number): void {
-  const { fids } = session;
-  if (bytes > xattrBytesPerSessionMax - fids.xattrBytes) throw ENOMEM;
-  fids.xattrBytes += bytes;
+function admit({ holdings }: Session, bytes: number): void {
+  if (!holdings.mayAdd('xattrBytes', bytes)) throw ENOMEM;
+  holdings.add('xattrBytes', bytes);
 }
 
 /** The value as it was when the fid was walked to; nothing beyond its end (CVE-2016-9104). */

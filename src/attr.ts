@@ -45,9 +45,12 @@ export const QTFILE = 0;
 
 export class Attr {
   readonly bytes: Buffer;
+  /** What of `bytes` goes over the wire. */
+  readonly wire: Uint8Array;
 
   constructor(bytes: Buffer = Buffer.alloc(attrBytes)) {
     this.bytes = bytes;
+    this.wire = bytes.subarray(0, attrWireBytes);
   }
 
   get qidType(): number {

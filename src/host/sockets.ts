@@ -1,7 +1,12 @@
-import { atOnce, begin, nothing, shimOf } from './control.ts';
+import { asItIs, atOnce, begin, nothing, shimOf } from './control.ts';
 import { serverCaller } from './syscalls.ts';
 
-const op = { isListening: shimOf('isListening'), notify: shimOf('notify'), channel: shimOf('channel') };
+const op = {
+  isListening: shimOf('isListening'),
+  notify: shimOf('notify'),
+  channel: shimOf('channel'),
+  sendMessage: shimOf('sendMessage'),
+};
 
 /** Whether a descriptor is a listening stream socket; undefined when it is no stream socket at all. */
 export function isListening(fd: number): boolean | undefined {
@@ -23,4 +28,10 @@ export function socketPair(): [number, number] {
   begin(op.channel, serverCaller);
   atOnce(nothing, new Uint8Array(ends.buffer));
   return [ends[0]!, ends[1]!];
+}
+
+/** sendmsg(2) of bytes alone, without waiting. Returns the bytes that were sent, or −errno. */
+export function send(fd: number, bytes: Uint8Array): number {
+  begin(op.sendMessage, serverCaller, fd);
+  return atOnce(asItIs, bytes) as number;
 }

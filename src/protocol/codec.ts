@@ -38,9 +38,9 @@ export function requestOp(type: number): Op | undefined {
   return rows[type]?.op;
 }
 
-function decode(layout: Layout, frame: Buffer, at: number, total: number): Record<string, unknown> {
-  const end = Math.min(frame.length, at + total);
-  const from = reader.open(frame, at + headerBytes, end, at + total);
+function decode(layout: Layout, frame: Buffer, at: number, end: number): Record<string, unknown> {
+  const total = at + frameSize(frame, at);
+  const from = reader.open(frame, at + headerBytes, Math.min(end, total), total);
   const message: Record<string, unknown> = {};
   for (const [field, kind] of layout) message[field] = kind.read(from);
   if (from.at !== from.total) throw new Malformed(`${from.total - from.at} bytes too many`);
@@ -48,12 +48,12 @@ function decode(layout: Layout, frame: Buffer, at: number, total: number): Recor
 }
 
 /**
- * The request in a frame that starts at `at` and whose size[4] was checked. The frame may lack the data of Twrite, which
- * then lies elsewhere. Throws Malformed for a broken body and an Errno for a name or number that cannot be.
+ * The request in a frame that lies from `at` to `end` and whose size[4] was checked. It may end before the data of Twrite,
+ * which then lies elsewhere. Throws Malformed for a broken body and an Errno for a name or number that cannot be.
  */
-export function decodeRequest<O extends Op>(op: O, frame: Buffer, at = 0): TMessage<O> {
+export function decodeRequest<O extends Op>(op: O, frame: Buffer, at = 0, end = frame.length): TMessage<O> {
   const row = rows[operations[op].type]!;
-  return decode(row.T, frame, at, frameSize(frame, at)) as TMessage<O>;
+  return decode(row.T, frame, at, end) as TMessage<O>;
 }
 
 /** What a failure in decoding is to the client. */
@@ -124,7 +124,7 @@ export function encodeRequest<O extends Op>(op: O, tag: number, request: Draft<O
 /** The reply in a whole R-frame: an Errno for Rlerror. Throws Malformed when it is no reply to `op`. */
 export function decodeReply<O extends Op>(op: O, frame: Buffer): RMessage<O> | Errno {
   const type = frameType(frame);
-  if (type === lerror.type) return Errno.of(decode(errorLayout, frame, 0, frameSize(frame)).ecode as number);
+  if (type === lerror.type) return Errno.of(decode(errorLayout, frame, 0, frame.length).ecode as number);
   if (type !== operations[op].type + 1) throw new Malformed(`type ${type} is no reply to ${op}`);
-  return decode(rows[operations[op].type]!.R, frame, 0, frameSize(frame)) as RMessage<O>;
+  return decode(rows[operations[op].type]!.R, frame, 0, frame.length) as RMessage<O>;
 }

@@ -1,6 +1,6 @@
 /** Messages for people: trace logs, and the table in the manual's notation. */
 import { Errno } from '../errno.ts';
-import { frameTag, frameType } from './codec.ts';
+import { decodeRequest, frameTag, frameType, requestOp } from './codec.ts';
 import { type Fields, notationOf, showFields } from './kinds.ts';
 import { lerror, type Op, operations, type RMessage, type TMessage } from './operations.ts';
 
@@ -15,6 +15,16 @@ export function showRequest<O extends Op>(op: O, tag: number, request: TMessage<
 export function showReply<O extends Op>(op: O, tag: number, reply: RMessage<O> | Errno): string {
   if (reply instanceof Errno) return `Rlerror tag ${tag} ${reply}`;
   return `R${op} tag ${tag}${spaced(showFields(operations[op].R, reply))}`;
+}
+
+/** Any T-frame, decoded where that is possible. */
+export function showAny(frame: Buffer): string {
+  const op = requestOp(frameType(frame));
+  try {
+    return op === undefined ? showFrame(frame) : showRequest(op, frameTag(frame), decodeRequest(op, frame));
+  } catch {
+    return showFrame(frame);
+  }
 }
 
 /** A frame that could not be decoded. */

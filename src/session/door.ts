@@ -8,12 +8,15 @@ import type { Segments } from '../host/syscalls.ts';
  * answered when `receive` returns must have been kept by `later()`.
  */
 export interface Exchange {
-  /** The message from size[4] on, without the payload of Twrite. Private memory: nobody changes it while it is read. */
+  /** The memory that the message lies in, often with others. Private: nobody changes it while it is read. */
   readonly head: Buffer;
+  /** Where in `head` the message begins, with size[4], and where it ends, without the payload of Twrite. */
+  readonly from: number;
+  readonly to: number;
   /** The payload of Twrite, which may lie in guest memory and change while it is read; empty for other messages. */
   readonly payload: Segments;
 
-  /** Where the reply's head is encoded: at least `replyHeadBytesMax` bytes of private memory from `at` on. */
+  /** Where the reply's head is encoded: at least `replyHeadBytesMax` bytes of private memory from `at` on of `out`. */
   readonly out: Buffer;
   readonly at: number;
 

@@ -127,7 +127,7 @@ export class Fids {
   /** Fids that are counted, there or not: they are taken and given back by the thousand. */
   #counted = 0;
   /** What the request being started has looked up and reserved: what it pins if it waits. */
-  readonly #touched: Fid[] = [];
+  #touched: Fid[] = [];
   #reserved: Reservation | undefined;
 
   constructor(holdings: Holdings) {
@@ -140,7 +140,8 @@ export class Fids {
 
   /** A new request starts: what was looked up before is not its own. */
   begin(): void {
-    this.#touched.length = 0;
+    // A new array is cheaper than setting the length of an old one.
+    if (this.#touched.length > 0) this.#touched = [];
     this.#reserved = undefined;
   }
 
@@ -161,11 +162,18 @@ export class Fids {
     return this.#reserved;
   }
 
+  /** Undefined when there is none. */
+  find(number: number): Fid | undefined {
+    const fid = this.#byNumber.get(number);
+    if (!(fid instanceof Fid)) return undefined;
+    this.#touched.push(fid);
+    return fid;
+  }
+
   /** EBADF when there is none. */
   get(number: number): Fid {
-    const fid = this.#byNumber.get(number);
-    if (!(fid instanceof Fid)) throw EBADF;
-    this.#touched.push(fid);
+    const fid = this.find(number);
+    if (!fid) throw EBADF;
     return fid;
   }
 
@@ -185,8 +193,14 @@ export class Fids {
 
   /** EBADF when the number cannot be given to a new fid. */
   checkFree(number: number): void {
-    if (this.#byNumber.has(number) || number === NOFID) throw EBADF;
-    if (this.#byNumber.size >= this.#counted && !this.#countMore()) throw EMFILE;
+    if (this.isFree(number)) return;
+    throw this.#byNumber.has(number) || number === NOFID ? EBADF : EMFILE;
+  }
+
+  /** Whether the number can be given to a new fid. */
+  isFree(number: number): boolean {
+    if (this.#byNumber.has(number) || number === NOFID) return false;
+    return this.#byNumber.size < this.#counted || this.#countMore();
   }
 
   /** False when the session has all the fids it may have. */

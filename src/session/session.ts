@@ -1,6 +1,6 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr } from '../attr.ts';
-import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, EROFS, Errno } from '../errno.ts';
+import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '../errno.ts';
 import {
   defaultLimits,
   ioHeaderBytes,
@@ -19,10 +19,11 @@ import {
   requestOp,
 } from '../protocol/codec.ts';
 import { dataReplyHeadBytes, P9_STATS_BASIC } from '../protocol/constants.ts';
-import { type Data, fid as fidKind, type Qid } from '../protocol/kinds.ts';
-import { type Op, operations, ops, type RMessage, type TMessage } from '../protocol/operations.ts';
-import { showFrame, showReply, showRequest } from '../protocol/trace.ts';
+import type { Data, Qid } from '../protocol/kinds.ts';
+import type { Op, RMessage } from '../protocol/operations.ts';
+import { showAny, showFrame, showReply, showRequest } from '../protocol/trace.ts';
 import { type Node, stampOf, type Tree } from '../tree/tree.ts';
+import { answerByHand, answered } from './by-hand.ts';
 import type { Door, Exchange, Line } from './door.ts';
 import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
@@ -30,6 +31,7 @@ import { handlers } from './handlers/table.ts';
 import { Holdings } from './holdings.ts';
 import { Load } from './load.ts';
 import { LockClient } from './locks.ts';
+import { refuseToChange } from './read-only.ts';
 import { spread } from './segments.ts';
 import { Shares } from './shares.ts';
 import { Pending, Tags } from './tags.ts';
@@ -39,16 +41,6 @@ type Reply<O extends Op> = RMessage<O> | Errno;
 
 /** The unit of the client's page cache; its requests shall be multiples of it. */
 const pageBytes = 4096;
-
-/**
- * The field with the fid whose export a changing message changes. Not for Tremove, which lets go of its fid even when it
- * is refused.
- */
-const changedFid: ReadonlyMap<Op, string> = new Map(
-  ops
-    .filter(op => 'mutates' in operations[op] && op !== 'remove')
-    .map(op => [op, Object.entries(operations[op].T).find(([, kind]) => kind === fidKind)![0]]),
-);
 
 /** What a session holds; for leak checks. After `close` all are 0. */
 export interface Counts {
@@ -148,9 +140,9 @@ export class Session implements Door {
   }
 
   receive(exchange: Exchange): void {
-    const { head } = exchange;
-    const tag = frameTag(head);
-    const op = requestOp(frameType(head));
+    const { head, from } = exchange;
+    const tag = frameTag(head, from);
+    const op = requestOp(frameType(head, from));
     // A Tversion ends all that was, an earlier one with its tag included.
     if (this.#ended || (this.#tags.has(tag) && op !== 'version')) {
       exchange.drop();
@@ -168,32 +160,32 @@ export class Session implements Door {
     this.#aside = 0;
     let answer: Answer<Reply<O>>;
     try {
-      if (this.msize === 0 && op !== 'version') throw EPROTO;
-      const request = decodeRequest(op, exchange.head);
-      if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showRequest(op, tag, request)}`);
-      if (this.#someReadonly) this.#refuseToChange(op, request);
-      answer = handlers[op](this, request, exchange);
+      // What is traced goes by the table, which can show it.
+      const byHand = this.#tracing || this.msize === 0 ? undefined : answerByHand(this, exchange, tag);
+      if (byHand === answered) return;
+      answer = (byHand as Answer<Reply<O>> | undefined) ?? this.#byTable(op, tag, exchange);
     } catch (error) {
-      this.#answer(op, tag, this.#kept ?? exchange, this.#failureOf(error, exchange.head));
+      this.#answer(op, tag, this.#kept ?? exchange, this.#failureOf(error, exchange));
       return;
     }
     if (answer instanceof Promise) this.#wait(op, tag, answer, exchange);
     else this.#answer(op, tag, this.#kept ?? exchange, answer);
   }
 
+  #byTable<O extends Op>(op: O, tag: number, exchange: Exchange): Answer<Reply<O>> {
+    if (this.msize === 0 && op !== 'version') throw EPROTO;
+    const request = decodeRequest(op, exchange.head, exchange.from, exchange.to);
+    if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showRequest(op, tag, request)}`);
+    if (this.#someReadonly) refuseToChange(this.fids, op, request);
+    return handlers[op](this, request, exchange);
+  }
+
   #refuse(exchange: Exchange, tag: number, errno: Errno): void {
     if (this.#tracing) {
-      this.#log.trace(`${this.#line.peer.label}: ${showFrame(exchange.head)}`);
+      this.#log.trace(`${this.#line.peer.label}: ${showFrame(frameOf(exchange))}`);
       this.#log.trace(`${this.#line.peer.label}: Rlerror tag ${tag} ${errno}`);
     }
     exchange.commit(encodeError(tag, errno, exchange.out, exchange.at), 0);
-  }
-
-  #refuseToChange<O extends Op>(op: O, request: TMessage<O>): void {
-    const field = changedFid.get(op);
-    if (field === undefined) return;
-    const number = (request as Readonly<Record<string, unknown>>)[field] as number;
-    if (this.fids.get(number).attachment.readonly) throw EROFS;
   }
 
   #wait<O extends Op>(op: O, tag: number, answer: Promise<Reply<O>>, exchange: Exchange): void {
@@ -212,7 +204,7 @@ export class Session implements Door {
       this.#load.settle();
       if (wasFull && !this.full && !this.#ended) this.#line.resume?.();
     };
-    answer.then(over, error => over(this.#failureOf(error, pending.exchange.head)));
+    answer.then(over, error => over(this.#failureOf(error, pending.exchange)));
   }
 
   #finish<O extends Op>(op: O, pending: Pending, reply: Reply<O>): void {
@@ -242,17 +234,17 @@ export class Session implements Door {
       }
     } catch (error) {
       dataBytes = 0;
-      headBytes = encodeError(tag, this.#failureOf(error, exchange.head), exchange.out, exchange.at);
+      headBytes = encodeError(tag, this.#failureOf(error, exchange), exchange.out, exchange.at);
     }
     exchange.commit(headBytes, dataBytes);
   }
 
   /** The error a client gets. What is no Errno is a bug of ours: this connection ends, the others live. */
-  #failureOf(error: unknown, head: Buffer): Errno {
+  #failureOf(error: unknown, exchange: Exchange): Errno {
     const errno = errnoOf(error);
     if (errno) return errno;
     const stack = error instanceof Error ? error.stack : String(error);
-    this.#log.error(`${this.#line.peer.label}: ${describe(head)}: ${stack}`);
+    this.#log.error(`${this.#line.peer.label}: ${showAny(frameOf(exchange))}: ${stack}`);
     queueMicrotask(() => this.#breakOff('an error inside the server'));
     return EIO;
   }
@@ -317,7 +309,7 @@ export class Session implements Door {
   }
 
   #dress(node: Node, attr: Attr): Attr {
-    attr.qidVersion = this.versions.versionOf(node, stampOf(attr));
+    attr.qidVersion = this.versionOf(node, attr);
     // What is in `valid` is true, whatever was asked for.
     attr.bytes[0] = P9_STATS_BASIC & 0xff;
     attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
@@ -331,10 +323,14 @@ export class Session implements Door {
     return andThen(this.stat(tree, node), attr => this.qidOf(node, attr));
   }
 
+  versionOf(node: Node, attr: Attr): number {
+    return this.versions.versionOf(node, stampOf(attr));
+  }
+
   qidOf(node: Node, attr: Attr): Qid {
     return {
       type: attr.qidType,
-      version: this.versions.versionOf(node, stampOf(attr)),
+      version: this.versionOf(node, attr),
       pathLow: node.pathLow,
       pathHigh: node.pathHigh,
     };
@@ -389,11 +385,6 @@ export class Session implements Door {
   }
 }
 
-function describe(head: Buffer): string {
-  const op = requestOp(frameType(head));
-  try {
-    return op === undefined ? showFrame(head) : showRequest(op, frameTag(head), decodeRequest(op, head));
-  } catch {
-    return showFrame(head);
-  }
+function frameOf({ head, from, to }: Exchange): Buffer {
+  return head.subarray(from, to);
 }

@@ -88,7 +88,7 @@ export class Tags {
   }
 
   has(tag: number): boolean {
-    return this.#pending.has(tag);
+    return this.#pending.size > 0 && this.#pending.has(tag);
   }
 
   get(tag: number): Pending | undefined {

@@ -19,10 +19,13 @@ interface Entry {
  */
 export class Versions implements Watch {
   readonly #entries = new WeakMap<Node, Entry>();
+  /** Whether the client ever changed anything. */
+  #used = false;
 
   before(node: Node, stamp: Stamp): void {
     const entry = this.#entries.get(node);
     if (!entry) {
+      this.#used = true;
       this.#entries.set(node, { version: stamp, stamp, running: 1 });
       return;
     }
@@ -39,6 +42,7 @@ export class Versions implements Watch {
 
   /** qid.version of an object whose stamp is `stamp` now; never 0, as stamps never are. */
   versionOf(node: Node, stamp: Stamp): number {
+    if (!this.#used) return stamp;
     const entry = this.#entries.get(node);
     return entry && (entry.running > 0 || entry.stamp === stamp) ? entry.version : stamp;
   }

@@ -14,42 +14,38 @@ export type Kept = (bytes: number) => void;
 /** The exchange that a connection uses for every request again, as long as they are answered in their turn. */
 export class InlineExchange implements Exchange {
   head!: Buffer;
+  from = 0;
+  to = 0;
   payload: Segments = noSegments;
   readonly #outbox: Outbox;
   readonly #kept: Kept;
-  #reserved = 0;
 
   constructor(outbox: Outbox, kept: Kept) {
     this.#outbox = outbox;
     this.#kept = kept;
   }
 
-  /** Begins the next request; `frame` is valid for this turn. */
-  begin(frame: Buffer): this {
-    const split = frame[4] === Twrite && frame.length > writeHeadBytes;
-    this.head = split ? frame.subarray(0, writeHeadBytes) : frame;
-    this.payload = split ? [frame.subarray(writeHeadBytes)] : noSegments;
-    this.#reserved = 0;
+  /** Begins the next request, which lies in `bytes` from `from` to `to` and is valid for this turn. */
+  begin(bytes: Buffer, from: number, to: number): this {
+    const split = bytes[from + 4] === Twrite && to - from > writeHeadBytes;
+    this.head = bytes;
+    this.from = from;
+    this.to = split ? from + writeHeadBytes : to;
+    this.payload = split ? [bytes.subarray(from + writeHeadBytes, to)] : noSegments;
+    this.#outbox.reserve(replyHeadBytesMax);
     return this;
   }
 
   get out(): Buffer {
-    this.#outbox.reserve(this.#needed);
     return this.#outbox.bytes;
   }
 
   get at(): number {
-    this.#outbox.reserve(this.#needed);
     return this.#outbox.at;
   }
 
-  get #needed(): number {
-    return Math.max(dataReplyHeadBytes + this.#reserved, replyHeadBytesMax);
-  }
-
   space(count: number): Segments {
-    this.#reserved = count;
-    this.#outbox.reserve(this.#needed);
+    this.#outbox.reserve(Math.max(dataReplyHeadBytes + count, replyHeadBytesMax));
     const from = this.#outbox.at + dataReplyHeadBytes;
     return [this.#outbox.bytes.subarray(from, from + count)];
   }
@@ -63,14 +59,16 @@ export class InlineExchange implements Exchange {
   drop(): void {}
 
   later(): Exchange {
+    const head = Buffer.from(this.head.subarray(this.from, this.to));
     const payload = this.payload.map(segment => Buffer.from(segment));
-    return new LateExchange(Buffer.from(this.head), payload, this.#outbox, this.#kept);
+    return new LateExchange(head, payload, this.#outbox, this.#kept);
   }
 }
 
 /** An exchange with memory of its own. */
 class LateExchange implements Exchange {
   readonly head: Buffer;
+  readonly from = 0;
   readonly payload: Segments;
   readonly at = 0;
   readonly #outbox: Outbox;
@@ -86,6 +84,10 @@ class LateExchange implements Exchange {
     this.#kept = kept;
     this.#bytes = head.length + (payload[0]?.length ?? 0);
     kept(this.#bytes);
+  }
+
+  get to(): number {
+    return this.head.length;
   }
 
   get out(): Buffer {

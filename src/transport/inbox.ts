@@ -17,8 +17,11 @@ export class BrokenFraming extends Error {}
  */
 export class Inbox {
   #bytes = Buffer.allocUnsafeSlow(roomBytesMin);
+  /** Behind the frames that were handed out. */
   #start = 0;
   #end = 0;
+  /** Where the frame begins that was handed out last. */
+  from = 0;
   /** Bytes of the frame at `#start`, as far as it is known. */
   #wanted = frameBytesMin;
 
@@ -52,21 +55,32 @@ export class Inbox {
     return this.#end - this.#start < frameBytesMin ? -1 : this.#bytes[this.#start + 4]!;
   }
 
-  /** The next whole frame, or undefined while there is none. Throws `BrokenFraming`; no later call makes sense then. */
-  next(frameBytesMax: number): Buffer | undefined {
+  /**
+   * Moves on to the next whole frame, which lies in `bytes` from `from` to `to`; false while there is none. A view of each
+   * would cost as much as answering it. Throws `BrokenFraming`; no later call makes sense then.
+   */
+  next(frameBytesMax: number): boolean {
     const waiting = this.#end - this.#start;
-    if (waiting < 4) return undefined;
+    if (waiting < 4) return false;
     const size = this.#bytes.readUInt32LE(this.#start);
     if (size < frameBytesMin) throw new BrokenFraming(`a message says that it is ${size} bytes long`);
     if (size > frameBytesMax) {
       throw new BrokenFraming(`a message says that it is ${size} bytes long; ${frameBytesMax} are allowed`);
     }
     this.#wanted = size;
-    if (waiting < size) return undefined;
+    if (waiting < size) return false;
     this.#wanted = frameBytesMin;
-    const frame = this.#bytes.subarray(this.#start, this.#start + size);
+    this.from = this.#start;
     this.#start += size;
-    return frame;
+    return true;
+  }
+
+  get bytes(): Buffer {
+    return this.#bytes;
+  }
+
+  get to(): number {
+    return this.#start;
   }
 
   /** Whether the peer ended in the middle of a message. */

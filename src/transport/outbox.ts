@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { send } from '../host/sockets.ts';
 import { chunkBytesMin, giveBackChunk, takeChunk } from './chunks.ts';
 
 /** A reply of this size or more is not worth copying into a batch. */
@@ -12,17 +13,14 @@ export class Outbox {
   readonly #socket: Socket;
   #chunk: Buffer | undefined;
   #at = 0;
+  /** Somebody will flush. */
   #flushing = false;
   #closed = false;
-  /** One for each write, in their order; those that the kernel took at once are given back already. */
-  readonly #writing: (Buffer | undefined)[] = [];
-  readonly #flush = (): void => {
-    this.#flushing = false;
-    this.flush();
-  };
+  /** What is left of them waits for the kernel to take it, in this order. */
+  readonly #writing: Buffer[] = [];
+  readonly #flush = (): void => this.flush();
   readonly #written = (): void => {
-    const chunk = this.#writing.shift();
-    if (chunk) giveBackChunk(chunk);
+    giveBackChunk(this.#writing.shift()!);
   };
 
   constructor(socket: Socket) {
@@ -37,7 +35,7 @@ export class Outbox {
   /** Makes sure that `count` bytes fit behind `at`. */
   reserve(count: number): void {
     if (this.#chunk && this.#chunk.length - this.#at >= count) return;
-    this.flush();
+    this.#sendChunk();
     this.#chunk = takeChunk(Math.max(count, chunkBytesMin));
     this.#at = 0;
   }
@@ -68,10 +66,15 @@ export class Outbox {
       this.#at += count;
       giveBackChunk(chunk);
     } else {
-      this.flush();
+      this.#sendChunk();
       this.#write(chunk, count);
     }
     this.flushSoon();
+  }
+
+  /** A turn begins at whose end `flush` is called. */
+  gather(): void {
+    this.#flushing = true;
   }
 
   /** Flushes at the end of this turn, after all that finishes in it. */
@@ -81,7 +84,13 @@ export class Outbox {
     process.nextTick(this.#flush);
   }
 
+  /** The turn is over. */
   flush(): void {
+    this.#flushing = false;
+    this.#sendChunk();
+  }
+
+  #sendChunk(): void {
     const chunk = this.#chunk;
     if (!chunk) return;
     const count = this.#at;
@@ -91,19 +100,27 @@ export class Outbox {
     else this.#write(chunk, count);
   }
 
+  /** What the kernel takes at once goes past Node, whose way of writing costs more than a small request does. */
   #write(chunk: Buffer, count: number): void {
-    this.#writing.push(chunk);
-    this.#socket.write(chunk.subarray(0, count), this.#written);
-    // libuv tries at once; when nothing is left over, the memory is free before the callback comes.
-    if (this.#socket.writableLength === 0) {
-      this.#writing[this.#writing.length - 1] = undefined;
+    const bytes = count === chunk.length ? chunk : chunk.subarray(0, count);
+    const sent = this.#socket.writableLength === 0 ? Math.max(0, send(descriptorOf(this.#socket), bytes)) : 0;
+    if (sent === count) {
       giveBackChunk(chunk);
+      return;
     }
+    this.#writing.push(chunk);
+    this.#socket.write(bytes.subarray(sent), this.#written);
   }
 
   /** Nothing will be sent any more. */
   close(): void {
     this.#closed = true;
-    this.flush();
+    this.#sendChunk();
   }
+}
+
+/** Of an open socket, or −1: a number that was kept could be another file's by now. */
+function descriptorOf(socket: Socket): number {
+  const { _handle: handle } = socket as unknown as { readonly _handle: { readonly fd: number } | null };
+  return handle?.fd ?? -1;
 }

@@ -155,7 +155,9 @@ export class Stream {
   #pump(): boolean {
     if (this.#pumping || this.#state !== 'open') return false;
     if (this.#mustWaitForTurn()) return false;
+    const inbox = this.#inbox;
     this.#pumping = true;
+    this.#outbox.gather();
     const began = performance.now();
     let untilLook = requestsPerLook;
     let over = false;
@@ -163,9 +165,8 @@ export class Stream {
       for (;;) {
         this.#paused = this.#mustWait();
         if (this.#paused) break;
-        const frame = this.#inbox.next(this.#session.frameBytesMax);
-        if (!frame) break;
-        this.#session.receive(this.#exchange.begin(frame));
+        if (!inbox.next(this.#session.frameBytesMax)) break;
+        this.#session.receive(this.#exchange.begin(inbox.bytes, inbox.from, inbox.to));
         if (this.#state !== 'open') break;
         if (--untilLook > 0) continue;
         untilLook = requestsPerLook;

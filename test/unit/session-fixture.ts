@@ -104,14 +104,15 @@ export class Talk implements Line {
   dropped = 0;
   #tag = 0;
 
-  constructor(tree: Tree, readonly = false) {
+  /** Traced, it answers every message by the table. */
+  constructor(tree: Tree, { readonly = false, traced = false } = {}) {
     const log: Logger = {
       trace: () => undefined,
       debug: () => undefined,
       info: () => undefined,
       warn: () => undefined,
       error: text => void this.errors.push(text),
-      isLevelEnabled: () => true,
+      isLevelEnabled: level => level !== 'trace' || traced,
     };
     const exports = { find: () => ({ name: 'test', tree, readonly }) };
     this.session = new Session({ exports, line: this, log });
@@ -133,7 +134,11 @@ export class Talk implements Line {
   }
 
   say<O extends Op>(op: O, tag: number, request: TMessage<O>): void {
-    this.session.receive(new Memory(encodeRequest(op, tag, request), this));
+    this.sayFrame(encodeRequest(op, tag, request));
+  }
+
+  sayFrame(frame: Buffer): void {
+    this.session.receive(new Memory(frame, this));
   }
 
   /** Tags of the replies so far, in order; takes them. */
@@ -172,6 +177,8 @@ export class Talk implements Line {
 /** What is asked and answered in plain memory. */
 class Memory implements Exchange {
   readonly head: Buffer;
+  readonly from = 0;
+  readonly to: number;
   readonly payload: Segments;
   out = Buffer.alloc(replyHeadBytesMax);
   readonly at = 0;
@@ -181,6 +188,7 @@ class Memory implements Exchange {
   constructor(frame: Buffer, talk: Talk) {
     const isWrite = frame[4] === operations.write.type;
     this.head = isWrite ? frame.subarray(0, writeHeadBytes) : frame;
+    this.to = this.head.length;
     this.payload = isWrite ? [frame.subarray(writeHeadBytes)] : [];
     this.#talk = talk;
   }

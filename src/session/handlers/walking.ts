@@ -51,16 +51,19 @@ class Walk {
       } catch (error) {
         found = failureOf(error);
       }
-      if (found instanceof Promise) {
-        this.session.keepAttr();
-        return found.catch(failureOf).then(later => {
-          this.#arrive(step, later, attr);
-          return this.goOn();
-        });
-      }
+      if (found instanceof Promise) return this.goOnLater(step, found, attr);
       this.#arrive(step, found, attr);
     }
     return this;
+  }
+
+  /** Goes on when the next step, which was begun, is done. */
+  goOnLater(step: Step, found: Promise<Node | Errno>, attr: Attr): Promise<this> {
+    this.session.keepAttr();
+    return found.catch(failureOf).then(node => {
+      this.#arrive(step, node, attr);
+      return this.goOn();
+    });
   }
 
   #find(step: Step, attr: Attr): Answer<Node | Errno> {
@@ -119,6 +122,10 @@ function walkTo(session: Session, from: Fid, newfid: number, steps: readonly Ste
     fids.put(newfid, going.toFid());
     return { wqid: going.qids };
   }
+  return arriveLater(session, newfid, going);
+}
+
+function arriveLater({ fids }: Session, newfid: number, going: Promise<Walk>) {
   const reserved = fids.reserve(newfid);
   return attempt(
     () =>
@@ -132,6 +139,19 @@ function walkTo(session: Session, from: Fid, newfid: number, steps: readonly Ste
       }),
     () => fids.unreserve(reserved),
   );
+}
+
+/** A walk by one name to a new fid, whose number is free, that was begun and turned out to wait. */
+export function walkLater(
+  session: Session,
+  from: Fid,
+  newfid: number,
+  name: Name,
+  found: Promise<Node | Errno>,
+  attr: Attr,
+) {
+  const walk = new Walk(session, from, [name]);
+  return arriveLater(session, newfid, walk.goOnLater(name, found, attr));
 }
 
 /** The fid moves only when all steps succeeded. Nobody may be using it meanwhile, so it is claimed. */

@@ -32,7 +32,8 @@ export interface ChainOwner {
 
 /** One request on the virtqueue: the buffers of its chain, and private memory for the heads of request and reply. */
 export class Chain implements Exchange {
-  head: Buffer = Buffer.alloc(0);
+  readonly from = 0;
+  to = 0;
   payload: Segments = nothing;
   readonly out = Buffer.allocUnsafeSlow(replyHeadBytesMax);
   readonly at = 0;
@@ -47,6 +48,7 @@ export class Chain implements Exchange {
 
   readonly #owner: ChainOwner;
   readonly #memory = Buffer.allocUnsafeSlow(headBytesUsual);
+  head: Buffer = this.#memory;
   #copied: Buffer | undefined;
   #open = false;
 
@@ -61,16 +63,16 @@ export class Chain implements Exchange {
     this.lent = false;
     this.#copied = undefined;
     if (readable.bytes < messageBytesMin) throw new Broken(`a request of ${readable.bytes} bytes`);
-    let head: Buffer = this.#memory.subarray(0, Math.min(readable.bytes, headBytesUsual));
-    readable.read(head);
+    const head = this.#memory;
+    const there = readable.read(head);
     const size = head.readUInt32LE(0);
     if (size < messageBytesMin || size > readable.bytes) {
       throw new Broken(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
     }
     const headBytes = head[4] === Twrite ? Math.min(size, writeHeadBytes) : size;
     if (headBytes > headBytesMax) throw new Broken(`a message of ${size} bytes that is no Twrite`);
-    if (headBytes > head.length) head = this.#readLonger(head, headBytes);
-    this.head = head.subarray(0, headBytes);
+    this.head = headBytes > there ? this.#readLonger(head, headBytes) : head;
+    this.to = headBytes;
     this.payload = headBytes === size ? nothing : readable.views(headBytes, size - headBytes);
     if (this.payload !== nothing) this.#lend();
   }
@@ -126,8 +128,8 @@ export class Chain implements Exchange {
   #write(headBytes: number, dataBytes: number): number {
     const bytes = headBytes + dataBytes;
     if (bytes > this.writable.bytes) return this.#writeTooLong(bytes);
-    this.writable.write(this.out.subarray(0, headBytes));
-    if (this.#copied !== undefined) this.writable.write(this.#copied.subarray(0, dataBytes), headBytes);
+    this.writable.write(this.out, headBytes);
+    if (this.#copied !== undefined) this.writable.write(this.#copied, dataBytes, headBytes);
     return bytes;
   }
 
@@ -137,7 +139,7 @@ export class Chain implements Exchange {
     this.out.writeUInt32LE(rlerrorBytes, 0);
     this.out.writeUInt8(Rlerror, 4);
     this.out.writeUInt32LE(EMSGSIZE, 7);
-    this.writable.write(this.out.subarray(0, rlerrorBytes));
+    this.writable.write(this.out, rlerrorBytes);
     return rlerrorBytes;
   }
 }

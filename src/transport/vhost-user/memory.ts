@@ -255,16 +255,16 @@ export class Pieces {
     return done;
   }
 
-  /** Copies bytes in, behind the first `skip`; there must be room. */
-  write(from: Buffer, skip = 0): void {
+  /** Copies the first `count` bytes of `from` in, behind the first `skip`; there must be room. */
+  write(from: Buffer, count: number, skip = 0): void {
     let done = 0;
-    for (let i = 0; i < this.#count && done < from.length; i++) {
+    for (let i = 0; i < this.#count && done < count; i++) {
       const length = this.#lengths[i]! - skip;
       if (length <= 0) {
         skip -= this.#lengths[i]!;
         continue;
       }
-      const part = Math.min(length, from.length - done);
+      const part = Math.min(length, count - done);
       from.copy(this.#windows[i]!.bytes, this.#starts[i]! + skip, done, done + part);
       done += part;
       skip = 0;

@@ -48,8 +48,12 @@ export class Attr {
   /** What of `bytes` goes over the wire. */
   readonly wire: Uint8Array;
 
+  /** Of `bytes`: it reads and writes a word in one instruction. */
+  readonly view: DataView;
+
   constructor(bytes: Buffer = Buffer.alloc(attrBytes)) {
     this.bytes = bytes;
+    this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.wire = bytes.subarray(0, attrWireBytes);
   }
 
@@ -60,57 +64,57 @@ export class Attr {
     this.bytes[8] = type;
   }
   get qidVersion(): number {
-    return this.bytes.readUInt32LE(9);
+    return this.view.getUint32(9, true);
   }
   set qidVersion(version: number) {
-    this.bytes.writeUInt32LE(version, 9);
+    this.view.setUint32(9, version, true);
   }
   /** qid.path as two 32-bit halves: it is only carried, so it never becomes a BigInt. */
   get qidPathLow(): number {
-    return this.bytes.readUInt32LE(13);
+    return this.view.getUint32(13, true);
   }
   get qidPathHigh(): number {
-    return this.bytes.readUInt32LE(17);
+    return this.view.getUint32(17, true);
   }
   setQidPath(low: number, high: number): void {
-    this.bytes.writeUInt32LE(low, 13);
-    this.bytes.writeUInt32LE(high, 17);
+    this.view.setUint32(13, low, true);
+    this.view.setUint32(17, high, true);
   }
   /** The full st_mode; setting it sets the qid's type too, since the two must agree. */
   get mode(): number {
-    return this.bytes.readUInt32LE(21);
+    return this.view.getUint32(21, true);
   }
   set mode(mode: number) {
-    this.bytes.writeUInt32LE(mode, 21);
+    this.view.setUint32(21, mode, true);
     this.bytes[8] = qidTypeOf(mode);
   }
   get type(): number {
     return this.mode & S_IFMT;
   }
   get uid(): number {
-    return this.bytes.readUInt32LE(25);
+    return this.view.getUint32(25, true);
   }
   set uid(uid: number) {
-    this.bytes.writeUInt32LE(uid, 25);
+    this.view.setUint32(25, uid, true);
   }
   get gid(): number {
-    return this.bytes.readUInt32LE(29);
+    return this.view.getUint32(29, true);
   }
   set gid(gid: number) {
-    this.bytes.writeUInt32LE(gid, 29);
+    this.view.setUint32(29, gid, true);
   }
   get nlink(): number {
-    return this.bytes.readUInt32LE(33);
+    return this.view.getUint32(33, true);
   }
   set nlink(nlink: number) {
     setU64(this.bytes, 33, nlink);
   }
   get rdev(): number {
-    return this.bytes.readUInt32LE(41);
+    return this.view.getUint32(41, true);
   }
   set rdev(rdev: number) {
-    this.bytes.writeUInt32LE(rdev, 41);
-    this.bytes.writeUInt32LE(0, 45);
+    this.view.setUint32(41, rdev, true);
+    this.view.setUint32(45, 0, true);
   }
   get size(): number {
     return u64(this.bytes, 49);
@@ -119,7 +123,7 @@ export class Attr {
     setU64(this.bytes, 49, size);
   }
   get blksize(): number {
-    return this.bytes.readUInt32LE(57);
+    return this.view.getUint32(57, true);
   }
   set blksize(size: number) {
     setU64(this.bytes, 57, size);
@@ -127,27 +131,30 @@ export class Attr {
   get ctimeSec(): number {
     return u64(this.bytes, 105);
   }
+  get ctimeSecLow(): number {
+    return this.view.getUint32(105, true);
+  }
   get ctimeNsec(): number {
-    return this.bytes.readUInt32LE(113);
+    return this.view.getUint32(113, true);
   }
   set gen(gen: number) {
     setU64(this.bytes, 137, gen);
   }
   get gen(): number {
-    return this.bytes.readUInt32LE(137);
+    return this.view.getUint32(137, true);
   }
   /** The host's device number (new_encode_dev). */
   get dev(): number {
-    return this.bytes.readUInt32LE(156);
+    return this.view.getUint32(156, true);
   }
   get inoLow(): number {
-    return this.bytes.readUInt32LE(160);
+    return this.view.getUint32(160, true);
   }
   get inoHigh(): number {
-    return this.bytes.readUInt32LE(164);
+    return this.view.getUint32(164, true);
   }
   get mountId(): number {
-    return this.bytes.readUInt32LE(168);
+    return this.view.getUint32(168, true);
   }
 }
 

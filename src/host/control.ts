@@ -117,9 +117,12 @@ function finished(count: number): void {
 
 const binding = addon.attach(block, finished);
 if (!binding) throw new Error('The native addon does not take the control block: rebuild it.');
-const { run, submit } = binding;
+const { submit } = binding;
 
-/** On this thread, at once. */
+/** Makes the call that `begin` described on this thread, at once: 0 or more, or −errno. */
+export const { run } = binding;
+
+/** As `run`. */
 export const atOnce: Perform = (finish, data) => finish(data === undefined ? run() : run(data));
 
 /** On a thread of the addon's pool. */

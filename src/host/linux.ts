@@ -12,6 +12,7 @@ import {
   nothing,
   onPool,
   type Perform,
+  run,
   shimOf,
   wide,
 } from './control.ts';
@@ -276,8 +277,55 @@ class Linux implements Syscalls {
   }
 }
 
+/**
+ * The same at once, on this thread. The calls that make up most requests are written out: then each of them is a function
+ * that the compiler of V8 can join with its caller, and costs half as much.
+ */
+class Inline extends Linux {
+  constructor() {
+    super(atOnce);
+  }
+
+  override lookup(caller: Caller, dirfd: number, name: Name): number {
+    begin(op.lookup, caller, dirfd, 0, 0, name);
+    return run();
+  }
+
+  override reopen(caller: Caller, fd: number, flags: number): number {
+    begin(op.reopen, caller, fd, flags);
+    return count(run());
+  }
+
+  override close(fd: number): void {
+    begin(op.close, serverCaller, fd);
+    run();
+  }
+
+  override stat(caller: Caller, fd: number, attr: Attr): void {
+    begin(op.stat, caller, fd);
+    nothing(run(attr.bytes));
+  }
+
+  override read(caller: Caller, fd: number, into: Segments, offset: number): number {
+    begin(op.read, caller, fd);
+    wide[0] = offset;
+    return count(run(only(into)));
+  }
+
+  override write(caller: Caller, fd: number, from: Segments, offset: number): number {
+    begin(op.write, caller, fd);
+    wide[0] = offset;
+    return count(run(only(from)));
+  }
+
+  override getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): number {
+    begin(op.getxattr, caller, fd, 0, 0, name);
+    return run(into);
+  }
+}
+
 /** Makes each call at once, on this thread. */
-export const inline: Syscalls = new Linux(atOnce);
+export const inline: Syscalls = new Inline();
 
 /** Makes each call on a thread of the addon's pool and answers with a promise. */
 export const pool: Syscalls = new Linux(onPool);

@@ -196,11 +196,11 @@ export interface Tree {
 
 /** Hash of ctime and size. Never 0, so that it can serve as qid.version as it is: 0 turns the client's caching off. */
 export function stampOf(attr: Attr): Stamp {
-  const bytes = attr.bytes;
-  let h = Math.imul(bytes.readUInt32LE(105) ^ 0x9e3779b9, 0x85ebca6b);
-  h = Math.imul((h ^ (h >>> 15)) + bytes.readUInt32LE(113), 0xc2b2ae35);
-  h = Math.imul((h ^ (h >>> 13)) + bytes.readUInt32LE(49), 0x27d4eb2f);
-  h = Math.imul((h ^ (h >>> 16)) + bytes.readUInt32LE(53), 0x165667b1);
+  const { view } = attr;
+  let h = Math.imul(view.getUint32(105, true) ^ 0x9e3779b9, 0x85ebca6b);
+  h = Math.imul((h ^ (h >>> 15)) + view.getUint32(113, true), 0xc2b2ae35);
+  h = Math.imul((h ^ (h >>> 13)) + view.getUint32(49, true), 0x27d4eb2f);
+  h = Math.imul((h ^ (h >>> 16)) + view.getUint32(53, true), 0x165667b1);
   h = (h ^ (h >>> 15)) >>> 0;
   return h === 0 ? 1 : h;
 }

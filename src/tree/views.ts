@@ -8,6 +8,7 @@ const tickMsMax = 20;
 
 /** What a model was seen to show, and the ctime at which it was looked at. */
 export interface Seen {
+  /** Of the seconds the lower half, which goes round in 136 years. */
   readonly ctimeSec: number;
   readonly ctimeNsec: number;
   readonly uid: number;
@@ -37,7 +38,7 @@ export class Views {
       return;
     }
     const { seen } = node;
-    if (seen && seen.ctimeSec === attr.ctimeSec && seen.ctimeNsec === attr.ctimeNsec) {
+    if (seen && seen.ctimeSec === attr.ctimeSecLow && seen.ctimeNsec === attr.ctimeNsec) {
       attr.uid = seen.uid;
       attr.gid = seen.gid;
       attr.mode = seen.mode;
@@ -67,6 +68,6 @@ function tellsOfChanges({ volume }: LocalNode, attr: Attr): boolean {
 }
 
 function seenIn(attr: Attr): Seen {
-  const { ctimeSec, ctimeNsec, uid, gid, mode, rdev } = attr;
+  const { ctimeSecLow: ctimeSec, ctimeNsec, uid, gid, mode, rdev } = attr;
   return { ctimeSec, ctimeNsec, uid, gid, mode, rdev };
 }

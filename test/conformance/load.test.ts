@@ -23,7 +23,7 @@ conform('a connection', stage => {
     expect((await Promise.all(answers)).every(right => right)).toBe(true);
   });
 
-  it('may have 200,000 fids (TR-2)', async () => {
+  it('may have 200,000 fids (TR-2)', { timeout: 120_000 }, async () => {
     const { c, dir, name } = await stage.begin();
     const names = Array.from({ length: 2000 }, (_, i) => `f${i}`);
     await Promise.all(names.map(one => c.mknod(dir, one, 0o100644)));

@@ -29,14 +29,14 @@ export function describeMillionFids(title: string, securityModel: 'mapped' | 'pa
       await server.listen(`unix://${join(dir, 'socket')}`);
       client = await Client.connect({ path: join(dir, 'socket') });
       root = await client.attach('', 0);
-    }, 120_000);
+    }, 400_000);
     afterAll(async () => {
       await client.close();
       await server.close();
       rmSync(dir, { recursive: true });
     });
 
-    it('are all held, answer for their own object, and are let go of', { timeout: 240_000 }, async () => {
+    it('are all held, answer for their own object, and are let go of', { timeout: 600_000 }, async () => {
       const fids: number[] = [];
       for (let d = 0; d < dirs; d++) {
         const parent = await client.walk(root, `d${d}`);

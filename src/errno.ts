@@ -15,18 +15,18 @@ export class Errno {
     return `${this.name} (${this.code})`;
   }
 
-  static readonly #byCode = new Map<number, Errno>();
+  static readonly #byCode: (Errno | undefined)[] = new Array(4096).fill(undefined);
 
   /** @internal Makes the constants below. */
   static make(code: number, name: string): Errno {
     const errno = new Errno(code, name);
-    Errno.#byCode.set(code, errno);
+    Errno.#byCode[code] = errno;
     return errno;
   }
 
   /** The constant for a positive Linux number; what lies outside 1…4095 becomes EIO, as the client would reject it. */
   static of(code: number): Errno {
-    const known = Errno.#byCode.get(code);
+    const known = Errno.#byCode[code];
     if (known) return known;
     return code >= 1 && code <= 4095 ? Errno.make(code, `errno ${code}`) : EIO;
   }

@@ -8,9 +8,8 @@
  */
 import { Errno } from '../errno.ts';
 import type { Name } from '../name.ts';
-import { encodeError } from '../protocol/codec.ts';
 import { headerBytes, writeHeadBytes } from '../protocol/constants.ts';
-import { type Op, operations, type RMessage } from '../protocol/operations.ts';
+import { lerror, type Op, operations, type RMessage } from '../protocol/operations.ts';
 import { stepAt } from '../protocol/seen-names.ts';
 import type { Node } from '../tree/tree.ts';
 import type { Exchange } from './door.ts';
@@ -26,6 +25,8 @@ type Reply = RMessage<Op> | Errno;
 /** What is left to be done: nothing, to answer with a reply that is there or comes, or everything. */
 export type ByHand = typeof answered | Reply | Promise<Reply> | undefined;
 
+/** There is none, but Rlerror would be its reply. */
+const Tlerror = lerror.type - 1;
 const Tlopen = operations.lopen.type;
 const Tgetattr = operations.getattr.type;
 const Twalk = operations.walk.type;
@@ -154,7 +155,10 @@ function walkOne(
   const found = tree.walk(actor.caller, dir, name, attr);
   if (found instanceof Promise) return walkLater(session, source, newfid, name, found, attr);
   // Every search of a PATH ends here.
-  if (found instanceof Errno) return commit(x, encodeError(tag, found, x.out, x.at));
+  if (found instanceof Errno) {
+    put32(x.out, begin(x, 11, Tlerror, tag), found.code);
+    return commit(x, 11);
+  }
   tree.hold(dir);
   session.fids.put(newfid, new Fid(attachment, found, plain, dir, name));
   const at = begin(x, 22, Twalk, tag);

@@ -1,8 +1,11 @@
 /** size[4] type[1] tag[2]: what every message begins with. */
 const frameBytesMin = 7;
 
-/** Room for one more read of the kernel's usual size; requests without payload are a tenth of a kilobyte. */
-const roomBytesMin = 65536;
+/**
+ * Room for four writes of 64 KiB: with less the kernel is asked, and Node called, for each of them. What is never filled is
+ * never touched, and so costs nothing.
+ */
+const roomBytesMin = 262144;
 
 /** Why what was received cannot be cut into frames. */
 export class BrokenFraming extends Error {}

@@ -1,48 +1,31 @@
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { Guest, type GuestOptions } from '../support/guest.ts';
-import { Ninepd } from '../support/ninepd.ts';
+import type { Guest, MountOptions } from '../support/guest.ts';
 import { type Cell, type Check, HostView, local, type Model, prelude } from './check.ts';
-import { overTcp, type Way, type WayMaker } from './way.ts';
 
-/** One guest, one ninepd that exports a directory under each security model, and a mount for every cell. */
-export class Bench {
-  readonly guest: Guest;
-  readonly server: Ninepd;
-  readonly #way: Way;
-  readonly #dir: string;
+/** What every bench exports: a directory under each model, and one that is read-only under both. */
+export const readonlyExports = { mapped: 'frozen', passthrough: 'cold' } as const;
+export type ExportName = Model | (typeof readonlyExports)[Model];
+
+/** A way to name the server in a mount. */
+export type Device = Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msize'>;
+
+/** A guest, a ninepd that it can mount, and the machine that ninepd runs on. */
+export abstract class Bench {
+  abstract readonly guest: Guest;
   #made = 0;
 
-  private constructor(guest: Guest, server: Ninepd, way: Way, dir: string) {
-    this.guest = guest;
-    this.server = server;
-    this.#way = way;
-    this.#dir = dir;
-  }
+  /** The server for one mount more. */
+  protected abstract device(): Device;
+  /** Where an exported directory lies on the server's machine. */
+  abstract hostDir(name: ExportName): string;
+  /** Runs a bash script on the server's machine in an exported directory; resolves with its output without the last newline. */
+  abstract onHost(name: ExportName, script: string): Promise<string>;
+  /** Paths below the exports of which the server holds descriptors, but for the exports themselves. */
+  abstract held(): Promise<string[]>;
+  abstract stop(): Promise<void>;
 
-  static async start(options: GuestOptions = {}, makeWay: WayMaker = overTcp): Promise<Bench> {
-    const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-export-')));
-    const models: Model[] = ['mapped', 'passthrough'];
-    for (const model of models) mkdirSync(join(dir, model));
-    const exports = models.map(model => ({ path: join(dir, model), name: model, securityModel: model }));
-    const way = await makeWay();
-    const server = await Ninepd.start({ exports, listen: way.listen, userDatabase: userDatabase(dir) });
-    try {
-      // One processor: on a machine of two, the server and QEMU's own threads then have the other.
-      const guest = await Guest.start({ scratch: 8192, cpus: 1, ...way.guest, ...options });
-      if (way.modules) await guest.sh(`guest-module ${way.modules.join(' ')}`);
-      return new Bench(guest, server, way, dir);
-    } catch (error) {
-      await server.stop();
-      await way.stop();
-      throw error;
-    }
-  }
-
-  hostDir(model: Model): string {
-    return join(this.#dir, model);
+  async mount(path: string, aname: string | undefined, more: Partial<MountOptions> = {}): Promise<string> {
+    return await this.guest.mount({ ...this.device(), aname, path, ...more });
   }
 
   /** Where a cell is mounted; `local` is always there. */
@@ -50,16 +33,9 @@ export class Bench {
     return cell.model === 'local' ? '/scratch' : `/mnt/${cell.model}-${cell.cache}`;
   }
 
-  async mount(cell: Cell, path = this.mountPoint(cell), extra?: string): Promise<string> {
+  async mountCell(cell: Cell, path = this.mountPoint(cell)): Promise<string> {
     if (cell.model === 'local' || cell.cache === 'local') return path;
-    return await this.guest.mount({
-      ...this.#way.device(this.server, cell.model),
-      aname: cell.model,
-      cache: cell.cache,
-      posixacl: true,
-      path,
-      extra,
-    });
+    return await this.mount(path, cell.model, { cache: cell.cache, posixacl: true });
   }
 
   /** Runs a check in a directory of its own, then its part on the host. */
@@ -68,41 +44,38 @@ export class Bench {
     const name = `check${this.#made}`;
     const dir = `${this.mountPoint(cell)}/${name}`;
     await this.guest.sh(`mkdir -m 0777 ${dir}`);
-    if (cell.model !== 'local') check.prepare?.(join(this.hostDir(cell.model), name));
-    const script = `${prelude}\ncd ${dir}\n${check.script}`;
-    await this.guest.sh(script, { timeout: check.timeout ?? 60_000 });
-    if (cell.model !== 'local') check.host?.(new HostView(cell.model, join(this.hostDir(cell.model), name)));
+    const { model } = cell;
+    const there = (script: string) => this.onHost(model as Model, `cd ${name}\n${script}`);
+    if (model !== 'local' && check.prepare) await there(check.prepare);
+    await this.guest.sh(`${prelude}\ncd ${dir}\n${check.script}`, { timeout: check.timeout ?? 60_000 });
+    if (model !== 'local') await check.host?.(new HostView(model, there));
   }
 
-  async stop(): Promise<void> {
-    await this.guest.stop();
-    await this.#way.stop();
-    await this.server.stop();
-    rmSync(this.#dir, { recursive: true, force: true });
+  /** Fails unless the guest's kernel has had nothing to complain about and, all being unmounted, the server holds nothing. */
+  async expectClean(): Promise<void> {
+    expect(await this.guest.complaints()).toEqual([]);
+    // Descriptors are closed a moment after the connection is.
+    await expect.poll(() => this.held(), { timeout: 3000, interval: 50 }).toEqual([]);
   }
 }
 
-/** This machine's users and the guest's: under passthrough the host must know who is in which group. */
-function userDatabase(dir: string): { passwd: string; group: string } {
-  const passwd = join(dir, 'passwd');
-  const group = join(dir, 'group');
-  const ours = (line: string) => !/^[^:]*:[^:]*:(1000|1001|2000):/.test(line) && line !== '';
-  const host = (path: string) => readFileSync(path, 'utf8').split('\n').filter(ours);
-  const users = ['alice:x:1000:1000::/:/bin/false', 'bob:x:1001:1001::/:/bin/false'];
-  const groups = ['alice:x:1000:', 'bob:x:1001:', 'team:x:2000:alice,bob'];
-  writeFileSync(passwd, `${[...host('/etc/passwd'), ...users].join('\n')}\n`);
-  writeFileSync(group, `${[...host('/etc/group'), ...groups].join('\n')}\n`);
-  return { passwd, group };
+export interface BenchOptions {
+  /** One if left out: on a machine of two, the server and QEMU's own threads then have the other. */
+  readonly cpus?: number;
+  /** Further QEMU arguments, given where the mapped export lies. */
+  readonly devices?: (mappedDir: string) => string[];
 }
+
+export type BenchMaker = (options?: BenchOptions) => Promise<Bench>;
 
 /** Declares the tests of a list of checks: first on the guest's own ext4, then on every cell; at the end the kernel
  * log is clean, every mount comes off and the server holds nothing of the exports any more. */
-export function testChecks(subject: string, cells: Cell[], checks: Check[], makeWay?: WayMaker): void {
+export function testChecks(subject: string, cells: Cell[], checks: Check[], make: BenchMaker): void {
   describe(subject, () => {
     let bench: Bench;
     beforeAll(async () => {
-      bench = await Bench.start({}, makeWay);
-      for (const cell of cells) await bench.mount(cell);
+      bench = await make();
+      for (const cell of cells) await bench.mountCell(cell);
     });
     afterAll(async () => {
       await bench?.stop();
@@ -114,21 +87,9 @@ export function testChecks(subject: string, cells: Cell[], checks: Check[], make
         }
       });
     }
-    test('the guest kernel has nothing to complain about', async () => {
-      expect(await bench.guest.complaints()).toEqual([]);
-    });
-    test('after every umount the server holds no descriptor below its exports but their roots', async () => {
+    test('the guest’s kernel has nothing to complain about, and after every umount the server holds nothing', async () => {
       for (const cell of cells) await bench.guest.umount(bench.mountPoint(cell));
-      await expectOnlyRoots(bench);
+      await bench.expectClean();
     });
   });
-}
-
-/** Descriptors are closed a moment after the connection is, so this waits for up to two seconds. */
-export async function expectOnlyRoots(bench: Bench): Promise<void> {
-  const below = () =>
-    [bench.hostDir('mapped'), bench.hostDir('passthrough')].flatMap(root =>
-      bench.server.descriptorsBelow(root).filter(path => path !== root),
-    );
-  await expect.poll(below, { timeout: 2000, interval: 50 }).toEqual([]);
 }

@@ -1,7 +1,3 @@
-import { execFileSync } from 'node:child_process';
-import { lstatSync } from 'node:fs';
-import { join } from 'node:path';
-
 export type Model = 'mapped' | 'passthrough';
 export type Cache = 'none' | 'mmap' | 'loose';
 
@@ -17,10 +13,10 @@ export interface Check {
   timeout?: number;
   /** Only cells for which this is true; all if left out. */
   where?: (cell: Cell) => boolean;
-  /** What this machine puts into that directory before; the script must do without on `local`. */
-  prepare?: (hostDir: string) => void;
-  /** What this machine must see of it afterwards in the same directory. */
-  host?: (seen: HostView) => void;
+  /** What the server's machine does in that directory before; the script must do without on `local`. */
+  prepare?: string;
+  /** What the server's machine must see of it afterwards in the same directory. */
+  host?: (seen: HostView) => Promise<void>;
 }
 
 /** A file system under test: one mount, or (model `local`) the guest's own ext4. */
@@ -75,49 +71,46 @@ what() { stat -c '%a %u:%g' -- "$@" | paste -sd' '; }
 umask 022
 `;
 
-/** What the host has in a check's directory, whatever the security model stores it as. */
+/** What the server's machine has in a check's directory, whatever the security model stores it as. */
 export class HostView {
   readonly model: Model;
-  readonly #dir: string;
+  /** Runs a script there, in that directory; resolves with its output. */
+  readonly sh: (script: string) => Promise<string>;
 
-  constructor(model: Model, dir: string) {
+  constructor(model: Model, sh: (script: string) => Promise<string>) {
     this.model = model;
-    this.#dir = dir;
-  }
-
-  path(name: string): string {
-    return join(this.#dir, name);
+    this.sh = sh;
   }
 
   /** The client's owner and full mode, read straight from the attributes or from the inode. */
-  owner(name: string): { uid: number; gid: number; mode: number } {
-    const real = lstatSync(this.path(name));
-    if (this.model === 'passthrough') return { uid: real.uid, gid: real.gid, mode: real.mode };
-    return { uid: this.#u32(name, 'uid'), gid: this.#u32(name, 'gid'), mode: this.#u32(name, 'mode') };
+  async owner(name: string): Promise<{ uid: number; gid: number; mode: number }> {
+    if (this.model === 'passthrough') return this.real(name);
+    return {
+      uid: await this.#u32(name, 'uid'),
+      gid: await this.#u32(name, 'gid'),
+      mode: await this.#u32(name, 'mode'),
+    };
   }
 
-  /** What the inode itself says. */
-  real(name: string): { uid: number; gid: number; mode: number; size: number; blocks: number } {
-    return lstatSync(this.path(name));
+  /** What the inode itself says; `blocks` of 512 bytes, `mtime` in whole seconds. */
+  async real(name: string) {
+    const [uid, gid, mode, size, blocks, mtime] = (await this.sh(`stat -c '%u %g %f %s %b %Y' -- ${name}`))
+      .split(' ')
+      .map((field, i) => Number.parseInt(field, i === 2 ? 16 : 10));
+    return { uid: uid!, gid: gid!, mode: mode!, size: size!, blocks: blocks!, mtime: mtime! };
   }
 
-  /** A raw attribute as hexadecimal digits, or undefined if there is none. */
-  attribute(name: string, attribute: string): string | undefined {
-    const args = ['-h', '--only-values', '-n', attribute, '--', this.path(name)];
-    try {
-      const bytes = execFileSync('getfattr', ['--absolute-names', ...args], {
-        stdio: ['ignore', 'pipe', 'ignore'],
-      });
-      return bytes.toString('hex');
-    } catch {
-      return undefined;
-    }
+  /** A raw attribute as hexadecimal digits; undefined if there is none, or nothing in it. */
+  async attribute(name: string, attribute: string): Promise<string | undefined> {
+    const value = await this.sh(
+      `{ getfattr -h --absolute-names --only-values -n ${attribute} -- ${name} 2> /dev/null || true; } | od -An -v -tx1 | tr -d ' \\n'`,
+    );
+    return value === '' ? undefined : value;
   }
 
-  #u32(name: string, field: string): number {
-    const value = this.attribute(name, `user.virtfs.${field}`);
-    if (value === undefined || value.length !== 8)
-      throw new Error(`${name}: user.virtfs.${field} is ${value}`);
+  async #u32(name: string, field: string): Promise<number> {
+    const value = await this.attribute(name, `user.virtfs.${field}`);
+    if (value?.length !== 8) throw new Error(`${name}: user.virtfs.${field} is ${value}`);
     return Buffer.from(value, 'hex').readUInt32LE(0);
   }
 }

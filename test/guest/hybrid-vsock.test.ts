@@ -6,19 +6,23 @@ import { Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { testChecks } from './bench.ts';
 import { cell, prelude } from './check.ts';
-import { data } from './checks/data.ts';
-import { names } from './checks/names.ts';
-import { ownership } from './checks/ownership.ts';
+import { HostBench } from './host-bench.ts';
+import { checks } from './suites/checks.ts';
+import { testCoherence } from './suites/coherence.ts';
+import { testLocks } from './suites/locks.ts';
+import { testMounts } from './suites/mounts.ts';
+import { testQemuTrees } from './suites/qemu.ts';
 import { hybridMsize, overHybridVsock, VsockDevice, vsockPort } from './way.ts';
 
 // A guest's vsock whose device is a process of this machine: nothing is asked of this machine's kernel.
 
-testChecks(
-  'the checks over a hybrid vsock',
-  [cell('mapped', 'none')],
-  [...ownership, ...names, ...data],
-  overHybridVsock,
-);
+const over = HostBench.over(overHybridVsock);
+
+testChecks('the checks over a hybrid vsock', [cell('mapped', 'none')], checks, over);
+testLocks('mapped', over);
+testCoherence('mapped', over);
+testMounts('mapped', over, [4096, hybridMsize]);
+testQemuTrees(overHybridVsock);
 
 describe('a server behind a hybrid vsock', () => {
   let dir: string;

@@ -1,6 +1,8 @@
 import { testChecks } from './bench.ts';
 import { cell } from './check.ts';
 import { names } from './checks/names.ts';
+import { HostBench } from './host-bench.ts';
+import { overTcp } from './way.ts';
 
 testChecks(
   'names and objects',
@@ -12,4 +14,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   names,
+  HostBench.over(overTcp),
 );

@@ -1,6 +1,8 @@
 import { testChecks } from './bench.ts';
 import { cell } from './check.ts';
 import { ownership } from './checks/ownership.ts';
+import { HostBench } from './host-bench.ts';
+import { overTcp } from './way.ts';
 
 testChecks(
   'owners and permission',
@@ -11,4 +13,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   ownership,
+  HostBench.over(overTcp),
 );

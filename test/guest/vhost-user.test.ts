@@ -8,21 +8,17 @@ import { Guest, type GuestOptions } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { testChecks } from './bench.ts';
 import { cell, type Model } from './check.ts';
-import { data } from './checks/data.ts';
-import { names } from './checks/names.ts';
-import { ownership } from './checks/ownership.ts';
-import { sharedMemory, type WayMaker } from './way.ts';
+import { HostBench } from './host-bench.ts';
+import { checks } from './suites/checks.ts';
+import { testCoherence } from './suites/coherence.ts';
+import { testLocks } from './suites/locks.ts';
+import { testMounts } from './suites/mounts.ts';
+import { testQemuTrees } from './suites/qemu.ts';
+import { overVhostUser, sharedMemory, vhostUserDevice } from './way.ts';
 
 // ninepd as the guest's virtio-9p device: QEMU's generic vhost-user device hands it the virtqueue of a stock guest.
 
 const memoryArgs = sharedMemory(768);
-
-/** QEMU's arguments for a device; the size of its configuration space is that of the tag unless another is given. */
-function device(path: string, tag: string, configBytes = 2 + tag.length): string[] {
-  const options = `virtio-id=9,num_vqs=1,vq_size=128,config_size=${configBytes}`;
-  const chardev = `socket,id=socket-${tag},path=${path}`;
-  return ['-chardev', chardev, '-device', `vhost-user-test-device-pci,chardev=socket-${tag},${options}`];
-}
 
 let dir: string;
 let server: Ninepd;
@@ -62,24 +58,20 @@ const memoryMapped = () =>
 
 const mount = (tag: string) => guest.mount({ trans: 'virtio', tag, path: `/mnt/${tag}`, msize: 512_000 });
 
-/** Each model is a device of its own, since a device is mounted once at a time. */
-const overVhostUser: WayMaker = async () => {
-  const sockets = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
-  const at = (model: Model) => join(sockets, `${model}.sock`);
-  return {
-    listen: models.map(model => `vhost-user://${at(model)}?tag=${model}&export=${model}`),
-    guest: { memoryArgs, extraArgs: models.flatMap(model => device(at(model), model)) },
-    device: (_, model) => ({ trans: 'virtio', tag: model }),
-    stop: async () => rmSync(sockets, { recursive: true, force: true }),
-  };
-};
+const over = HostBench.over(overVhostUser);
 
 testChecks(
   'the checks on a virtio-9p device',
   [cell('mapped', 'none'), cell('passthrough', 'none')],
-  [...ownership, ...names, ...data],
-  overVhostUser,
+  checks,
+  over,
 );
+for (const model of models) {
+  testLocks(model, over);
+  testCoherence(model, over);
+  testMounts(model, over, [4096, 512_000]);
+}
+testQemuTrees(overVhostUser);
 
 describe('the life of a virtio-9p device', () => {
   const control = () => join(dir, 'qmp.sock');
@@ -88,8 +80,8 @@ describe('the life of a virtio-9p device', () => {
     memoryArgs,
     extraArgs: [
       ...['-action', 'reboot=reset', '-qmp', `unix:${control()},server=on,wait=off`],
-      ...device(socket('one'), 'one'),
-      ...device(socket('two'), 'two'),
+      ...vhostUserDevice(socket('one'), 'one'),
+      ...vhostUserDevice(socket('two'), 'two'),
     ],
   });
 
@@ -184,7 +176,7 @@ describe('the life of a virtio-9p device', () => {
 
   test('a second monitor is sent away with a word on what to do', async () => {
     await expect(
-      Guest.start({ cpus: 1, memoryArgs, extraArgs: device(socket('one'), 'one') }),
+      Guest.start({ cpus: 1, memoryArgs, extraArgs: vhostUserDevice(socket('one'), 'one') }),
     ).rejects.toThrow(/the guest has ended/);
     expect(complaints().join('\n')).toMatch(/already serves .*; give each guest a --listen of its own/);
     await guest.sh('[ "$(cat /mnt/one/a)" = 1 ]');
@@ -198,17 +190,17 @@ describe('a monitor that was given the wrong options', () => {
   test.each([
     [
       'no shared memory',
-      { extraArgs: () => device(socket('share'), 'share') },
+      { extraArgs: () => vhostUserDevice(socket('share'), 'share') },
       /QEMU: -object memory-backend-memfd,share=on/,
     ],
     [
       'too small a configuration space',
-      { memoryArgs, extraArgs: () => device(socket('share'), 'share', 6) },
+      { memoryArgs, extraArgs: () => vhostUserDevice(socket('share'), 'share', 6) },
       /the tag does not fit into a configuration space of 6 bytes: give the device config_size=7/,
     ],
     [
       'no configuration space',
-      { memoryArgs, extraArgs: () => device(socket('share'), 'share', 0) },
+      { memoryArgs, extraArgs: () => vhostUserDevice(socket('share'), 'share', 0) },
       /does not ask for the configuration space, .* config_size=7/,
     ],
   ])('%s: the log says what to change, and the socket stays usable', async (_, options, named) => {
@@ -223,7 +215,7 @@ describe('a monitor that was given the wrong options', () => {
       .catch(() => undefined);
     expect(complaints().slice(before).join('\n')).toMatch(named);
     await guest.stop();
-    guest = await Guest.start({ cpus: 1, memoryArgs, extraArgs: device(socket('share'), 'share') });
+    guest = await Guest.start({ cpus: 1, memoryArgs, extraArgs: vhostUserDevice(socket('share'), 'share') });
     await mount('share');
     await guest.stop();
   });

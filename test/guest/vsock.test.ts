@@ -1,57 +1,41 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { alice } from '../support/guest.ts';
+import { testChecks } from './bench.ts';
 import { cell, prelude } from './check.ts';
-import { data } from './checks/data.ts';
-import { names } from './checks/names.ts';
-import { ownership } from './checks/ownership.ts';
-import { InnerNinepd } from './inner-ninepd.ts';
+import { InnerBench } from './inner-bench.ts';
+import { checks } from './suites/checks.ts';
+import { testCoherence } from './suites/coherence.ts';
+import { testLocks } from './suites/locks.ts';
+import { testMounts } from './suites/mounts.ts';
 
 // AF_VSOCK end to end: the server, the mount helper and the client in one guest, since its kernel has the loop that this
-// machine's may lack. The server is emulated there, too, and five to ten times slower than on this machine; so of what
-// takes long, only some: fio and tar for large messages, many of them in flight. The rest runs over the hybrid vsock.
+// machine's may lack. The server is emulated there, too, and five to ten times slower than on this machine.
 
-const mapped = cell('mapped', 'none');
-const quick = [...ownership, ...names].filter(check => !check.prepare);
-const bulk = data.filter(({ title }) => /^(direct I\/O|fio|tar) /.test(title));
-const checks = [...quick, ...bulk].filter(({ where }) => where?.(mapped) ?? true);
+const over = () => InnerBench.start();
+
+testChecks('the checks over AF_VSOCK', [cell('mapped', 'none')], checks, over);
+testLocks('mapped', over);
+testCoherence('mapped', over);
+testMounts('mapped', over, [4096, 1_048_576]);
 
 describe('over AF_VSOCK', () => {
-  let inner: InnerNinepd;
+  let inner: InnerBench;
   const sh = (script: string, options = {}) => inner.guest.sh(`${prelude}\n${script}`, options);
+  const mount = (path: string) => inner.mount(path, 'mapped');
 
   beforeAll(async () => {
-    inner = await InnerNinepd.boot();
-    await inner.serve();
-    await inner.mount('/mnt/vsock', { posixacl: true });
+    inner = await InnerBench.start();
+    await mount('/mnt/vsock');
   });
   afterAll(async () => {
     await inner?.stop();
-  });
-
-  describe('the checks hold', () => {
-    let made = 0;
-    for (const check of checks) {
-      test(check.title, async () => {
-        made += 1;
-        const dir = `/mnt/vsock/check${made}`;
-        await sh(`mkdir -m 0777 ${dir}\ncd ${dir}\nCELL=none\n${check.script}`, { timeout: check.timeout });
-      });
-    }
-
-    test('among them are those with large messages', () => expect(bulk.length).toBeGreaterThan(2));
-
-    test('the kernel has nothing to complain about, and after umount the server holds only the root', async () => {
-      expect(await inner.guest.complaints()).toEqual([]);
-      await inner.guest.umount('/mnt/vsock');
-      await expect.poll(() => inner.descriptors(), { timeout: 3000 }).toEqual([]);
-    });
   });
 
   test('the server says where it listens, how to mount, and which machine has connected', async () => {
     const log = await inner.log();
     expect(log).toMatch(/^listening on vsock:\/\/1:564$/m);
     expect(log).toMatch(
-      /on this machine: mount -t 9pvsock -o msize=1048576,aname=files,access=client 1 \/mnt/,
+      /on this machine: mount -t 9pvsock -o msize=1048576,aname=mapped,access=client 1 \/mnt/,
     );
     expect(log).toMatch(/vsock cid 1 port \d+: connected/);
   });
@@ -60,13 +44,13 @@ describe('over AF_VSOCK', () => {
     test('does what a line of fstab says: generic options by mount(2), the rest by the 9p client', async () => {
       await sh(`
         mkdir -p /mnt/f
-        options=ro,nosuid,nodev,noexec,noatime,_netdev,nofail,x-systemd.requires=x,retry=5,aname=files,cache=mmap
+        options=ro,nosuid,nodev,noexec,noatime,_netdev,nofail,x-systemd.requires=x,retry=5,aname=mapped,cache=mmap
         echo "1:564 /mnt/f 9pvsock $options 0 0" >/tmp/fstab
         mount -T /tmp/fstab /mnt/f
         grep ' /mnt/f ' /proc/mounts >/tmp/line; read -r device dir type options rest </tmp/line
         same "$device $type" '1:564 9p'
         # The kernel shows cache=mmap by its bits.
-        for option in ro nosuid nodev noexec noatime trans=fd cache=0x5 aname=files; do
+        for option in ro nosuid nodev noexec noatime trans=fd cache=0x5 aname=mapped; do
           case ,$options, in *,$option,*) ;; *) echo "no $option in $options" >&2; exit 1 ;; esac
         done
         case $options in *_netdev*|*retry*|*nofail*) exit 1 ;; esac
@@ -80,7 +64,7 @@ describe('over AF_VSOCK', () => {
       await inner.end('TERM');
       expect(await inner.log()).toMatch(/vsock cid 1 port \d+: closed\n(?:.*\n)*.*stopped$/);
       const waiting = sh(
-        'mkdir -p /mnt/r; mount -t 9pvsock -o retry=60,aname=files 1:564 /mnt/r; ls /mnt/r; umount /mnt/r',
+        'mkdir -p /mnt/r; mount -t 9pvsock -o retry=60,aname=mapped 1:564 /mnt/r; ls /mnt/r; umount /mnt/r',
       );
       await sh('sleep 1');
       await inner.serve();
@@ -102,7 +86,7 @@ describe('over AF_VSOCK', () => {
 
     test('is for root', async () => {
       await inner.guest.sh('mkdir -p /tmp/mine');
-      const tried = await inner.guest.sh('/usr/sbin/mount.9pvsock 1 /tmp/mine -o aname=files', {
+      const tried = await inner.guest.sh('/usr/sbin/mount.9pvsock 1 /tmp/mine -o aname=mapped', {
         user: alice,
         expectCode: 32,
       });
@@ -114,17 +98,17 @@ describe('over AF_VSOCK', () => {
     await sh(`
       mkdir -p /mnt/s
       socat VSOCK-CONNECT:1:564 \\
-        EXEC:'mount -t 9p -o trans=fd\\,rfdno=0\\,wfdno=1\\,version=9p2000.L\\,aname=files vsock /mnt/s',nofork
-      echo by socat > /mnt/s/f; same "$(cat /scratch/files/f)" 'by socat'; umount /mnt/s`);
+        EXEC:'mount -t 9p -o trans=fd\\,rfdno=0\\,wfdno=1\\,version=9p2000.L\\,aname=mapped vsock /mnt/s',nofork
+      echo by socat > /mnt/s/f; same "$(cat /scratch/exports/mapped/f)" 'by socat'; umount /mnt/s`);
   });
 
   test('a server that is killed costs its mounts, which come off and can be made anew', async () => {
-    await inner.mount('/mnt/k');
+    await mount('/mnt/k');
     await sh('echo before > /mnt/k/f');
     await inner.end('KILL');
     await sh("fails 'Input/output error' stat /mnt/k/f; umount /mnt/k");
     await inner.serve();
-    await inner.mount('/mnt/k');
+    await mount('/mnt/k');
     await sh('same "$(cat /mnt/k/f)" before; umount /mnt/k');
   });
 
@@ -134,8 +118,8 @@ describe('over AF_VSOCK', () => {
     const listening = `exec perl -e '$^F = 9; socket(S, 40, 1, 0) or die; bind(S, pack("S S L L x4", 40, 0, 564, 1)) or die;
       listen(S, 9) or die; fileno(S) == 3 or die; exec @ARGV'`;
     await inner.serve('fd://3', listening);
-    await inner.mount('/mnt/h');
-    await sh('touch /mnt/h/handed; test -e /scratch/files/handed; umount /mnt/h');
+    await mount('/mnt/h');
+    await sh('touch /mnt/h/handed; test -e /scratch/exports/mapped/handed; umount /mnt/h');
     expect(await inner.log()).toMatch(/listening on fd:\/\/3\n(?:.*\n)*.*vsock cid 1 port \d+: connected/);
     await inner.end('TERM');
   });

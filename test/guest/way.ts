@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type GuestOptions, type MountOptions, readManifest } from '../support/guest.ts';
+import { type GuestOptions, readManifest } from '../support/guest.ts';
 import type { Ninepd } from '../support/ninepd.ts';
-import type { Model } from './check.ts';
+import type { Device } from './bench.ts';
 
 /** How a guest comes to the server. */
 export interface Way {
@@ -15,8 +15,8 @@ export interface Way {
   readonly guest: GuestOptions;
   /** Modules that the guest loads for it. */
   readonly modules?: string[];
-  /** What a mount names the server by. */
-  device(server: Ninepd, model: Model): Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msize'>;
+  /** What one mount more names the server by. */
+  device(server: Ninepd): Device;
   /** Called when the guest has ended. */
   stop(): Promise<void>;
 }
@@ -35,6 +35,29 @@ export function sharedMemory(megabytes: number): string[] {
   const memory = `memory-backend-memfd,id=mem,size=${megabytes}M,share=on`;
   return ['-m', `${megabytes}`, '-object', memory, '-machine', 'memory-backend=mem'];
 }
+
+/** QEMU's arguments for a device; the size of its configuration space is that of the tag unless another is given. */
+export function vhostUserDevice(path: string, tag: string, configBytes = 2 + tag.length): string[] {
+  const options = `virtio-id=9,num_vqs=1,vq_size=128,config_size=${configBytes}`;
+  const chardev = `socket,id=socket-${tag},path=${path}`;
+  return ['-chardev', chardev, '-device', `vhost-user-test-device-pci,chardev=socket-${tag},${options}`];
+}
+
+/** A device is mounted once at a time, so there are three; through each the guest reaches every export. */
+export const overVhostUser: WayMaker = async () => {
+  const dir = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
+  const tags = ['a', 'b', 'c'];
+  let mounts = 0;
+  return {
+    listen: tags.map(tag => `vhost-user://${join(dir, tag)}?tag=${tag}`),
+    guest: {
+      memoryArgs: sharedMemory(768),
+      extraArgs: tags.flatMap(tag => vhostUserDevice(join(dir, tag), tag)),
+    },
+    device: () => ({ trans: 'virtio', tag: tags[mounts++ % tags.length]! }),
+    stop: async () => rmSync(dir, { recursive: true, force: true }),
+  };
+};
 
 export const vsockPort = 564;
 

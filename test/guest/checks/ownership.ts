@@ -16,12 +16,12 @@ export const ownership: Check[] = [
       same "$(what g e)" '666 1001:1001 777 1001:1001'
       same "$(stat -c %u:%g l)" 1000:1000
       touch r; same "$(what r)" '644 0:0'`,
-    host: seen => {
-      expect(seen.owner('f')).toMatchObject({ uid: 1000, gid: 1000, mode: regular | 0o640 });
-      expect(seen.owner('e')).toMatchObject({ uid: 1001, gid: 1001, mode: directory | 0o777 });
+    host: async seen => {
+      expect(await seen.owner('f')).toMatchObject({ uid: 1000, gid: 1000, mode: regular | 0o640 });
+      expect(await seen.owner('e')).toMatchObject({ uid: 1001, gid: 1001, mode: directory | 0o777 });
       if (seen.model === 'mapped') {
-        expect(seen.real('f')).toMatchObject({ uid: 0, gid: 0, mode: regular | 0o600 });
-        expect(seen.real('e')).toMatchObject({ uid: 0, gid: 0, mode: directory | 0o700 });
+        expect(await seen.real('f')).toMatchObject({ uid: 0, gid: 0, mode: regular | 0o600 });
+        expect(await seen.real('e')).toMatchObject({ uid: 0, gid: 0, mode: directory | 0o700 });
       }
     },
   },
@@ -38,8 +38,8 @@ export const ownership: Check[] = [
       chown 4000000000:3000000000 f; same "$(what f)" '604 4000000000:3000000000'
       chown :7 f; same "$(what f)" '604 4000000000:7'
       ln -s nowhere l; chown -h 5:6 l; same "$(stat -c %u:%g l)" 5:6`,
-    host: seen =>
-      expect(seen.owner('f')).toMatchObject({ uid: 4_000_000_000, gid: 7, mode: regular | 0o604 }),
+    host: async seen =>
+      expect(await seen.owner('f')).toMatchObject({ uid: 4_000_000_000, gid: 7, mode: regular | 0o604 }),
   },
   {
     title: 'permission is what mode and owner say, for files and for directories',
@@ -78,7 +78,7 @@ export const ownership: Check[] = [
       chmod 6777 f; as bob truncate -s 3 f; same "$(what f)" '777 1000:1000'
       chmod 4777 f; echo root >> f; same "$(what f)" '4777 1000:1000'
       chmod 7777 f; same "$(what f)" '7777 1000:1000'`,
-    host: seen => expect(seen.owner('f')).toMatchObject({ uid: 1000, mode: regular | 0o7777 }),
+    host: async seen => expect(await seen.owner('f')).toMatchObject({ uid: 1000, mode: regular | 0o7777 }),
   },
   {
     title: 'a set-user-id program runs as its owner',
@@ -95,7 +95,7 @@ export const ownership: Check[] = [
       fails 'not permitted' as bob mv t/f t/h
       as bob touch t/mine; fails 'not permitted' as bob mv -f t/mine t/f
       as alice mv t/f t/h; as alice rm t/g; rm t/h; same "$(what t) $(ls t)" '1777 0:0 mine'`,
-    host: seen => expect(seen.owner('t')).toMatchObject({ mode: directory | 0o1777 }),
+    host: async seen => expect(await seen.owner('t')).toMatchObject({ mode: directory | 0o1777 }),
   },
   {
     title: 'what is made in a set-group-id directory takes its group, and a directory the bit as well',
@@ -106,8 +106,8 @@ export const ownership: Check[] = [
       same "$(stat -c %g d/l) $(what d/sub/g)" '2000 664 1000:2000'
       chgrp 50 d; as alice mkdir -m 775 d/foreign 2>/dev/null || chmod 2777 d
       as alice mkdir d/other; same "$(what d/other)" '2755 1000:50'`,
-    host: seen =>
-      expect(seen.owner('d/sub')).toMatchObject({ uid: 1000, gid: 2000, mode: directory | 0o2775 }),
+    host: async seen =>
+      expect(await seen.owner('d/sub')).toMatchObject({ uid: 1000, gid: 2000, mode: directory | 0o2775 }),
   },
   {
     title: 'access ACLs give and take permission, and chmod moves their mask',
@@ -130,10 +130,10 @@ export const ownership: Check[] = [
       same "$(what d/f d/sub)" '660 1000:1000 770 1000:1000'
       as bob bash -c 'echo bob > d/sub/g; touch d/sub/new'; same "$(cat d/sub/g) $(stat -c %u d/sub/new)" 'bob 1001'
       as alice setfacl -k d; as alice touch d/plain; same "$(what d/plain)" '644 1000:1000'`,
-    host: seen => {
+    host: async seen => {
       const name =
         seen.model === 'mapped' ? 'user.virtfs.system.posix_acl_access' : 'system.posix_acl_access';
-      expect(seen.attribute('d/f', name)).toMatch(/^02000000/);
+      expect(await seen.attribute('d/f', name)).toMatch(/^02000000/);
     },
   },
   {

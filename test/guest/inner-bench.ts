@@ -1,41 +1,51 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Guest, type MountOptions } from '../support/guest.ts';
+import { Guest } from '../support/guest.ts';
+import { Bench, type Device, type ExportName, readonlyExports } from './bench.ts';
 import { makeProgramDisk } from './program-disk.ts';
 
 const place = '/opt/ninepd';
 const log = '/tmp/ninepd.log';
+const exportsDir = '/scratch/exports';
+const port = 564;
 
 /**
- * A guest that is host and guest in one: ninepd runs in it and serves its /scratch/files (mapped) to its own kernel, by
- * the loop of AF_VSOCK. This machine's kernel takes no part.
+ * A guest that is host and guest in one: ninepd runs in it and serves its own kernel by the loop of AF_VSOCK, mapped only.
+ * This machine's kernel takes no part.
  */
-export class InnerNinepd {
+export class InnerBench extends Bench {
   readonly guest: Guest;
   readonly #dir: string;
 
   private constructor(guest: Guest, dir: string) {
+    super();
     this.guest = guest;
     this.#dir = dir;
   }
 
-  static async boot(): Promise<InnerNinepd> {
+  static async start(): Promise<InnerBench> {
     const dir = mkdtempSync(join(tmpdir(), 'ninepd-inner-'));
     const disk = join(dir, 'program.ext4');
     makeProgramDisk(disk);
     // Behind the root disk and /scratch it is the third.
     const extraArgs = ['-drive', `file=${disk},if=virtio,format=raw,readonly=on`];
     const guest = await Guest.start({ scratch: 8192, memory: 1536, extraArgs });
+    const bench = new InnerBench(guest, dir);
     await guest.sh(`
       guest-module vsock_loopback
-      mkdir -p ${place} /scratch/files; mount -o ro /dev/vdc ${place}`);
-    return new InnerNinepd(guest, dir);
+      mkdir -p ${place} ${bench.hostDir('mapped')} ${bench.hostDir('frozen')}; mount -o ro /dev/vdc ${place}`);
+    await bench.serve();
+    return bench;
   }
 
   /** Starts the server, and resolves when it serves. `before` is what the shell runs in the process it will be. */
-  async serve(listen = 'vsock://1:564', before = 'exec'): Promise<void> {
-    const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve --export /scratch/files,name=files --listen ${listen}`;
+  async serve(listen = `vsock://1:${port}`, before = 'exec'): Promise<void> {
+    const exports = [
+      `--export ${this.hostDir('mapped')},name=mapped`,
+      `--export ${this.hostDir('frozen')},name=${readonlyExports.mapped},readonly=on`,
+    ];
+    const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve ${exports.join(' ')} --listen ${listen}`;
     await this.guest.sh(`
       ( ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid
       for i in $(seq 300); do
@@ -50,15 +60,20 @@ export class InnerNinepd {
     return (await this.guest.sh(`cat ${log}`)).stdout;
   }
 
-  async mount(path: string, more: Partial<MountOptions> = {}): Promise<void> {
-    const vsock = { trans: 'vsock', cid: 1, port: 564, aname: 'files', cache: 'none' } as const;
-    await this.guest.mount({ ...vsock, ...more, path });
+  protected device(): Device {
+    return { trans: 'vsock', cid: 1, port };
   }
 
-  /** Its open descriptors that lead to something below the export, as the paths of those. */
-  async descriptors(): Promise<string[]> {
-    const list =
-      'find /proc/$(cat /tmp/ninepd.pid)/fd -type l -printf "%l\\n" | grep "^/scratch/files/." || true';
+  hostDir(name: ExportName): string {
+    return `${exportsDir}/${name}`;
+  }
+
+  async onHost(name: ExportName, script: string): Promise<string> {
+    return (await this.guest.sh(`cd ${this.hostDir(name)}\n${script}`)).stdout;
+  }
+
+  async held(): Promise<string[]> {
+    const list = `find /proc/$(cat /tmp/ninepd.pid)/fd -type l -printf "%l\\n" | grep "^${exportsDir}/[^/]*/" || true`;
     const { stdout } = await this.guest.sh(list);
     return stdout === '' ? [] : stdout.split('\n');
   }

@@ -1,0 +1,111 @@
+import { execFile } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { Guest } from '../support/guest.ts';
+import { Ninepd } from '../support/ninepd.ts';
+import {
+  Bench,
+  type BenchMaker,
+  type BenchOptions,
+  type Device,
+  type ExportName,
+  readonlyExports,
+} from './bench.ts';
+import type { Model } from './check.ts';
+import type { WayMaker } from './way.ts';
+
+const models: Model[] = ['mapped', 'passthrough'];
+const readonlyDir = 'readonly';
+
+/** ninepd runs on this machine. */
+export class HostBench extends Bench {
+  readonly guest: Guest;
+  readonly server: Ninepd;
+  readonly #device: () => Device;
+  readonly #end: () => Promise<void>;
+  readonly #dir: string;
+
+  private constructor(parts: {
+    guest: Guest;
+    server: Ninepd;
+    device: () => Device;
+    end: () => Promise<void>;
+    dir: string;
+  }) {
+    super();
+    this.guest = parts.guest;
+    this.server = parts.server;
+    this.#device = parts.device;
+    this.#end = parts.end;
+    this.#dir = parts.dir;
+  }
+
+  static over(makeWay: WayMaker): BenchMaker {
+    return (options = {}) => HostBench.start(options, makeWay);
+  }
+
+  static async start({ cpus = 1, devices }: BenchOptions, makeWay: WayMaker): Promise<HostBench> {
+    const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-export-')));
+    for (const name of [...models, readonlyDir]) mkdirSync(join(dir, name));
+    const exports = models.flatMap(model => [
+      { path: join(dir, model), name: model, securityModel: model },
+      { path: join(dir, readonlyDir), name: readonlyExports[model], securityModel: model, readonly: true },
+    ]);
+    const way = await makeWay();
+    const server = await Ninepd.start({ exports, listen: way.listen, userDatabase: userDatabase(dir) });
+    const end = async () => {
+      await way.stop();
+      await server.stop();
+      rmSync(dir, { recursive: true, force: true });
+    };
+    try {
+      const extraArgs = [...(way.guest.extraArgs ?? []), ...(devices?.(join(dir, 'mapped')) ?? [])];
+      const guest = await Guest.start({ scratch: 8192, cpus, ...way.guest, extraArgs });
+      if (way.modules) await guest.sh(`guest-module ${way.modules.join(' ')}`);
+      return new HostBench({ guest, server, device: () => way.device(server), end, dir });
+    } catch (error) {
+      await end();
+      throw error;
+    }
+  }
+
+  protected device(): Device {
+    return this.#device();
+  }
+
+  hostDir(name: ExportName): string {
+    return join(this.#dir, name === 'mapped' || name === 'passthrough' ? name : readonlyDir);
+  }
+
+  async onHost(name: ExportName, script: string): Promise<string> {
+    const PATH = `${this.guest.programs}:${process.env.PATH}`;
+    const options = { cwd: this.hostDir(name), env: { ...process.env, PATH } };
+    const bash = promisify(execFile)('bash', ['-euo', 'pipefail', '-c', script], options);
+    return (await bash).stdout.replace(/\n$/, '');
+  }
+
+  async held(): Promise<string[]> {
+    const roots = [...models, readonlyDir].map(name => join(this.#dir, name));
+    return this.server.descriptorsBelow(this.#dir).filter(path => !roots.includes(path));
+  }
+
+  async stop(): Promise<void> {
+    await this.guest.stop();
+    await this.#end();
+  }
+}
+
+/** This machine's users and the guest's: under passthrough the host must know who is in which group. */
+function userDatabase(dir: string): { passwd: string; group: string } {
+  const passwd = join(dir, 'passwd');
+  const group = join(dir, 'group');
+  const ours = (line: string) => !/^[^:]*:[^:]*:(1000|1001|2000):/.test(line) && line !== '';
+  const host = (path: string) => readFileSync(path, 'utf8').split('\n').filter(ours);
+  const users = ['alice:x:1000:1000::/:/bin/false', 'bob:x:1001:1001::/:/bin/false'];
+  const groups = ['alice:x:1000:', 'bob:x:1001:', 'team:x:2000:alice,bob'];
+  writeFileSync(passwd, `${[...host('/etc/passwd'), ...users].join('\n')}\n`);
+  writeFileSync(group, `${[...host('/etc/group'), ...groups].join('\n')}\n`);
+  return { passwd, group };
+}

@@ -1,0 +1,101 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { HostBench } from '../host-bench.ts';
+import type { WayMaker } from '../way.ts';
+
+// Every kind of object, with owners, modes and times that are not the default.
+const makeTree = `
+  umask 022; mkdir -p t/d/e; echo text > t/f; ln t/f t/hard; ln -s f t/rel; ln -s /absolute/nowhere t/abs
+  mkfifo t/p; mknod t/c c 1 3; mknod t/b b 259 70000; perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un("t/s")) or die'
+  chown 1000:1001 t/f; chmod 6754 t/f; chown -h 7:8 t/rel; chmod 1777 t/d; chmod 2710 t/d/e; chown 4000000000:3000000000 t/d/e
+  chown 9:9 t/p; chmod 600 t/p; chmod 4000 t/c; touch -d @1000000 t/f t/d/e; touch -hd @2000000 t/rel
+  setfattr -n user.key -v value t/f; setfacl -m u:1001:rwx t/d; setfacl -d -m u:1001:rx t/d; mkdir t/d/inherits; touch t/d/plain`;
+
+// A listing of all that a guest can see of it but the directories' sizes and the inode numbers' values.
+const listing = `
+  find t -printf '%P|%y|%m|%U:%G|%n|%l|%T@|' -a \\( -type d -printf '\\n' -o -printf '%s\\n' \\) | sort
+  stat -c '%n %t:%T' t/b t/c; getfacl -nRs t; getfattr -hdR t; cat t/f
+  for n in f hard; do stat -c %i t/$n; done | sort -u | wc -l`;
+
+const qemuDevice = (dir: string) => [
+  ...['-fsdev', `local,id=q,path=${dir},security_model=mapped-xattr,multidevs=remap`],
+  ...['-device', 'virtio-9p-pci,fsdev=q,mount_tag=q'],
+];
+
+/**
+ * QEMU's own virtio-9p with security_model=mapped-xattr and ninepd's mapped serve the same directory to the same guest:
+ * what either has made looks the same through both.
+ */
+export function testQemuTrees(way: WayMaker): void {
+  describe('trees that QEMU has made', () => {
+    let bench: HostBench;
+
+    beforeAll(async () => {
+      bench = await HostBench.start({ devices: qemuDevice }, way);
+      await bench.guest.mount({ trans: 'virtio', tag: 'q', path: '/mnt/qemu', posixacl: true });
+      await bench.mount('/mnt/ninepd', 'mapped', { posixacl: true });
+    });
+    afterAll(async () => {
+      await bench?.stop();
+    });
+
+    const both = async (script: string) => {
+      const seen = await Promise.all(
+        ['qemu', 'ninepd'].map(mount =>
+          bench.guest.sh(`cd /mnt/${mount}/work; ${script}`).then(({ stdout }) => stdout),
+        ),
+      );
+      return { qemu: seen[0], ninepd: seen[1] };
+    };
+
+    test.each(['qemu', 'ninepd'])('a tree that %s has made looks the same through both', async maker => {
+      await bench.guest.sh(`mkdir /mnt/${maker}/work; cd /mnt/${maker}/work; ${makeTree}`);
+      const { qemu, ninepd } = await both(listing);
+      expect(ninepd).toBe(qemu);
+      expect(ninepd).toContain('f|f|6754|1000:1001|2||1000000.0000000000|5');
+      expect(ninepd).toContain('d/e|d|2710|4000000000:3000000000|2||');
+      expect(ninepd).toContain('abs|l|777|0:0|1|/absolute/nowhere|');
+      expect(ninepd).toContain('t/b 103:11170');
+      expect(ninepd).toContain('user:1001:r-x');
+      await bench.guest.sh(`rm -r /mnt/${maker}/work`);
+    });
+
+    test.each([
+      ['qemu', 'ninepd'],
+      ['ninepd', 'qemu'],
+    ])('what %s has made %s can change, link, rename and remove', async (maker, changer) => {
+      await bench.guest.sh(`mkdir /mnt/${maker}/work; cd /mnt/${maker}/work; ${makeTree}`);
+      await bench.guest.sh(`
+        cd /mnt/${changer}/work; chmod 640 t/f; chown 55:66 t/rel -h; mv t/p t/d/p2; ln t/c t/c2; rm t/b; mknod t/b b 103 0x11170
+        echo more >> t/hard; setfacl -b t/d; setfattr -x user.key t/f; mv t/rel t/d/e/; chmod u+s t/d/plain; rm t/s; mkdir t/s`);
+      const { qemu, ninepd } = await both(listing.replace('t/b t/c', 't/b t/c t/c2'));
+      expect(ninepd).toBe(qemu);
+      expect(ninepd).toContain('d/e/rel|l|777|55:66|1|f|');
+      expect(ninepd).toContain('d/p2|p|600|9:9|');
+      await bench.guest.sh(`rm -r /mnt/${changer}/work`);
+    });
+
+    test('files that neither has made, native symlinks among them, look the same through both', async () => {
+      await bench.onHost(
+        'mapped',
+        `mkdir -p work/t; cd work/t; echo by hand > f; chmod 640 f; ln -s f native; mkdir -m 711 d`,
+      );
+      const { qemu, ninepd } = await both(
+        "find t -printf '%P|%y|%m|%U:%G|%n|%l|%T@\\n' | sort; cat t/native",
+      );
+      expect(ninepd).toBe(qemu);
+      expect(ninepd).toContain('native|l|777|0:0|1|f|');
+      expect(ninepd).toContain('by hand');
+    });
+
+    test('the model’s own attributes are neither shown nor given away', async () => {
+      await bench.guest.sh(`cd /mnt/ninepd; touch own; chown 5:6 own
+        [ -z "$(getfattr -d -m virtfs own)" ]
+        ! getfattr -n user.virtfs.uid own 2> /dev/null; ! setfattr -n user.virtfs.uid -v 0 own 2> /dev/null
+        ! setfattr -x user.virtfs.uid own 2> /dev/null; [ "$(stat -c %u:%g own)" = 5:6 ]`);
+    });
+
+    test('the guest kernel has nothing to complain about', async () => {
+      expect(await bench.guest.complaints()).toEqual([]);
+    });
+  });
+}

@@ -126,9 +126,10 @@ function readMode(
 ): number | undefined {
   if (value === undefined) return undefined;
   const mode = numberAsInC(value);
-  if (mode === undefined)
-    about(`${key}=${value} is no mode: write it in octal, as in ${key}=${examples[key]}`);
-  return mode === undefined ? undefined : mode & 0o777;
+  // As in QEMU, of a whole mode the permission bits are taken.
+  if (mode !== undefined && mode <= 0o177777) return mode & 0o777;
+  about(`${key}=${value} is no mode: write it in octal, as in ${key}=${examples[key]}`);
+  return undefined;
 }
 
 function readId(

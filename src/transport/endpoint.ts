@@ -26,6 +26,9 @@ export const endpointForms =
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
 
+/** Descriptors are ints. */
+const descriptorMax = 0x7fff_ffff;
+
 /** Reads a URI; a string says what is wrong with it. */
 export function endpointOf(uri: string): Endpoint | string {
   const [, scheme, rest] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i.exec(uri) ?? [];
@@ -92,6 +95,7 @@ function fdEndpoint(rest: string): Endpoint | string {
     const fd = Number(rest);
     if (fd < 3)
       return 'descriptors 0, 1 and 2 are standard input, output and error: pass a socket as 3 or above';
+    if (fd > descriptorMax) return `there is no descriptor ${rest}: the highest is ${descriptorMax}`;
     return { kind: 'fd', fd };
   }
   return /^[^/:]+$/.test(rest)

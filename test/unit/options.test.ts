@@ -106,6 +106,8 @@ describe('the command line', () => {
     expect(fault('--msize-max', '1M')).toContain('4096');
     expect(fault('--workers', '0')).toContain('1 to 256');
     expect(fault('--export', '/a,readonly')).toContain('readonly=on');
+    expect(fault('--export', '/a,dmode=99999999')).toContain('no mode');
+    expect(fault('--listen', 'fd://4294967296')).toContain('highest');
     expect(fault('--export', '/a,fmode=rw')).toContain('fmode=0600');
     expect(fault('--export', '/a,name=x,name=y')).toContain('twice');
     expect(fault('--export', 'name=x,/a')).toContain('the path comes first');

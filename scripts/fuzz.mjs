@@ -1,0 +1,208 @@
+// `npm run fuzz -- [--minutes N] [--target NAME]…`: fuzzes all targets of test/fuzz, or those named, in turns. What fails is
+// kept below .cache/fuzz/found, and the command that repeats it is printed: npm run fuzz -- --target NAME --input FILE
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, relative, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { parseArgs } from 'node:util';
+import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
+
+const here = join(root, 'test', 'fuzz');
+const cache = join(root, '.cache', 'fuzz');
+const built = join(cache, 'build');
+const jazzer = join(here, 'node_modules', '@jazzer.js', 'core', 'dist', 'cli.js');
+
+/** A target's turn, and what it may have more before it is taken for hanging. */
+const turnSecondsMax = 60;
+const graceSeconds = 60;
+const inputBytesMax = 2048;
+
+const modified = path => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+
+function ensureFuzzer() {
+  const stamp = join(here, 'node_modules', '.package-lock.json');
+  if (modified(stamp) > modified(join(here, 'package-lock.json'))) return;
+  say('installing the fuzzer (npm ci)');
+  const args = ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error', '--prefix', here];
+  if (!run('npm', args)) throw new SetupFault('npm ci in test/fuzz failed: see above');
+}
+
+/** The sources and the targets as JavaScript, since the fuzzer instruments what Node.js loads. */
+function build() {
+  rmSync(built, { recursive: true, force: true });
+  const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+  const args = ['-p', 'tsconfig.json', '--noEmit', 'false', '--rootDir', '.', '--outDir', built];
+  if (!run(process.execPath, [tsc, ...args]))
+    throw new SetupFault('the targets could not be compiled: see above');
+}
+
+/** Directories of inputs: what earlier runs found worth keeping, which grows, and what the repository keeps. */
+function corpora(name) {
+  const places = [join(cache, 'corpus', name), join(here, 'corpus', name)];
+  mkdirSync(places[0], { recursive: true });
+  return places.filter(place => existsSync(place));
+}
+
+function commandOf({ name, isAsync }, seconds) {
+  const found = join(cache, 'found', name);
+  mkdirSync(found, { recursive: true });
+  const module = relative(root, join(built, 'test', 'fuzz', 'targets', name));
+  const mode = isAsync ? [] : ['--sync'];
+  return [
+    process.execPath,
+    [
+      jazzer,
+      module,
+      ...corpora(name),
+      '-i',
+      relative(root, join(built, 'src')),
+      ...mode,
+      '--disableBugDetectors',
+      '.*',
+      '--',
+      `-max_total_time=${seconds}`,
+      `-max_len=${inputBytesMax}`,
+      `-artifact_prefix=${found}/`,
+      '-timeout=20',
+      '-rss_limit_mb=4096',
+      '-print_final_stats=1',
+    ],
+  ];
+}
+
+/** `#4096 NEW cov: 71 ft: 95 corp: 43/803b exec/s: 22141` */
+function readProgress(line, progress) {
+  const found = /^#(\d+)\s.*\bcov: (\d+) ft: (\d+) corp: (\d+)/.exec(line);
+  if (!found) return false;
+  [progress.runs, progress.covered, progress.features, progress.corpus] = found.slice(1).map(Number);
+  return true;
+}
+
+function show({ name, before }, progress, left) {
+  const text = `${name.padEnd(12)} ${before + progress.runs} runs, ${progress.covered} places covered, ${progress.corpus} inputs kept, ${left} s left`;
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
+}
+
+/** One turn. Resolves to what failed: the path of the input, or undefined. */
+async function turn(target, seconds, deadline) {
+  const known = new Set(readdirOrNone(join(cache, 'found', target.name)));
+  const scratch = mkdtempSync(join(tmpdir(), 'ninepd-fuzz-'));
+  const [command, args] = commandOf(target, seconds);
+  const child = spawn(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, TMPDIR: scratch },
+  });
+  const progress = { runs: 0, covered: 0, features: 0, corpus: 0 };
+  const last = [];
+  createInterface({ input: child.stderr }).on('line', line => {
+    if (readProgress(line, progress))
+      show(target, progress, Math.max(0, Math.round((deadline - Date.now()) / 1000)));
+    else if (last.push(line) > 60) last.shift();
+  });
+  let hung = false;
+  const watchdog = setTimeout(
+    () => {
+      hung = true;
+      child.kill('SIGKILL');
+    },
+    (seconds + graceSeconds) * 1000,
+  );
+  const status = await new Promise(done => child.on('close', done));
+  clearTimeout(watchdog);
+  rmSync(scratch, { recursive: true, force: true });
+  Object.assign(target, progress, { before: target.before + progress.runs });
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K');
+  say(
+    `${target.name}: ${target.before} runs, ${target.covered} places covered, ${target.corpus} inputs kept`,
+  );
+  if (status === 0) return undefined;
+  const input = readdirOrNone(join(cache, 'found', target.name)).find(name => !known.has(name));
+  process.stderr.write(`${last.join('\n')}\n`);
+  return { input: input && join(cache, 'found', target.name, input), hung };
+}
+
+function readdirOrNone(place) {
+  return existsSync(place) ? readdirSync(place) : [];
+}
+
+function repeat(name, input) {
+  return run(process.execPath, [join(built, 'test', 'fuzz', 'repeat.js'), name, resolve(input)]);
+}
+
+function report(target, { input, hung }) {
+  if (!input) {
+    say(`${target.name}: ${hung ? 'it hung' : 'it ended'} without leaving an input; see above`);
+    return;
+  }
+  if (target.repeats) repeat(target.name, input);
+  const small = existsSync(`${input}.small`) ? `${input}.small` : input;
+  say(
+    `${target.name} failed. To repeat it:\n  npm run fuzz -- --target ${target.name} --input ${relative(root, small)}`,
+  );
+  say(
+    `to keep it as a test, once it is repaired: cp ${relative(root, small)} test/fuzz/corpus/${target.name}/`,
+  );
+}
+
+async function fuzz(targets, minutes) {
+  const deadline = Date.now() + minutes * 60_000;
+  const left = () => (deadline - Date.now()) / 1000;
+  const seconds = Math.max(1, Math.min(turnSecondsMax, Math.floor((minutes * 60) / targets.length)));
+  let playing = targets;
+  while (playing.length > 0 && left() >= 1) {
+    for (const target of playing) {
+      if (left() < 1) break;
+      const failed = await turn(target, Math.min(seconds, Math.ceil(left())), deadline);
+      if (!failed) continue;
+      target.failed = true;
+      report(target, failed);
+    }
+    playing = playing.filter(target => !target.failed);
+  }
+  return targets.filter(target => target.failed).length;
+}
+
+async function allTargets() {
+  const { targets } = await import(join(built, 'test', 'fuzz', 'targets.js'));
+  return Object.entries(targets).map(([name, target]) => {
+    return { name, isAsync: target.constructor.name === 'AsyncFunction', repeats: true, before: 0 };
+  });
+}
+
+async function main() {
+  const { values } = parseArgs({
+    options: {
+      minutes: { type: 'string', default: '10' },
+      target: { type: 'string', multiple: true, default: [] },
+      input: { type: 'string', multiple: true, default: [] },
+    },
+  });
+  const minutes = Number(values.minutes);
+  if (!(minutes > 0)) throw new SetupFault('--minutes is a number above 0');
+  setUp();
+  ensureTestPackages();
+  build();
+  const targets = await allTargets();
+  const unknown = values.target.filter(name => !targets.some(target => target.name === name));
+  if (unknown.length > 0)
+    throw new SetupFault(
+      `there is no target ${unknown}: they are ${targets.map(({ name }) => name).join(', ')}`,
+    );
+  const chosen = targets.filter(({ name }) => values.target.length === 0 || values.target.includes(name));
+  if (values.input.length > 0) {
+    if (chosen.length !== 1) throw new SetupFault('--input needs the --target that it is for');
+    return values.input.every(input => repeat(chosen[0].name, input)) ? 0 : 1;
+  }
+  ensureFuzzer();
+  return (await fuzz(chosen, minutes)) > 0 ? 1 : 0;
+}
+
+try {
+  process.exit(await main());
+} catch (error) {
+  if (!(error instanceof SetupFault)) throw error;
+  say(error.message);
+  process.exit(2);
+}

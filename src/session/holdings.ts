@@ -1,4 +1,5 @@
 import type { Limits } from '../limits.ts';
+import { Pins } from '../tree/pins.ts';
 import type { Tree } from '../tree/tree.ts';
 
 /** What is counted, and the bounds of a session and of all sessions of an export. */
@@ -35,6 +36,7 @@ function usageOf(tree: Tree): Usage {
  */
 export class Holdings {
   readonly limits: Limits;
+  readonly pins = new Pins();
   readonly #own: Record<Held, number> = { fids: 0, opens: 0, xattrBytes: 0, locks: 0 };
   #home: Usage | undefined;
 

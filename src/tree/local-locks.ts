@@ -5,15 +5,18 @@ import { serverCaller } from '../host/syscalls.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
+import type { Pins } from './pins.ts';
 import type { LockConflict, LockOwner, LockRange } from './tree.ts';
 
 /** A descriptor that holds an owner's locks: it counts, and cannot be given up, since closing it would drop them. */
 class LockHolder implements Holder {
   readonly fd: number;
+  readonly pins: Pins;
   touched = true;
 
-  constructor(fd: number) {
+  constructor(fd: number, pins: Pins) {
     this.fd = fd;
+    this.pins = pins;
   }
 
   giveUp(): boolean {
@@ -41,16 +44,18 @@ export class OwnerLocks {
     const held = this.#holders.get(file.node)?.get(owner);
     if (held) return this.#setOn(file.node, held.fd, range);
     if (range.type === 2) return true;
+    if (!this.#descriptors.pinned.admits(file.pins, 1)) throw ENOLCK;
     return andThen(this.#open(file.node), fd => {
       const raced = this.#holders.get(file.node)?.get(owner);
       if (raced) {
         void file.node.volume.sys.close(fd);
         return this.#setOn(file.node, raced.fd, range);
       }
-      const holder = new LockHolder(fd);
+      const holder = new LockHolder(fd, file.pins);
       const owners = this.#holders.get(file.node) ?? new Map<LockOwner, LockHolder>();
       owners.set(owner, holder);
       this.#holders.set(file.node, owners);
+      this.#descriptors.pinned.add(holder.pins, 1);
       this.#descriptors.admit(holder, 'open');
       this.#nodes.hold(file.node);
       return this.#setOn(file.node, fd, range);
@@ -95,6 +100,7 @@ export class OwnerLocks {
     owners.delete(owner);
     if (owners.size === 0) this.#holders.delete(node);
     this.#descriptors.leave(holder, 'open');
+    this.#descriptors.pinned.add(holder.pins, -1);
     void node.volume.sys.close(holder.fd);
     this.#nodes.release(node);
   }

@@ -8,6 +8,16 @@ import type { Node } from './tree.ts';
 import type { Seen } from './views.ts';
 import { inoKey, type Volume, type Volumes } from './volume.ts';
 
+/** What is open on a node. */
+export interface Opened {
+  /** Counts as one that keeps its descriptors, from now on. */
+  pin(): void;
+  /** Whether it is of a session that keeps more than others leave it. */
+  readonly isOverdrawn: boolean;
+}
+
+const nothing: readonly Opened[] = [];
+
 /**
  * An object of the host's file system: found by (mount, device, inode) and shared by all fids on it. It holds one O_PATH
  * descriptor, which pins the inode, or, when the descriptor budget is spent, what it takes to get one again: a file
@@ -34,8 +44,8 @@ export class LocalNode implements Node, Holder {
   handle: Bytes | undefined = undefined;
   /** What the model has shown of it, if that can be trusted: see Views. */
   seen: Seen | undefined = undefined;
-  /** Lost a name through this tree: it may have no other, and then nothing but the descriptor leads to it. */
-  unlinked = false;
+  opens: Opened | Set<Opened> | undefined = undefined;
+  #unlinked = false;
   readonly #table: NodeTable;
 
   constructor(table: NodeTable, volume: Volume, attr: Attr, fd: number) {
@@ -50,8 +60,27 @@ export class LocalNode implements Node, Holder {
     this.fd = fd;
   }
 
+  /** Lost a name: it may have no other, and then nothing but the descriptor leads to it. */
+  get unlinked(): boolean {
+    return this.#unlinked;
+  }
+
+  set unlinked(lost: boolean) {
+    this.#unlinked = lost;
+    if (lost) for (const open of this.allOpens) open.pin();
+  }
+
+  get allOpens(): Iterable<Opened> {
+    const { opens } = this;
+    return opens === undefined ? nothing : opens instanceof Set ? opens : [opens];
+  }
+
   giveUp(): boolean {
     return this.#table.giveUp(this);
+  }
+
+  giveUpForGood(): boolean {
+    return this.#table.giveUpForGood(this);
   }
 }
 
@@ -210,6 +239,28 @@ export class NodeTable {
       return this.#attr.nlink;
     } catch {
       return 0;
+    }
+  }
+
+  /** Gives up an object without a name for good, unless somebody has it open who has a right to that: ESTALE from then on. */
+  giveUpForGood(node: LocalNode): boolean {
+    if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
+    if (!node.unlinked && this.#isNameless(node)) node.unlinked = true;
+    if (!node.unlinked) return false;
+    for (const open of node.allOpens) if (!open.isOverdrawn) return false;
+    this.#close(node.fd);
+    node.fd = -1;
+    return true;
+  }
+
+  /** Whether somebody else took its last name. */
+  #isNameless(node: LocalNode): boolean {
+    if (!node.volume.local) return false;
+    try {
+      void this.volumes.inline.stat(serverCaller, node.fd, this.#attr);
+      return this.#attr.nlink === 0;
+    } catch {
+      return false;
     }
   }
 

@@ -16,6 +16,7 @@ import { Maker } from './making.ts';
 import { Names } from './names.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
 import { openFlags, refuseToOpen, wantOf, writeAll } from './opening.ts';
+import type { Pins } from './pins.ts';
 import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow, Tree } from './tree.ts';
 import { Views } from './views.ts';
 import { Volumes } from './volume.ts';
@@ -288,6 +289,14 @@ export class LocalTree implements Tree {
 
   closeFile(file: LocalOpen): void {
     this.#opens.close(file);
+  }
+
+  mayKeep(pins: Pins): boolean {
+    return this.#opens.mayKeep(pins);
+  }
+
+  keep(open: LocalOpen, pins: Pins): void {
+    this.#opens.charge(open, pins);
   }
 
   readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): Answer<number> {

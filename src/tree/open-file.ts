@@ -3,7 +3,11 @@ import { O_DSYNC, O_TRUNC } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
+import type { Pins } from './pins.ts';
 import type { OpenDir, OpenFile } from './tree.ts';
+
+/** An open file without a name keeps its own descriptor and its node's. */
+const pinsOfNameless = 2;
 
 /** A descriptor on a file or directory that was opened, which can be closed for a while and opened again. */
 export class LocalOpen implements OpenFile, OpenDir, Holder {
@@ -15,6 +19,9 @@ export class LocalOpen implements OpenFile, OpenDir, Holder {
   busy = 0;
   touched = true;
   closed = false;
+  /** Whose it is, and how many descriptors it keeps from being given up. */
+  pins: Pins;
+  pinned = 0;
   readonly #table: OpenTable;
 
   constructor(
@@ -26,6 +33,7 @@ export class LocalOpen implements OpenFile, OpenDir, Holder {
     writable: boolean,
   ) {
     this.#table = table;
+    this.pins = table.nobody;
     this.node = node;
     this.fd = fd;
     this.flags = flags & ~O_TRUNC;
@@ -40,6 +48,18 @@ export class LocalOpen implements OpenFile, OpenDir, Holder {
 
   giveUp(): boolean {
     return this.#table.giveUp(this);
+  }
+
+  giveUpForGood(): boolean {
+    return this.#table.giveUpForGood(this);
+  }
+
+  pin(): void {
+    this.#table.pin(this);
+  }
+
+  get isOverdrawn(): boolean {
+    return this.#table.isOverdrawn(this);
   }
 }
 
@@ -57,8 +77,42 @@ export class OpenTable {
   add(node: LocalNode, fd: number, flags: number, readable: boolean, writable: boolean): LocalOpen {
     const open = new LocalOpen(this, node, fd, flags, readable, writable);
     this.#nodes.hold(node);
+    node.opens = joined(node.opens, open);
+    if (node.unlinked || !node.volume.local) this.pin(open);
     this.#descriptors.admit(open, 'open');
     return open;
+  }
+
+  mayKeep(pins: Pins): boolean {
+    return this.#descriptors.pinned.admits(pins, pinsOfNameless);
+  }
+
+  get nobody(): Pins {
+    return this.#descriptors.pinned.nobody;
+  }
+
+  /** It counts for this session from now on. */
+  charge(open: LocalOpen, pins: Pins): void {
+    const { pinned } = open;
+    this.#unpin(open);
+    open.pins = pins;
+    if (pinned > 0) this.pin(open);
+  }
+
+  /** Counts as one that keeps its descriptors. */
+  pin(open: LocalOpen): void {
+    if (open.pinned > 0 || open.closed) return;
+    open.pinned = open.node.volume.local ? pinsOfNameless : 1;
+    this.#descriptors.pinned.add(open.pins, open.pinned);
+  }
+
+  #unpin(open: LocalOpen): void {
+    if (open.pinned > 0) this.#descriptors.pinned.add(open.pins, -open.pinned);
+    open.pinned = 0;
+  }
+
+  isOverdrawn({ pins }: LocalOpen): boolean {
+    return this.#descriptors.pinned.isOverdrawn(pins);
   }
 
   /** Runs `act` with the descriptor, which stays open until the answer is there. */
@@ -85,6 +139,8 @@ export class OpenTable {
   close(open: LocalOpen): void {
     if (open.closed) return;
     open.closed = true;
+    open.node.opens = without(open.node.opens, open);
+    this.#unpin(open);
     if (open.busy === 0) this.#drop(open);
   }
 
@@ -108,6 +164,14 @@ export class OpenTable {
     return true;
   }
 
+  /** Of a session that keeps more than others leave it. */
+  giveUpForGood(open: LocalOpen): boolean {
+    if (open.busy > 0 || open.closed || open.fd < 0) return false;
+    if (!open.node.unlinked || !open.node.volume.local || !this.isOverdrawn(open)) return false;
+    this.#closeFd(open);
+    return true;
+  }
+
   // The right to open was checked when it was opened first, so opening again runs as the server.
   #reopen(open: LocalOpen): Answer<number> {
     const { sys } = open.node.volume;
@@ -122,4 +186,17 @@ export class OpenTable {
       return fd;
     });
   }
+}
+
+/** What is open on a node: most have nothing, or one thing. */
+function joined(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
+  if (!opens) return open;
+  if (!(opens instanceof Set)) return new Set([opens, open]);
+  return opens.add(open);
+}
+
+function without(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
+  if (!(opens instanceof Set)) return opens === open ? undefined : opens;
+  opens.delete(open);
+  return opens.size > 0 ? opens : undefined;
 }

@@ -14,6 +14,7 @@ import type { Attr } from '../attr.ts';
 import type { Errno } from '../errno.ts';
 import type { Caller, Segments, Time } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
+import type { Pins } from './pins.ts';
 
 /** An object that is held and counted: file, directory, symlink, device, FIFO or socket. Fids share it. */
 export interface Node {
@@ -136,6 +137,12 @@ export interface Tree {
   /** Opens a regular file. ENXIO for devices, FIFOs and sockets, which are never opened on the host; ELOOP for symlinks. */
   open(actor: Actor, node: Node, how: OpenHow): Answer<OpenFile>;
   openDir(caller: Caller, node: Node): Answer<OpenDir>;
+  /**
+   * For a tree that holds something for what is open, and cannot have it again once its name is gone: whether a session may open
+   * one more, and who has opened this one.
+   */
+  mayKeep?(pins: Pins): boolean;
+  keep?(open: OpenFile | OpenDir, pins: Pins): void;
   /**
    * Creates and opens a file, or opens the existing one unless `exclusive` (EEXIST). The node comes back held. The
    * permission to open does not depend on the mode asked for, as with open(2).

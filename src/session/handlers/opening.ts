@@ -57,7 +57,8 @@ function close({ tree }: Attachment, use: Use): void {
 
 /** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
 function turning<T>({ holdings }: Session, fid: Fid, otherwise: Use, turn: () => Answer<T>): Answer<T> {
-  if (!holdings.mayAdd('opens', 1)) throw EMFILE;
+  const { tree } = fid.attachment;
+  if (!holdings.mayAdd('opens', 1) || tree.mayKeep?.(holdings.pins) === false) throw EMFILE;
   holdings.add('opens', 1);
   fid.use = claimed;
   return attempt(turn, () => {
@@ -81,6 +82,8 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
           () =>
             andThen(session.qid(attachment.tree, node), qid => {
               fid.use = use;
+              if (use.kind === 'file') attachment.tree.keep?.(use.file, session.holdings.pins);
+              else if (use.kind === 'dir') attachment.tree.keep?.(use.dir, session.holdings.pins);
               // An iounit would make the client ask for less of a directory than a message holds.
               return { qid, iounit: use.kind === 'dir' ? 0 : session.iounit };
             }),
@@ -108,6 +111,7 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
         fid.name = name;
         fid.node = node;
         fid.use = { kind: 'file', file, locked: false };
+        tree.keep?.(file, session.holdings.pins);
         return { qid: session.qidOf(node, attr), iounit: session.iounit };
       });
     });

@@ -1,0 +1,162 @@
+import { mkdtempSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Errno } from '../../src/errno.ts';
+import { inline, pool } from '../../src/host/linux.ts';
+import { nameOf } from '../../src/name.ts';
+import { mapped } from '../../src/security/mapped.ts';
+import { Descriptors } from '../../src/tree/descriptors.ts';
+import { LocalTree } from '../../src/tree/local-tree.ts';
+import { PinBudget, Pins } from '../../src/tree/pins.ts';
+import { Talk } from './session-fixture.ts';
+
+const max = 60;
+
+describe('descriptors that cannot be given up', () => {
+  it('are a third of all, and an even share beyond that', () => {
+    const budget = new PinBudget(max);
+    const [a, b] = [new Pins(), new Pins()];
+    const fill = (pins: Pins) => {
+      while (budget.admits(pins, 1)) budget.add(pins, 1);
+      return pins.count;
+    };
+    expect([fill(a), fill(b)]).toEqual([20, 10]);
+    expect([a, b].map(pins => budget.isOverdrawn(pins))).toEqual([true, false]);
+    budget.add(a, -20);
+    expect(fill(b)).toBe(20);
+    expect(budget.isOverdrawn(b)).toBe(false);
+  });
+});
+
+describe('a session that keeps what has no name', () => {
+  let dir: string;
+  let descriptors: Descriptors;
+  let tree: LocalTree;
+  let greedy: Talk;
+  let other: Talk;
+
+  beforeEach(async () => {
+    dir = mkdtempSync(join(tmpdir(), 'ninepd-pins-'));
+    descriptors = new Descriptors(max);
+    const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => {});
+    tree = await LocalTree.open(dir, { inline, pool, descriptors, model });
+    greedy = await new Talk(tree).begin();
+    other = await new Talk(tree).begin();
+  });
+  afterEach(async () => {
+    await Promise.all([greedy.session.close(), other.session.close()]);
+    expect(descriptors.count).toBe(1);
+    expect(descriptors.pinned.admits(new Pins(), max / 3)).toBe(true);
+    expect([greedy.errors, other.errors]).toEqual([[], []]);
+    tree.close();
+    rmSync(dir, { recursive: true });
+  });
+
+  let fids = 10;
+
+  /** The fid of a new file, open, with its name in it. */
+  async function create(by: Talk, name: string): Promise<number> {
+    const fid = fids++;
+    await by.request('walk', { fid: 0, newfid: fid, wname: [] });
+    try {
+      await by.request('lcreate', { fid, name: nameOf(name), flags: 2, mode: 0o644, gid: 0 });
+    } catch (error) {
+      await by.request('clunk', { fid });
+      throw error;
+    }
+    const bytes = Buffer.from(name);
+    await by.request('write', { fid, offset: 0, data: { count: bytes.length, bytes } });
+    return fid;
+  }
+
+  const unlink = (by: Talk, name: string) =>
+    by.request('unlinkat', { dirfid: 0, name: nameOf(name), flags: 0 });
+
+  async function failure(act: () => Promise<unknown>): Promise<string> {
+    try {
+      await act();
+      return 'none';
+    } catch (error) {
+      if (error instanceof Errno) return error.name;
+      throw error;
+    }
+  }
+
+  async function content(by: Talk, fid: number): Promise<string> {
+    const { data } = await by.request('read', { fid, offset: 0, count: 20 });
+    return Buffer.from(data.bytes!).toString();
+  }
+
+  it('opens nothing more when it has its share, keeps that, and leaves another his', async () => {
+    const made: number[] = [];
+    const taken = await failure(async () => {
+      for (;;) {
+        made.push(await create(greedy, `g${made.length}`));
+        await unlink(greedy, `g${made.length - 1}`);
+      }
+    });
+    expect([taken, made.length]).toEqual(['EMFILE', 10]);
+    expect(readdirSync(dir)).toEqual([]);
+    for (const [i, fid] of made.entries()) expect(await content(greedy, fid)).toBe(`g${i}`);
+    await greedy.request('walk', { fid: 0, newfid: 1, wname: [] });
+    expect(await greedy.errno('lopen', { fid: 1, flags: 0 })).toBe('EMFILE');
+    for (let i = 0; i < 5; i++) {
+      const fid = await create(other, `o${i}`);
+      await unlink(other, `o${i}`);
+      expect(await content(other, fid)).toBe(`o${i}`);
+    }
+    expect(await failure(() => create(other, 'more'))).toBe('EMFILE');
+    for (const fid of made.splice(0, 6)) await greedy.request('clunk', { fid });
+    expect(await greedy.errno('lopen', { fid: 1, flags: 0 })).toBe('none');
+  });
+
+  it('gets no more locks than it may have descriptors for, and another gets his', async () => {
+    const opened = async (by: Talk, count: number) => {
+      const made: number[] = [];
+      for (let i = 0; i < count; i++) made.push(await create(by, `l${fids}`));
+      return made;
+    };
+    const locked = async (by: Talk, made: readonly number[]) => {
+      const wish = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
+      const results: string[] = [];
+      for (const fid of made) results.push(await failure(() => by.request('lock', { ...wish, fid })));
+      expect(new Set(results.splice(results.indexOf('ENOLCK')))).toEqual(new Set(['ENOLCK']));
+      return results.length;
+    };
+    const [many, some] = [await opened(greedy, 25), await opened(other, 12)];
+    expect(await locked(greedy, many)).toBe(20);
+    expect(await locked(other, some)).toBe(10);
+    expect(descriptors.count).toBeLessThanOrEqual(max);
+  });
+
+  it('loses what it has too much of when others took the names and nothing else is left', async () => {
+    const made: number[] = [];
+    for (let i = 0; i < 40; i++) made.push(await create(greedy, `g${i}`));
+    for (let i = 0; i < 20; i++) await unlink(other, `g${i}`);
+    for (let i = 20; i < 40; i++) unlinkSync(join(dir, `g${i}`));
+    const others: number[] = [];
+    for (let i = 0; i < max; i++) others.push(await create(other, `o${i}`));
+    for (const [i, fid] of others.entries()) expect(await content(other, fid)).toBe(`o${i}`);
+    expect(descriptors.count).toBeLessThanOrEqual(max);
+    const results = await Promise.all(made.map(fid => failure(() => content(greedy, fid))));
+    expect(new Set(results)).toEqual(new Set(['none', 'ESTALE']));
+    for (const fid of made) await greedy.request('clunk', { fid });
+    await create(greedy, 'again');
+  });
+
+  it('keeps objects without a name that nobody has open only as long as there is room', async () => {
+    const names = Array.from({ length: max * 2 }, (_, i) => `f${i}`);
+    for (const name of names) writeFileSync(join(dir, name), '');
+    for (const [i, name] of names.entries()) {
+      await other.request('walk', { fid: 0, newfid: 1000 + i, wname: [nameOf(name)] });
+    }
+    for (const name of names) await unlink(greedy, name);
+    expect(descriptors.count).toBeLessThanOrEqual(max);
+    const request_mask = { low: 0x7ff, high: 0 };
+    const found: string[] = [];
+    for (const i of names.keys()) found.push(await other.errno('getattr', { fid: 1000 + i, request_mask }));
+    expect(found.filter(errno => errno === 'none').length).toBeGreaterThan(max / 2);
+    expect(found.filter(errno => errno === 'ESTALE').length).toBeGreaterThan(max / 2);
+  });
+});

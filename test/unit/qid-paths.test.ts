@@ -44,4 +44,21 @@ describe('qid.path', () => {
     expect(paths.of(devices[3]!, 5, 0xffff_0000)).toEqual([low, high]);
     expect(paths.deviceIndex(99, fsid)).toBe(0xffff);
   });
+
+  it('is the same in two processes that meet devices and inodes in different orders, as far as hashes differ', () => {
+    const order = Array.from({ length: 50 }, (_, i) => i + 1);
+    const fsidOf = (one: number) => Buffer.from([one, 0x9e, 0x37, 0x79, 0xb9, one, 0xeb, 0xca]);
+    const seen = (devices: readonly number[]) => {
+      const paths = new QidPaths();
+      paths.deviceIndex(1000, fsid);
+      const of = devices.flatMap(one => {
+        const index = paths.deviceIndex(1000 + one, fsidOf(one));
+        return [0, 1].map(
+          upper => [`${one} ${upper}`, path(paths.of(index, one, upper * 0x1_0000 + 7))] as const,
+        );
+      });
+      return new Map(of);
+    };
+    expect(seen(order)).toEqual(seen(order.toReversed()));
+  });
 });

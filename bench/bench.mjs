@@ -1,18 +1,19 @@
 // `npm run bench`: measures ninepd beside its peers. See README.md for the options and how to read what comes out.
-import { mkdirSync, readFileSync, realpathSync, writeFileSync } from 'node:fs';
+import { mkdirSync, realpathSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { root, SetupFault, say } from '../scripts/setup.mjs';
 import { cases } from './cases.mjs';
+import { fidCases, fidLines, measureFids } from './fids.mjs';
+import { goalLines, judged } from './goals.mjs';
 import { commitRatios, falls } from './guard.mjs';
 import { measure } from './measure.mjs';
 import { peers } from './peers.mjs';
-import { caseLines, circumstances, heading, markdown } from './report.mjs';
+import { progress } from './progress.mjs';
+import { publish, write } from './publish.mjs';
+import { caseLines, circumstances, heading } from './report.mjs';
 import { setUpBench } from './setup.mjs';
 import { makeTrees } from './tree.mjs';
-
-const results = join(root, 'bench', 'results');
-const marks = ['<!-- bench: begin -->', '<!-- bench: end -->'];
 
 const known = {
   quick: { type: 'boolean' },
@@ -21,103 +22,111 @@ const known = {
   peers: { type: 'string' },
   rounds: { type: 'string' },
   seconds: { type: 'string' },
+  minutes: { type: 'string' },
   dir: { type: 'string' },
   publish: { type: 'boolean' },
   'update-ratios': { type: 'boolean' },
 };
 
+/** How long a run may take, and what part of that the guest may. */
+const minutesMax = { quick: 1.7, full: 9.5 };
+const guestShare = 0.25;
+
+function chosenPeers(asked, quick) {
+  const names = asked?.split(',') ?? Object.keys(peers).filter(name => !quick || name !== 'diod');
+  const unknown = names.filter(name => !Object.hasOwn(peers, name));
+  if (unknown.length > 0) throw new SetupFault(`no such peer: ${unknown}; there are ${Object.keys(peers)}`);
+  // passthrough refuses to start without the privileges it needs.
+  const possible = names.filter(name => name !== 'passthrough' || process.getuid() === 0);
+  if (possible.length < names.length) say('passthrough is left out: it needs root');
+  return possible;
+}
+
 function readOptions() {
   const { values } = parseArgs({ options: known });
   const { quick = false } = values;
+  const part = values.cases !== undefined || values.peers !== undefined;
   const pattern = new RegExp(values.cases ?? '', 'i');
-  const chosen = cases.filter(one => (!quick || one.quick) && pattern.test(one.name));
-  const asked = values.peers?.split(',') ?? Object.keys(peers).filter(name => !quick || name !== 'diod');
-  const unknown = asked.filter(name => !Object.hasOwn(peers, name));
-  if (unknown.length > 0) throw new SetupFault(`no such peer: ${unknown}; there are ${Object.keys(peers)}`);
-  if (chosen.length === 0) throw new SetupFault(`no case matches ${pattern}`);
-  // passthrough refuses to start without the privileges it needs.
-  const peerNames = asked.filter(name => name !== 'passthrough' || process.getuid() === 0);
-  if (peerNames.length < asked.length) say('passthrough is left out: it needs root');
-  return {
+  const matches = ({ name }) => pattern.test(name);
+  const options = {
     ...values,
     quick,
-    chosen,
-    peerNames,
-    rounds: Number(values.rounds ?? (quick ? 5 : 7)),
-    seconds: Number(values.seconds ?? (quick ? 0.15 : 0.5)),
+    chosen: values.guest ? [] : cases.filter(one => (!quick || one.quick) && matches(one)),
+    chosenFids: values.guest || quick ? [] : fidCases.filter(matches),
+    withGuest: values.guest || !(quick || part || process.getuid() !== 0),
+    peerNames: chosenPeers(values.peers, quick),
+    rounds: Number(values.rounds ?? (quick ? 5 : 9)),
+    seconds: Number(values.seconds ?? (quick ? 0.15 : 0.2)),
     base: resolve(values.dir ?? join(root, '.cache', 'bench')),
+    end: Date.now() + Number(values.minutes ?? minutesMax[quick ? 'quick' : 'full']) * 60_000,
   };
+  const { chosen, chosenFids, withGuest } = options;
+  if (chosen.length + chosenFids.length === 0 && !withGuest)
+    throw new SetupFault(`no case matches ${pattern}`);
+  return options;
 }
 
-/** The table goes to standard output, the bar to standard error; on a terminal the lines go above the bar. */
-async function display(total) {
-  if (!process.stderr.isTTY)
-    return { print: text => process.stdout.write(`${text}\n`), tick() {}, stop() {} };
-  const { default: progress } = await import('cli-progress');
-  const format = '{bar} {percentage} % | {eta_formatted} left | {name}';
-  const all = new progress.MultiBar({ format, hideCursor: true, clearOnComplete: true });
-  const bar = all.create(total, 0, { name: '' });
-  return {
-    print: text => (process.stdout.isTTY ? all.log(`${text}\n`) : process.stdout.write(`${text}\n`)),
-    tick: name => bar.increment({ name }),
-    stop: () => all.stop(),
-  };
+/** Time that is left is dealt out evenly to the cases that are left. */
+function shareOf(end, left) {
+  return Date.now() + Math.max(0, end - Date.now()) / left;
 }
 
-async function measureAll(options) {
-  const { chosen, peerNames, rounds } = options;
-  const show = await display(chosen.length * peerNames.length * rounds);
+async function measureCases({ chosen, quick, ...options }, end, show) {
   const measured = [];
   const fallen = [];
-  try {
-    show.print(heading);
-    for (const one of chosen) {
-      const run = tick => measure(one, { ...options, tick });
-      let result = await run(() => show.tick(one.name));
-      // A disturbed machine looks like a fall once; twice it is believed.
-      if (options.quick && falls(one.name, result).length > 0) result = await run();
-      if (options.quick) fallen.push(...falls(one.name, result));
-      measured.push({ ...one, result });
-      show.print(caseLines(one, result).join('\n'));
-    }
-  } finally {
-    show.stop();
+  if (chosen.length > 0) show.print(heading);
+  for (const [index, one] of chosen.entries()) {
+    const until = shareOf(end, chosen.length - index);
+    const tick = share => show.at(index + share, one.name);
+    let result = await measure(one, { ...options, until, tick });
+    // A disturbed machine looks like a fall once; twice it is believed.
+    if (quick && falls(one.name, result).length > 0) result = await measure(one, { ...options, until });
+    if (quick) fallen.push(...falls(one.name, result));
+    measured.push({ ...one, result });
+    show.print(caseLines(one, result).join('\n'));
   }
   return { measured, fallen };
 }
 
-async function write(found, publish) {
-  const { plot } = await import('./plot.mjs');
-  mkdirSync(results, { recursive: true });
-  const svg = plot(found);
-  writeFileSync(join(results, 'latest.json'), `${JSON.stringify(found, null, 2)}\n`);
-  writeFileSync(join(results, 'latest.svg'), svg);
-  say(`written: ${join(results, 'latest.json')} and latest.svg`);
-  if (!publish) return;
-  const page = join(root, 'docs', 'performance.md');
-  const text = readFileSync(page, 'utf8');
-  const [begin, end] = marks.map(mark => text.indexOf(mark));
-  const block = `${marks[0]}\n\n${markdown(found)}\n\n`;
-  writeFileSync(page, text.slice(0, begin) + block + text.slice(end));
-  writeFileSync(join(root, 'docs', 'performance.svg'), svg);
-  say('docs/performance.md and its plot are those of this run now');
+async function measureAll(options) {
+  const { chosen, chosenFids, withGuest, end } = options;
+  const { guestCases, measureInGuest } = withGuest ? await import('./guest.mjs') : { guestCases: [] };
+  const show = await progress(chosen.length + chosenFids.length + guestCases.length);
+  const casesEnd = withGuest && chosen.length > 0 ? end - (end - Date.now()) * guestShare : end;
+  const done = { cases: [], fids: [], guest: [] };
+  try {
+    let at = chosen.length;
+    const tick = name => show.at(++at, name);
+    // First what takes as long as it takes.
+    done.fids = await measureFids(chosenFids, options);
+    at += chosenFids.length;
+    if (done.fids.length > 0) show.print(fidLines(done.fids).join('\n'));
+    const { measured, fallen } = await measureCases(options, casesEnd, show);
+    done.cases = measured;
+    if (withGuest) {
+      const { rounds } = options;
+      done.guest = await measureInGuest({ rounds, until: end, print: show.print, tick });
+    }
+    return { ...done, fallen };
+  } finally {
+    show.stop();
+  }
 }
 
 async function main() {
   const options = readOptions();
-  const { chosen, peerNames, quick } = options;
-  setUpBench(options.guest || peerNames.includes('diod'));
-  if (options.guest) {
-    const { measureInGuest } = await import('./guest.mjs');
-    await measureInGuest({ rounds: options.rounds, results });
-    return;
-  }
+  const { chosen, chosenFids, peerNames, quick, withGuest } = options;
+  setUpBench(withGuest || peerNames.includes('diod'));
   mkdirSync(options.base, { recursive: true });
   options.base = realpathSync(options.base);
-  await makeTrees(options.base, chosen, peerNames);
-  const { measured, fallen } = await measureAll(options);
-  await write({ on: circumstances(options), cases: measured }, options.publish);
-  if (options['update-ratios']) commitRatios(measured);
+  await makeTrees(options.base, [...chosen, ...chosenFids], peerNames);
+  const { fallen, ...measured } = await measureAll(options);
+  const found = { on: circumstances(options), ...measured };
+  const outcomes = judged(found);
+  if (outcomes.length > 0) process.stdout.write(`\n${goalLines(outcomes).join('\n')}\n`);
+  await write(found);
+  if (options.publish) await publish(found, outcomes);
+  if (options['update-ratios']) commitRatios(found.cases);
   if (!quick) return;
   for (const text of fallen) say(`slower by more than a third: ${text}`);
   if (fallen.length === 0) say('no ratio against the C loop has fallen by more than a third');

@@ -5,10 +5,12 @@
 
 static const char *const step_names[step_kinds] = {
     "walk", "absent", "clone", "lopen", "getattr", "read", "write", "readdir", "lcreate", "clunk", "remove",
+    "hold",
 };
 
 static const uint8_t types[step_kinds] = {
     Twalk, Twalk, Twalk, Tlopen, Tgetattr, Tread, Twrite, Treaddir, Tlcreate, Tclunk, Tremove,
+    Twalk,
 };
 
 enum { root_fid, within_fid, first_fid };
@@ -47,6 +49,11 @@ static uint8_t *put_fields(Slot *slot, uint8_t *at) {
   switch (step_of(slot)) {
     case step_walk: return put_walk(at, within_fid, slot->fresh, options.name);
     case step_absent: return put_walk(at, within_fid, slot->fresh, "no-such-name");
+    case step_hold:
+      // A fid that stays: of one file, or each of another.
+      made_name(slot, name);
+      return put_walk(at, within_fid, first_fid + 2 * (uint32_t)options.depth + (uint32_t)slot->number,
+                      *options.name ? options.name : name);
     case step_clone: return put_walk(at, within_fid, slot->fresh, "");
     case step_lopen: return put32(put32(at, slot->fresh), 0);
     case step_getattr: return put64(put32(at, walked ? slot->fresh : slot->prepared), 0x7ff);

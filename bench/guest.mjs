@@ -1,10 +1,10 @@
 // `npm run bench -- --guest`: what programs in a real guest see, over each way to the same kind of directory. The guest is
 // that of the tests, whose processor is emulated, so that the figures stand for the number of round trips and their latency
 // more than for the speed of a server.
-import { mkdirSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { root, run, SetupFault, say } from '../scripts/setup.mjs';
+import { root, run, SetupFault } from '../scripts/setup.mjs';
 import { median } from './measure.mjs';
 import { Running } from './peers.mjs';
 import { short } from './report.mjs';
@@ -29,7 +29,7 @@ const ways = {
 };
 
 /** A case is a script in bash, what it does once, and in which unit. `prepare` runs once before. */
-const cases = [
+export const guestCases = [
   {
     name: 'write 1 MiB',
     amount: 32,
@@ -123,49 +123,71 @@ async function time(guest, name, script) {
   return Number((await guest.sh(timed, { timeout: 120_000 })).stdout);
 }
 
-async function measure(guest, one, rounds) {
+/** However little time there is. */
+const roundsMin = 3;
+
+/** What each way does in a case; every other round goes through them backwards. */
+async function measure(guest, one, { rounds, until }) {
   const names = Object.keys(ways);
   if (one.prepare) for (const name of names) await guest.sh(`cd ${mountPoint(name)}; ${one.prepare}`);
   const rates = Object.fromEntries(names.map(name => [name, []]));
-  for (let round = 0; round < rounds; round++) {
-    for (const name of names) rates[name].push((one.amount * 1e6) / (await time(guest, name, one.script)));
+  for (let round = 0; round < rounds && (round < roundsMin || Date.now() < until); round++) {
+    for (const name of round % 2 === 0 ? names : names.toReversed()) {
+      rates[name].push((one.amount * 1e6) / (await time(guest, name, one.script)));
+    }
   }
-  return rates;
-}
-
-function print(one, rates) {
-  for (const [name, { beside }] of Object.entries(ways)) {
+  const summary = ([name, { beside }]) => {
     const ratio = beside && median(rates[name].map((rate, round) => rate / rates[beside][round]));
-    const cells = [
-      one.name.padEnd(20),
-      name.padEnd(24),
-      `${short(median(rates[name]))} ${one.unit}/s`.padStart(18),
-    ];
-    const compared = beside ? `${short(ratio).padStart(7)} × ${beside}` : '';
-    process.stdout.write(`${[...cells, compared].join(' ').trimEnd()}\n`);
-  }
+    return [name, { perSecond: median(rates[name]), beside, ratio, rounds: rates[name] }];
+  };
+  return { name: one.name, unit: one.unit, ways: Object.fromEntries(Object.entries(ways).map(summary)) };
 }
 
-/** Prints the table and writes `guest.json` into `results`. */
-export async function measureInGuest({ rounds, results }) {
+const rows = ({ name: title, unit, ways }) =>
+  Object.entries(ways).map(([name, { perSecond, beside, ratio }], index) => [
+    index === 0 ? title : '',
+    name,
+    `${short(perSecond)} ${unit}`,
+    beside ? `${short(ratio)} × ${beside}` : '',
+  ]);
+
+function lines(found) {
+  return rows(found).map(([title, name, rate, compared]) =>
+    `${title.padEnd(20)} ${name.padEnd(24)} ${rate.padStart(16)} ${compared}`.trimEnd(),
+  );
+}
+
+export function guestMarkdown(all) {
+  return [
+    '| in a guest | way | per second | beside |',
+    '|---|---|--:|---|',
+    ...all.flatMap(rows).map(cells => `| ${cells.join(' | ')} |`),
+  ].join('\n');
+}
+
+/**
+ * Measures what programs in a guest see, until about `until`; `print` gets the lines of each case, `tick` its name when it is
+ * done. Returns for each case { name, unit, ways }.
+ */
+export async function measureInGuest({ rounds, until, print, tick }) {
   if (process.getuid() !== 0) throw new SetupFault('passthrough and diod need root');
   if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
     throw new SetupFault('the guest could not be made: see above');
   }
   const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-bench-')));
   const stops = [];
-  const found = {};
+  const found = [];
   try {
     const guest = await start(dir, stops);
-    for (const one of cases) {
-      found[one.name] = await measure(guest, one, rounds);
-      print(one, found[one.name]);
+    for (const [index, one] of guestCases.entries()) {
+      const share = (until - Date.now()) / (guestCases.length - index);
+      found.push(await measure(guest, one, { rounds, until: Date.now() + share }));
+      print(lines(found.at(-1)).join('\n'));
+      tick?.(one.name);
     }
   } finally {
     for (const stop of stops.reverse()) await stop();
     rmSync(dir, { recursive: true, force: true });
   }
-  mkdirSync(results, { recursive: true });
-  writeFileSync(join(results, 'guest.json'), `${JSON.stringify(found, null, 2)}\n`);
-  say(`written: ${join(results, 'guest.json')}`);
+  return found;
 }

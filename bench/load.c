@@ -127,7 +127,7 @@ static const struct option known[] = {
     {"steps", 1, 0, 's'},   {"open", 1, 0, 'o'},    {"connections", 1, 0, 'C'}, {"depth", 1, 0, 'd'},
     {"msize", 1, 0, 'm'},   {"size", 1, 0, 'S'},    {"file-bytes", 1, 0, 'f'}, {"uid", 1, 0, 'u'},
     {"warmup", 1, 0, 'W'},  {"seconds", 1, 0, 't'}, {"count", 1, 0, 'N'},      {"pid", 1, 0, 'p'},
-    {"pause", 1, 0, 'P'},
+    {"pause", 1, 0, 'P'},   {"stay", 0, 0, 'y'},
     {0},
 };
 
@@ -147,6 +147,7 @@ static bool take_option(int option, char *value) {
     case 'u': options.uid = (uint32_t)atol(value); return true;
     case 'W': options.warmup = atof(value); return true;
     case 't': options.seconds = atof(value); return true;
+    case 'y': options.stay = true; return true;
     case 'P': options.pause = (unsigned)atoi(value); return true;
     case 'N': options.count = (uint64_t)atoll(value); return true;
     case 'p':
@@ -175,5 +176,8 @@ int main(int count, char **args) {
   }
   run(connections, &start, &end);
   print(&start, &end);
+  fflush(stdout);
+  // Its fids are held until whoever started it lets go.
+  while (options.stay && getchar() != EOF) continue;
   return 0;
 }

@@ -22,6 +22,7 @@ typedef enum {
   step_lcreate,    // the new fid becomes a new file
   step_clunk,      // the new fid
   step_remove,     // the new fid and its file
+  step_hold,       // the directory to a fid that is used for nothing else, by --name or each by the next number
   step_kinds,
 } Step;
 
@@ -45,6 +46,7 @@ typedef struct {
   double seconds;
   unsigned pause;       // microseconds between a reply and the next request; for one connection
   uint64_t count;       // sequences to run instead of a time, numbering what is made
+  bool stay;            // with all fids, after the result is printed, until standard input ends
   int pids[pids_max];   // whose processor time is told
   int pid_count;
 } Options;

@@ -1,17 +1,11 @@
-// Runs the load generator once.
-import { execFile } from 'node:child_process';
-import { promisify } from 'node:util';
+// Runs the load generator.
+import { spawn } from 'node:child_process';
 import { dataBytes } from './cases.mjs';
 import { programs } from './setup.mjs';
 
-const execute = promisify(execFile);
+const runMsMax = 600_000;
 
-/**
- * Puts the load of a case on a running server: for `seconds` after `warmup` seconds, or for `count` sequences. Returns what
- * the generator prints: requests, ns (how long), bytes, entries, p50 and p99 in ns, serverNs and loadNs of processor
- * time, msize as agreed. Throws an Error when the server answers anything but what it should.
- */
-export async function load(server, one, { seconds, warmup, count }) {
+function argumentsFor(server, one, { seconds, warmup, count, stay }) {
   const given = {
     connect: server.uri,
     aname: server.aname,
@@ -34,8 +28,42 @@ export async function load(server, one, { seconds, warmup, count }) {
     value === undefined ? [] : [`--${name}`, String(value)],
   );
   for (const pid of server.pids) args.push('--pid', String(pid));
-  const { stdout } = await execute(programs.load, args, { timeout: 600_000 }).catch(error => {
-    throw new Error(`${server.name}: ${error.stderr || error.message}${server.said}`);
+  return stay ? [...args, '--stay'] : args;
+}
+
+/**
+ * Puts the load of a case on a running server: for `seconds` after `warmup` seconds, or for `count` sequences. Resolves to
+ * what the generator prints: requests, ns (how long), bytes, entries, p50 and p99 in ns, serverNs and loadNs of processor
+ * time, msize as agreed. With `stay` it keeps its connection until `end` is called. Rejects when the server answers anything
+ * but what it should.
+ */
+export async function startLoad(server, one, how) {
+  const child = spawn(programs.load, argumentsFor(server, one, how), {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    timeout: runMsMax,
   });
-  return JSON.parse(stdout);
+  let printed = '';
+  let complaint = '';
+  child.stderr.setEncoding('utf8').on('data', text => {
+    complaint += text;
+  });
+  child.on('error', error => {
+    complaint += error.message;
+  });
+  const closed = new Promise(resolve => child.on('close', resolve));
+  for await (const text of child.stdout.setEncoding('utf8')) {
+    printed += text;
+    if (how.stay && printed.endsWith('\n')) break;
+  }
+  const end = async () => {
+    child.stdin.end();
+    await closed;
+  };
+  if (!how.stay) await end();
+  if (!printed.endsWith('\n')) throw new Error(`${server.name}: ${complaint}${server.said ?? ''}`);
+  return { result: JSON.parse(printed), end };
+}
+
+export async function load(server, one, how) {
+  return (await startLoad(server, one, how)).result;
 }

@@ -41,36 +41,44 @@ export function ratio(mine, other) {
   return median(mine.rounds.map((rate, round) => rate / other.rounds[round]));
 }
 
+/** However little time there is: a median of fewer says nothing. */
+const roundsMin = 3;
+
+async function runOnce(server, one, seconds, first) {
+  // With pauses a server would not be hot for minutes; what cools down between requests are the processor's caches.
+  if (one.pause && first) {
+    await load(server, { ...one, pause: undefined }, { seconds: firstWarmup, warmup: 0 });
+  }
+  if (one.whole) return load(server, one, { seconds: 0.001, warmup: 0 });
+  return load(server, one, { seconds, warmup: first ? firstWarmup : warmup });
+}
+
 /**
- * Returns the summary of each peer, by name; a peer that does not agree to the case's msize is not among them.
- * `tick` is called after every run.
+ * Returns the summary of each peer, by name; a peer that does not agree to the case's msize is not among them. Every other
+ * round goes through the peers backwards. No new round is begun after `until`. `tick` is called with the share of the
+ * case that is done.
  */
-export async function measure(one, { base, peerNames, rounds, seconds, tick }) {
+export async function measure(one, { base, peerNames, rounds, seconds, until, tick }) {
   const servers = [];
   const runs = new Map();
   try {
-    for (const name of peerNames) {
+    for (const name of peerNames.filter(name => peers[name].measures?.(one) ?? true)) {
       servers.push(await Running.start(name, join(base, peers[name].tree)));
       runs.set(name, []);
     }
-    for (let round = 0; round < rounds; round++) {
-      for (const server of servers) {
-        const time = one.whole ? 0.001 : seconds;
-        const before = one.whole ? 0 : round === 0 ? firstWarmup : warmup;
-        // With pauses a server would not be hot for minutes; what cools down between requests are the processor's caches.
-        if (one.pause && round === 0) {
-          await load(server, { ...one, pause: undefined }, { seconds: firstWarmup, warmup: 0 });
-        }
-        if (runs.has(server.name)) {
-          const run = await load(server, one, { seconds: time, warmup: before });
-          if (one.msize && run.msize !== one.msize) runs.delete(server.name);
-          else runs.get(server.name).push(run);
-        }
-        tick?.();
+    for (let round = 0; round < rounds && (round < roundsMin || Date.now() < until); round++) {
+      for (const server of round % 2 === 0 ? servers : servers.toReversed()) {
+        if (!runs.has(server.name)) continue;
+        const run = await runOnce(server, one, seconds, round === 0);
+        if (one.msize && run.msize !== one.msize) runs.delete(server.name);
+        else runs.get(server.name).push(run);
       }
+      tick?.((round + 1) / rounds);
     }
   } finally {
     await Promise.all(servers.map(server => server.stop()));
   }
-  return Object.fromEntries([...runs].map(([name, list]) => [name, summary(list, one.unit)]));
+  return Object.fromEntries(
+    peerNames.flatMap(name => (runs.has(name) ? [[name, summary(runs.get(name), one.unit)]] : [])),
+  );
 }

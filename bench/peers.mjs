@@ -9,8 +9,9 @@ import { findDiod, programs } from './setup.mjs';
 
 const startMsMax = 20_000;
 
-const ninepd = (model, ...more) => ({
-  label: `ninepd ${model}`,
+const ninepd = (model, label, ...more) => ({
+  label: `ninepd ${label}`,
+  model,
   tree: model === 'mapped' ? 'mapped' : 'host',
   ours: true,
   command: directory => [
@@ -24,7 +25,10 @@ const ninepd = (model, ...more) => ({
   ],
 });
 
-/** By name, in the order of the table; the floor is always first, since all others are compared with it. */
+/**
+ * By name, in the order of the table; the floor is always first, since all others are compared with it. `measures` tells the
+ * cases of a peer that is not in all of them.
+ */
 export const peers = {
   floor: { label: 'C loop', tree: 'host', command: directory => [programs.floor, directory] },
   diod: {
@@ -37,8 +41,12 @@ export const peers = {
       ...['-f', '-n', '-N', '-c', '/dev/null', '-L', 'stderr', '-e', directory, '-l', `127.0.0.1:${port}`],
     ],
   },
-  passthrough: ninepd('passthrough'),
-  mapped: ninepd('mapped'),
+  passthrough: ninepd('passthrough', 'passthrough'),
+  mapped: ninepd('mapped', 'mapped'),
+  workers: {
+    ...ninepd('mapped', 'mapped, 2 workers', '--workers', '2'),
+    measures: ({ connections }) => connections,
+  },
 };
 
 async function freePort() {

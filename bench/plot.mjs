@@ -3,7 +3,13 @@ import * as echarts from 'echarts';
 import { ratio } from './measure.mjs';
 import { peers } from './peers.mjs';
 
-const colours = { diod: '#b07aa1', passthrough: '#4e79a7', mapped: '#59a14f', floor: '#9c9c9c' };
+const colours = {
+  diod: '#b07aa1',
+  passthrough: '#4e79a7',
+  mapped: '#59a14f',
+  workers: '#e15759',
+  floor: '#9c9c9c',
+};
 const barHeight = 10;
 const width = 900;
 
@@ -11,7 +17,7 @@ const isConnections = ({ connections }) => connections !== undefined;
 
 function bars(cases, names, height) {
   const compared = cases.filter(one => !isConnections(one) && one.result.floor);
-  const others = names.filter(name => name !== 'floor');
+  const others = names.filter(name => name !== 'floor' && !peers[name].measures);
   return {
     grid: { left: 230, right: 50, top: 80, height },
     xAxis: { type: 'value', name: '× C loop', min: 0, nameLocation: 'middle', nameGap: 28 },

@@ -8,13 +8,14 @@ import { peers } from './peers.mjs';
 
 const columns = [
   { title: 'case', width: -32 },
-  { title: 'peer', width: -19 },
+  { title: 'peer', width: -24 },
   { title: 'per second', width: 17 },
   { title: 'p50 µs', width: 9 },
   { title: 'p99 µs', width: 9 },
   { title: 'CPU µs', width: 8 },
   { title: '× C loop', width: 9 },
   { title: '× diod', width: 8 },
+  { title: '× passthrough', width: 13 },
 ];
 
 const line = cells =>
@@ -37,7 +38,7 @@ export const short = value =>
       : value.toFixed(value >= 10 ? 1 : 2);
 
 function rows(one, result) {
-  const { floor, diod } = result;
+  const { floor, diod, passthrough } = result;
   return Object.entries(result).map(([name, it], index) => [
     index === 0 ? one.name : '',
     peers[name].label,
@@ -47,6 +48,7 @@ function rows(one, result) {
     short(it.serverUsPerRequest),
     floor ? short(ratio(it, floor)) : '',
     diod ? short(ratio(it, diod)) : '',
+    passthrough && name === 'mapped' ? short(ratio(it, passthrough)) : '',
   ]);
 }
 
@@ -88,11 +90,15 @@ function fileSystemOf(path) {
   return mounts[0]?.[2] ?? 'unknown';
 }
 
-/** The block of docs/performance.md. `results` is what `latest.json` holds. */
+/** What a block of docs/performance.md was measured on. */
+export const measuredOn = on =>
+  `Measured on ${on.date} at commit \`${on.commit}\`: ${on.processor}, ${on.memoryGiB} GiB, Linux ${on.kernel}, Node.js ` +
+  `${on.node}, ${on.fileSystem}`;
+
+/** The table of the cases. */
 export function markdown({ on, cases }) {
   const head = [
-    `Measured on ${on.date} at commit \`${on.commit}\`: ${on.processor}, ${on.memoryGiB} GiB, Linux ${on.kernel}, Node.js ` +
-      `${on.node}, ${on.fileSystem}; medians of ${on.rounds} rounds of ${on.seconds} s each.`,
+    `${measuredOn(on)}; medians of up to ${on.rounds} rounds of ${on.seconds} s each.`,
     '',
     '![Requests, entries and bytes per second, compared with the C loop](performance.svg)',
     '',

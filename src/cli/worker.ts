@@ -1,3 +1,5 @@
+import { closeDescriptor } from '../host/vhost.ts';
+import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
 import { StartFaults } from '../start-faults.ts';
 import { uriOf } from '../transport/endpoint.ts';
@@ -15,6 +17,7 @@ const reportAgainMs = 100;
 /** One of the processes of `--workers`: serves the connections that the first process hands to it. */
 class WorkerProcess {
   readonly #channel: Channel<Report, Connection>;
+  #log: Logger | undefined;
   #server: Server | undefined;
   #accepts: readonly Accept[] = [];
   #given = 0;
@@ -32,6 +35,7 @@ class WorkerProcess {
   async start(options: ServeOptions): Promise<void> {
     const { listen, msizeMax, limits, logLevel } = options;
     const log = makeLogger(logLevel, `worker ${process.env[workerVariable]}: `);
+    this.#log = log;
     surviveFaults(log);
     const exports = options.exports.length > 0 ? options.exports : [defaultExport];
     try {
@@ -63,7 +67,14 @@ class WorkerProcess {
   #take(connection: Connection | undefined, descriptor: number | undefined): void {
     const accept = this.#accepts[connection?.endpoint ?? 0] ?? this.#accepts[0]!;
     if (connection?.counted !== false) this.#given++;
-    if (connection && descriptor !== undefined) accept(sourceOf(descriptor), connection.peer);
+    if (connection && descriptor !== undefined) {
+      try {
+        accept(sourceOf(descriptor), connection.peer);
+      } catch (error) {
+        this.#log!.warn(`${connection.peer.label}: it cannot be served: ${error}`);
+        closeDescriptor(descriptor);
+      }
+    }
     this.#report();
   }
 

@@ -1,0 +1,89 @@
+// What a fid costs the server in memory, while a million of them are held.
+import { fork } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { root } from '../scripts/setup.mjs';
+import { startLoad } from './load.mjs';
+import { peers } from './peers.mjs';
+import { short } from './report.mjs';
+
+const count = 1_000_000;
+/** Code is compiled and buffers are made before anything is measured. */
+const warmUp = 20_000;
+
+export const fidCases = [
+  { name: 'memory of a fid, shared node', tree: 'files', file: 'f0000000' },
+  { name: 'memory of a fid, distinct node', tree: 'million' },
+];
+
+async function ask(server) {
+  server.send('memory');
+  const [answer] = await once(server, 'message');
+  return answer;
+}
+
+/** Bytes of each fid in one server: of the resident set, and of V8's heap with what it holds outside. */
+async function measureOne(one, name, base) {
+  const directory = join(base, peers[name].tree);
+  const server = fork(join(root, 'bench', 'fid-server.mjs'), [directory, name], {
+    execArgv: ['--expose-gc'],
+  });
+  try {
+    const [{ uri }] = await once(server, 'message');
+    const target = { name, uri, aname: directory, pids: [] };
+    const hold = { ...one, steps: ['hold'], depth: 16 };
+    const held = async number => {
+      const load = await startLoad(target, hold, { count: number, stay: true });
+      const memory = await ask(server);
+      await load.end();
+      return memory;
+    };
+    const before = await held(warmUp);
+    const after = await held(count);
+    const each = key => (after[key] - before[key]) / (count - warmUp);
+    return { rss: each('rss'), heap: each('heap') };
+  } finally {
+    server.disconnect();
+    await once(server, 'exit');
+  }
+}
+
+/** Returns for each case and each of ours { rss, heap } in bytes for one fid. `tick` is called after each. */
+export async function measureFids(chosen, { base, peerNames, tick }) {
+  const names = peerNames.filter(name => peers[name].model);
+  const found = [];
+  for (const one of chosen) {
+    const result = {};
+    for (const name of names) {
+      result[name] = await measureOne(one, name, base);
+      tick?.(one.name);
+    }
+    found.push({ name: one.name, result });
+  }
+  return found;
+}
+
+const cells = ({ name, result }) =>
+  Object.entries(result).map(([peer, { rss, heap }], index) => [
+    index === 0 ? name : '',
+    peers[peer].label,
+    short(rss),
+    short(heap),
+  ]);
+
+export function fidLines(found) {
+  return found
+    .flatMap(cells)
+    .map(
+      ([name, label, rss, heap]) =>
+        `${name.padEnd(32)} ${label.padEnd(30)} ${rss.padStart(6)} bytes resident, ${heap.padStart(6)} in V8`,
+    );
+}
+
+export function fidMarkdown(found) {
+  return [
+    '| a million fids held | peer | bytes of a fid, resident | of these in V8 |',
+    '|---|---|--:|--:|',
+    ...found.flatMap(cells).map(row => `| ${row.join(' | ')} |`),
+  ].join('\n');
+}

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { root, SetupFault, say } from '../scripts/setup.mjs';
 import { cases } from './cases.mjs';
-import { fidCases, fidLines, measureFids } from './fids.mjs';
+import { fidCases, measureFids } from './fids.mjs';
 import { goalLines, judged } from './goals.mjs';
 import { commitRatios, falls } from './guard.mjs';
 import { measure } from './measure.mjs';
@@ -95,17 +95,18 @@ async function measureAll(options) {
   const casesEnd = withGuest && chosen.length > 0 ? end - (end - Date.now()) * guestShare : end;
   const done = { cases: [], fids: [], guest: [] };
   try {
-    let at = chosen.length;
-    const tick = name => show.at(++at, name);
+    let at = 0;
+    const each = { print: show.print, tick: name => show.at(++at, name) };
     // First what takes as long as it takes.
-    done.fids = await measureFids(chosenFids, options);
-    at += chosenFids.length;
-    if (done.fids.length > 0) show.print(fidLines(done.fids).join('\n'));
-    const { measured, fallen } = await measureCases(options, casesEnd, show);
+    done.fids = await measureFids(chosenFids, options, each);
+    const { measured, fallen } = await measureCases(options, casesEnd, {
+      ...show,
+      at: (part, name) => show.at(at + part, name),
+    });
     done.cases = measured;
+    at += chosen.length;
     if (withGuest) {
-      const { rounds } = options;
-      done.guest = await measureInGuest({ rounds, until: end, print: show.print, tick });
+      done.guest = await measureInGuest({ rounds: options.rounds, until: end, ...each });
     }
     return { ...done, fallen };
   } finally {

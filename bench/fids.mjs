@@ -48,17 +48,21 @@ async function measureOne(one, name, base) {
   }
 }
 
-/** Returns for each case and each of ours { rss, heap } in bytes for one fid. `tick` is called after each. */
-export async function measureFids(chosen, { base, peerNames, tick }) {
+/**
+ * Returns for each case and each of ours { rss, heap } in bytes for one fid. `print` gets the lines of each case, `tick` its
+ * name when it is done.
+ */
+export async function measureFids(chosen, { base, peerNames }, { print, tick }) {
   const names = peerNames.filter(name => peers[name].model);
   const found = [];
   for (const one of chosen) {
     const result = {};
     for (const name of names) {
       result[name] = await measureOne(one, name, base);
-      tick?.(one.name);
     }
     found.push({ name: one.name, result });
+    print(lines(found.at(-1)).join('\n'));
+    tick(one.name);
   }
   return found;
 }
@@ -71,13 +75,11 @@ const cells = ({ name, result }) =>
     short(heap),
   ]);
 
-export function fidLines(found) {
-  return found
-    .flatMap(cells)
-    .map(
-      ([name, label, rss, heap]) =>
-        `${name.padEnd(32)} ${label.padEnd(30)} ${rss.padStart(6)} bytes resident, ${heap.padStart(6)} in V8`,
-    );
+function lines(found) {
+  return cells(found).map(
+    ([name, label, rss, heap]) =>
+      `${name.padEnd(32)} ${label.padEnd(24)} ${rss.padStart(12)} bytes resident, ${heap} of them in V8`,
+  );
 }
 
 export function fidMarkdown(found) {

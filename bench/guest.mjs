@@ -183,7 +183,7 @@ export async function measureInGuest({ rounds, until, print, tick }) {
       const share = (until - Date.now()) / (guestCases.length - index);
       found.push(await measure(guest, one, { rounds, until: Date.now() + share }));
       print(lines(found.at(-1)).join('\n'));
-      tick?.(one.name);
+      tick(one.name);
     }
   } finally {
     for (const stop of stops.reverse()) await stop();

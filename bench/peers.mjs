@@ -45,7 +45,7 @@ export const peers = {
   mapped: ninepd('mapped', 'mapped'),
   workers: {
     ...ninepd('mapped', 'mapped, 2 workers', '--workers', '2'),
-    measures: ({ connections }) => connections,
+    measures: ({ connections }) => connections !== undefined,
   },
 };
 

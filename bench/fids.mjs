@@ -53,7 +53,7 @@ async function measureOne(one, name, base) {
  * name when it is done.
  */
 export async function measureFids(chosen, { base, peerNames }, { print, tick }) {
-  const names = peerNames.filter(name => peers[name].model);
+  const names = peerNames.filter(name => peers[name].model && !peers[name].measures);
   const found = [];
   for (const one of chosen) {
     const result = {};

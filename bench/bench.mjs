@@ -58,7 +58,7 @@ function readOptions() {
     rounds: Number(values.rounds ?? (quick ? 5 : 9)),
     seconds: Number(values.seconds ?? (quick ? 0.15 : 0.2)),
     base: resolve(values.dir ?? join(root, '.cache', 'bench')),
-    end: Date.now() + Number(values.minutes ?? minutesMax[quick ? 'quick' : 'full']) * 60_000,
+    minutes: Number(values.minutes ?? minutesMax[quick ? 'quick' : 'full']),
   };
   const { chosen, chosenFids, withGuest } = options;
   if (chosen.length + chosenFids.length === 0 && !withGuest)
@@ -121,6 +121,7 @@ async function main() {
   mkdirSync(options.base, { recursive: true });
   options.base = realpathSync(options.base);
   await makeTrees(options.base, [...chosen, ...chosenFids], peerNames);
+  options.end = Date.now() + options.minutes * 60_000;
   const { fallen, ...measured } = await measureAll(options);
   const found = { on: circumstances(options), ...measured };
   const outcomes = judged(found);

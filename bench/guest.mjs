@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { root, run, SetupFault } from '../scripts/setup.mjs';
-import { median } from './measure.mjs';
+import { leastRounds, median } from './measure.mjs';
 import { Running } from './peers.mjs';
 import { short } from './report.mjs';
 
@@ -123,15 +123,13 @@ async function time(guest, name, script) {
   return Number((await guest.sh(timed, { timeout: 120_000 })).stdout);
 }
 
-/** However little time there is. */
-const roundsMin = 3;
-
 /** What each way does in a case; every other round goes through them backwards. */
 async function measure(guest, one, { rounds, until }) {
   const names = Object.keys(ways);
   if (one.prepare) for (const name of names) await guest.sh(`cd ${mountPoint(name)}; ${one.prepare}`);
   const rates = Object.fromEntries(names.map(name => [name, []]));
-  for (let round = 0; round < rounds && (round < roundsMin || Date.now() < until); round++) {
+  const least = leastRounds(until);
+  for (let round = 0; round < rounds && (round < least || Date.now() < until); round++) {
     for (const name of round % 2 === 0 ? names : names.toReversed()) {
       rates[name].push((one.amount * 1e6) / (await time(guest, name, one.script)));
     }
@@ -180,7 +178,7 @@ export async function measureInGuest({ rounds, until, print, tick }) {
   try {
     const guest = await start(dir, stops);
     for (const [index, one] of guestCases.entries()) {
-      const share = (until - Date.now()) / (guestCases.length - index);
+      const share = Math.max(0, until - Date.now()) / (guestCases.length - index);
       found.push(await measure(guest, one, { rounds, until: Date.now() + share }));
       print(lines(found.at(-1)).join('\n'));
       tick(one.name);

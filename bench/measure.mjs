@@ -41,8 +41,11 @@ export function ratio(mine, other) {
   return median(mine.rounds.map((rate, round) => rate / other.rounds[round]));
 }
 
-/** However little time there is: a median of fewer says nothing. */
+/** A median of fewer says nothing. */
 const roundsMin = 3;
+
+/** How many rounds there are at least, whatever they take: without any time left one, so that a run has an end. */
+export const leastRounds = until => (Date.now() < until ? roundsMin : 1);
 
 async function runOnce(server, one, seconds, first) {
   // With pauses a server would not be hot for minutes; what cools down between requests are the processor's caches.
@@ -66,7 +69,8 @@ export async function measure(one, { base, peerNames, rounds, seconds, until, ti
       servers.push(await Running.start(name, join(base, peers[name].tree)));
       runs.set(name, []);
     }
-    for (let round = 0; round < rounds && (round < roundsMin || Date.now() < until); round++) {
+    const least = leastRounds(until);
+    for (let round = 0; round < rounds && (round < least || Date.now() < until); round++) {
       for (const server of round % 2 === 0 ? servers : servers.toReversed()) {
         if (!runs.has(server.name)) continue;
         const run = await runOnce(server, one, seconds, round === 0);

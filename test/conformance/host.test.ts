@@ -142,16 +142,17 @@ conform(
     it('reaches the host through a synchronous descriptor when the guest says so (IO-14)', async () => {
       const { c, dir, name } = await stage.begin();
       const file = await c.file(dir, 'f', 'x');
-      const flagsOpen = () =>
-        readdirSync('/proc/self/fd').flatMap(fd => {
+      const flagsOpenIn = (pid: number) =>
+        readdirSync(`/proc/${pid}/fd`).flatMap(fd => {
           try {
-            if (readlinkSync(`/proc/self/fd/${fd}`) !== stage.path(name, 'f')) return [];
-            const flags = /flags:\s+(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'latin1'))?.[1];
+            if (readlinkSync(`/proc/${pid}/fd/${fd}`) !== stage.path(name, 'f')) return [];
+            const flags = /flags:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'latin1'))?.[1];
             return [Number.parseInt(flags!, 8) & (O.SYNC | O.DSYNC)];
           } catch {
             return [];
           }
         });
+      const flagsOpen = () => stage.serving.processes.flatMap(flagsOpenIn);
       expect(new Set(flagsOpen())).toEqual(new Set([0]));
       const dsync = await c.open(file, O.WRONLY | O.DSYNC);
       expect(flagsOpen()).toContain(O.DSYNC);

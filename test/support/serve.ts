@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Attr, S_IFDIR } from '../../src/attr.ts';
@@ -13,6 +13,7 @@ import { listen } from '../../src/transport/listen.ts';
 import { Stream } from '../../src/transport/stream.ts';
 import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
 import { MemoryTree } from '../../src/tree/memory-tree.ts';
+import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
 
@@ -21,6 +22,8 @@ export interface Serving {
   readonly socket: string;
   /** The exported directory of the host; undefined for a tree in memory. */
   readonly directory: string | undefined;
+  /** The processes that serve. */
+  readonly processes: readonly number[];
   /** Connections that are open on the server's side. */
   connections(): number;
   /** What was logged as an error: a bug of the server. */
@@ -74,11 +77,45 @@ async function serveLocal(securityModel: 'mapped' | 'passthrough'): Promise<Serv
   return {
     socket,
     directory,
+    processes: [process.pid],
     errors,
     connections: () => server.connections,
     remains: () => [],
     async close() {
       if (!(await server.close())) throw new Error('the server did not end in time');
+      rmSync(top, { recursive: true });
+    },
+  };
+}
+
+/** The real program with two workers. Either serves every other connection, so that what a test does with two is seen by both. */
+async function serveWorkers(): Promise<Serving> {
+  const { top, socket, directory } = place();
+  const exported = { path: directory, securityModel: 'mapped' } as const;
+  const server = await Ninepd.start({
+    exports: [
+      { ...exported, name: 'main' },
+      { ...exported, name: 'readonly', readonly: true },
+    ],
+    listen: [`unix://${socket}`],
+    args: ['--workers', '2'],
+  });
+  const lines = (pattern: RegExp) => server.log().match(pattern) ?? [];
+  return {
+    socket,
+    directory,
+    processes: readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1')
+      .trim()
+      .split(' ')
+      .map(Number),
+    connections: () => lines(/: connected$/gm).length - lines(/: closed$/gm).length,
+    get errors() {
+      return lines(/^.*(ERROR|FATAL).*$/gm);
+    },
+    remains: () => [],
+    async close() {
+      if ((await server.stop()) !== 0)
+        throw new Error(`the server did not end as it should:\n${server.log()}`);
       rmSync(top, { recursive: true });
     },
   };
@@ -119,6 +156,7 @@ async function serveMemory(): Promise<Serving> {
   return {
     socket,
     directory: undefined,
+    processes: [process.pid],
     errors,
     connections: () => streams.size,
     remains: () => [
@@ -167,11 +205,17 @@ function heldIn(tree: MemoryTree): string[] {
   ];
 }
 
-export const backEnds: readonly BackEnd[] = [
-  { name: 'mapped', host: true, permissions: false, serve: () => serveLocal('mapped') },
-  { name: 'passthrough', host: true, permissions: true, serve: () => serveLocal('passthrough') },
-  { name: 'memory', host: false, permissions: false, serve: serveMemory },
-];
+const withWorkers: BackEnd = { name: 'two workers', host: true, permissions: false, serve: serveWorkers };
+
+/** `npm run test:workers` is for the last one alone. */
+export const backEnds: readonly BackEnd[] =
+  process.env.NINEPD_CONFORMANCE === 'workers'
+    ? [withWorkers]
+    : [
+        { name: 'mapped', host: true, permissions: false, serve: () => serveLocal('mapped') },
+        { name: 'passthrough', host: true, permissions: true, serve: () => serveLocal('passthrough') },
+        { name: 'memory', host: false, permissions: false, serve: serveMemory },
+      ];
 
 /** How many descriptors this process has. */
 export function descriptors(): number {

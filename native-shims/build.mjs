@@ -1,5 +1,5 @@
 // Compiles the addon with the C compiler alone: no node-gyp, so no Python and no download of Node's headers.
-//   node build.mjs               build/native-shims.node
+//   node build.mjs               build/native-shims.node, and ninepd-groups beside it
 //   node build.mjs --sanitize    build/asan/native-shims.node, with the address and undefined-behaviour sanitizers
 //   node build.mjs --old-kernel  build/old-kernel/native-shims.node, which finds no system call newer than 6.5
 import { spawnSync } from 'node:child_process';
@@ -28,7 +28,6 @@ const always = [
   '-Wall',
   '-Wextra',
   '-Werror',
-  '-fPIC',
   '-fvisibility=hidden',
   '-pthread',
 ];
@@ -47,22 +46,13 @@ function compiler() {
   fail('no C compiler found. Install one (Debian, Ubuntu: apt-get install gcc libc6-dev) or name it in CC.');
 }
 
-const modified = path => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
-
-const variant = variants[process.argv[2]] ?? { folder: 'build', flags: ['-O2'] };
-const sources = readdirSync(here).filter(name => name.endsWith('.c'));
-const inputs = readdirSync(here).filter(name => /\.(c|h|mjs)$/.test(name));
-const output = join(here, variant.folder, 'native-shims.node');
-if (inputs.some(name => modified(join(here, name)) >= modified(output))) {
-  const headers = join(
-    dirname(createRequire(import.meta.url).resolve('node-api-headers/package.json')),
-    'include',
-  );
-  // Under a name of its own first: several builds may run at once, and a running server has the old file mapped.
+/** The compiler writes under a name of its own first: several builds may run at once, and what runs keeps the old file. */
+function compile(output, inputs, args) {
+  const modified = path => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+  if (inputs.every(name => modified(join(here, name)) < modified(output))) return;
   const making = `${output}.${process.pid}`;
   mkdirSync(dirname(output), { recursive: true });
-  const args = [...always, ...variant.flags, ...link, '-isystem', headers, ...sources, '-o', making];
-  const { status } = spawnSync(compiler(), args, { cwd: here, stdio: 'inherit' });
+  const { status } = spawnSync(compiler(), [...args, '-o', making], { cwd: here, stdio: 'inherit' });
   if (status !== 0) {
     rmSync(making, { force: true });
     fail(
@@ -71,3 +61,25 @@ if (inputs.some(name => modified(join(here, name)) >= modified(output))) {
   }
   renameSync(making, output);
 }
+
+const variant = variants[process.argv[2]] ?? { folder: 'build', flags: ['-O2'] };
+const inputs = readdirSync(here).filter(name => /\.(c|h|mjs)$/.test(name));
+const sources = inputs.filter(name => name.endsWith('.c'));
+const headers = join(
+  dirname(createRequire(import.meta.url).resolve('node-api-headers/package.json')),
+  'include',
+);
+const flags = [...always, ...variant.flags];
+compile(join(here, variant.folder, 'native-shims.node'), inputs, [
+  ...flags,
+  '-fPIC',
+  ...link,
+  '-isystem',
+  headers,
+  ...sources,
+]);
+compile(
+  join(here, variant.folder, 'ninepd-groups'),
+  ['groups/main.c', 'build.mjs'],
+  [...flags, 'groups/main.c'],
+);

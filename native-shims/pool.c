@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 struct job {
   struct job *next;
@@ -41,7 +42,7 @@ static void finish(struct job *job) {
 }
 
 static void *serve(void *unused) {
-  (void)unused;
+  prctl(PR_SET_NAME, "ninepd-pool", 0, 0, 0);
   pthread_mutex_lock(&mutex);
   while (threads <= threads_max) {
     struct job *job = first;
@@ -61,7 +62,7 @@ static void *serve(void *unused) {
   }
   threads--;
   pthread_mutex_unlock(&mutex);
-  return NULL;
+  return unused;
 }
 
 /* Signals are the business of Node's main thread. The new thread inherits the server's credentials from this one. */
@@ -77,7 +78,6 @@ static int start_thread(void) {
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attr);
   if (failed) return -failed;
-  pthread_setname_np(thread, "ninepd-pool");
   threads++;
   return 0;
 }

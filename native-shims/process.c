@@ -43,6 +43,19 @@ int64_t sys_groups_of(const struct call *c) {
   return count;
 }
 
+/* uid and gid, as two words, of the user of that name; -ENOENT when the database has none. */
+int64_t sys_user_named(const struct call *c) {
+  char strings[16384];
+  struct passwd user, *found;
+  if (c->segment->iov_len < 8) return -EINVAL;
+  int failed = getpwnam_r(c->text[0], &user, strings, sizeof strings, &found);
+  if (failed) return -failed;
+  if (!found) return -ENOENT;
+  put32(c->segment->iov_base, user.pw_uid);
+  put32((uint8_t *)c->segment->iov_base + 4, user.pw_gid);
+  return 0;
+}
+
 /* pid, uid and gid as three words: SO_PEERCRED of unix(7). */
 int64_t sys_peer_credentials(const struct call *c) {
   struct ucred peer;

@@ -19,8 +19,8 @@ int64_t sys_is_listening(const struct call *c) {
   return done < 0 ? done : listening != 0;
 }
 
-/* Sends the second text as one datagram to the Unix socket that the first names; @ begins an abstract name. */
-int64_t sys_notify(const struct call *c) {
+/* A socket for datagrams to the Unix socket that the text names; @ begins an abstract name. */
+int64_t sys_datagram_to(const struct call *c) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};
   size_t length = c->text_bytes[0];
   if (length == 0 || length >= sizeof to.sun_path) return -EINVAL;
@@ -29,8 +29,8 @@ int64_t sys_notify(const struct call *c) {
   int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
   if (fd < 0) return -errno;
   socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length);
-  int64_t done =
-      RESULT(sendto(fd, c->text[1], c->text_bytes[1], MSG_NOSIGNAL | MSG_DONTWAIT, (struct sockaddr *)&to, bytes));
+  int64_t done = RESULT(connect(fd, (struct sockaddr *)&to, bytes));
+  if (done == 0) return fd;
   close(fd);
   return done;
 }

@@ -74,9 +74,13 @@ shim sys_lock, sys_test_lock;           /* lock.c */
 shim sys_handle, sys_open_handle;       /* handle.c */
 
 /* process.c */
-shim sys_effective_capabilities, sys_groups_of, sys_peer_credentials, sys_descriptor_limit;
+shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_peer_credentials, sys_descriptor_limit;
 
-shim sys_is_listening, sys_notify, sys_channel; /* socket.c */
+shim sys_landlock_abi, sys_landlock;                             /* landlock.c */
+shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* confine.c */
+shim sys_filter_calls;                                           /* seccomp.c */
+
+shim sys_is_listening, sys_datagram_to, sys_channel; /* socket.c */
 
 shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
 

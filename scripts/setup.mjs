@@ -89,6 +89,7 @@ export function installDebianPackages(names, what) {
 function ensureAddon() {
   const sources = readdirSync(inRoot('native-shims')).filter(name => /\.(c|h|mjs)$/.test(name));
   const built = modified(inRoot('native-shims', 'build', 'native-shims.node'));
+  sources.push('groups/main.c');
   if (sources.every(name => modified(inRoot('native-shims', name)) < built)) return;
   if (!hasCompiler()) installDebianPackages(['gcc', 'libc6-dev'], 'a C compiler with the headers of Linux');
   say('compiling the native addon');

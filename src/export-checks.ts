@@ -9,7 +9,7 @@ import { serverCaller } from './host/syscalls.ts';
 const probeXattr = 'user.virtfs.probe';
 
 /** Without these a request cannot run as the guest's user, or guest's root is none. */
-const passthroughCapabilities = [
+export const passthroughCapabilities = [
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',
   'CAP_FOWNER',

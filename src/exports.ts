@@ -1,14 +1,14 @@
 import { resolve } from 'node:path';
 import { checkedRoot } from './export-checks.ts';
 import { inline, pool } from './host/linux.ts';
-import { descriptorLimit, groupsOf } from './host/process.ts';
+import { descriptorLimit, groupsOf as groupsOfHost } from './host/process.ts';
 import { defaultLimits, type Limits } from './limits.ts';
 import { type Logger, silent } from './log.ts';
 import type { Bytes } from './name.ts';
 import { type IdOptions, idFaults, withIds } from './security/ids.ts';
 import { mapped } from './security/mapped.ts';
 import type { SecurityModel } from './security/model.ts';
-import { passthrough } from './security/passthrough.ts';
+import { type GroupsOf, passthrough } from './security/passthrough.ts';
 import { Access, type AccessOptions, accessFaults } from './session/access.ts';
 import { StartFaults } from './start-faults.ts';
 import { Descriptors } from './tree/descriptors.ts';
@@ -61,6 +61,12 @@ export interface Export {
 /** Descriptors that are not for the trees, besides connections: listeners, the event loop, what a request holds for a moment. */
 const descriptorsKept = 256;
 
+interface OpenOptions {
+  readonly log?: Logger | undefined;
+  readonly limits?: Partial<Limits> | undefined;
+  readonly groupsOf?: GroupsOf | undefined;
+}
+
 /** The exports of a server, in their order: the first is the one that a guest gets which asks for none. */
 export class Exports {
   readonly #list: readonly Export[];
@@ -83,7 +89,7 @@ export class Exports {
   /** Opens every directory. Throws `StartFaults` with all that is wrong with any of them, and then holds nothing. */
   static async open(
     options: readonly (ExportOptions | TreeExport)[],
-    { log = silent, limits = {} }: { readonly log?: Logger; readonly limits?: Partial<Limits> },
+    { log = silent, limits = {}, groupsOf = groupsOfHost }: OpenOptions,
   ): Promise<Exports> {
     const faults = await exportFaults(options);
     if (options.length === 0) faults.push('there is nothing to export: name a directory');
@@ -103,7 +109,7 @@ export class Exports {
         }
         const path = resolve(one.path);
         const name = exportName(one);
-        const model = modelOf(one, name, log);
+        const model = modelOf(one, name, log, groupsOf);
         const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
         own.push(tree);
         const { readonly = false } = one;
@@ -132,7 +138,7 @@ export class Exports {
   }
 }
 
-function modelOf(options: ExportOptions, name: string, log: Logger): SecurityModel {
+function modelOf(options: ExportOptions, name: string, log: Logger, groupsOf: GroupsOf): SecurityModel {
   const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
   if (typeof securityModel === 'object') return withIds(securityModel, options);
   if (securityModel === 'passthrough') return withIds(passthrough(groupsOf), options);

@@ -3,10 +3,11 @@ import { type Export, type ExportOptions, Exports, exportFaults, type TreeExport
 import { finderFor } from './finder.ts';
 import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
+import type { GroupsOf } from './security/passthrough.ts';
 import type { Line, Peer } from './session/door.ts';
 import { Session } from './session/session.ts';
 import { StartFaults } from './start-faults.ts';
-import { type Endpoint, endpointOf } from './transport/endpoint.ts';
+import { type Endpoint, endpointOf, purposeOf } from './transport/endpoint.ts';
 import { type Accept, closeSource, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
 import { type Source, Stream } from './transport/stream.ts';
 import { VhostUserFace } from './transport/vhost-user/face.ts';
@@ -18,6 +19,8 @@ export interface ServerOptions {
   readonly msizeMax?: number;
   /** Bounds other than the usual ones, by their names. */
   readonly limits?: Partial<Limits>;
+  /** What `passthrough` learns of a user; the host's user database when left out. */
+  readonly groupsOf?: GroupsOf;
   /** Where to say what happens; nowhere when left out. */
   readonly log?: Logger;
   /** Called when a connection has ended. */
@@ -89,7 +92,8 @@ export class Server {
   }
 
   /** What becomes of the connections of a listener; for who listens himself. Throws a `ListenFault`. */
-  acceptFor(endpoint: Endpoint): Accept {
+  acceptFor(given: Endpoint): Accept {
+    const endpoint = purposeOf(given);
     if (endpoint.kind !== 'vhost-user') return (source, peer) => this.#accept(source, peer);
     const only = this.#named(endpoint.exportName);
     const face = new VhostUserFace(endpoint, line => this.#session(line, only), this.#log);

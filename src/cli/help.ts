@@ -49,6 +49,13 @@ Where it listens:
       fd://NUMBER, fd://NAME       a socket that the program was started with
                                    Without --listen, sockets that systemd passes are used.
 
+Sandbox:
+  --sandbox on|off                 on when left out: once started, the server reaches its exports and nothing
+                                   else. off leaves it all that its user may do.
+  --user NAME                      root becomes this user before it opens the exports; not with passthrough
+  --trusted-xattrs on|off          passthrough keeps CAP_SYS_ADMIN, which trusted.* attributes need; off when
+                                   left out
+
 Further:
   --msize-max BYTES                largest message a guest may ask for (${msizeBytesDefault} when left out)
   --workers N                      N processes share the connections; 1 when left out

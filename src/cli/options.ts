@@ -6,6 +6,7 @@ import { parseExport, securityModels } from './export-option.ts';
 import { parseLimits } from './limit-option.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+const onOff = ['on', 'off'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
 /** What `serve` was asked to do, with every default filled in. */
@@ -19,6 +20,12 @@ export interface ServeOptions {
   readonly workers: number;
   /** Those that were given. */
   readonly limits: Partial<Limits>;
+  /** Whether the server shuts itself in. */
+  readonly sandbox: boolean;
+  /** The user that root becomes. */
+  readonly user: string | undefined;
+  /** Whether `passthrough` keeps what the guests' root needs for trusted.* attributes. */
+  readonly trustedXattrs: boolean;
   readonly logLevel: LogLevel;
 }
 
@@ -33,6 +40,9 @@ const options = {
   'msize-max': { type: 'string' },
   workers: { type: 'string' },
   limit: { type: 'string', multiple: true },
+  sandbox: { type: 'string' },
+  user: { type: 'string' },
+  'trusted-xattrs': { type: 'string' },
   'log-level': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean' },
@@ -124,6 +134,9 @@ function serveOptions(given: Given, directory: string | undefined, faults: strin
     msizeMax: msizeOf(one('msize-max'), fault),
     workers: workersOf(one('workers'), fault),
     limits: parseLimits(given.get('limit') ?? [], fault),
+    sandbox: choice('sandbox', one('sandbox'), onOff, 'on', fault) === 'on',
+    user: one('user'),
+    trustedXattrs: choice('trusted-xattrs', one('trusted-xattrs'), onOff, 'off', fault) === 'on',
     logLevel: choice('log-level', one('log-level'), logLevels, 'info', fault),
   };
 }

@@ -1,20 +1,33 @@
-import { mkdirSync } from 'node:fs';
+import { chownSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Errno } from '../errno.ts';
 import { procFaults } from '../export-checks.ts';
 import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
 import { exposures } from '../exposure.ts';
-import { sendDatagram } from '../host/sockets.ts';
+import { userNamed } from '../host/process.ts';
+import { datagramTo } from '../host/sockets.ts';
+import { sendMessage } from '../host/vhost.ts';
 import { defaultLimits } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
 import { StartFaults } from '../start-faults.ts';
+import { letGo } from '../transport/bind.ts';
 import type { Endpoint } from '../transport/endpoint.ts';
 import { inheritedSockets, type Listener } from '../transport/listen.ts';
 import { Workers } from '../workers/workers.ts';
 import { makeLogger } from './logging.ts';
 import { deviceHints, mountHint } from './mount-hint.ts';
 import type { ServeOptions } from './options.ts';
+import {
+  enter,
+  type Handover,
+  handedOver,
+  outside,
+  runsTwice,
+  sandboxFaults,
+  seal,
+  toWorker,
+} from './sandbox.ts';
 
 export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
 export const defaultExport: ExportOptions = { path: 'share' };
@@ -26,13 +39,15 @@ const sameSignalMs = 500;
 
 /** Starts the server, or names every fault on standard error and ends with status 2. Returns when it is serving. */
 export async function serve(options: ServeOptions, optionFaults: readonly string[]): Promise<void> {
-  const faults = [...optionFaults, ...procFaults()];
+  const handover = handedOver();
+  const faults = handover ? [] : [...optionFaults, ...procFaults(), ...sandboxFaults(options)];
   if (faults.length > 0) refuse([...faults, ...(await exportFaults(options.exports))]);
   const log = makeLogger(options.logLevel);
   surviveFaults(log);
   try {
-    await start(options, log);
+    await start(withExports(options, log), handover, log);
   } catch (error) {
+    if (handover) letGo(handover.listen);
     if (!(error instanceof StartFaults)) throw error;
     refuse(error.faults);
   }
@@ -44,39 +59,60 @@ function refuse(faults: readonly string[]): never {
   process.exit(2);
 }
 
-async function start(options: ServeOptions, log: Logger): Promise<void> {
-  const exports = options.exports.length > 0 ? options.exports : [madeExport(log)];
-  warnOfModes(exports, log);
-  const server = await opened(options, exports, log);
-  stopOnSignals(server, log);
-  const listeners = await server.listenAll(endpoints(options.listen));
+const unprotected =
+  'SANDBOX OFF: a guest that takes this process over can do on this machine whatever its user can';
+
+async function start(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<void> {
+  if (handover) return run(options, handover, handover.listen, notifier(handover.notify, log), log);
+  warnOfModes(options.exports, log);
+  if (!options.sandbox) log.warn(unprotected);
+  const listen = endpoints(options.listen);
+  if (!runsTwice(options)) return run(options, undefined, listen, notifier(manager(log), log), log);
+  // What another user may do is found when this process is that user.
+  const faults = options.user === undefined ? await exportFaults(options.exports) : [];
+  if (faults.length > 0) throw new StartFaults(faults);
+  await enter(options, listen, manager(log), log);
+}
+
+type Tell = (state: string) => void;
+
+async function run(
+  options: ServeOptions,
+  handover: Handover | undefined,
+  listen: readonly Endpoint[],
+  tell: Tell,
+  log: Logger,
+): Promise<void> {
+  const server = await opened(options, handover, log);
+  const end = (why: string) => stop(server, tell, log, why);
+  stopOnSignals(end);
+  const listeners = await server.listenAll(listen);
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
-  for (const warning of exposures(listeners, exports)) log.warn(warning);
+  for (const warning of exposures(listeners, options.exports)) log.warn(warning);
   for (const { uri } of listeners) {
     for (const hint of deviceHints(uri)) log.info(hint);
-    for (const one of exports) {
+    for (const one of options.exports) {
       const hint = mountHint(uri, { name: exportName(one) }, options.msizeMax);
       if (hint !== undefined) log.info(hint);
     }
   }
-  notify('READY=1', log);
+  tell('READY=1');
   if (listeners.every((one: Listener) => one.single)) {
-    void server.connectionsEnded().then(() => stop(server, log, 'the only connection has ended'));
+    void server.connectionsEnded().then(() => end('the only connection has ended'));
   }
 }
 
 /** This process alone, or the first of several. */
-async function opened(
-  { workers, msizeMax, limits }: ServeOptions,
-  exports: readonly ExportOptions[],
-  log: Logger,
-): Promise<Serving> {
-  if (workers === 1) return Server.open({ exports, msizeMax, limits, log });
+async function opened(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<Serving> {
+  const { workers, exports, msizeMax, limits } = options;
+  if (handover) seal(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
+  if (workers === 1) return Server.open({ exports, msizeMax, limits, log, ...outside(handover?.groups[0]) });
   const faults = await exportFaults(exports);
   if (faults.length > 0) throw new StartFaults(faults);
   const path = fileURLToPath(new URL('./worker.js', import.meta.url));
+  const program = { path, args: process.argv.slice(2), ...(handover && { share: toWorker(handover) }) };
   const { connections = defaultLimits.connections } = limits;
-  return Workers.open({ count: workers, program: { path, args: process.argv.slice(2) }, log, connections });
+  return Workers.open({ count: workers, program, log, connections });
 }
 
 /** What a server does for this program, in whatever number of processes. */
@@ -94,10 +130,16 @@ export function surviveFaults(log: Logger): void {
   );
 }
 
-function madeExport(log: Logger): ExportOptions {
+/** With ./share, when nothing was said; it belongs to who serves it. */
+function withExports(options: ServeOptions, log: Logger): ServeOptions {
+  if (options.exports.length > 0) return options;
   const { path } = defaultExport;
-  if (mkdirSync(path, { recursive: true }) !== undefined) log.info(`made ./${path}`);
-  return defaultExport;
+  if (mkdirSync(path, { recursive: true }) !== undefined) {
+    log.info(`made ./${path}`);
+    const owner = options.user === undefined ? undefined : userNamed(options.user);
+    if (owner) chownSync(path, owner.uid, owner.gid);
+  }
+  return { ...options, exports: [defaultExport] };
 }
 
 function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {
@@ -115,12 +157,12 @@ function endpoints(listen: readonly Endpoint[]): readonly Endpoint[] {
   return inherited.length > 0 ? inherited.map(({ fd }) => ({ kind: 'fd', fd })) : [defaultListen];
 }
 
-function stopOnSignals(server: Serving, log: Logger): void {
+function stopOnSignals(end: (why: string) => Promise<never>): void {
   let first: number | undefined;
   const onSignal = (signal: NodeJS.Signals) => {
     if (first === undefined) {
       first = performance.now();
-      void stop(server, log, signal);
+      void end(signal);
     } else if (performance.now() - first > sameSignalMs) {
       process.stderr.write(`ninepd: stopped at once by a second ${signal}; requests were left unanswered\n`);
       process.exit(1);
@@ -130,9 +172,9 @@ function stopOnSignals(server: Serving, log: Logger): void {
   process.on('SIGINT', onSignal);
 }
 
-async function stop(server: Serving, log: Logger, why: string): Promise<void> {
+async function stop(server: Serving, tell: Tell, log: Logger, why: string): Promise<never> {
   log.info(`stopping: ${why}`);
-  notify('STOPPING=1', log);
+  tell('STOPPING=1');
   if (await server.close(graceMsMax)) {
     log.info('stopped');
     process.exit(0);
@@ -141,14 +183,22 @@ async function stop(server: Serving, log: Logger, why: string): Promise<void> {
   process.exit(1);
 }
 
-/** Tells the service manager, if there is one: sd_notify(3). */
-function notify(state: string, log: Logger): void {
+/** A socket to the service manager, if there is one: sd_notify(3). Made at start, since later no socket can be. */
+function manager(log: Logger): number | undefined {
   const socket = process.env.NOTIFY_SOCKET;
-  if (!socket) return;
+  if (!socket) return undefined;
   try {
-    sendDatagram(socket, state);
+    return datagramTo(socket);
   } catch (error) {
     if (!(error instanceof Errno)) throw error;
-    log.warn(`the service manager could not be told ${state}: ${error}`);
+    log.warn(`the service manager cannot be reached at ${socket}: ${error}`);
+    return undefined;
   }
+}
+
+function notifier(fd: number | undefined, log: Logger): Tell {
+  return state => {
+    const sent = fd === undefined ? 0 : sendMessage(fd, Buffer.from(state));
+    if (sent < 0) log.warn(`the service manager could not be told ${state}: ${Errno.of(-sent)}`);
+  };
 }

@@ -9,6 +9,7 @@ import { Channel, type Connection, type Report } from '../workers/channel.ts';
 import { channelDescriptor, workerVariable } from '../workers/worker.ts';
 import { makeLogger } from './logging.ts';
 import { parseCommandLine, type ServeOptions } from './options.ts';
+import { handedOver, outside, seal } from './sandbox.ts';
 import { defaultExport, defaultListen, graceMsMax, surviveFaults } from './serve.ts';
 
 /** After which a report that the first process had no room for is tried again. */
@@ -39,12 +40,12 @@ class WorkerProcess {
     surviveFaults(log);
     const exports = options.exports.length > 0 ? options.exports : [defaultExport];
     try {
+      const handover = handedOver();
+      if (handover) seal(handover, { ...options, exports }, 'serves', log);
+      const connectionEnded = () => this.#report();
       const server = await Server.open({
-        exports,
-        msizeMax,
-        limits,
-        log,
-        connectionEnded: () => this.#report(),
+        ...{ exports, msizeMax, limits, log, connectionEnded },
+        ...outside(handover?.groups[0]),
       });
       // Sockets that a service manager has passed are not in `listen`, and none of them is a device.
       this.#accepts = (listen.length > 0 ? listen : [defaultListen]).map(endpoint => {

@@ -31,11 +31,13 @@ export interface Addon {
   memory(mapping: number, bytes: number): ArrayBuffer | undefined;
 }
 
+// Another build of the addon: the tests name the one with the sanitizers here.
+const place = process.env.NINEPD_ADDON ?? 'native-shims';
+const require = createRequire(import.meta.url);
+
 function load(): Addon {
-  // Another build of the addon: the tests name the one with the sanitizers here.
-  const place = process.env.NINEPD_ADDON ?? 'native-shims';
   try {
-    return createRequire(import.meta.url)(place) as Addon;
+    return require(place) as Addon;
   } catch (error) {
     const reason = error instanceof Error ? error.message.split('\n', 1)[0] : String(error);
     throw new Error(
@@ -47,3 +49,6 @@ function load(): Addon {
 
 /** The addon; it is loaded here and nowhere else. */
 export const addon: Addon = load();
+
+/** Its file. */
+export const addonPath: string = require.resolve(place);

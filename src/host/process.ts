@@ -1,12 +1,13 @@
 import type { Answer } from '../answer.ts';
 import { ENOENT, Errno } from '../errno.ts';
 import { addon } from './addon.ts';
-import { atOnce, begin, count, nothing, onPool, shimOf } from './control.ts';
+import { asItIs, atOnce, begin, count, nothing, onPool, shimOf } from './control.ts';
 import { serverCaller } from './syscalls.ts';
 
 const op = {
   effectiveCapabilities: shimOf('effectiveCapabilities'),
   groupsOf: shimOf('groupsOf'),
+  userNamed: shimOf('userNamed'),
   peerCredentials: shimOf('peerCredentials'),
   descriptorLimit: shimOf('descriptorLimit'),
 };
@@ -39,6 +40,15 @@ export function groupsOf(uid: number): Answer<{ gid: number; groups: readonly nu
     if (result < 0 && Errno.of(-result) === ENOENT) return undefined;
     return { gid: words[0]!, groups: [...words.subarray(1, 1 + count(result))] };
   }, new Uint8Array(words.buffer));
+}
+
+/** The user of that name in the host's user database; undefined when there is none. */
+export function userNamed(name: string): { uid: number; gid: number } | undefined {
+  const words = new Uint32Array(2);
+  begin(op.userNamed, serverCaller, 0, 0, 0, Buffer.from(name).toString('latin1'));
+  const result = atOnce(asItIs, new Uint8Array(words.buffer)) as number;
+  if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
+  return result < 0 ? undefined : { uid: words[0]!, gid: words[1]! };
 }
 
 /** Who is at the other end of a connected Unix socket: SO_PEERCRED of unix(7), as of when it connected. */

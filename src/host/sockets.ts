@@ -1,9 +1,9 @@
-import { asItIs, atOnce, begin, nothing, shimOf } from './control.ts';
+import { asItIs, atOnce, begin, count, nothing, shimOf } from './control.ts';
 import { serverCaller } from './syscalls.ts';
 
 const op = {
   isListening: shimOf('isListening'),
-  notify: shimOf('notify'),
+  datagramTo: shimOf('datagramTo'),
   channel: shimOf('channel'),
   sendMessage: shimOf('sendMessage'),
 };
@@ -15,11 +15,10 @@ export function isListening(fd: number): boolean | undefined {
   return result < 0 ? undefined : result === 1;
 }
 
-/** Sends one datagram to a Unix socket; a path that begins with `@` is abstract. Throws the Errno of sendto(2). */
-export function sendDatagram(path: string, text: string): void {
-  const asBytes = (string: string) => Buffer.from(string).toString('latin1');
-  begin(op.notify, serverCaller, 0, 0, 0, asBytes(path), asBytes(text));
-  atOnce(nothing);
+/** A socket for datagrams to a Unix socket; a path that begins with `@` is abstract. Throws the Errno of connect(2). */
+export function datagramTo(path: string): number {
+  begin(op.datagramTo, serverCaller, 0, 0, 0, Buffer.from(path).toString('latin1'));
+  return atOnce(count) as number;
 }
 
 /** The two ends of a socket that keeps messages apart and carries descriptors: SOCK_SEQPACKET of unix(7). */

@@ -1,3 +1,4 @@
+import type { Reach } from './reach.ts';
 import { tagFault } from './vhost-user/tag.ts';
 import { vsockAddress, vsockUri } from './vsock-address.ts';
 
@@ -17,7 +18,27 @@ export type Endpoint =
   /** A descriptor that the process was started with: a listening socket, or a stream that is connected already. */
   | { readonly kind: 'fd'; readonly fd: number }
   /** One that the service manager gave a name (FileDescriptorName= of systemd.socket(5)). */
-  | { readonly kind: 'named-fd'; readonly name: string };
+  | { readonly kind: 'named-fd'; readonly name: string }
+  | BoundEndpoint;
+
+/** A listening socket that was made by an earlier program of this process, which had more rights. */
+export interface BoundEndpoint {
+  readonly kind: 'bound';
+  readonly fd: number;
+  /** What it was made for, and its URI. */
+  readonly as: Exclude<Endpoint, BoundEndpoint>;
+  readonly uri: string;
+  /** Who can connect to it. */
+  readonly reach?: Reach;
+  /** The name of a Unix socket, to be removed at the end. */
+  readonly file?: SocketFile;
+}
+
+export interface SocketFile {
+  readonly path: string;
+  readonly ino: number;
+  readonly dev: number;
+}
 
 /** The forms of a URI, for texts that say what is possible. */
 export const endpointForms =
@@ -103,6 +124,11 @@ function fdEndpoint(rest: string): Endpoint | string {
     : 'the number of a descriptor is needed, as in fd://3';
 }
 
+/** What a socket is for, however it came to be. */
+export function purposeOf(endpoint: Endpoint): Exclude<Endpoint, BoundEndpoint> {
+  return endpoint.kind === 'bound' ? endpoint.as : endpoint;
+}
+
 /** The URI of any endpoint. */
 export function uriOf(endpoint: Endpoint): string {
   switch (endpoint.kind) {
@@ -118,5 +144,7 @@ export function uriOf(endpoint: Endpoint): string {
       return `fd://${endpoint.fd}`;
     case 'named-fd':
       return `fd://${endpoint.name}`;
+    case 'bound':
+      return endpoint.uri;
   }
 }

@@ -3,10 +3,17 @@ import net from 'node:net';
 import { dirname, join } from 'node:path';
 import { peerCredentials } from '../host/process.ts';
 import { isListening } from '../host/sockets.ts';
-import { closeDescriptor } from '../host/vhost.ts';
+import { closeDescriptor, duplicate } from '../host/vhost.ts';
 import type { Peer } from '../session/door.ts';
 import { StartFaults } from '../start-faults.ts';
-import { type Endpoint, socketPathBytesMax, uriOf, vhostUserUri } from './endpoint.ts';
+import {
+  type BoundEndpoint,
+  type Endpoint,
+  type SocketFile,
+  socketPathBytesMax,
+  uriOf,
+  vhostUserUri,
+} from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
 import { inheritedReach, tcpReach } from './reach.ts';
 import type { Source } from './stream.ts';
@@ -33,6 +40,8 @@ export async function listen(
       return listenFd(endpoint, endpoint.fd, accept, complain);
     case 'named-fd':
       return listenFd(endpoint, namedFd(endpoint.name), accept, complain);
+    case 'bound':
+      return listenBound(endpoint, accept, complain);
   }
 }
 
@@ -80,7 +89,7 @@ export function inheritedSockets(env: NodeJS.ProcessEnv): { fd: number; name: st
   return Array.from({ length: count }, (_, i) => ({ fd: 3 + i, name: names[i] }));
 }
 
-function namedFd(name: string): number {
+export function namedFd(name: string): number {
   const found = inheritedSockets(process.env).find(one => one.name === name);
   if (found) return found.fd;
   throw new ListenFault(
@@ -160,7 +169,9 @@ async function listenTcp(
   const bound = server.address() as net.AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;
   const uri = `tcp://${shown}:${bound.port}`;
-  return { endpoint, uri, single: false, reach: tcpReach(bound), close: () => void server.close() };
+  const reach = tcpReach(bound);
+  const detach = (): BoundEndpoint => ({ kind: 'bound', fd: takeSocket(server), as: endpoint, uri, reach });
+  return { endpoint, uri, single: false, reach, close: () => void server.close(), detach };
 }
 
 function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): string {
@@ -180,7 +191,7 @@ function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): str
 }
 
 async function listenUnix(
-  endpoint: Endpoint & { path: string },
+  endpoint: Extract<Endpoint, { path: string }>,
   uri: string,
   accept: Accept,
   complain: (text: string) => void,
@@ -196,12 +207,45 @@ async function listenUnix(
     throw new ListenFault(unixFault(error as NodeJS.ErrnoException, path));
   }
   const { ino, dev } = lstatSync(path);
+  const file = { path, ino, dev };
   const close = () => {
     server.close();
+    removeSocket(file);
+  };
+  const detach = (): BoundEndpoint => ({ kind: 'bound', fd: takeSocket(server), as: endpoint, uri, file });
+  return { endpoint, uri, single: false, reach: undefined, close, detach };
+}
+
+/** The name of a socket of ours, unless another has it now. It stays where this user may remove nothing. */
+export function removeSocket({ path, ino, dev }: SocketFile): void {
+  try {
     const now = lstatSync(path, { throwIfNoEntry: false });
     if (now?.ino === ino && now.dev === dev) unlinkSync(path);
+  } catch (error) {
+    if (!['EACCES', 'EPERM', 'EROFS'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+}
+
+/** The socket of a server, which ends. In one turn, so that nobody's connection is accepted and lost. */
+function takeSocket(server: net.Server): number {
+  const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
+  const kept = duplicate(fd);
+  server.close();
+  return kept;
+}
+
+async function listenBound(
+  endpoint: BoundEndpoint,
+  accept: Accept,
+  complain: (text: string) => void,
+): Promise<Listener> {
+  const { as, fd, uri, reach, file } = endpoint;
+  const accepting = await acceptOn(fd, accept, complain);
+  const close = () => {
+    accepting.close();
+    if (file) removeSocket(file);
   };
-  return { endpoint, uri, single: false, reach: undefined, close };
+  return { endpoint: as, uri, single: false, reach, close, detach: () => endpoint };
 }
 
 /** Removes the socket of a server that is gone; whatever else is in the way stays. */
@@ -258,7 +302,7 @@ function unixFault(error: NodeJS.ErrnoException, path: string): string {
 }
 
 async function listenFd(
-  endpoint: Endpoint,
+  endpoint: Exclude<Endpoint, BoundEndpoint>,
   fd: number,
   accept: Accept,
   complain: (text: string) => void,
@@ -270,26 +314,38 @@ async function listenFd(
       `descriptor ${fd} is no stream socket that was passed to the program: check who starts it`,
     );
   }
-  const vsock = isVsock(fd);
-  if (!listening) {
-    if (vsock) accept(sourceOf(fd), vsockPeerOf(fd));
-    else {
-      const socket = new net.Socket({ fd, readable: false, writable: false });
-      const peer = peerOf(socket);
-      accept({ handle: takeHandle(socket) }, peer);
-    }
-    return { endpoint, uri, single: true, reach: undefined, close: () => undefined };
+  if (listening) {
+    const { server, close } = await acceptOn(fd, accept, complain);
+    const reach = inheritedReach(fd, server);
+    const detach = (): BoundEndpoint => {
+      const kept = duplicate(fd);
+      close();
+      return { kind: 'bound', fd: kept, as: endpoint, uri, reach };
+    };
+    return { endpoint, uri, single: false, reach, close, detach };
   }
-  if (vsock) {
-    const close = acceptFrom(fd, accept, complain);
-    return { endpoint, uri, single: false, reach: inheritedReach(fd), close };
+  if (isVsock(fd)) accept(sourceOf(fd), vsockPeerOf(fd));
+  else {
+    const socket = new net.Socket({ fd, readable: false, writable: false });
+    const peer = peerOf(socket);
+    accept({ handle: takeHandle(socket) }, peer);
   }
+  const detach = (): Endpoint => endpoint;
+  return { endpoint, uri, single: true, reach: undefined, close: () => undefined, detach };
+}
+
+/** Takes connections from a descriptor that listens; `server` is Node's, where Node knows the family. */
+async function acceptOn(
+  fd: number,
+  accept: Accept,
+  complain: (text: string) => void,
+): Promise<{ server?: net.Server; close: () => void }> {
+  if (isVsock(fd)) return { close: acceptFrom(fd, accept, complain) };
   const server = serverFor(accept);
   try {
     await bind(server, { fd }, complain);
   } catch (error) {
     throw new ListenFault(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
   }
-  const reach = inheritedReach(fd, server);
-  return { endpoint, uri, single: false, reach, close: () => void server.close() };
+  return { server, close: () => void server.close() };
 }

@@ -15,6 +15,8 @@ export interface Listener {
   readonly reach: Reach;
   /** Takes no more connections; those there are live on. */
   close(): void;
+  /** Gives the socket to another program, and leaves it open and its file in place. Takes no more connections. */
+  detach(): Endpoint;
 }
 
 /** Why an endpoint cannot be listened on, in words that say what to do. */

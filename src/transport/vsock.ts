@@ -2,9 +2,10 @@ import { existsSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
+import { duplicate } from '../host/vhost.ts';
 import { bindVsock, type VsockAddress, vsockName, vsockPeer } from '../host/vsock.ts';
 import type { Peer } from '../session/door.ts';
-import type { Endpoint } from './endpoint.ts';
+import type { BoundEndpoint, Endpoint } from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
 import { vsockReach } from './reach.ts';
 import type { Source } from './stream.ts';
@@ -23,20 +24,27 @@ const role = { socket: 0, server: 1 };
 /** What Node asks for, for its own servers. */
 const backlog = 511;
 
+let knownClass: (new (role: number) => StreamHandle) | undefined;
+
 /**
  * Node looks at the family of a descriptor and refuses one that it does not know, while libuv's handle for Unix sockets
  * takes any stream. Node keeps the class of that handle to itself; a socket that tries to connect has one.
  */
 function handleClass(): new (role: number) => StreamHandle {
+  if (knownClass) return knownClass;
   const socket = new Socket();
   socket.on('error', () => undefined);
   // Refused at once: a directory is no socket.
   socket.connect({ path: '/' });
   const { _handle: handle } = socket as unknown as { _handle: object };
   socket.destroy();
-  return handle.constructor as new (
-    role: number,
-  ) => StreamHandle;
+  knownClass = handle.constructor as new (role: number) => StreamHandle;
+  return knownClass;
+}
+
+/** Finds the class while sockets can still be made. */
+export function readyForVsock(): void {
+  handleClass();
 }
 
 /** A handle that owns the descriptor. */
@@ -65,13 +73,20 @@ export function listenVsock(
   const fd = bindVsock({ cid, port: endpoint.port === 0 ? anyPort : endpoint.port });
   if (fd < 0) throw new ListenFault(bindFault(-fd, endpoint));
   const { port } = vsockName(fd)!;
+  const uri = vsockUri({ cid, port });
+  const reach = vsockReach(cid);
   const close = acceptFrom(fd, accept, complain);
+  const detach = (): BoundEndpoint => {
+    const kept = duplicate(fd);
+    close();
+    return { kind: 'bound', fd: kept, as: endpoint, uri, reach };
+  };
   if (cid === anyCid && !signsOfTransport.some(existsSync)) {
     complain(
-      `${vsockUri({ cid, port })}: no guest of this machine can connect, since its kernel has no vhost_vsock: modprobe vhost_vsock`,
+      `${uri}: no guest of this machine can connect, since its kernel has no vhost_vsock: modprobe vhost_vsock`,
     );
   }
-  return { endpoint, uri: vsockUri({ cid, port }), single: false, reach: vsockReach(cid), close };
+  return { endpoint, uri, single: false, reach, close, detach };
 }
 
 /** Binding to any CID succeeds where there is none to come from. One of these is there where there is. */

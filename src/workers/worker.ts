@@ -7,6 +7,13 @@ import { Channel, type Connection, type Report } from './channel.ts';
 export interface Program {
   readonly path: string;
   readonly args: readonly string[];
+  /** What the worker of that number is given besides; the descriptors follow the channel, in their order. */
+  readonly share?: (number: number) => Share;
+}
+
+export interface Share {
+  readonly env: Readonly<Record<string, string>>;
+  readonly descriptors: readonly number[];
 }
 
 export const workerVariable = 'NINEPD_WORKER';
@@ -31,13 +38,14 @@ export class Worker {
   #finished = 0;
 
   /** `freed` is called when connections of it have ended. */
-  constructor(number: number, { path, args }: Program, freed: () => void) {
+  constructor(number: number, { path, args, share }: Program, freed: () => void) {
     const [ours, theirs] = socketPair();
-    const env: NodeJS.ProcessEnv = { ...process.env, [workerVariable]: String(number) };
+    const shared = share?.(number) ?? { env: {}, descriptors: [] };
+    const env: NodeJS.ProcessEnv = { ...process.env, ...shared.env, [workerVariable]: String(number) };
     for (const name of notForWorkers) delete env[name];
     this.#child = spawn(process.execPath, [...process.execArgv, path, ...args], {
       env,
-      stdio: ['ignore', 'inherit', 'inherit', theirs],
+      stdio: ['ignore', 'inherit', 'inherit', theirs, ...shared.descriptors],
     });
     closeDescriptor(theirs);
     this.ended = new Promise(resolve => {

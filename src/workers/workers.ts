@@ -1,7 +1,7 @@
 import type { Logger } from '../log.ts';
 import type { Peer } from '../session/door.ts';
 import { StartFaults } from '../start-faults.ts';
-import type { Endpoint } from '../transport/endpoint.ts';
+import { type Endpoint, purposeOf } from '../transport/endpoint.ts';
 import { closeSource, type Listener, listenOnAll } from '../transport/listen.ts';
 import type { Source } from '../transport/stream.ts';
 import type { Connection } from './channel.ts';
@@ -101,7 +101,7 @@ export class Workers {
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
     let devices = 0;
     const accepts = endpoints.map((endpoint, index) => {
-      if (endpoint.kind !== 'vhost-user')
+      if (purposeOf(endpoint).kind !== 'vhost-user')
         return (source: Source, peer: Peer) => this.#accept(index, source, peer);
       const place = this.#places[devices++ % this.#places.length]!;
       place.devices++;

@@ -54,7 +54,10 @@ export class HostBench extends Bench {
       { path: join(dir, readonlyDir), name: readonlyExports[model], securityModel: model, readonly: true },
     ]);
     const way = await makeWay();
-    const server = await Ninepd.start({ exports, listen: way.listen, userDatabase: userDatabase(dir) });
+    const server = await Ninepd.start({
+      ...{ exports, listen: way.listen, userDatabase: userDatabase(dir) },
+      args: ['--trusted-xattrs', 'on'],
+    });
     const end = async () => {
       await way.stop();
       await server.stop();

@@ -22,7 +22,10 @@ describe('the command line', () => {
     expect(serve()).toEqual({
       command: 'serve',
       faults: [],
-      options: { exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
+      options: {
+        ...{ exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
+        ...{ sandbox: true, user: undefined, trustedXattrs: false },
+      },
     });
   });
 

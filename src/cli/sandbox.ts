@@ -1,0 +1,275 @@
+import { spawn } from 'node:child_process';
+import { accessSync, chownSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { passthroughCapabilities } from '../export-checks.ts';
+import type { ExportOptions } from '../exports.ts';
+import { addonPath } from '../host/addon.ts';
+import { userNamed } from '../host/process.ts';
+import {
+  boundCapabilities,
+  execute,
+  filterCalls,
+  groupsProgram,
+  keepCapabilities,
+  landlock,
+  landlockAbi,
+  type Rule,
+} from '../host/sandbox.ts';
+import { UserDatabase } from '../host/user-database.ts';
+import { closeDescriptor, duplicate } from '../host/vhost.ts';
+import type { Logger } from '../log.ts';
+import type { ServerOptions } from '../server.ts';
+import { StartFaults } from '../start-faults.ts';
+import { bindAll, letGo } from '../transport/bind.ts';
+import type { Endpoint } from '../transport/endpoint.ts';
+import { readyForVsock } from '../transport/vsock.ts';
+import { channelDescriptor, type Share } from '../workers/worker.ts';
+import type { ServeOptions } from './options.ts';
+
+/**
+ * The program runs twice in one process. The first run binds the sockets, gives up rights and executes the program again:
+ * Landlock and capabilities belong to threads, and Node has threads before any JavaScript runs, so that only what is
+ * inherited over execve(2) holds for all of them. The second run opens the exports, and filters system calls before it
+ * hears anybody.
+ */
+export interface Handover {
+  readonly listen: readonly Endpoint[];
+  /** Off: only the user was changed. */
+  readonly sandbox: boolean;
+  /** Its ABI; not there when the kernel has none. */
+  readonly landlock?: number;
+  /** Sockets to `ninepd-groups`, one for each process that serves. */
+  readonly groups: readonly number[];
+  /** The socket to the service manager. */
+  readonly notify?: number;
+}
+
+const variable = 'NINEPD_HANDOVER';
+
+/** What the first run has handed over, once; undefined in the first run. What this process starts inherits none of it. */
+export function handedOver(): Handover | undefined {
+  const text = process.env[variable];
+  delete process.env[variable];
+  if (text === undefined) return undefined;
+  const { listen, groups, notify, ...found } = JSON.parse(text) as Handover;
+  return {
+    ...found,
+    listen: listen.map(one => (one.kind === 'bound' ? { ...one, fd: keep(one.fd) } : one)),
+    groups: groups.map(keep),
+    ...(notify === undefined ? {} : { notify: keep(notify) }),
+  };
+}
+
+/** The same socket, to be closed by execve(2). */
+function keep(fd: number): number {
+  const kept = duplicate(fd);
+  closeDescriptor(fd);
+  return kept;
+}
+
+/** What a worker is given of it. */
+export function toWorker({ sandbox, landlock, groups }: Handover): (number: number) => Share {
+  return number => {
+    const own = groups[number - 1];
+    const descriptors = own === undefined ? [] : [own];
+    const handover: Handover = {
+      ...{ listen: [], sandbox, groups: descriptors.map(() => channelDescriptor + 1) },
+      ...(landlock === undefined ? {} : { landlock }),
+    };
+    return { env: { [variable]: JSON.stringify(handover) }, descriptors };
+  };
+}
+
+/** What a server in its sandbox asks others about. */
+export function outside(groups: number | undefined): Pick<ServerOptions, 'groupsOf'> {
+  return groups === undefined ? {} : { groupsOf: new UserDatabase(groups).groupsOf };
+}
+
+/** What is wrong with the options that are about this. */
+export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): string[] {
+  const faults: string[] = [];
+  const passthrough = usersOf(exports);
+  if (trustedXattrs && !passthrough)
+    faults.push('--trusted-xattrs on is for security_model=passthrough: mapped keeps them in its records');
+  if (user === undefined) return faults;
+  if (passthrough)
+    faults.push(
+      `--user ${user}: security_model=passthrough acts as the guests' users, for which it must stay root`,
+    );
+  if (process.getuid!() !== 0) faults.push(`--user ${user}: only root can become another user: leave it out`);
+  else if (userNamed(user) === undefined) faults.push(`--user ${user}: this machine has no such user`);
+  return faults;
+}
+
+/** Whether threads become guests' users. */
+export function usersOf(exports: readonly ExportOptions[]): boolean {
+  return exports.some(one => one.securityModel === 'passthrough');
+}
+
+/** Whether this run is only to prepare another. */
+export function runsTwice(options: ServeOptions): boolean {
+  return options.sandbox || options.user !== undefined;
+}
+
+/** The first run. Does not return, but throws `StartFaults`. */
+export async function enter(
+  options: ServeOptions,
+  endpoints: readonly Endpoint[],
+  notify: number | undefined,
+  log: Logger,
+): Promise<never> {
+  const { exports, sandbox, user } = options;
+  if (sandbox) for (const one of exports) warnOfOwner(one, options, log);
+  const groups = sandbox && usersOf(exports) ? Array.from({ length: options.workers }, startGroups) : [];
+  const listen = await bindAll(endpoints, text => log.warn(text));
+  try {
+    const capabilities = capabilitiesFor(options);
+    if (sandbox) boundCapabilities(capabilities);
+    if (user !== undefined) becomeUser(user, listen);
+    const abi = sandbox ? landlockAbi() : undefined;
+    if (sandbox) keepCapabilities(capabilities);
+    if (abi !== undefined) landlock(rulesFor(exports, listen));
+    const handover: Handover = {
+      ...{ listen, sandbox, groups },
+      ...(abi === undefined ? {} : { landlock: abi }),
+      ...(notify === undefined ? {} : { notify }),
+    };
+    return runAgain(handover);
+  } catch (error) {
+    letGo(listen);
+    throw error;
+  }
+}
+
+function runAgain(handover: Handover): never {
+  const { execPath, argv0, execArgv, argv, env } = process;
+  const { listen, groups, notify } = handover;
+  const sockets = listen.flatMap(one => ('fd' in one ? [one.fd] : []));
+  const descriptors = [...sockets, ...groups, ...(notify === undefined ? [] : [notify])];
+  // libuv's io_uring would be the end, once calls are filtered. Certificates are for TLS alone, and out of reach.
+  const settings = { UV_USE_IO_URING: '0', NODE_EXTRA_CA_CERTS: undefined };
+  const again = [argv0, ...execArgv, main, ...argv.slice(2)];
+  return execute(execPath, again, { ...env, ...settings, [variable]: JSON.stringify(handover) }, descriptors);
+}
+
+const here = fileURLToPath(import.meta.url);
+const main = here.replace(/sandbox(\.[jt]s)$/, 'main$1');
+
+/**
+ * The second run, before it hears anybody: no thread can make another call than a server needs. A process that starts
+ * workers makes processes too, and hands its filter down to them, who add the narrower one; it reads nothing from guests.
+ */
+export function seal(
+  { sandbox, landlock: abi }: Handover,
+  { exports }: ServeOptions,
+  role: 'serves' | 'starts workers',
+  log: Logger,
+): void {
+  if (!sandbox) return;
+  readyForVsock();
+  const users = usersOf(exports);
+  const unfiltered = filterCalls(users, role === 'starts workers');
+  if (abi === undefined) {
+    log.warn(
+      'sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only permissions keep this process from files outside of its exports',
+    );
+  }
+  if (unfiltered !== undefined) {
+    log.warn(`sandbox: this kernel does not filter system calls (${unfiltered}): any can be made`);
+  }
+  const parts = [
+    ...(abi === undefined ? [] : [`Landlock (ABI ${abi})`]),
+    ...(unfiltered === undefined ? ['filtered system calls'] : []),
+    users ? 'only the capabilities of passthrough' : 'no capabilities',
+  ];
+  log.info(`sandbox: ${parts.join(', ')}`);
+}
+
+/** What root keeps. A guest's root is root on such an export, but for what CAP_SYS_ADMIN would add. */
+function capabilitiesFor({ exports, trustedXattrs }: ServeOptions): string[] {
+  if (!usersOf(exports)) return [];
+  const forThem = [...passthroughCapabilities, 'CAP_MKNOD', 'CAP_SETFCAP'];
+  return trustedXattrs ? [...forThem, 'CAP_SYS_ADMIN'] : forThem;
+}
+
+/** Root without capabilities is a user like others. */
+function warnOfOwner({ path, securityModel }: ExportOptions, { user }: ServeOptions, log: Logger): void {
+  if (securityModel === 'passthrough' || process.getuid!() !== 0) return;
+  const { uid: owner } = statSync(path);
+  const server = user === undefined ? 0 : userNamed(user)?.uid;
+  if (owner === server) return;
+  log.warn(
+    `export ${path}: it belongs to uid ${owner}, and in its sandbox the server is ${user ?? 'a root without privileges'}: ` +
+      'let --user name its owner, or give it to the server',
+  );
+}
+
+function becomeUser(name: string, listen: readonly Endpoint[]): void {
+  const { uid, gid } = userNamed(name)!;
+  // Who runs the server is the owner of its sockets.
+  for (const one of listen) if (one.kind === 'bound' && one.file) chownSync(one.file.path, uid, gid);
+  (process as unknown as { initgroups(user: string, group: number): void }).initgroups(name, gid);
+  process.setgid!(gid);
+  process.setuid!(uid);
+  try {
+    for (const path of [main, addonPath]) accessSync(path, constants.R_OK);
+    accessSync(process.execPath, constants.X_OK);
+  } catch (error) {
+    const { path } = error as NodeJS.ErrnoException;
+    throw new StartFaults([`--user ${name}: that user may not read ${path}, a part of this program`]);
+  }
+}
+
+/** The descriptor of a socket to a process that stays outside: name services cannot be had in here. */
+function startGroups(): number {
+  if (!existsSync(groupsProgram))
+    throw new StartFaults([`${groupsProgram} is missing: npm rebuild native-shims`]);
+  const child = spawn(groupsProgram, { stdio: ['pipe', 'ignore', 'inherit'], env: {} });
+  const { fd } = (child.stdin as unknown as Socket & { _handle: { fd: number } })._handle;
+  return duplicate(fd);
+}
+
+function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]): Rule[] {
+  const rules = ownFiles();
+  for (const { path, readonly } of exports)
+    rules.push({ path: resolve(path), may: readonly ? 'read' : 'all' });
+  for (const one of listen) {
+    if (one.kind === 'bound' && one.file) rules.push({ path: dirname(one.file.path), may: 'remove' });
+  }
+  return rules;
+}
+
+/** What this program itself consists of: Node, its libraries and settings, our code and the packages it imports. */
+function ownFiles(): Rule[] {
+  const mapped = readFileSync('/proc/self/maps', 'utf8').matchAll(/ (\/.*)$/gm);
+  const libraries = new Set([...mapped].map(([, path]) => path!));
+  const packages = ['pino', 'pino-pretty'].map(name => fileURLToPath(import.meta.resolve(name)));
+  const ours = dirname(dirname(here));
+  const read = [
+    ...[ours, resolve(ours, '../package.json'), addonPath, resolve(addonPath, '../../package.json')],
+    ...packages.map(path => path.slice(0, path.indexOf('/node_modules/') + '/node_modules'.length)),
+    ...['/etc/ld.so.cache', '/etc/localtime', '/usr/share/zoneinfo', '/dev/null'],
+    ...['/proc/self/maps', '/proc/self/cgroup', '/proc/meminfo', ...memoryLimits()],
+    ...[process.env.OPENSSL_CONF ?? '/etc/ssl/openssl.cnf', '/usr/lib/ssl/openssl.cnf'],
+  ];
+  return [
+    ...[...libraries].map(path => ({ path, may: isStarted(path) ? 'execute' : 'read' }) as const),
+    ...[...new Set(read)].map(path => ({ path, may: 'read' }) as const),
+  ];
+}
+
+/** Where the limits of this process's memory stand, by which Node chooses the size of its heap: cgroups(7). */
+function memoryLimits(): string[] {
+  const groups = readFileSync('/proc/self/cgroup', 'utf8').matchAll(/^\d+:([^:]*):(.*)$/gm);
+  return [...groups].flatMap(([, controllers, path]) => {
+    if (controllers === '') return [`/sys/fs/cgroup${path}`];
+    return controllers!.split(',').includes('memory') ? [`/sys/fs/cgroup/memory${path}`] : [];
+  });
+}
+
+/** Node itself, and the dynamic linker, which the kernel executes on its behalf. */
+function isStarted(path: string): boolean {
+  return path === process.execPath || /\/(ld[-.]|ld64\.)[^/]*$/.test(path);
+}

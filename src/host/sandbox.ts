@@ -1,0 +1,93 @@
+import { dirname, join } from 'node:path';
+import { Errno } from '../errno.ts';
+import { addon, addonPath } from './addon.ts';
+import { asItIs, atOnce, begin, nothing, shimOf } from './control.ts';
+import { serverCaller } from './syscalls.ts';
+
+const op = {
+  landlockAbi: shimOf('landlockAbi'),
+  landlock: shimOf('landlock'),
+  boundCapabilities: shimOf('boundCapabilities'),
+  keepCapabilities: shimOf('keepCapabilities'),
+  execute: shimOf('execute'),
+  filterCalls: shimOf('filterCalls'),
+};
+
+const asBytes = (text: string) => Buffer.from(text).toString('latin1');
+/** Texts one behind the other, each with a NUL after it. */
+const joined = (texts: readonly string[]) => Buffer.from(texts.map(text => `${text}\0`).join(''));
+
+/** What may be done with a path and all below it. */
+export interface Rule {
+  readonly path: string;
+  /** `all` is everything but to execute; `remove` is to remove files and nothing else. */
+  readonly may: 'read' | 'execute' | 'all' | 'remove';
+}
+
+const letters: Readonly<Record<Rule['may'], string>> = { read: 'r', execute: 'x', all: 'w', remove: 'u' };
+
+/** The ABI of the kernel's Landlock; undefined when it has none, or one that is too old to be of use. */
+export function landlockAbi(): number | undefined {
+  begin(op.landlockAbi, serverCaller);
+  const abi = atOnce(asItIs) as number;
+  return abi < 0 ? undefined : abi;
+}
+
+/** Shuts this thread, and what it executes, in to these paths: no others, no TCP socket of its own, no signal to others. */
+export function landlock(rules: readonly Rule[]): void {
+  begin(op.landlock, serverCaller);
+  atOnce(nothing, joined(rules.map(({ may, path }) => letters[may] + path)));
+}
+
+/** A set of capabilities, by their names in capabilities(7), as two words. */
+function wordsOf(names: Iterable<string>): [number, number] {
+  const words: [number, number] = [0, 0];
+  for (const name of names) {
+    const bit = addon.constants[name];
+    if (bit === undefined) throw new Error(`The native addon does not know ${name}: rebuild it.`);
+    words[bit >> 5]! |= 1 << (bit & 31);
+  }
+  return words;
+}
+
+/** Takes all other capabilities out of what this thread, and what it executes, could ever have: only root can do that. */
+export function boundCapabilities(names: Iterable<string>): void {
+  begin(op.boundCapabilities, serverCaller, ...wordsOf(names));
+  atOnce(nothing);
+}
+
+/** Keeps no other capabilities, for this thread and what it executes; from then on none can be gained. */
+export function keepCapabilities(names: Iterable<string>): void {
+  begin(op.keepCapabilities, serverCaller, ...wordsOf(names));
+  atOnce(nothing);
+}
+
+/** Becomes another program, which inherits the descriptors named, besides the first three. Returns only by throwing. */
+export function execute(
+  path: string,
+  args: readonly string[],
+  env: Readonly<Record<string, string | undefined>>,
+  descriptors: readonly number[],
+): never {
+  const settings = Object.entries(env).flatMap(([name, value]) =>
+    value === undefined ? [] : `${name}=${value}`,
+  );
+  const words = Int32Array.from(descriptors);
+  begin(op.execute, serverCaller, 0, 0, 0, asBytes(path));
+  atOnce(nothing, [joined(args), joined(settings), new Uint8Array(words.buffer)]);
+  throw new Error('execve(2) has returned');
+}
+
+/**
+ * From now on no thread of this process can call what a server has no use for; some calls end the process. `users`: threads
+ * become guests' users. `processes`: it may start others, and only those calls that end it are kept from it. Returns why
+ * the kernel has no such filter, if it has none.
+ */
+export function filterCalls(users: boolean, processes: boolean): Errno | undefined {
+  begin(op.filterCalls, serverCaller, users ? 1 : 0, processes ? 1 : 0);
+  const failed = atOnce(asItIs) as number;
+  return failed < 0 ? Errno.of(-failed) : undefined;
+}
+
+/** The program that tells groups from outside: native-shims/groups. */
+export const groupsProgram: string = join(dirname(addonPath), 'ninepd-groups');

@@ -1,0 +1,47 @@
+import { isListening } from '../host/sockets.ts';
+import { closeDescriptor } from '../host/vhost.ts';
+import { StartFaults } from '../start-faults.ts';
+import { type Endpoint, uriOf } from './endpoint.ts';
+import { ListenFault, listen, namedFd, removeSocket } from './listen.ts';
+
+const nobody = (): void => undefined;
+
+/**
+ * Makes the sockets for all endpoints, or none: then rejects with `StartFaults` for all that failed. Connections wait in
+ * them until a program listens to the endpoints this resolves to.
+ */
+export async function bindAll(
+  endpoints: readonly Endpoint[],
+  complain: (text: string) => void,
+): Promise<Endpoint[]> {
+  const bound: Endpoint[] = [];
+  const faults: string[] = [];
+  for (const endpoint of endpoints) {
+    try {
+      bound.push(await bind(endpoint, complain));
+    } catch (error) {
+      if (!(error instanceof ListenFault)) throw error;
+      faults.push(`${uriOf(endpoint)}: ${error.message}`);
+    }
+  }
+  if (faults.length === 0) return bound;
+  letGo(bound);
+  throw new StartFaults(faults);
+}
+
+async function bind(endpoint: Endpoint, complain: (text: string) => void): Promise<Endpoint> {
+  // A connection that the process was started with is taken only once.
+  const fd = endpoint.kind === 'named-fd' ? namedFd(endpoint.name) : 'fd' in endpoint ? endpoint.fd : -1;
+  if (isListening(fd) === false) return { kind: 'fd', fd };
+  const listener = await listen(endpoint, nobody, complain);
+  return listener.detach();
+}
+
+/** Closes what `bindAll` has made. */
+export function letGo(bound: readonly Endpoint[]): void {
+  for (const one of bound) {
+    if (one.kind !== 'bound') continue;
+    closeDescriptor(one.fd);
+    if (one.file) removeSocket(one.file);
+  }
+}

@@ -88,26 +88,25 @@ async function serveLocal(securityModel: 'mapped' | 'passthrough'): Promise<Serv
   };
 }
 
-/** The real program with two workers. Either serves every other connection, so that what a test does with two is seen by both. */
-async function serveWorkers(): Promise<Serving> {
+/** The real program, in its sandbox. */
+async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: string[]): Promise<Serving> {
   const { top, socket, directory } = place();
-  const exported = { path: directory, securityModel: 'mapped' } as const;
+  const exported = { path: directory, securityModel };
   const server = await Ninepd.start({
     exports: [
       { ...exported, name: 'main' },
       { ...exported, name: 'readonly', readonly: true },
     ],
     listen: [`unix://${socket}`],
-    args: ['--workers', '2'],
+    args,
   });
+  const workers =
+    readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').match(/\d+/g) ?? [];
   const lines = (pattern: RegExp) => server.log().match(pattern) ?? [];
   return {
     socket,
     directory,
-    processes: readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1')
-      .trim()
-      .split(' ')
-      .map(Number),
+    processes: [server.pid, ...workers.map(Number)],
     connections: () => lines(/: connected$/gm).length - lines(/: closed$/gm).length,
     get errors() {
       return lines(/^.*(ERROR|FATAL).*$/gm);
@@ -205,17 +204,26 @@ function heldIn(tree: MemoryTree): string[] {
   ];
 }
 
-const withWorkers: BackEnd = { name: 'two workers', host: true, permissions: false, serve: serveWorkers };
+const host = { host: true, permissions: false };
 
-/** `npm run test:workers` is for the last one alone. */
-export const backEnds: readonly BackEnd[] =
-  process.env.NINEPD_CONFORMANCE === 'workers'
-    ? [withWorkers]
-    : [
-        { name: 'mapped', host: true, permissions: false, serve: () => serveLocal('mapped') },
-        { name: 'passthrough', host: true, permissions: true, serve: () => serveLocal('passthrough') },
-        { name: 'memory', host: false, permissions: false, serve: serveMemory },
-      ];
+/** Other than the usual ones, each for a command of its own: `npm run test:workers`, `npm run test:sandbox`. */
+const others: Readonly<Record<string, readonly BackEnd[]>> = {
+  // Either serves every other connection, so that what a test does with two is seen by both.
+  workers: [{ ...host, name: 'two workers', serve: () => serveProgram('mapped', '--workers', '2') }],
+  sandbox: [
+    { ...host, name: 'mapped, sandboxed', serve: () => serveProgram('mapped') },
+    {
+      ...{ ...host, permissions: true, name: 'passthrough, sandboxed' },
+      serve: () => serveProgram('passthrough', '--trusted-xattrs', 'on'),
+    },
+  ],
+};
+
+export const backEnds: readonly BackEnd[] = others[process.env.NINEPD_CONFORMANCE ?? ''] ?? [
+  { ...host, name: 'mapped', serve: () => serveLocal('mapped') },
+  { ...host, permissions: true, name: 'passthrough', serve: () => serveLocal('passthrough') },
+  { ...host, host: false, name: 'memory', serve: serveMemory },
+];
 
 /** How many descriptors this process has. */
 export function descriptors(): number {

@@ -85,6 +85,21 @@ describe.each([
     await sys.close(fd);
   });
 
+  test('a caller gets no set-gid file of a group that it is not in (CVE-2022-0358)', async () => {
+    mkdirSync(at('shared'));
+    chownSync(at('shared'), 0, 777);
+    chmodSync(at('shared'), 0o2777);
+    const shared = await sys.lookup(server, dir, n('shared'));
+    const made = async (name: string, caller: Caller) => {
+      await sys.close(await sys.create(caller, shared, n(name), O_WRONLY | O_EXCL, 0o2755));
+      const { gid, mode } = lstatSync(join(at('shared'), name));
+      return [gid, mode & 0o7777];
+    };
+    expect(await made('stranger', user(1000))).toEqual([777, 0o755]);
+    expect(await made('member', user(1000, 1000, [777]))).toEqual([777, 0o2755]);
+    await sys.close(shared);
+  });
+
   test('a caller other than root may not give files away, and loses set-id bits by writing', async () => {
     await sys.close(await sys.create(user(1000), dir, n('mine'), O_WRONLY, 0o600));
     const fd = await sys.lookup(server, dir, n('mine'));

@@ -2,8 +2,7 @@
 import { numberAsInC, splitAtCommas } from '../../../src/cli/export-option.ts';
 import { parseCommandLine, type ServeOptions } from '../../../src/cli/options.ts';
 import type { ExportOptions } from '../../../src/exports.ts';
-import { type Endpoint, endpointOf, vhostUserUri } from '../../../src/transport/endpoint.ts';
-import { vsockUri } from '../../../src/transport/vsock-address.ts';
+import { type Endpoint, endpointOf, uriOf } from '../../../src/transport/endpoint.ts';
 import { Choices, must, mustEqual } from '../choices.ts';
 
 const pieces = [
@@ -103,23 +102,6 @@ function argsOf(choices: Choices): string[] {
     else args.push(kind === 4 ? choices.of(words) : text(choices));
   }
   return args;
-}
-
-function uriOf(endpoint: Endpoint): string {
-  switch (endpoint.kind) {
-    case 'tcp':
-      return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
-    case 'unix':
-      return `unix://${endpoint.path}`;
-    case 'vsock':
-      return vsockUri(endpoint);
-    case 'vhost-user':
-      return vhostUserUri(endpoint);
-    case 'fd':
-      return `fd://${endpoint.fd}`;
-    case 'named-fd':
-      return `fd://${endpoint.name}`;
-  }
 }
 
 function checkEndpoint(endpoint: Endpoint): void {

@@ -5,9 +5,10 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Client, type Errno, type Logger, MemoryTree, Server, Wire } from '../../src/index.ts';
+import { Client, Errno, type Logger, MemoryTree, Server, Wire } from '../../src/index.ts';
 import { Access, accessFaults } from '../../src/session/access.ts';
 import type { Origin } from '../../src/session/door.ts';
+import { Frontend } from '../support/vhost-frontend.ts';
 
 const tcp = (address: string, port = 40_000): Origin => ({ kind: 'tcp', address, port });
 const unix = (uid: number, gid = uid): Origin => ({ kind: 'unix', uid, gid });
@@ -263,6 +264,36 @@ describe('an attach', () => {
       }
       if (types.filter(Boolean).length === names.length) { console.log(JSON.stringify(types)); process.exit(0); }
     });`;
+
+  it('through a device of a guest is judged by who runs the monitor, and by no port', async () => {
+    await open([
+      { name: 'theirs', allow: ['uid:1234'] },
+      { name: 'mine', allow: ['uid:0'], privport: true },
+    ]);
+    const path = join(dir, 'd');
+    await server.listen(`vhost-user://${path}?tag=all`);
+    await server.listen(`vhost-user://${path}2?tag=one&export=theirs`);
+    const asked = async (socket: string, ...names: string[]) => {
+      const guest = await Frontend.connect(socket);
+      await guest.start();
+      await guest.request('version', { msize: 8192, version: '9P2000.L' });
+      const answers: string[] = [];
+      for (const [fid, aname] of names.entries()) {
+        const tattach = { fid, afid: 0xffff_ffff, uname: '', aname, n_uname: 0 };
+        const reply = await guest.request('attach', tattach);
+        answers.push(reply instanceof Errno ? reply.name : 'attached');
+      }
+      guest.close();
+      return answers;
+    };
+    expect(await asked(path, 'theirs', 'mine', '', 'absent')).toEqual([
+      'EACCES',
+      'attached',
+      'attached',
+      'EACCES',
+    ]);
+    expect(await asked(`${path}2`, 'theirs', 'mine', '')).toEqual(['EACCES', 'EACCES', 'EACCES']);
+  });
 
   it('goes to a backend of its own by the same rules', async () => {
     const tree = new MemoryTree({ bytesMax: 1 << 20 });

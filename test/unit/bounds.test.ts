@@ -6,7 +6,9 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { type Logger, Server, StartFaults } from '../../src/index.ts';
 import { defaultLimits, type Limits, limitFaults } from '../../src/limits.ts';
+import { silent } from '../../src/log.ts';
 import { Holdings } from '../../src/session/holdings.ts';
+import { Session } from '../../src/session/session.ts';
 import { Shares } from '../../src/session/shares.ts';
 import type { Tree } from '../../src/tree/tree.ts';
 import { Dialog, errnoOf, O } from '../conformance/dialog.ts';
@@ -68,6 +70,21 @@ describe('what sessions use at a time', () => {
     // One request at a time always.
     expect(shares.requests).toBe(1);
     expect(shares.bytes).toBeGreaterThan(0);
+  });
+});
+
+describe('a session', () => {
+  it('is full while its requests and what is kept for them are as many as it may have', () => {
+    const limits = { ...defaultLimits, bytesPerSession: 100, unreadBytesPerSession: 50 };
+    const line = { peer: { label: 'test' }, hangUp: () => undefined };
+    const session = new Session({ exports: { find: () => undefined }, line, log: silent, limits });
+    expect([session.full, session.unreadBytesMax]).toEqual([false, 50]);
+    session.keeps(99);
+    expect(session.full).toBe(false);
+    session.keeps(1);
+    expect(session.full).toBe(true);
+    session.keeps(-1);
+    expect(session.full).toBe(false);
   });
 });
 

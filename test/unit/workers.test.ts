@@ -5,6 +5,7 @@ import net from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Client } from '../../src/client/client.ts';
+import { Wire } from '../../src/client/wire.ts';
 import { defaultLimits } from '../../src/limits.ts';
 import { canServe, dir, files, P9_RDWR, program, Running, refused, start } from './cli-program.ts';
 
@@ -65,6 +66,21 @@ describe('the program with two workers', () => {
     expect(await running.ended()).toBe(0);
     expect(existsSync(socket)).toBe(false);
     for (const client of clients) client.wire.socket.destroy();
+  });
+
+  it('knows in each of them where a connection came from', async () => {
+    const running = start(['--export', `${files},allow=tcp:127.0.0.2`, '--workers', '2', ...listen]);
+    const port = await running.port();
+    for (const localAddress of ['127.0.0.1', '127.0.0.1', '127.0.0.2', '127.0.0.2']) {
+      const client = new Client(new Wire(net.connect({ port, host: '127.0.0.1', localAddress })));
+      await client.version(65_536);
+      const attached = await client.attach('', 0).then(
+        () => true,
+        () => false,
+      );
+      expect(attached).toBe(localAddress === '127.0.0.2');
+      client.wire.socket.destroy();
+    }
   });
 
   it('replaces a worker that dies, whose connections end and no others', async () => {
@@ -162,7 +178,9 @@ describe('the program with two workers', () => {
   });
 
   it(`holds ${defaultLimits.connections} connections and no more, however many processes there are`, async () => {
-    const running = start(['serve', files, '--workers', '2', '--log-level', 'warn', ...listen]);
+    // They say no version, and it takes them a while to come.
+    const patient = ['--limit', 'version-seconds=600', '--log-level', 'warn'];
+    const running = start(['serve', files, '--workers', '2', ...patient, ...listen]);
     const port = await running.port();
     const sockets = Array.from({ length: defaultLimits.connections }, () => net.connect(port, '127.0.0.1'));
     await Promise.all(sockets.map(socket => once(socket, 'connect')));

@@ -125,7 +125,7 @@ async function main() {
   const { fallen, ...measured } = await measureAll(options);
   const found = { on: circumstances(options), ...measured };
   const outcomes = judged(found);
-  if (outcomes.length > 0) process.stdout.write(`\n${goalLines(outcomes).join('\n')}\n`);
+  if (!quick && outcomes.length > 0) process.stdout.write(`\n${goalLines(outcomes).join('\n')}\n`);
   await write(found);
   if (options.publish) await publish(found, outcomes);
   if (options['update-ratios']) commitRatios(found.cases);

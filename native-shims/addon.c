@@ -57,7 +57,7 @@ static napi_value run(napi_env env, napi_callback_info info) {
   const struct control *control = &binding->shared->control;
   int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
   if (segment_count < 0 || control_bytes(control) < 0) return number_of(env, -EINVAL);
-  int64_t result = perform(control, segments, segment_count);
+  int64_t result = perform(control, segments, segment_count, &binding->shared->took);
   creds_restore();
   return number_of(env, result);
 }
@@ -77,24 +77,42 @@ static napi_value submit(napi_env env, napi_callback_info info) {
   return number_of(env, failed);
 }
 
+/* withdraw(slot): takes back what was submitted and has not begun. Whether that was so. */
+static napi_value withdraw(napi_env env, napi_callback_info info) {
+  struct binding *binding;
+  napi_value slot, result;
+  size_t count = 1;
+  uint32_t number = 0;
+  napi_get_cb_info(env, info, &count, &slot, NULL, (void **)&binding);
+  bool done = napi_get_value_uint32(env, slot, &number) == napi_ok && pool_withdraw(&binding->loop, number);
+  if (done && --binding->outstanding == 0) napi_unref_threadsafe_function(env, binding->wake);
+  napi_get_boolean(env, done, &result);
+  return result;
+}
+
 /* On a pool thread. */
 static void finished(struct loop *loop) {
   struct binding *binding = (struct binding *)loop;
   napi_call_threadsafe_function(binding->wake, NULL, napi_tsfn_nonblocking);
 }
 
-/* On the event loop: hands over what is done, as many at a time as the block has room for. */
+/*
+ * On the event loop: hands over what is done of one queue. What is done of others comes in a turn of its own, so that all that
+ * follows from a job (microtasks) is known to be its session's.
+ */
 static void woken(napi_env env, napi_value callback, void *context, void *unused) {
   (void)unused;
   struct binding *binding = context;
-  unsigned count = DONE_MAX;
+  struct shared *shared = binding->shared;
+  bool more;
   if (!env) return;
-  while (count == DONE_MAX && (count = pool_take(&binding->loop, binding->shared->done, DONE_MAX)) > 0) {
-    napi_value receiver, argument = number_of(env, count);
-    binding->outstanding -= count;
-    napi_get_undefined(env, &receiver);
-    if (napi_call_function(env, receiver, callback, 1, &argument, NULL) != napi_ok) break;
-  }
+  unsigned count = pool_take(&binding->loop, shared->done, DONE_MAX, &shared->done_queue, &more);
+  if (more) napi_call_threadsafe_function(binding->wake, NULL, napi_tsfn_nonblocking);
+  if (count == 0) return;
+  napi_value receiver, argument = number_of(env, count);
+  binding->outstanding -= count;
+  napi_get_undefined(env, &receiver);
+  napi_call_function(env, receiver, callback, 1, &argument, NULL);
   if (binding->outstanding == 0) napi_unref_threadsafe_function(env, binding->wake);
 }
 
@@ -119,7 +137,7 @@ void set_function(napi_env env, napi_value object, const char *name, napi_callba
 
 /*
  * attach(block, finished): a control block of its own and what is called with the count of finished jobs.
- * Returns { run, submit }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
+ * Returns { run, submit, withdraw }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
  * `wake` (hooks run last in, first out).
  */
 static napi_value attach(napi_env env, napi_callback_info info) {
@@ -146,21 +164,26 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   napi_create_object(env, &result);
   set_function(env, result, "run", run, binding);
   set_function(env, result, "submit", submit, binding);
+  set_function(env, result, "withdraw", withdraw, binding);
   return result;
 }
 
-static napi_value set_threads_max(napi_env env, napi_callback_info info) {
-  napi_value argument;
-  size_t count = 1;
-  uint32_t max = 0;
-  napi_get_cb_info(env, info, &count, &argument, NULL, NULL);
-  if (count == 1 && napi_get_value_uint32(env, argument, &max) == napi_ok) pool_set_threads_max(max);
+/* setPoolBounds(threads, running) */
+static napi_value set_pool_bounds(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  size_t count = 2;
+  uint32_t threads = 0, running = 0;
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  if (count < 2 || napi_get_value_uint32(env, arguments[0], &threads) != napi_ok) return NULL;
+  if (napi_get_value_uint32(env, arguments[1], &running) == napi_ok) pool_set_bounds(threads, running);
   return NULL;
 }
 
 static const struct constant layout[] = {
     {"shim", offsetof(struct shared, control.shim)},
     {"slot", offsetof(struct shared, control.slot)},
+    {"place", offsetof(struct shared, control.place)},
+    {"queue", offsetof(struct shared, control.queue)},
     {"textBytes", offsetof(struct shared, control.text_bytes)},
     {"wide", offsetof(struct shared, control.wide)},
     {"number", offsetof(struct shared, control.number)},
@@ -172,6 +195,10 @@ static const struct constant layout[] = {
     {"groupsMax", GROUPS_MAX},
     {"texts", offsetof(struct shared, control.texts)},
     {"textsBytesMax", TEXT_BYTES_MAX},
+    {"places", PLACES},
+    {"placeApart", PLACE_APART},
+    {"took", offsetof(struct shared, took)},
+    {"doneQueue", offsetof(struct shared, done_queue)},
     {"done", offsetof(struct shared, done)},
     {"bytes", sizeof(struct shared)},
 };
@@ -197,7 +224,7 @@ NAPI_MODULE_INIT() {
   set_numbers(env, exports, "constants", constants, constant_count);
   set_numbers(env, exports, "layout", layout, sizeof layout / sizeof *layout);
   set_function(env, exports, "attach", attach, NULL);
-  set_function(env, exports, "setThreadsMax", set_threads_max, NULL);
+  set_function(env, exports, "setPoolBounds", set_pool_bounds, NULL);
   set_function(env, exports, "watch", watch_open, NULL);
   set_function(env, exports, "memory", memory_of, NULL);
   return exports;

@@ -20,6 +20,7 @@ struct creds {
  */
 struct control {
   uint32_t shim, slot;
+  uint32_t place, queue; /* of the pool */
   uint32_t text_bytes[2];
   double wide[WIDES];
   int32_t number[NUMBERS];
@@ -30,11 +31,14 @@ struct control {
 struct done {
   uint32_t slot;
   int32_t result;
+  uint32_t took; /* as of `perform` */
 };
 
 /* The control block, and behind it what the pool has finished. Both are written only on the event loop's thread. */
 struct shared {
   struct control control;
+  uint32_t took;       /* of the last call that was made at once */
+  uint32_t done_queue; /* whose jobs those in `done` are */
   struct done done[DONE_MAX];
 };
 
@@ -50,8 +54,11 @@ struct call {
 /* Returns 0 or more, or -errno. */
 typedef int64_t shim(const struct call *call);
 
-/* A row that has no caller, or needs the privilege of the server. */
-enum { AS_SERVER = 1 };
+/*
+ * AS_SERVER: has no caller, or needs the privilege of the server. MEASURED: may have to wait for a disk. QUEUE_APART: waits
+ * for long as a rule, or must not wait behind what does.
+ */
+enum { AS_SERVER = 1, MEASURED = 2, QUEUE_APART = 4 };
 
 struct row {
   const char *name;
@@ -73,7 +80,11 @@ extern const int constant_count;
 /* Bytes of the block that are in use, or -EINVAL for a block that names no shim or has more text than room. */
 int64_t control_bytes(const struct control *control);
 
-/* Runs the shim that the block names, under its credentials; the thread keeps them. EINTR is retried. */
-int64_t perform(const struct control *control, const struct iovec *segment, int segment_count);
+/*
+ * Runs the shim that the block names, under its credentials; the thread keeps them. EINTR is retried. `took` is the
+ * milliseconds of a MEASURED call that waited longer than a tick of the kernel's clock (1 to 10 ms), unless it is the first of
+ * its thread in a while to do so; otherwise 0.
+ */
+int64_t perform(const struct control *control, const struct iovec *segment, int segment_count, uint32_t *took);
 
 #endif

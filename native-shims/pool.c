@@ -1,35 +1,133 @@
 /*
  * Threads for calls that may wait. They are not libuv's: a slow file system under an export must not hold up the files,
  * names and sockets of Node itself, and these threads change their credentials.
+ *
+ * Every place has its own threads, started as they are needed. In a place the queues of the sessions take turns, and none
+ * has more than so many jobs running: what a session waits for is no other's business.
  */
 #include "pool.h"
 #include "creds.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { IDLE_SECONDS = 5, APART_STACK_BYTES = 256 * 1024 };
 
 struct job {
   struct job *next;
   struct loop *loop;
+  struct queue *queue;
   int32_t result;
+  uint32_t took;
   int segment_count;
   struct iovec *segment;
   struct control control; /* only as long as its texts; the segments follow */
 };
 
+/* The jobs of one session in one place. Those that wait long as a rule (fsync, locks) have a queue beside the others. */
+struct queue {
+  struct queue *before, *after; /* a ring; who was served last is last */
+  struct loop *loop;
+  uint32_t number;
+  int apart; /* QUEUE_APART of the rows */
+  unsigned running;
+  struct job *first, *last;
+};
+
+struct place {
+  pthread_cond_t work;
+  bool ready;
+  struct queue ring; /* the head */
+  unsigned threads, idle;
+};
+
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t work = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t idle_again = PTHREAD_COND_INITIALIZER;
-static struct job *first, *last;
-static unsigned queued, threads, idle, threads_max = 16;
+static struct place places[PLACES];
+static unsigned threads_max = 64, running_max = 8, generation;
+
+static void make_ready(struct place *place) {
+  pthread_condattr_t attr;
+  if (place->ready) return;
+  pthread_condattr_init(&attr);
+  pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+  pthread_cond_init(&place->work, &attr);
+  pthread_condattr_destroy(&attr);
+  place->ring.before = place->ring.after = &place->ring;
+  place->ready = true;
+}
+
+static void put_last(struct place *place, struct queue *queue) {
+  queue->before = place->ring.before;
+  queue->after = &place->ring;
+  queue->before->after = queue->after->before = queue;
+}
+
+static void take_out(struct queue *queue) {
+  queue->before->after = queue->after;
+  queue->after->before = queue->before;
+}
+
+static struct queue *queue_for(struct place *place, const struct job *job) {
+  int apart = shims[job->control.shim].flags & QUEUE_APART;
+  for (struct queue *queue = place->ring.after; queue != &place->ring; queue = queue->after)
+    if (queue->number == job->control.queue && queue->apart == apart && queue->loop == job->loop) return queue;
+  struct queue *queue = calloc(1, sizeof *queue);
+  if (!queue) return NULL;
+  queue->loop = job->loop;
+  queue->number = job->control.queue;
+  queue->apart = apart;
+  put_last(place, queue);
+  return queue;
+}
+
+static void forget_if_empty(struct queue *queue) {
+  if (queue->running > 0 || queue->first) return;
+  take_out(queue);
+  free(queue);
+}
+
+static bool may_run(const struct queue *queue) {
+  return queue->first && (queue->number == 0 || queue->running < running_max);
+}
+
+static bool wants_thread(const struct place *place) {
+  unsigned runnable = 0;
+  for (const struct queue *queue = place->ring.after; queue != &place->ring; queue = queue->after) {
+    unsigned room = queue->number == 0 ? threads_max : running_max - queue->running;
+    for (const struct job *job = may_run(queue) ? queue->first : NULL; job && room > 0; job = job->next, room--)
+      if (++runnable > place->idle) return place->threads < threads_max;
+  }
+  return false;
+}
+
+static struct job *next_job(struct place *place) {
+  for (struct queue *queue = place->ring.after; queue != &place->ring; queue = queue->after) {
+    if (!may_run(queue)) continue;
+    struct job *job = queue->first;
+    queue->first = job->next;
+    queue->running++;
+    job->loop->running++;
+    take_out(queue);
+    put_last(place, queue);
+    return job;
+  }
+  return NULL;
+}
 
 static void finish(struct job *job) {
   struct loop *loop = job->loop;
+  job->queue->running--;
+  forget_if_empty(job->queue);
   job->next = NULL;
   loop->running--;
   if (loop->done_first) {
@@ -41,32 +139,66 @@ static void finish(struct job *job) {
   if (loop->running == 0) pthread_cond_broadcast(&idle_again);
 }
 
-static void *serve(void *unused) {
+/* False when there was nothing to do for so long that a thread is not worth its memory. */
+static bool wait_for_work(struct place *place) {
+  struct timespec until;
+  clock_gettime(CLOCK_MONOTONIC, &until);
+  until.tv_sec += IDLE_SECONDS;
+  place->idle++;
+  int waited = pthread_cond_timedwait(&place->work, &mutex, &until);
+  place->idle--;
+  return waited != ETIMEDOUT;
+}
+
+static int serve(void *argument) {
+  struct place *place = argument;
   prctl(PR_SET_NAME, "ninepd-pool", 0, 0, 0);
   pthread_mutex_lock(&mutex);
-  while (threads <= threads_max) {
-    struct job *job = first;
-    if (!job) {
-      idle++;
-      pthread_cond_wait(&work, &mutex);
-      idle--;
-      continue;
-    }
-    first = job->next;
-    queued--;
-    job->loop->running++;
+  unsigned born = generation;
+  while (place->threads <= threads_max && born == generation) {
+    struct job *job = next_job(place);
+    if (!job && !wait_for_work(place) && !(job = next_job(place))) break;
+    if (!job) continue;
     pthread_mutex_unlock(&mutex);
-    job->result = (int32_t)perform(&job->control, job->segment, job->segment_count);
+    job->result = (int32_t)perform(&job->control, job->segment, job->segment_count, &job->took);
     pthread_mutex_lock(&mutex);
     finish(job);
   }
-  threads--;
+  place->threads--;
   pthread_mutex_unlock(&mutex);
-  return unused;
+  return 0;
+}
+
+static int serve_apart(void *argument) {
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  return serve(argument);
+}
+
+/*
+ * A call that a FUSE daemon or a server does not answer cannot be ended by anything, SIGKILL included, once it was sent
+ * (request_wait_answer of fs/fuse/dev.c). A thread in it keeps its process from ending: what started ninepd would wait for
+ * ever. So this thread lends its stack and thread-local memory to a process that shares all else, as vfork(2) does, and
+ * waits for it. The kernel kills it when this thread ends, or as soon as its call returns; by then ninepd is gone.
+ */
+static void *run_apart(void *place) {
+  char *stack = malloc(APART_STACK_BYTES);
+  int flags = CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS | CLONE_SIGHAND;
+  pid_t worker = stack ? clone(serve_apart, stack + APART_STACK_BYTES, flags, place) : -1;
+  int status = 0;
+  if (worker < 0) serve(place);
+  else waitpid(worker, &status, __WCLONE);
+  if (status != 0) abort(); /* As if a thread had died. */
+  free(stack);
+  return NULL;
+}
+
+static void *run_here(void *place) {
+  serve(place);
+  return NULL;
 }
 
 /* Signals are the business of Node's main thread. The new thread inherits the server's credentials from this one. */
-static int start_thread(void) {
+static int start_thread(struct place *place) {
   pthread_t thread;
   pthread_attr_t attr;
   sigset_t all, before;
@@ -74,11 +206,11 @@ static int start_thread(void) {
   pthread_attr_init(&attr);
   pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  int failed = pthread_create(&thread, &attr, serve, NULL);
+  int failed = pthread_create(&thread, &attr, place < places + PLACE_APART ? run_here : run_apart, place);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attr);
   if (failed) return -failed;
-  threads++;
+  place->threads++;
   return 0;
 }
 
@@ -95,40 +227,37 @@ static struct job *copy(const struct control *control, const struct iovec *segme
   return job;
 }
 
-int64_t pool_submit(struct loop *loop, const struct control *control, const struct iovec *segment, int segment_count) {
-  struct job *job = copy(control, segment, segment_count);
-  if (!job) return -ENOMEM;
-  job->loop = loop;
+static void append(struct queue *queue, struct job *job) {
+  job->queue = queue;
   job->next = NULL;
-  pthread_mutex_lock(&mutex);
-  int failed = queued >= idle && threads < threads_max ? start_thread() : 0;
-  if (failed && threads == 0) {
-    pthread_mutex_unlock(&mutex);
-    free(job);
-    return failed;
-  }
-  if (first) last->next = job;
-  else first = job;
-  last = job;
-  queued++;
-  pthread_cond_signal(&work);
-  pthread_mutex_unlock(&mutex);
-  return 0;
+  if (queue->first) queue->last->next = job;
+  else queue->first = job;
+  queue->last = job;
 }
 
-unsigned pool_take(struct loop *loop, struct done *done, unsigned max) {
-  unsigned count = 0;
-  pthread_mutex_lock(&mutex);
-  struct job *job = loop->done_first, *taken = job;
-  for (; job && count < max; job = job->next) done[count++] = (struct done){job->control.slot, job->result};
-  loop->done_first = job;
-  pthread_mutex_unlock(&mutex);
-  while (taken != job) {
-    struct job *next = taken->next;
-    free(taken);
-    taken = next;
+/* Removes the jobs that are wanted from those that wait, and gives them back as a list. */
+static struct job *remove_waiting(struct loop *loop, const uint32_t *slot) {
+  struct job *removed = NULL;
+  for (struct place *place = places; place < places + PLACES; place++) {
+    struct queue *next;
+    if (!place->ready) continue;
+    for (struct queue *queue = place->ring.after; queue != &place->ring; queue = next) {
+      next = queue->after;
+      if (queue->loop != loop) continue;
+      for (struct job **at = &queue->first, *job; (job = *at);) {
+        if (slot && job->control.slot != *slot) {
+          queue->last = job;
+          at = &job->next;
+          continue;
+        }
+        *at = job->next;
+        job->next = removed;
+        removed = job;
+      }
+      forget_if_empty(queue);
+    }
   }
-  return count;
+  return removed;
 }
 
 static void free_all(struct job *job) {
@@ -139,22 +268,60 @@ static void free_all(struct job *job) {
   }
 }
 
-void pool_leave(struct loop *loop) {
-  struct job *dropped = NULL;
+int64_t pool_submit(struct loop *loop, const struct control *control, const struct iovec *segment, int segment_count) {
+  if (control->place >= PLACES) return -EINVAL;
+  struct place *place = &places[control->place];
+  struct job *job = copy(control, segment, segment_count);
+  if (!job) return -ENOMEM;
+  job->loop = loop;
   pthread_mutex_lock(&mutex);
-  last = NULL;
-  for (struct job **at = &first; *at;) {
-    struct job *job = *at;
-    if (job->loop != loop) {
-      last = job;
+  make_ready(place);
+  struct queue *queue = queue_for(place, job);
+  int failed = queue ? 0 : -ENOMEM;
+  if (queue) append(queue, job);
+  if (queue && wants_thread(place)) failed = start_thread(place);
+  /* Without a thread more, the others will come to it. */
+  if (failed && queue && place->threads > 0) failed = 0;
+  if (failed && queue) free_all(remove_waiting(loop, &control->slot));
+  else if (failed) free(job);
+  else pthread_cond_signal(&place->work);
+  pthread_mutex_unlock(&mutex);
+  return failed;
+}
+
+bool pool_withdraw(struct loop *loop, uint32_t slot) {
+  pthread_mutex_lock(&mutex);
+  struct job *job = remove_waiting(loop, &slot);
+  pthread_mutex_unlock(&mutex);
+  free_all(job);
+  return job != NULL;
+}
+
+unsigned pool_take(struct loop *loop, struct done *done, unsigned max, uint32_t *queue, bool *more) {
+  unsigned count = 0;
+  struct job *taken = NULL;
+  pthread_mutex_lock(&mutex);
+  if (loop->done_first) *queue = loop->done_first->control.queue;
+  for (struct job **at = &loop->done_first, *job; (job = *at);) {
+    if (count == max || job->control.queue != *queue) {
+      loop->done_last = job;
       at = &job->next;
       continue;
     }
+    done[count++] = (struct done){job->control.slot, job->result, job->took};
     *at = job->next;
-    job->next = dropped;
-    dropped = job;
-    queued--;
+    job->next = taken;
+    taken = job;
   }
+  *more = loop->done_first != NULL;
+  pthread_mutex_unlock(&mutex);
+  free_all(taken);
+  return count;
+}
+
+void pool_leave(struct loop *loop) {
+  pthread_mutex_lock(&mutex);
+  struct job *dropped = remove_waiting(loop, NULL);
   while (loop->running > 0) pthread_cond_wait(&idle_again, &mutex);
   free_all(dropped);
   free_all(loop->done_first);
@@ -162,9 +329,24 @@ void pool_leave(struct loop *loop) {
   pthread_mutex_unlock(&mutex);
 }
 
-void pool_set_threads_max(unsigned max) {
+static void wake_all(void) {
+  for (struct place *place = places; place < places + PLACES; place++)
+    if (place->ready) pthread_cond_broadcast(&place->work);
+}
+
+void pool_set_bounds(unsigned threads, unsigned running) {
   pthread_mutex_lock(&mutex);
-  threads_max = max < 1 ? 1 : max;
-  pthread_cond_broadcast(&work);
+  threads_max = threads < 1 ? 1 : threads;
+  running_max = running < 1 ? 1 : running;
+  wake_all();
+  pthread_mutex_unlock(&mutex);
+}
+
+void pool_renew(void) {
+  pthread_mutex_lock(&mutex);
+  generation++;
+  for (struct place *place = places; place < places + PLACES; place++)
+    if (place->ready && place->ring.after != &place->ring) start_thread(place);
+  wake_all();
   pthread_mutex_unlock(&mutex);
 }

@@ -3,6 +3,14 @@
 
 #include "call.h"
 
+#include <stdbool.h>
+
+/*
+ * A place is where jobs wait: each file system has one with threads of its own, so that one that hangs holds up no other.
+ * From PLACE_APART on, whatever runs may never end, not even by SIGKILL (see `apart` in pool.c).
+ */
+enum { PLACES = 128, PLACE_APART = 64 };
+
 /* An event loop that jobs come from. `finished` is called on a pool thread, once until `pool_take` has emptied the list. */
 struct loop {
   struct job *done_first, *done_last;
@@ -13,12 +21,19 @@ struct loop {
 /* Queues a copy of the block; the memory of the segments stays the caller's until the job is done. 0, or -errno. */
 int64_t pool_submit(struct loop *loop, const struct control *control, const struct iovec *segment, int segment_count);
 
-/* Takes up to `max` finished jobs. */
-unsigned pool_take(struct loop *loop, struct done *done, unsigned max);
+/* Takes back a job that nothing was done of yet: true, and it will not be reported. */
+bool pool_withdraw(struct loop *loop, uint32_t slot);
 
-/* Forgets the loop: what is queued is dropped, and what runs is waited for, since it uses the loop's memory. */
+/* Takes up to `max` finished jobs, all of one queue; `more` says whether others are left. */
+unsigned pool_take(struct loop *loop, struct done *done, unsigned max, uint32_t *queue, bool *more);
+
+/* Forgets the loop: what waits is dropped, and what runs is waited for, since it uses the loop's memory. */
 void pool_leave(struct loop *loop);
 
-void pool_set_threads_max(unsigned max);
+/* `threads` for each place, and how many jobs of one queue may run there at a time; queue 0 has no such bound. */
+void pool_set_bounds(unsigned threads, unsigned running);
+
+/* Has new threads do what comes, and the old ones end after the job they have: what is given up now, all have given up. */
+void pool_renew(void);
 
 #endif

@@ -9,6 +9,7 @@
  * The kernel keeps by number what is allowed whatever its arguments are, and runs no filter for it (from 5.11 on). An older
  * one runs it from the top, where the frequent calls are.
  */
+#include "pool.h"
 #include "syscalls.h"
 
 #include <linux/audit.h>
@@ -64,7 +65,7 @@ static const int allowed[] = {
     /* time, and what it is told of itself */
     SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday, SYS_getpid, SYS_gettid,
     SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getgroups, SYS_capget, SYS_getrandom, SYS_uname,
-    SYS_sysinfo, SYS_getrusage, SYS_times,
+    SYS_sysinfo, SYS_getrusage, SYS_times, SYS_wait4,
 };
 
 /* How a thread becomes a guest's user: for `passthrough`. */
@@ -103,7 +104,8 @@ struct check {
 enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET };
 
 static const struct check checks[] = {
-    {SYS_clone, 0, CLONE_THREAD | NAMESPACES, CLONE_THREAD, ALLOW, KILL}, /* threads, no processes */
+    /* Threads, and the processes of pool.c that are as good as threads; no others. */
+    {SYS_clone, 0, CLONE_SIGHAND | NAMESPACES, CLONE_SIGHAND, ALLOW, KILL},
     {SYS_ioctl, 1, UINT32_MAX, TIOCSTI, REFUSE, NEXT},                    /* no typing on the terminal of who started it */
     {SYS_ioctl, 1, UINT32_MAX, TIOCLINUX, REFUSE, ALLOW},
     {SYS_prlimit64, 0, UINT32_MAX, 0, ALLOW, REFUSE}, /* its own limits */
@@ -207,5 +209,6 @@ int64_t sys_filter_calls(const struct call *c) {
   if (done < 0) return done;
   struct sock_fprog program = {.len = p.length, .filter = p.code};
   done = RESULT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));
+  if (done == 0) pool_renew();
   return done > 0 ? -EBUSY : done; /* a thread with a filter of its own */
 }

@@ -11,17 +11,17 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode) {
+static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode, int32_t resolve) {
   struct open_how how = {
       .flags = (uint32_t)flags,
       .mode = mode,
-      .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+      .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | (uint32_t)resolve,
   };
   return RESULT(syscall(SYS_openat2, dirfd, name, &how, sizeof how));
 }
 
 int64_t sys_lookup(const struct call *c) {
-  return open_beneath(c->number[0], c->text[0], O_PATH | O_NOFOLLOW | O_CLOEXEC, 0);
+  return open_beneath(c->number[0], c->text[0], O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, c->number[1]);
 }
 
 /* O_NONBLOCK: opening a FIFO or a device never waits. It changes nothing for files and directories. */
@@ -31,7 +31,7 @@ int64_t sys_reopen(const struct call *c) {
 
 int64_t sys_create(const struct call *c) {
   int flags = c->number[1] | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
-  return open_beneath(c->number[0], c->text[0], flags, (mode_t)c->number[2] & 07777);
+  return open_beneath(c->number[0], c->text[0], flags, (mode_t)c->number[2] & 07777, 0);
 }
 
 int64_t sys_create_unnamed(const struct call *c) {
@@ -105,6 +105,24 @@ int64_t sys_read(const struct call *c) {
   if (at < 0) return at;
   if (c->segment_count == 1) return RESULT(pread(c->number[0], c->segment->iov_base, c->segment->iov_len, at));
   return RESULT(preadv(c->number[0], c->segment, c->segment_count, at));
+}
+
+/*
+ * A read that stops short at a page's end may have come to what is not in memory, or to the end of the file: a second one
+ * tells. Elsewhere only the file can end.
+ */
+int64_t sys_read_cached(const struct call *c) {
+  enum { PAGE_BYTES = 4096 };
+  off_t at = whole(c->wide[0]);
+  uint8_t byte;
+  struct iovec probe = {&byte, 1};
+  size_t wanted = 0;
+  if (at < 0) return at;
+  for (int i = 0; i < c->segment_count; i++) wanted += c->segment[i].iov_len;
+  int64_t got = RESULT(preadv2(c->number[0], c->segment, c->segment_count, at, RWF_NOWAIT));
+  if (got <= 0 || (size_t)got == wanted || (at + got) % PAGE_BYTES != 0) return got;
+  int64_t more = RESULT(preadv2(c->number[0], &probe, 1, at + got, RWF_NOWAIT));
+  return more == 0 ? got : more < 0 ? more : -EAGAIN;
 }
 
 int64_t sys_write(const struct call *c) {

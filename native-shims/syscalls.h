@@ -65,7 +65,7 @@ static inline void put64(uint8_t *at, uint64_t value) {
 shim sys_lookup, sys_reopen, sys_create, sys_create_unnamed, sys_close;
 shim sys_mkdir, sys_mknod, sys_symlink, sys_link, sys_rename, sys_unlink, sys_readlink;
 shim sys_chmod, sys_chown, sys_utimens, sys_ftruncate, sys_truncate;
-shim sys_read, sys_write, sys_fsync;
+shim sys_read, sys_read_cached, sys_write, sys_fsync;
 shim sys_getxattr, sys_listxattr, sys_setxattr, sys_removexattr;
 
 shim sys_stat, sys_stat_at, sys_statfs; /* attr.c */

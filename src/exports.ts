@@ -1,6 +1,5 @@
 import { resolve } from 'node:path';
 import { checkedRoot } from './export-checks.ts';
-import { inline, pool } from './host/linux.ts';
 import { descriptorLimit, groupsOf as groupsOfHost } from './host/process.ts';
 import { defaultLimits, type Limits } from './limits.ts';
 import { type Logger, silent } from './log.ts';
@@ -110,7 +109,7 @@ export class Exports {
         const path = resolve(one.path);
         const name = exportName(one);
         const model = modelOf(one, name, log, groupsOf);
-        const tree = await LocalTree.open(path, { inline, pool, descriptors, model });
+        const tree = await LocalTree.open(path, { descriptors, model });
         own.push(tree);
         const { readonly = false } = one;
         list.push({ name, path, model: model.name, readonly, tree, access: new Access(one) });

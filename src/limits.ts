@@ -104,3 +104,11 @@ export function limitFaults(limits: Partial<Limits>): string[] {
       : [`the limit ${name} is a whole number from 1 on, not ${value}`];
   });
 }
+
+/**
+ * Threads that may wait for one file system. One that hangs keeps all of its own and none of another's; each costs some 20
+ * KiB, and a thread that has nothing to do ends.
+ */
+export const poolThreadsPerVolumeMax = 256;
+/** Of those, how many one session's calls may keep at a time (fsync and locks count apart); its further calls wait. */
+export const poolCallsPerSessionMax = 16;

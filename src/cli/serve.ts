@@ -32,8 +32,8 @@ import {
 export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
 export const defaultExport: ExportOptions = { path: 'share' };
 
-/** How long running requests may take after the first signal. */
-export const graceMsMax = 10_000;
+/** How long running requests may take after the first signal: less than containers and their like wait (10 s). */
+export const graceMsMax = 8_000;
 /** npm passes on a signal that the terminal has sent to everybody: two in so short a time are one. */
 const sameSignalMs = 500;
 

@@ -6,6 +6,8 @@ export interface Binding {
   run(data?: Uint8Array | readonly Uint8Array[]): number;
   /** On the pool. 0 when it was queued; the result comes through the `finished` of `attach`. */
   submit(data?: Uint8Array | readonly Uint8Array[]): number;
+  /** Takes back what was submitted with this slot. False when it runs or is done. */
+  withdraw(slot: number): boolean;
 }
 
 /** Descriptors that the event loop waits for. Both return 0 or −errno. */
@@ -24,7 +26,8 @@ export interface Addon {
   /** Where the control block has what, in bytes. */
   readonly layout: Readonly<Record<string, number>>;
   attach(block: ArrayBuffer, finished: (count: number) => void): Binding | undefined;
-  setThreadsMax(max: number): void;
+  /** Threads of each place, and calls of one session that may run in it at a time. */
+  setPoolBounds(threads: number, running: number): void;
   /** `ready` is called with the count of ids that stand in the block, at most 64 words. */
   watch(block: ArrayBuffer, ready: (count: number) => void): Watching | undefined;
   /** A mapping's memory, to be asked for once; the mapping ends when it is collected. */

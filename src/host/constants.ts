@@ -34,6 +34,11 @@ export const AT_FDCWD = host('AT_FDCWD');
 export const AT_EMPTY_PATH = host('AT_EMPTY_PATH');
 export const AT_REMOVEDIR = host('AT_REMOVEDIR');
 export const AT_SYMLINK_NOFOLLOW = host('AT_SYMLINK_NOFOLLOW');
+export const AT_STATX_DONT_SYNC = host('AT_STATX_DONT_SYNC');
+
+/** openat2(2). RESOLVE_CACHED is of Linux 5.12. */
+export const RESOLVE_NO_XDEV = host('RESOLVE_NO_XDEV');
+export const RESOLVE_CACHED = host('RESOLVE_CACHED');
 
 /** renameat2(2). */
 export const RENAME_NOREPLACE = host('RENAME_NOREPLACE');

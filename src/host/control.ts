@@ -1,6 +1,8 @@
 import type { Answer } from '../answer.ts';
-import { ENAMETOOLONG, Errno } from '../errno.ts';
+import { ECANCELED, ENAMETOOLONG, Errno } from '../errno.ts';
+import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '../limits.ts';
 import type { Bytes } from '../name.ts';
+import { turn } from '../turn.ts';
 import { addon } from './addon.ts';
 import type { Caller } from './syscalls.ts';
 
@@ -13,13 +15,18 @@ const at = (field: string): number => layout[field]!;
 const block = new ArrayBuffer(at('bytes'));
 const shim = new Uint32Array(block, at('shim'), 1);
 const slotOfCall = new Uint32Array(block, at('slot'), 1);
+const placeOfCall = new Uint32Array(block, at('place'), 1);
+const queueOfCall = new Uint32Array(block, at('queue'), 1);
 const textBytes = new Uint32Array(block, at('textBytes'), 2);
 const numbers = new Int32Array(block, at('number'), 4);
 const asServer = new Uint32Array(block, at('server'), 1);
 const ids = new Uint32Array(block, at('uid'), 3);
 const groups = new Uint32Array(block, at('groups'), at('groupsMax'));
 const texts = new Uint8Array(block, at('texts'), at('textsBytesMax'));
+const tookMs = new Uint32Array(block, at('took'), 1);
+const doneQueue = new Uint32Array(block, at('doneQueue'), 1);
 const done = new Int32Array(block, at('done'));
+const doneWords = 3;
 
 /** What does not fit into 32 bits: offsets, lengths and seconds, exact below 2^53. Set between `begin` and the call. */
 export const wide = new Float64Array(block, at('wide'), 4);
@@ -33,6 +40,8 @@ export function shimOf(name: string): number {
   if (index < 0) throw new Error(`The native addon has no ${name}: rebuild it.`);
   return index;
 }
+
+const closing = shimOf('close');
 
 /** Describes a call. Ids and flags may be given as signed or unsigned 32-bit numbers. */
 export function begin(
@@ -89,25 +98,29 @@ export type Finish<T> = (result: number) => T;
 /** Makes the call that `begin` described. */
 export type Perform = <T>(finish: Finish<T>, data?: Data) => Answer<T>;
 
+/** Told that a call had to wait for a disk, for so many milliseconds. */
+export type Waited = (ms: number) => void;
+
 interface Pending {
   readonly finish: Finish<unknown>;
   readonly resolve: (value: unknown) => void;
   readonly reject: (reason: unknown) => void;
   /** Keeps the memory alive that the pool's thread works on. */
   readonly data: Data | undefined;
+  readonly waited: Waited | undefined;
 }
 
 const pending: (Pending | undefined)[] = [];
 const freeSlots: number[] = [];
 
 function finished(count: number): void {
-  for (let i = 0; i < count * 2; i += 2) {
-    const slot = done[i]!;
-    const { finish, resolve, reject } = pending[slot]!;
+  turn.queue = doneQueue[0]!;
+  for (let i = 0; i < count * doneWords; i += doneWords) {
+    const { finish, resolve, reject, waited } = settle(done[i]!);
     const result = done[i + 1]!;
-    pending[slot] = undefined;
-    freeSlots.push(slot);
+    const ms = done[i + 2]!;
     try {
+      if (ms > 0) waited?.(ms);
       resolve(finish(result));
     } catch (reason) {
       reject(reason);
@@ -115,9 +128,17 @@ function finished(count: number): void {
   }
 }
 
+function settle(slot: number): Pending {
+  const one = pending[slot]!;
+  pending[slot] = undefined;
+  freeSlots.push(slot);
+  return one;
+}
+
 const binding = addon.attach(block, finished);
 if (!binding) throw new Error('The native addon does not take the control block: rebuild it.');
-const { submit } = binding;
+const { submit, withdraw } = binding;
+addon.setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
 
 /** Makes the call that `begin` described on this thread, at once: 0 or more, or −errno. */
 export const { run } = binding;
@@ -125,20 +146,62 @@ export const { run } = binding;
 /** As `run`. */
 export const atOnce: Perform = (finish, data) => finish(data === undefined ? run() : run(data));
 
-/** On a thread of the addon's pool. */
-export const onPool: Perform = <T>(finish: Finish<T>, data?: Data) => {
-  const slot = freeSlots.pop() ?? pending.length;
-  slotOfCall[0] = slot;
-  const failed = data === undefined ? submit() : submit(data);
-  const promise = new Promise<unknown>((resolve, reject) => {
-    pending[slot] = { finish, resolve, reject, data };
-    if (failed === 0) return;
-    pending[slot] = undefined;
-    freeSlots.push(slot);
-    reject(Errno.of(-failed));
-  });
-  return promise as Promise<T>;
-};
+/** The milliseconds for which the last call that was run had to wait for a disk; 0 when it had not, or was a moment. */
+export function waitedMs(): number {
+  return tookMs[0]!;
+}
+
+/** A place of the pool: threads of its own, and the queues of all sessions. */
+export type Place = number;
+/** For what belongs to no file system. */
+export const commonPlace: Place = 0;
+/** For file systems of which nothing is known yet. */
+export const unknownPlace: Place = at('placeApart');
+
+const placeOfDevice = new Map<number, Place>();
+let places = 0;
+
+/**
+ * The place of a file system, by its device number: all exports share it. In a place that is `apart`, threads may hang for
+ * ever. When there are more file systems than places, some share one.
+ */
+export function placeOf(dev: number, apart: boolean): Place {
+  const known = placeOfDevice.get(dev);
+  if (known !== undefined) return known;
+  const first = apart ? unknownPlace : commonPlace;
+  const place = first + 1 + (places++ % (at('placeApart') - 1));
+  placeOfDevice.set(dev, place);
+  return place;
+}
+
+/** On a thread of the pool. */
+export function onPoolAt(place: Place, waited?: Waited): Perform {
+  return <T>(finish: Finish<T>, data?: Data) => {
+    const slot = freeSlots.pop() ?? pending.length;
+    slotOfCall[0] = slot;
+    placeOfCall[0] = place;
+    queueOfCall[0] = turn.queue;
+    const failed = data === undefined ? submit() : submit(data);
+    const promise = new Promise<unknown>((resolve, reject) => {
+      pending[slot] = { finish, resolve, reject, data, waited };
+    });
+    if (failed !== 0) settle(slot).reject(Errno.of(-failed));
+    // What is to be closed is closed, whatever becomes of the request.
+    else if (shim[0] !== closing) turn.withdraw ??= withdrawal(slot, pending[slot]!);
+    return promise as Promise<T>;
+  };
+}
+
+/** A slot is used again, so the call is known by what waits for it. */
+function withdrawal(slot: number, call: Pending): () => boolean {
+  return () => {
+    if (pending[slot] !== call || !withdraw(slot)) return false;
+    settle(slot).reject(ECANCELED);
+    return true;
+  };
+}
+
+export const onPool: Perform = onPoolAt(commonPlace);
 
 /** For calls that return nothing. */
 export function nothing(result: number): void {

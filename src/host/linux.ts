@@ -25,7 +25,7 @@ import {
   type Time,
 } from './syscalls.ts';
 
-const op = {
+export const op = {
   lookup: shimOf('lookup'),
   reopen: shimOf('reopen'),
   create: shimOf('create'),
@@ -47,6 +47,7 @@ const op = {
   ftruncate: shimOf('ftruncate'),
   truncate: shimOf('truncate'),
   read: shimOf('read'),
+  readCached: shimOf('readCached'),
   write: shimOf('write'),
   fsync: shimOf('fsync'),
   readdir: shimOf('readdir'),
@@ -67,139 +68,145 @@ const handleBytesMax = 4 + 128;
 /** What name_to_handle_at(2) says where there are no handles: the file system has none, the kernel or a filter neither. */
 const noHandles: ReadonlySet<Errno> = new Set([EOPNOTSUPP, EOVERFLOW, ENOSYS, EPERM]);
 
-const only = (segments: Segments): Data => (segments.length === 1 ? segments[0]! : segments);
+export const only = (segments: Segments): Data => (segments.length === 1 ? segments[0]! : segments);
 const seconds = (time: Time): number => (typeof time === 'string' ? 0 : time.sec);
 const nanoseconds = (time: Time): number =>
   time === 'now' ? UTIME_NOW : time === 'omit' ? UTIME_OMIT : time.nsec;
 
 /** The system calls of Linux, made by the addon in one of its two ways. */
-class Linux implements Syscalls {
-  readonly #perform: Perform;
+export class Linux implements Syscalls {
+  protected readonly perform: Perform;
 
   constructor(perform: Perform) {
-    this.#perform = perform;
+    this.perform = perform;
   }
 
   lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
     begin(op.lookup, caller, dirfd, 0, 0, name);
-    return this.#perform(asItIs);
+    return this.perform(asItIs);
   }
 
   reopen(caller: Caller, fd: number, flags: number): Answer<number> {
     begin(op.reopen, caller, fd, flags);
-    return this.#perform(count);
+    return this.perform(count);
   }
 
   create(caller: Caller, dirfd: number, name: Name, flags: number, mode: number): Answer<number> {
     begin(op.create, caller, dirfd, flags, mode, name);
-    return this.#perform(count);
+    return this.perform(count);
   }
 
   createUnnamed(caller: Caller, dirfd: number, mode: number): Answer<number> {
     begin(op.createUnnamed, caller, dirfd, mode);
-    return this.#perform(count);
+    return this.perform(count);
   }
 
   close(fd: number): Answer<void> {
     begin(op.close, serverCaller, fd);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   stat(caller: Caller, fd: number, attr: Attr): Answer<void> {
     begin(op.stat, caller, fd);
-    return this.#perform(nothing, attr.bytes);
+    return this.perform(nothing, attr.bytes);
   }
 
   statAt(caller: Caller, dirfd: number, name: Name, attr: Attr): Answer<number> {
     begin(op.statAt, caller, dirfd, 0, 0, name);
-    return this.#perform(asItIs, attr.bytes);
+    return this.perform(asItIs, attr.bytes);
   }
 
   statfs(caller: Caller, fd: number, into: Buffer): Answer<void> {
     begin(op.statfs, caller, fd);
-    return this.#perform(nothing, into);
+    return this.perform(nothing, into);
   }
 
   mkdir(caller: Caller, dirfd: number, name: Name, mode: number): Answer<void> {
     begin(op.mkdir, caller, dirfd, mode, 0, name);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   mknod(caller: Caller, dirfd: number, name: Name, mode: number, rdev: number): Answer<void> {
     begin(op.mknod, caller, dirfd, mode, rdev, name);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   symlink(caller: Caller, dirfd: number, name: Name, target: Bytes): Answer<void> {
     begin(op.symlink, caller, dirfd, 0, 0, name, target);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   link(caller: Caller, fd: number, dirfd: number, name: Name): Answer<void> {
     begin(op.link, caller, fd, dirfd, 0, name);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   rename(caller: Caller, fromfd: number, from: Name, tofd: number, to: Name, flags: number): Answer<void> {
     begin(op.rename, caller, fromfd, tofd, flags, from, to);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   unlink(caller: Caller, dirfd: number, name: Name, directory: boolean): Answer<void> {
     begin(op.unlink, caller, dirfd, directory ? 1 : 0, 0, name);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   readlink(caller: Caller, fd: number): Answer<Bytes> {
     const into = Buffer.allocUnsafe(linkBytesMax);
     begin(op.readlink, caller, fd);
-    return this.#perform(result => into.toString('latin1', 0, count(result)), into);
+    return this.perform(result => into.toString('latin1', 0, count(result)), into);
   }
 
   chmod(caller: Caller, fd: number, mode: number): Answer<void> {
     begin(op.chmod, caller, fd, mode);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   chown(caller: Caller, fd: number, uid: number, gid: number): Answer<void> {
     begin(op.chown, caller, fd, uid, gid);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   utimens(caller: Caller, fd: number, atime: Time, mtime: Time): Answer<void> {
     begin(op.utimens, caller, fd, nanoseconds(atime), nanoseconds(mtime));
     wide[0] = seconds(atime);
     wide[1] = seconds(mtime);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   ftruncate(caller: Caller, fd: number, size: number): Answer<void> {
     begin(op.ftruncate, caller, fd);
     wide[0] = size;
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   truncate(caller: Caller, fd: number, size: number): Answer<void> {
     begin(op.truncate, caller, fd);
     wide[0] = size;
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   read(caller: Caller, fd: number, into: Segments, offset: number): Answer<number> {
     begin(op.read, caller, fd);
     wide[0] = offset;
-    return this.#perform(count, only(into));
+    return this.perform(count, only(into));
+  }
+
+  readCached(caller: Caller, fd: number, into: Segments, offset: number): Answer<number> {
+    begin(op.readCached, caller, fd);
+    wide[0] = offset;
+    return this.perform(asItIs, only(into));
   }
 
   write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number> {
     begin(op.write, caller, fd);
     wide[0] = offset;
-    return this.#perform(count, only(from));
+    return this.perform(count, only(from));
   }
 
   fsync(caller: Caller, fd: number, dataOnly: boolean): Answer<void> {
     begin(op.fsync, caller, fd, dataOnly ? 1 : 0);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   readdir(
@@ -212,34 +219,34 @@ class Linux implements Syscalls {
     typeXattr: Bytes,
   ): Answer<number> {
     begin(op.readdir, caller, fd, cookieLow, cookieHigh, hide, typeXattr);
-    return this.#perform(count, into);
+    return this.perform(count, into);
   }
 
   getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): Answer<number> {
     begin(op.getxattr, caller, fd, 0, 0, name);
-    return this.#perform(asItIs, into);
+    return this.perform(asItIs, into);
   }
 
   listxattr(caller: Caller, fd: number, into: Uint8Array): Answer<number> {
     begin(op.listxattr, caller, fd);
-    return this.#perform(asItIs, into);
+    return this.perform(asItIs, into);
   }
 
   setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
     begin(op.setxattr, caller, fd, flags, 0, name);
-    return this.#perform(nothing, value);
+    return this.perform(nothing, value);
   }
 
   removexattr(caller: Caller, fd: number, name: Bytes): Answer<void> {
     begin(op.removexattr, caller, fd, 0, 0, name);
-    return this.#perform(nothing);
+    return this.perform(nothing);
   }
 
   lock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<boolean> {
     begin(op.lock, caller, fd, type);
     wide[0] = start;
     wide[1] = length;
-    return this.#perform(result => count(result) === 1);
+    return this.perform(result => count(result) === 1);
   }
 
   testLock(
@@ -253,7 +260,7 @@ class Linux implements Syscalls {
     begin(op.testLock, caller, fd, type);
     wide[0] = start;
     wide[1] = length;
-    return this.#perform(
+    return this.perform(
       result =>
         count(result) === 0
           ? undefined
@@ -265,7 +272,7 @@ class Linux implements Syscalls {
   handle(fd: number): Answer<Bytes | undefined> {
     const into = Buffer.allocUnsafe(handleBytesMax);
     begin(op.handle, serverCaller, fd);
-    return this.#perform(result => {
+    return this.perform(result => {
       if (result < 0 && noHandles.has(Errno.of(-result))) return undefined;
       return into.toString('latin1', 0, count(result));
     }, into);
@@ -273,7 +280,7 @@ class Linux implements Syscalls {
 
   openHandle(mountfd: number, handle: Bytes): Answer<number> {
     begin(op.openHandle, serverCaller, mountfd);
-    return this.#perform(asItIs, Buffer.from(handle, 'latin1'));
+    return this.perform(asItIs, Buffer.from(handle, 'latin1'));
   }
 }
 
@@ -281,12 +288,12 @@ class Linux implements Syscalls {
  * The same at once, on this thread. The calls that make up most requests are written out: then each of them is a function
  * that the compiler of V8 can join with its caller, and costs half as much.
  */
-class Inline extends Linux {
-  constructor() {
-    super(atOnce);
+export class Inline extends Linux {
+  constructor(perform = atOnce) {
+    super(perform);
   }
 
-  override lookup(caller: Caller, dirfd: number, name: Name): number {
+  override lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
     begin(op.lookup, caller, dirfd, 0, 0, name);
     return run();
   }

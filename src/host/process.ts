@@ -15,9 +15,12 @@ const op = {
 /** More groups than a caller can use, so that the database's order decides which are left out. */
 const groupsMax = 1024;
 
-/** How many threads the pool may have (16 at first). They are started as they are needed; those too many end. */
-export function setPoolThreadsMax(max: number): void {
-  addon.setThreadsMax(max);
+/**
+ * How many threads each place of the pool may have, and how many calls of one session may run there. Threads are started as
+ * they are needed; those too many end.
+ */
+export function setPoolBounds(threads: number, running: number): void {
+  addon.setPoolBounds(threads, running);
 }
 
 /** The effective capabilities of this thread by their names in capabilities(7), of those the server has a use for. */

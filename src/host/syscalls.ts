@@ -73,6 +73,11 @@ export interface Syscalls {
 
   /** preadv; bytes read, 0 at the end of the file. One segment takes pread. */
   read(caller: Caller, fd: number, into: Segments, offset: number): Answer<number>;
+  /**
+   * preadv2 with RWF_NOWAIT: what is in memory, all of it up to the end of the file. Otherwise −errno: EAGAIN when part of
+   * it is on the disk, EOPNOTSUPP when the file system cannot tell.
+   */
+  readCached(caller: Caller, fd: number, into: Segments, offset: number): Answer<number>;
   /** pwritev; bytes written. One segment takes pwrite. */
   write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number>;
   fsync(caller: Caller, fd: number, dataOnly: boolean): Answer<void>;

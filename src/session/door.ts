@@ -21,8 +21,8 @@ export interface Exchange {
   readonly at: number;
 
   /**
-   * Memory for `count` bytes of Rread or Rreaddir data, directly behind a head of 11 bytes. Called at most once, and `out`
-   * and `at` are read only afterwards, since making room may move them.
+   * Memory for `count` bytes of Rread or Rreaddir data, directly behind a head of 11 bytes. Called at most once, and once
+   * more after `later`; `out` and `at` are read only afterwards, since making room may move them.
    */
   space(count: number): Segments;
 
@@ -34,8 +34,8 @@ export interface Exchange {
 
   /**
    * The same exchange in a form that outlives this turn: payload and space stay valid until it is answered. A stream
-   * copies the payload here; a virtqueue returns itself. Called at most once, before `space`, and what is answered is then
-   * what it returned. The session hands no memory of an exchange that was not kept to a call that may outlive the turn,
+   * copies the payload here; a virtqueue returns itself. Called at most once, and what is answered is then what it
+   * returned; a space that was taken before is worth nothing any more. The session hands no memory of an exchange that was not kept to a call that may outlive the turn,
    * and answers none before such a call is done with its memory.
    */
   later(): Exchange;

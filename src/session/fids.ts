@@ -6,20 +6,19 @@ import type { Attachment } from './exports.ts';
 import type { Holdings } from './holdings.ts';
 
 /** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
-export type Use =
-  | NodeUse
-  /** A request is turning it into something else. */
-  | { readonly kind: 'claimed' }
-  | { readonly kind: 'dropped' }
-  | FileUse
-  | DirUse
-  | XattrRead
-  | XattrWrite;
+export type Use = NodeUse | Claim | { readonly kind: 'dropped' } | FileUse | DirUse | XattrRead | XattrWrite;
 
 export interface NodeUse {
   readonly kind: 'node';
   /** The client has tried in vain to open it for reading and writing. */
   readonly refused?: true;
+}
+
+/** A request is turning the fid of this number into something else; when it fails, the fid is what it was before. */
+export interface Claim {
+  readonly kind: 'claimed';
+  readonly number: number;
+  readonly before: Use;
 }
 
 export interface FileUse {
@@ -51,7 +50,6 @@ export interface XattrWrite {
 
 export const plain: Use = { kind: 'node' };
 export const refused: Use = { kind: 'node', refused: true };
-export const claimed: Use = { kind: 'claimed' };
 const dropped: Use = { kind: 'dropped' };
 
 /**
@@ -245,6 +243,19 @@ export class Fids {
   unreserve(reservation: Reservation): void {
     if (!reservation.gone) this.#byNumber.delete(reservation.number);
     reservation.gone = true;
+  }
+
+  /**
+   * Gives a number back what it stood for before a request began to turn its fid. What that request makes of the fid, it
+   * makes of one that nobody has any more.
+   */
+  restore(fid: Fid): void {
+    const { attachment, node, use, dir, name } = fid;
+    if (use.kind !== 'claimed' || this.#byNumber.get(use.number) !== fid) return;
+    attachment.tree.hold(node);
+    if (dir) attachment.tree.hold(dir);
+    this.#byNumber.set(use.number, new Fid(attachment, node, use.before, dir, name));
+    fid.gone = true;
   }
 
   /** Frees the number at once; what the fid holds is let go by `discard`. EBADF when there is none. */

@@ -23,18 +23,20 @@ import type { Data, Qid } from '../protocol/kinds.ts';
 import type { Op, RMessage } from '../protocol/operations.ts';
 import { showAny, showFrame, showReply, showRequest } from '../protocol/trace.ts';
 import { type Node, stampOf, type Tree } from '../tree/tree.ts';
+import { beginTurn, newQueue, turn } from '../turn.ts';
 import { answerByHand, answered } from './by-hand.ts';
 import type { Door, Exchange, Line } from './door.ts';
 import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
 import { Holdings } from './holdings.ts';
+import { letGoOfAll } from './letting-go.ts';
 import { Load } from './load.ts';
 import { LockClient } from './locks.ts';
 import { refuseToChange } from './read-only.ts';
 import { spread } from './segments.ts';
 import { Shares } from './shares.ts';
-import { Pending, Tags } from './tags.ts';
+import { Pending, patienceMs, Tags, within } from './tags.ts';
 import { Versions } from './versions.ts';
 
 type Reply<O extends Op> = RMessage<O> | Errno;
@@ -73,6 +75,7 @@ export class Session implements Door {
   msize = 0;
   readonly #line: Line;
   readonly #log: Logger;
+  readonly #queue = newQueue();
   readonly #tags = new Tags();
   readonly #tracing: boolean;
   #attr = new Attr();
@@ -154,6 +157,7 @@ export class Session implements Door {
   }
 
   #start<O extends Op>(op: O, tag: number, exchange: Exchange): void {
+    beginTurn(this.#queue);
     this.fids.begin();
     this.#kept = undefined;
     this.#cancel = undefined;
@@ -192,7 +196,7 @@ export class Session implements Door {
     const blocked = this.#cancel !== undefined;
     const kept = this.#kept ?? exchange.later();
     const { reserved } = this.fids;
-    const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel);
+    const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel, turn.withdraw);
     this.#tags.add(pending);
     const aside = this.#aside;
     this.#load.begin(blocked, aside);
@@ -276,15 +280,21 @@ export class Session implements Door {
   flush(oldtag: number): Promise<Record<string, never>> | undefined {
     const pending = this.#tags.get(oldtag);
     if (!pending) return undefined;
-    if (pending.isWithoutEffect) {
-      if (pending.newfid) this.fids.unreserve(pending.newfid);
-      this.#tags.abandon(pending);
-      pending.end();
+    if (pending.withdraw?.() || pending.isWithoutEffect) {
+      this.#abandon(pending);
       return undefined;
     }
-    const over = pending.over();
+    const over = pending.over(() => this.#abandon(pending));
     pending.cancel?.();
     return over.then(() => ({}));
+  }
+
+  /** As though it had never been sent: its number and newfid are free, its fid is what it was, nothing is answered. */
+  #abandon(pending: Pending): void {
+    if (pending.newfid) this.fids.unreserve(pending.newfid);
+    for (const fid of pending.pinned) this.fids.restore(fid);
+    this.#tags.abandon(pending);
+    pending.end();
   }
 
   /** A record for one request's attributes: answered in the same turn, it is used again; otherwise see `keepAttr`. */
@@ -310,8 +320,7 @@ export class Session implements Door {
 
   #dress(node: Node, attr: Attr): Attr {
     attr.qidVersion = this.versionOf(node, attr);
-    // What is in `valid` is true, whatever was asked for.
-    attr.bytes[0] = P9_STATS_BASIC & 0xff;
+    attr.bytes[0] = P9_STATS_BASIC & 0xff; // What is in `valid` is true, whatever was asked for.
     attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
     const host = attr.blksize || pageBytes;
     const room = this.msize - ioHeaderBytes;
@@ -346,7 +355,7 @@ export class Session implements Door {
 
   /**
    * Forgets everything that was, for Tversion: what still runs is not answered any more. Resolves when nothing of it can have
-   * an effect any more (a write that lands, a lock that is held), to false when another Tversion has come meanwhile.
+   * an effect any more (a write that lands, a lock that is held) or does not end, to false when another Tversion has come meanwhile.
    */
   reset(): Answer<boolean> {
     const era = ++this.#era;
@@ -355,7 +364,8 @@ export class Session implements Door {
     const locked = this.locks.count > 0;
     const letGo = this.#letGo();
     if (effective.length === 0 && !locked) return true;
-    return Promise.all([letGo, ...effective.map(one => one.over())]).then(() => era === this.#era);
+    const over = [letGo, ...effective.map(one => one.over())];
+    return within(patienceMs, Promise.all(over)).then(() => era === this.#era);
   }
 
   finish(): Promise<void> {
@@ -370,18 +380,11 @@ export class Session implements Door {
     this.holdings.leave();
   }
 
-  async #letGo(): Promise<void> {
-    const fids = this.fids.takeAll();
-    // Locks are given up through their open files.
-    if (this.locks.count > 0) await this.locks.dropAll();
-    for (const fid of fids) {
-      try {
-        this.fids.discard(fid);
-      } catch (error) {
-        // A bug of ours in letting go of one must not keep the others, nor end the server.
-        this.#log.error(`${this.#line.peer.label}: ${error instanceof Error ? error.stack : error}`);
-      }
-    }
+  #letGo(): Promise<void> {
+    beginTurn(this.#queue);
+    return letGoOfAll(this.fids, this.locks, error =>
+      this.#log.error(`${this.#line.peer.label}: ${error instanceof Error ? error.stack : error}`),
+    );
   }
 }
 

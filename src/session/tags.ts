@@ -3,8 +3,24 @@ import type { Exchange } from './door.ts';
 import type { Fid, Reservation } from './fids.ts';
 
 /**
+ * How long a request with an effect may have run before its flush is answered in its place. A guest's process that is
+ * killed waits for that answer, and nothing else ends it.
+ */
+export const patienceMs = 250;
+
+/** Resolves when `over` is, or does not end. */
+export async function within(ms: number, over: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>(resolve => {
+    timer = setTimeout(resolve, ms);
+  });
+  await Promise.race([over, late]);
+  clearTimeout(timer);
+}
+
+/**
  * Requests that leave nothing behind but what they answer: a flushed one is not waited for, its answer is thrown away when
- * it comes. All others may have changed something by the time they are flushed, so their reply is sent first.
+ * it comes. All others may have changed something by the time they are flushed, so their reply is sent first, unless they do not end.
  */
 const withoutEffect: ReadonlySet<Op> = new Set([
   'attach',
@@ -28,11 +44,15 @@ export class Pending {
   readonly newfid: Reservation | undefined;
   /** Calls off what has not happened yet; the handler then fails with ECANCELED. */
   readonly cancel: (() => void) | undefined;
+  /** Takes back what no thread has begun; false when it was begun. */
+  readonly withdraw: (() => boolean) | undefined;
   /** Nobody wants the reply any more. */
   unwanted = false;
   /** The exchange was answered. */
   answered = false;
+  readonly #began = performance.now();
   readonly #flushes: (() => void)[] = [];
+  #patience: NodeJS.Timeout | undefined;
 
   constructor(
     tag: number,
@@ -41,6 +61,7 @@ export class Pending {
     pinned: readonly Fid[],
     newfid: Reservation | undefined,
     cancel: (() => void) | undefined,
+    withdraw: (() => boolean) | undefined,
   ) {
     this.tag = tag;
     this.op = op;
@@ -48,6 +69,7 @@ export class Pending {
     this.pinned = pinned;
     this.newfid = newfid;
     this.cancel = cancel;
+    this.withdraw = withdraw;
   }
 
   /** Whether its answer can be thrown away. A walk that moves its own fid has an effect: on the fid, which is claimed. */
@@ -59,8 +81,10 @@ export class Pending {
     return this.#flushes.length > 0;
   }
 
-  /** Resolves when the request is over; several are resolved in their order. */
-  over(): Promise<void> {
+  /** Resolves when the request is over; several are resolved in their order. One that does not end is given up. */
+  over(giveUp?: () => void): Promise<void> {
+    const left = this.#began + patienceMs - performance.now();
+    if (giveUp) this.#patience ??= setTimeout(giveUp, Math.max(0, left));
     return new Promise(resolve => {
       this.#flushes.push(resolve);
     });
@@ -75,7 +99,8 @@ export class Pending {
 
   /** Lets the Tflushes that wait for it go on. */
   end(): void {
-    for (const resolve of this.#flushes) resolve();
+    clearTimeout(this.#patience);
+    for (const resolve of this.#flushes.splice(0)) resolve();
   }
 }
 
@@ -104,23 +129,19 @@ export class Tags {
     if (this.#pending.get(pending.tag) === pending) this.#pending.delete(pending.tag);
   }
 
-  /** Frees the tag of a request without effect, whose answer is thrown away. */
+  /** Frees the tag of a request whose answer is thrown away. */
   abandon(pending: Pending): void {
     this.free(pending);
     pending.unwanted = true;
-    pending.drop();
+    // What has an effect may be reading its payload still.
+    if (pending.isWithoutEffect) pending.drop();
   }
 
   /** Frees all tags: nothing that was asked is answered any more. Returns what may have an effect still. */
   abandonAll(): Pending[] {
-    const effective: Pending[] = [];
-    for (const pending of this.#pending.values()) {
-      pending.unwanted = true;
-      // What has an effect may be reading its payload still.
-      if (pending.isWithoutEffect) pending.drop();
-      else effective.push(pending);
-    }
-    this.#pending.clear();
+    const all = [...this.#pending.values()];
+    const effective = all.filter(pending => !pending.withdraw?.() && !pending.isWithoutEffect);
+    for (const pending of all) this.abandon(pending);
     return effective;
   }
 }

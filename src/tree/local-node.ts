@@ -1,6 +1,7 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr } from '../attr.ts';
 import { Errno, ESTALE } from '../errno.ts';
+import { inline } from '../host/linux.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
@@ -226,7 +227,7 @@ export class NodeTable {
     const { local, mountFd } = node.volume;
     if (node.unlinked && (!local || mountFd < 0)) return false;
     if (local && this.#links(node) === 0) return false;
-    if (mountFd >= 0) node.handle = this.volumes.inline.handle(node.fd) as Bytes | undefined;
+    if (mountFd >= 0) node.handle = inline.handle(node.fd) as Bytes | undefined;
     if (node.handle === undefined && node.parent === undefined) return false;
     this.#close(node.fd);
     node.fd = -1;
@@ -235,7 +236,7 @@ export class NodeTable {
 
   #links(node: LocalNode): number {
     try {
-      void this.volumes.inline.stat(serverCaller, node.fd, this.#attr);
+      void inline.stat(serverCaller, node.fd, this.#attr);
       return this.#attr.nlink;
     } catch {
       return 0;
@@ -257,7 +258,7 @@ export class NodeTable {
   #isNameless(node: LocalNode): boolean {
     if (!node.volume.local) return false;
     try {
-      void this.volumes.inline.stat(serverCaller, node.fd, this.#attr);
+      void inline.stat(serverCaller, node.fd, this.#attr);
       return this.#attr.nlink === 0;
     } catch {
       return false;
@@ -266,7 +267,7 @@ export class NodeTable {
 
   /** An O_PATH descriptor knows nothing of its file system, so that closing one never waits. */
   #close(fd: number): void {
-    void this.volumes.inline.close(fd);
+    void inline.close(fd);
   }
 
   /** Opens the descriptor of a node again. ESTALE when the object is gone, or is not where it was last seen. */

@@ -3,7 +3,8 @@ import { type Answer, andThen, attempt } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
 import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constants.ts';
-import { type Caller, type Segments, type Syscalls, serverCaller } from '../host/syscalls.ts';
+import { elsewhere } from '../host/local.ts';
+import { type Caller, type Segments, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
 import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
 import { Changes } from './changes.ts';
@@ -21,10 +22,8 @@ import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow
 import { Views } from './views.ts';
 import { Volumes } from './volume.ts';
 
-/** What a tree on the host needs: the calls, the descriptor budget (shared by all trees), and the security model. */
+/** What a tree on the host needs: the descriptor budget (shared by all trees), and the security model. */
 export interface LocalTreeParts {
-  readonly inline: Syscalls;
-  readonly pool: Syscalls;
   readonly descriptors: Descriptors;
   readonly model: SecurityModel;
 }
@@ -36,7 +35,6 @@ const createTriesMax = 16;
 export class LocalTree implements Tree {
   readonly root: LocalNode;
   readonly #model: SecurityModel;
-  readonly #pool: Syscalls;
   readonly #nodes: NodeTable;
   readonly #opens: OpenTable;
   readonly #maker: Maker;
@@ -49,7 +47,6 @@ export class LocalTree implements Tree {
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
     this.#model = parts.model;
-    this.#pool = parts.pool;
     this.#nodes = nodes;
     this.#opens = new OpenTable(nodes, parts.descriptors);
     this.#maker = new Maker(nodes, parts.model);
@@ -63,9 +60,9 @@ export class LocalTree implements Tree {
   /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
   static async open(path: string, parts: LocalTreeParts): Promise<LocalTree> {
     const fd = openSync(path, O_PATH | O_DIRECTORY);
-    const nodes = new NodeTable(new Volumes(parts.inline, parts.pool), parts.descriptors);
+    const nodes = new NodeTable(new Volumes(), parts.descriptors);
     const attr = new Attr();
-    await parts.pool.stat(serverCaller, fd, attr);
+    await elsewhere.stat(serverCaller, fd, attr);
     const root = await nodes.adopt(fd, attr, undefined, undefined);
     nodes.root = root;
     return new LocalTree(root, nodes, parts);
@@ -111,7 +108,10 @@ export class LocalTree implements Tree {
     return andThen(adopted, node =>
       andThen(
         attempt(
-          () => this.#views.overlay(node, attr),
+          () =>
+            node.volume === dir.volume || node.volume.local
+              ? this.#views.overlay(node, attr)
+              : this.stat(node, attr),
           () => this.release(node),
         ),
         () => node,
@@ -270,21 +270,21 @@ export class LocalTree implements Tree {
     return this.#names.isEntry(dir, name, node);
   }
 
-  read(file: LocalOpen, into: Segments, offset: number): Answer<number> {
-    return this.#opens.use(file, fd => file.node.volume.sys.read(serverCaller, fd, into, offset));
+  read(file: LocalOpen, into: Segments, offset: number, late: () => Segments): Answer<number> {
+    return this.#opens.use(file, fd => file.node.volume.read(fd, into, offset, late));
   }
 
   write(actor: Actor, file: LocalOpen, from: Segments, offset: number): Answer<number> {
     const { node } = file;
     // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
-    const sys = (file.flags & O_DSYNC) !== 0 ? this.#pool : node.volume.sys;
+    const sys = (file.flags & O_DSYNC) !== 0 ? node.volume.pool : node.volume.sys;
     return this.#changes.writing(actor, file, () =>
       this.#opens.use(file, fd => writeAll(sys, this.#model.runsAs(actor.caller), fd, from, offset)),
     );
   }
 
   sync(open: LocalOpen, dataOnly: boolean): Answer<void> {
-    return this.#opens.use(open, fd => this.#pool.fsync(serverCaller, fd, dataOnly));
+    return this.#opens.use(open, fd => open.node.volume.sync(fd, dataOnly));
   }
 
   closeFile(file: LocalOpen): void {

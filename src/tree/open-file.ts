@@ -43,7 +43,7 @@ export class LocalOpen implements OpenFile, OpenDir, Holder {
 
   /** A synchronous write goes to the pool; O_SYNC contains the bit of O_DSYNC. */
   get atOnce(): boolean {
-    return this.node.volume.local && (this.flags & O_DSYNC) === 0;
+    return this.node.volume.atOnce && (this.flags & O_DSYNC) === 0;
   }
 
   giveUp(): boolean {

@@ -31,8 +31,8 @@ export interface OpenFile {
   readonly readable: boolean;
   readonly writable: boolean;
   /**
-   * Whether every read and write of it is done within the turn, so that their memory need not outlive it. What may wait
-   * is given memory that nobody else uses before it is done.
+   * Whether every write of it is done within the turn, and every read too, or else into memory that is asked for then. What
+   * may wait is given memory that nobody else uses before it is done. It may change from one request to the next.
    */
   readonly atOnce: boolean;
 }
@@ -164,8 +164,11 @@ export interface Tree {
    */
   isEntry(dir: Node, name: Name, node: Node): Answer<boolean>;
 
-  /** Reads at most what `into` holds; 0 at the end. */
-  read(file: OpenFile, into: Segments, offset: number): Answer<number>;
+  /**
+   * Reads at most what `into` holds; 0 at the end. What outlives the turn reads into what `late` gives, as large as `into`,
+   * in its place.
+   */
+  read(file: OpenFile, into: Segments, offset: number, late: () => Segments): Answer<number>;
   /** Writes and returns how much: all of it, or less than all but more than 0 when the disk filled up midway. */
   write(actor: Actor, file: OpenFile, from: Segments, offset: number): Answer<number>;
   /** To stable storage; works on files opened for reading, and on directories. */

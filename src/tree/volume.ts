@@ -1,67 +1,15 @@
-import { release } from 'node:os';
 import { type Answer, andThen } from '../answer.ts';
 import { type Attr, S_IFDIR, S_IFREG } from '../attr.ts';
-import {
-  BCACHEFS_SUPER_MAGIC,
-  BTRFS_SUPER_MAGIC,
-  EROFS_SUPER_MAGIC_V1,
-  EXFAT_SUPER_MAGIC,
-  EXT4_SUPER_MAGIC,
-  F2FS_SUPER_MAGIC,
-  ISOFS_SUPER_MAGIC,
-  MSDOS_SUPER_MAGIC,
-  O_RDONLY,
-  OVERLAYFS_SUPER_MAGIC,
-  RAMFS_MAGIC,
-  SQUASHFS_MAGIC,
-  TMPFS_MAGIC,
-  XFS_SUPER_MAGIC,
-  ZFS_SUPER_MAGIC,
-} from '../host/constants.ts';
-import { type Syscalls, serverCaller } from '../host/syscalls.ts';
+import { EOPNOTSUPP } from '../errno.ts';
+import { O_RDONLY } from '../host/constants.ts';
+import { placeOf } from '../host/control.ts';
+import { inline } from '../host/linux.ts';
+import { elsewhere, localAtOnce, localOnPool, poolAt } from '../host/local.ts';
+import { type Segments, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { Bytes } from '../name.ts';
+import { type CtimeTells, ctimeTells, keepsHandles, waitsFor } from './file-systems.ts';
 import type { LocalNode } from './local-node.ts';
-
-/**
- * File systems whose metadata and cached data the kernel has at once (statfs(2) f_type): calls on them run inline.
- * Everything else (FUSE, NFS, CephFS, 9p, what is unknown) may wait for somebody and goes to the pool.
- */
-const localTypes = new Set([
-  BCACHEFS_SUPER_MAGIC,
-  BTRFS_SUPER_MAGIC,
-  EROFS_SUPER_MAGIC_V1,
-  EXFAT_SUPER_MAGIC,
-  EXT4_SUPER_MAGIC, // and ext2, ext3
-  F2FS_SUPER_MAGIC,
-  ISOFS_SUPER_MAGIC,
-  MSDOS_SUPER_MAGIC,
-  OVERLAYFS_SUPER_MAGIC,
-  RAMFS_MAGIC,
-  SQUASHFS_MAGIC,
-  TMPFS_MAGIC,
-  XFS_SUPER_MAGIC,
-  ZFS_SUPER_MAGIC,
-]);
-
-/**
- * File systems on which every change moves ctime, extended attributes included, and which since Linux 6.13 give each
- * change that follows a look a ctime of its own (FS_MGTIME, "multigrain timestamps").
- */
-const exactTypes = new Set([BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC]);
-const multigrainKernel = [6, 13] as const;
-
-/**
- * What an object's ctime tells. `exact`: as long as it is the same, nothing has changed since it was looked at. `coarse`: the
- * same, if it was older than a tick of the clock then. `unknown`: nothing.
- */
-export type CtimeTells = 'exact' | 'coarse' | 'unknown';
-
-function ctimeTells(type: number): CtimeTells {
-  if (!exactTypes.has(type)) return 'unknown';
-  const [major = 0, minor = 0] = release().split('.').map(Number);
-  const [wantedMajor, wantedMinor] = multigrainKernel;
-  return major > wantedMajor || (major === wantedMajor && minor >= wantedMinor) ? 'exact' : 'coarse';
-}
+import { Strain } from './strain.ts';
 
 /** Inode numbers below this fit beside a 16-bit device index in qid.path. */
 const plainInoHighMax = 0x1_0000;
@@ -137,10 +85,14 @@ function hash(a: number, b: number): number {
 /** One mount of one device below an export, and the nodes known on it. */
 export class Volume {
   readonly index: number;
-  /** The calls for metadata and data here: inline where the kernel answers at once. */
-  readonly sys: Syscalls;
-  /** Whether `sys` is inline. */
+  /** The calls for metadata and data here. They change with the state of the disk, so take them anew for each request. */
+  sys: Syscalls;
+  /** The same calls on threads that may wait. */
+  readonly pool: Syscalls;
+  /** Whether it is a file system of this machine. Attributes are then there at once, whatever `sys` is. */
   readonly local: boolean;
+  /** Whether all calls of `sys` are made at once. */
+  atOnce: boolean;
   readonly nodes = new Map<number | bigint, LocalNode>();
   /** Whether O_TMPFILE works here: true until it was seen to fail. */
   unnamedFiles = true;
@@ -150,16 +102,61 @@ export class Volume {
   arriving = 0;
   readonly mountId: number;
   readonly dev: number;
+  readonly keepsHandles: boolean;
   readonly ctimeTells: CtimeTells;
+  readonly #strain: Strain | undefined;
+  /** Whether RWF_NOWAIT works here, or is asked for nothing. */
+  #tellsWhatIsCached: boolean;
 
   /** `type` is statfs(2)'s f_type. */
-  constructor({ mountId, dev }: Attr, index: number, sys: Syscalls, local: boolean, type: number) {
+  constructor({ mountId, dev }: Attr, index: number, type: number) {
+    const waits = waitsFor(type);
+    const place = placeOf(dev, waits === 'others');
     this.mountId = mountId;
     this.dev = dev;
     this.index = index;
-    this.sys = sys;
-    this.local = local;
+    this.local = waits !== 'others';
+    this.atOnce = this.local;
+    this.#tellsWhatIsCached = waits === 'disk';
+    if (waits === 'disk') {
+      const strain = new Strain(strained => {
+        this.atOnce = !strained;
+        this.sys = strained ? busy : calm;
+      });
+      const calm = localAtOnce(strain.waited);
+      const busy = localOnPool(place, strain.waited);
+      this.#strain = strain;
+      this.pool = busy;
+      this.sys = calm;
+    } else {
+      this.pool = poolAt(place);
+      this.sys = this.local ? localAtOnce(() => undefined) : this.pool;
+    }
+    this.keepsHandles = keepsHandles(type);
     this.ctimeTells = ctimeTells(type);
+  }
+
+  /**
+   * Reads into `into` what is in memory; what has to be waited for is read into what `late` gives, which outlives the turn.
+   */
+  read(fd: number, into: Segments, offset: number, late: () => Segments): Answer<number> {
+    if (!this.atOnce) return this.pool.read(serverCaller, fd, late(), offset);
+    if (!this.#tellsWhatIsCached) return this.sys.read(serverCaller, fd, into, offset);
+    const read = inline.readCached(serverCaller, fd, into, offset) as number;
+    if (read >= 0) return read;
+    if (read === -EOPNOTSUPP.code) {
+      this.#tellsWhatIsCached = false;
+      return this.sys.read(serverCaller, fd, into, offset);
+    }
+    // Whatever else it says, the call that may wait says it again.
+    return this.pool.read(serverCaller, fd, late(), offset);
+  }
+
+  /** Always on the pool. */
+  sync(fd: number, dataOnly: boolean): Answer<void> {
+    this.#strain?.syncBegan();
+    const synced = this.pool.fsync(serverCaller, fd, dataOnly) as Promise<void>;
+    return synced.finally(() => this.#strain?.syncEnded());
   }
 }
 
@@ -173,14 +170,6 @@ export function inoKey(attr: Attr): number | bigint {
 export class Volumes {
   readonly paths = new QidPaths();
   readonly #byMount = new Map<number, Map<number, Volume>>();
-  readonly inline: Syscalls;
-  readonly pool: Syscalls;
-
-  constructor(inline: Syscalls, pool: Syscalls) {
-    this.inline = inline;
-    this.pool = pool;
-  }
-
   find(attr: Attr): Volume | undefined {
     return this.#byMount.get(attr.mountId)?.get(attr.dev);
   }
@@ -188,51 +177,50 @@ export class Volumes {
   /** `fd` is any descriptor on the object that `attr` describes, which counts as arriving until it is a node. */
   discover(fd: number, attr: Attr): Answer<Volume> {
     const statfs = Buffer.alloc(64);
-    return andThen(this.pool.statfs(serverCaller, fd, statfs), async () => {
+    return andThen(elsewhere.statfs(serverCaller, fd, statfs), async () => {
       const known = this.find(attr);
       if (known) {
         known.arriving++;
         return known;
       }
-      const type = statfs.readUInt32LE(0);
-      const local = localTypes.has(type);
       const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
-      const volume = new Volume(attr, index, local ? this.inline : this.pool, local, type);
+      const volume = new Volume(attr, index, statfs.readUInt32LE(0));
       const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
       onMount.set(attr.dev, volume);
       this.#byMount.set(attr.mountId, onMount);
       volume.arriving++;
       // Never open what is no file or directory: a device acts when it is opened.
-      if (attr.type === S_IFDIR || attr.type === S_IFREG) volume.mountFd = await this.#handleMount(fd);
+      const opens = attr.type === S_IFDIR || attr.type === S_IFREG;
+      if (opens && volume.keepsHandles) volume.mountFd = await this.#handleMount(volume.pool, fd);
       return volume;
     });
   }
 
   /** Opens a descriptor for open_by_handle_at, if this process and file system can use handles at all. */
-  async #handleMount(fd: number): Promise<number> {
+  async #handleMount(pool: Syscalls, fd: number): Promise<number> {
     let handle: Bytes | undefined;
     let mountFd: number;
     try {
-      handle = await this.pool.handle(fd);
+      handle = await pool.handle(fd);
       if (handle === undefined) return -1;
       // open_by_handle_at refuses O_PATH descriptors (EBADF).
-      mountFd = await this.pool.reopen(serverCaller, fd, O_RDONLY);
+      mountFd = await pool.reopen(serverCaller, fd, O_RDONLY);
     } catch {
       return -1;
     }
-    const probe = await this.pool.openHandle(mountFd, handle);
+    const probe = await pool.openHandle(mountFd, handle);
     if (probe >= 0) {
-      await this.pool.close(probe);
+      await pool.close(probe);
       return mountFd;
     }
-    await this.pool.close(mountFd);
+    await pool.close(mountFd);
     return -1;
   }
 
   /** Lets go of a mount on which no client holds anything any more, so that the host can unmount it. */
   leave(volume: Volume): void {
     if (volume.nodes.size > 0 || volume.arriving > 0) return;
-    if (volume.mountFd >= 0) void this.inline.close(volume.mountFd);
+    if (volume.mountFd >= 0) void inline.close(volume.mountFd);
     volume.mountFd = -1;
     const onMount = this.#byMount.get(volume.mountId);
     if (onMount?.get(volume.dev) !== volume) return;
@@ -243,7 +231,7 @@ export class Volumes {
   close(): void {
     for (const onMount of this.#byMount.values()) {
       for (const volume of onMount.values()) {
-        if (volume.mountFd >= 0) void this.inline.close(volume.mountFd);
+        if (volume.mountFd >= 0) void inline.close(volume.mountFd);
         volume.mountFd = -1;
       }
     }

@@ -16,7 +16,6 @@ import { getAttributeSync, listAttributesSync, removeAttributeSync, setAttribute
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK } from '../../src/attr.ts';
 import { EACCES, EINVAL, ELOOP, ENODATA, ENOENT, ENXIO, EOPNOTSUPP, EPERM, Errno } from '../../src/errno.ts';
-import { inline, pool } from '../../src/host/linux.ts';
 import { nameOf } from '../../src/name.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
@@ -51,7 +50,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     dir = mkdtempSync(join(tmpdir(), 'ninepd-mapped-'));
     complaints = [];
     const model = mapped({ fmode: 0o640, dmode: 0o710 }, text => complaints.push(text));
-    tree = await LocalTree.open(dir, { inline, pool, descriptors: new Descriptors(64), model });
+    tree = await LocalTree.open(dir, { descriptors: new Descriptors(64), model });
     user = { caller: await tree.caller(1000), watch };
   });
   afterEach(() => {

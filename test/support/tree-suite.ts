@@ -27,7 +27,6 @@ import {
   Errno,
   ESTALE,
 } from '../../src/errno.ts';
-import { inline, pool } from '../../src/host/linux.ts';
 import type { Name } from '../../src/name.ts';
 import { nameOf } from '../../src/name.ts';
 import type { SecurityModel } from '../../src/security/model.ts';
@@ -53,7 +52,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       process.umask(0);
       dir = mkdtempSync(join(tmpdir(), 'ninepd-tree-'));
       chmodSync(dir, 0o777);
-      tree = await LocalTree.open(dir, { inline, pool, descriptors: new Descriptors(16), model: model() });
+      tree = await LocalTree.open(dir, { descriptors: new Descriptors(16), model: model() });
       root = { caller: await tree.caller(0), watch };
     });
     afterEach(() => {
@@ -96,7 +95,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const offset = 5 * 2 ** 30 + 7;
       expect(await tree.write(root, file, [Buffer.from('hello')], offset)).toBe(5);
       const into = Buffer.alloc(10);
-      expect(await tree.read(file, [into], offset)).toBe(5);
+      expect(await tree.read(file, [into], offset, () => [into])).toBe(5);
       expect(into.toString('latin1', 0, 5)).toBe('hello');
       tree.closeFile(file);
       tree.release(node);
@@ -130,7 +129,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       expect(Buffer.from(await tree.getXattr(root.caller, node, 'user.x')).toString()).toBe('v');
       const again = await tree.open(root, node, rw);
       const into = Buffer.alloc(9);
-      expect(await tree.read(again, [into], 0)).toBe(2);
+      expect(await tree.read(again, [into], 0, () => [into])).toBe(2);
       tree.closeFile(again);
       tree.closeFile(file);
       tree.release(node);
@@ -191,7 +190,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const fresh = await createFile('a', 'fresh');
       await tree.rename(root, tree.root, name('a'), tree.root, name('b'));
       const into = Buffer.alloc(8);
-      expect(into.toString('latin1', 0, await tree.read(old.file, [into], 0))).toBe('old');
+      expect(into.toString('latin1', 0, await tree.read(old.file, [into], 0, () => [into]))).toBe('old');
       const now = await found('b');
       expect(now).toBe(fresh.node);
       expect(await tree.isEntry(tree.root, name('b'), fresh.node)).toBe(true);

@@ -2,7 +2,6 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { inline, pool } from '../../src/host/linux.ts';
 import { duplicate } from '../../src/host/vhost.ts';
 import { type Logger, silent } from '../../src/log.ts';
 import { mapped } from '../../src/security/mapped.ts';
@@ -29,7 +28,7 @@ export async function serveDirectory(tag = 'share'): Promise<Served> {
   const directory = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
   chmodSync(directory, 0o777);
   const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
-  const tree = await LocalTree.open(directory, { inline, pool, descriptors: new Descriptors(64), model });
+  const tree = await LocalTree.open(directory, { descriptors: new Descriptors(64), model });
   const exports = { find: () => ({ name: 'share', tree, readonly: false }) };
   const complaints: string[] = [];
   const complain = (text: string) => void complaints.push(text);

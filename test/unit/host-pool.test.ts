@@ -10,7 +10,7 @@ import { Attr } from '../../src/attr.ts';
 import * as errno from '../../src/errno.ts';
 import { O_RDWR } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
-import { setPoolThreadsMax } from '../../src/host/process.ts';
+import { setPoolBounds } from '../../src/host/process.ts';
 import { serverCaller as server } from '../../src/host/syscalls.ts';
 import { descriptorsOpen, freshDirectory, n, refusal } from './host-fixture.ts';
 
@@ -45,7 +45,7 @@ const bare = (count: number, rest: string) => `
 
 describe('the pool', () => {
   test('starts threads when they are needed and never more than it may', async () => {
-    setPoolThreadsMax(3);
+    setPoolBounds(3, 8);
     const attrs = Array.from({ length: 500 }, () => new Attr());
     await Promise.all(attrs.map(attr => pool.stat(server, dir, attr)));
     expect(poolThreads()).toBeGreaterThan(0);
@@ -54,14 +54,14 @@ describe('the pool', () => {
   });
 
   test('ends the threads that are too many', async () => {
-    setPoolThreadsMax(1);
+    setPoolBounds(1, 8);
     await until(() => poolThreads() <= 1);
     await pool.stat(server, dir, new Attr());
     expect(poolThreads()).toBe(1);
   });
 
   test('makes the calls in the order they came when it has one thread', async () => {
-    setPoolThreadsMax(1);
+    setPoolBounds(1, 8);
     const order: number[] = [];
     const calls = Array.from({ length: 300 }, async (_x, i) => {
       await pool.lookup(server, dir, n('missing'));
@@ -69,7 +69,7 @@ describe('the pool', () => {
     });
     await Promise.all(calls);
     expect(order).toEqual([...order.keys()]);
-    setPoolThreadsMax(16);
+    setPoolBounds(64, 8);
   });
 
   test('answers each call with its own result when thousands are under way', async () => {

@@ -12,6 +12,7 @@ const src = join(root, 'src');
  */
 const layers: Readonly<Record<string, { values: readonly string[]; types?: readonly string[] }>> = {
   errno: { values: [] },
+  turn: { values: [] },
   limits: { values: [] },
   answer: { values: [] },
   log: { values: [] },
@@ -19,11 +20,11 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   name: { values: ['errno'] },
   attr: { values: ['name', 'errno'] },
   protocol: { values: ['answer', 'attr', 'errno', 'limits', 'name'], types: ['host'] },
-  host: { values: ['answer', 'attr', 'errno', 'limits', 'name'] },
+  host: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'turn'] },
   security: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'host'], types: ['tree'] },
   tree: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'host', 'security', 'protocol'] },
   session: {
-    values: ['answer', 'attr', 'errno', 'limits', 'log', 'name', 'protocol', 'tree'],
+    values: ['answer', 'attr', 'errno', 'limits', 'log', 'name', 'protocol', 'tree', 'turn'],
     types: ['host', 'security'],
   },
   transport: { values: ['errno', 'limits', 'log', 'name', 'protocol', 'session', 'start-faults', 'host'] },

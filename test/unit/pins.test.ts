@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Errno } from '../../src/errno.ts';
-import { inline, pool } from '../../src/host/linux.ts';
 import { nameOf } from '../../src/name.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
@@ -40,7 +39,7 @@ describe('a session that keeps what has no name', () => {
     dir = mkdtempSync(join(tmpdir(), 'ninepd-pins-'));
     descriptors = new Descriptors(max);
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => {});
-    tree = await LocalTree.open(dir, { inline, pool, descriptors, model });
+    tree = await LocalTree.open(dir, { descriptors, model });
     greedy = await new Talk(tree).begin();
     other = await new Talk(tree).begin();
   });

@@ -2,7 +2,6 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Errno } from '../../src/errno.ts';
-import { inline, pool } from '../../src/host/linux.ts';
 import type { Segments } from '../../src/host/syscalls.ts';
 import type { Logger } from '../../src/log.ts';
 import { decodeReply, encodeRequest, frameTag } from '../../src/protocol/codec.ts';
@@ -25,8 +24,6 @@ export class Ground {
   async tree(): Promise<LocalTree> {
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
     const tree = await LocalTree.open(this.directory, {
-      inline,
-      pool,
       descriptors: this.descriptors,
       model,
     });

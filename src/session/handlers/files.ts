@@ -1,23 +1,8 @@
-import { type Answer, andThen } from '../../answer.ts';
+import { andThen } from '../../answer.ts';
 import { EBADF, EFBIG, EINVAL, EIO, EISDIR } from '../../errno.ts';
-import type { Data } from '../../protocol/kinds.ts';
-import type { Fid, FileUse } from '../fids.ts';
 import { lengthOf } from '../segments.ts';
-import type { Session } from '../session.ts';
 import { done, type Handlers } from './handler.ts';
 import { readXattr, writeXattr } from './xattrs.ts';
-
-/** Read into memory of its own: a flushed read is not waited for, and must not write where others read by then. */
-function readAside(
-  session: Session,
-  { attachment }: Fid,
-  { file }: FileUse,
-  offset: number,
-  count: number,
-): Answer<{ data: Data }> {
-  const bytes = session.aside(count);
-  return andThen(attachment.tree.read(file, [bytes], offset), read => ({ data: { count: read, bytes } }));
-}
 
 export const files: Handlers<'read' | 'write' | 'fsync'> = {
   read(session, { fid: number, offset, count }, exchange) {
@@ -28,9 +13,15 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     if (use.kind === 'dir') throw EISDIR;
     if (use.kind !== 'file' || !use.file.readable) throw EBADF;
     if (wanted === 0) return { data: { count: 0 } };
-    if (!use.file.atOnce) return readAside(session, fid, use, offset, wanted);
-    const read = fid.attachment.tree.read(use.file, exchange.space(wanted), offset);
-    return andThen(read, got => ({ data: { count: got } }));
+    // What waits reads into memory of its own: flushed, it is not waited for, and must not write where others read by then.
+    let bytes: Buffer | undefined;
+    const late = () => {
+      bytes ??= session.aside(wanted);
+      return [bytes];
+    };
+    const into = use.file.atOnce ? exchange.space(wanted) : late();
+    const read = fid.attachment.tree.read(use.file, into, offset, late);
+    return andThen(read, got => ({ data: bytes ? { count: got, bytes } : { count: got } }));
   },
 
   write(session, { fid: number, offset, data: { count } }, exchange) {

@@ -15,7 +15,7 @@ import {
 } from '../../protocol/constants.ts';
 import type { OpenHow } from '../../tree/tree.ts';
 import { type Attachment, gidOf } from '../exports.ts';
-import { claimed, type Fid, refused, type Use } from '../fids.ts';
+import { type Fid, refused, type Use } from '../fids.ts';
 import type { Session } from '../session.ts';
 import type { Handlers } from './handler.ts';
 
@@ -56,11 +56,18 @@ function close({ tree }: Attachment, use: Use): void {
 }
 
 /** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
-function turning<T>({ holdings }: Session, fid: Fid, otherwise: Use, turn: () => Answer<T>): Answer<T> {
+function turning<T>(
+  session: Session,
+  number: number,
+  fid: Fid,
+  otherwise: Use,
+  turn: () => Answer<T>,
+): Answer<T> {
+  const { holdings } = session;
   const { tree } = fid.attachment;
   if (!holdings.mayAdd('opens', 1) || tree.mayKeep?.(holdings.pins) === false) throw EMFILE;
   holdings.add('opens', 1);
-  fid.use = claimed;
+  fid.use = { kind: 'claimed', number, before: otherwise };
   return attempt(turn, () => {
     holdings.add('opens', -1);
     fid.use = otherwise;
@@ -76,7 +83,7 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
     const fid = session.fids.unopened(number);
     const { attachment, node, use: before } = fid;
     const how = howOf(flags, isRefused(before));
-    return turning(session, fid, how.read && how.write ? refused : before, () =>
+    return turning(session, number, fid, how.read && how.write ? refused : before, () =>
       andThen(open(fid, how, flags), use =>
         attempt(
           () =>
@@ -103,7 +110,7 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
       mode: mode & 0o7777,
       gid: gidOf(attachment, gid),
     };
-    return turning(session, fid, fid.use, () => {
+    return turning(session, number, fid, fid.use, () => {
       const attr = new Attr();
       return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
         if (fid.dir) tree.release(fid.dir);

@@ -6,7 +6,7 @@ import type { Name, Step } from '../../name.ts';
 import type { Qid } from '../../protocol/kinds.ts';
 import type { Node } from '../../tree/tree.ts';
 import type { Attachment } from '../exports.ts';
-import { claimed, Fid, plain } from '../fids.ts';
+import { Fid, plain } from '../fids.ts';
 import type { Session } from '../session.ts';
 import { done, type Handlers } from './handler.ts';
 import { commitXattr } from './xattrs.ts';
@@ -155,11 +155,11 @@ export function walkLater(
 }
 
 /** The fid moves only when all steps succeeded. Nobody may be using it meanwhile, so it is claimed. */
-function walkInPlace(session: Session, fid: Fid, steps: readonly Step[]) {
+function walkInPlace(session: Session, number: number, fid: Fid, steps: readonly Step[]) {
   if (steps.length === 0) return { wqid: [] };
   if (fid.use.kind !== 'node') throw EBADF;
   if (fid.busy > 0) throw EBUSY;
-  fid.use = claimed;
+  fid.use = { kind: 'claimed', number, before: plain };
   const arrived = attempt(
     () => new Walk(session, fid, steps).goOn(),
     () => {
@@ -187,7 +187,9 @@ function releaseLocks(session: Session, { use, attachment }: Fid): Answer<void> 
 export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
   walk(session, { fid: number, newfid, wname }) {
     const from = session.fids.object(number);
-    return number === newfid ? walkInPlace(session, from, wname) : walkTo(session, from, newfid, wname);
+    return number === newfid
+      ? walkInPlace(session, number, from, wname)
+      : walkTo(session, from, newfid, wname);
   },
 
   clunk(session, { fid: number }) {

@@ -179,7 +179,14 @@ describe('the program with two workers', () => {
 
   it(`holds ${defaultLimits.connections} connections and no more, however many processes there are`, async () => {
     // They say no version, and it takes them a while to come.
-    const patient = ['--limit', 'version-seconds=600', '--log-level', 'warn'];
+    const patient = [
+      '--limit',
+      'version-seconds=600',
+      '--limit',
+      'connections-per-peer=1024',
+      '--log-level',
+      'warn',
+    ];
     const running = start(['serve', files, '--workers', '2', ...patient, ...listen]);
     const port = await running.port();
     const sockets = Array.from({ length: defaultLimits.connections }, () => net.connect(port, '127.0.0.1'));

@@ -57,7 +57,7 @@ export function caseLines(one, result) {
   return rows(one, result).map(line);
 }
 
-const git = (...args) => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
+const git = (...args) => execFileSync('git', args, { cwd: root, encoding: 'utf8', stdio: 'pipe' }).trim();
 
 /** What the figures hold for. */
 export function circumstances(options) {

@@ -7,6 +7,7 @@ import { describe, expect, it } from 'vitest';
 import { Client } from '../../src/client/client.ts';
 import { Wire } from '../../src/client/wire.ts';
 import { defaultLimits } from '../../src/limits.ts';
+import { Frontend, Monitor } from '../support/vhost-frontend.ts';
 import { canServe, dir, files, P9_RDWR, program, Running, refused, start } from './cli-program.ts';
 
 const listen = ['--listen', 'tcp://127.0.0.1:0'];
@@ -239,6 +240,36 @@ describe('a listening socket of the service manager', () => {
     const [reply] = (await once(client, 'data')) as [Buffer];
     expect(reply[4]).toBe(101);
     client.end();
+    expect(await running.ended()).toBe(0);
+  });
+});
+
+describe('devices of guests', () => {
+  it('are dealt out to the workers, each with its own, which also knows whether it is taken', async () => {
+    const paths = ['one', 'two'].map(name => join(dir, name));
+    const devices = paths.map(path => `vhost-user://${path}?tag=share`);
+    const running = start(['serve', files, '--workers', '2', ...devices.flatMap(uri => ['--listen', uri])]);
+    await running.says(/listening on vhost-user:.*two/);
+    const guests: Frontend[] = [];
+    for (const path of paths) {
+      const guest = await Frontend.connect(path);
+      guests.push(guest);
+      await guest.start();
+      await guest.attach();
+    }
+    await running.says(/worker 1: vhost-user .*one .*the monitor is there/);
+    await running.says(/worker 2: vhost-user .*two .*the monitor is there/);
+    const [one, two] = guests as [Frontend, Frontend];
+    await one.request('mkdir', { dfid: 0, name: 'made' as never, mode: 0o755, gid: 0 });
+    const walked = await two.request('walk', { fid: 0, newfid: 1, wname: ['made' as never] });
+    expect(walked).toMatchObject({ wqid: [{ type: 0x80 }] });
+    const late = await Monitor.connect(paths[1]!);
+    await late.closed();
+    late.close();
+    await running.says(/worker 2: vhost-user .*refused: the socket already serves/);
+    for (const guest of guests) guest.close();
+    await running.says(/worker 1: .*the monitor is gone/);
+    running.child.kill('SIGTERM');
     expect(await running.ended()).toBe(0);
   });
 });

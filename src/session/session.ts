@@ -355,7 +355,8 @@ export class Session implements Door {
 
   /**
    * Forgets everything that was, for Tversion: what still runs is not answered any more. Resolves when nothing of it can have
-   * an effect any more (a write that lands, a lock that is held) or does not end, to false when another Tversion has come meanwhile.
+   * an effect any more, to false when another Tversion has come meanwhile. A write that hangs is waited for: it might land in
+   * what the next session does. Locks that cannot be given up, and files that cannot be closed, only keep others out.
    */
   reset(): Answer<boolean> {
     const era = ++this.#era;
@@ -364,8 +365,8 @@ export class Session implements Door {
     const locked = this.locks.count > 0;
     const letGo = this.#letGo();
     if (effective.length === 0 && !locked) return true;
-    const over = [letGo, ...effective.map(one => one.over())];
-    return within(patienceMs, Promise.all(over)).then(() => era === this.#era);
+    const over = [within(patienceMs, letGo), ...effective.map(one => one.over())];
+    return Promise.all(over).then(() => era === this.#era);
   }
 
   finish(): Promise<void> {

@@ -1,6 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
-// Two projects: `unit` is everything that runs on this machine alone, `guest` boots real kernels.
+// `unit` is everything that runs on this machine alone, `stress` the short form of what `npm run race`, `crash` and `soak`
+// do for long, `guest` boots real kernels.
 export default defineConfig({
   test: {
     projects: [
@@ -12,6 +13,16 @@ export default defineConfig({
           // A busy machine takes ten times as long as an idle one.
           testTimeout: 100_000,
           hookTimeout: 100_000,
+        },
+      },
+      {
+        test: {
+          name: 'stress',
+          include: ['test/stress/**/*.test.ts'],
+          pool: 'forks',
+          fileParallelism: false,
+          testTimeout: 60_000,
+          hookTimeout: 60_000,
         },
       },
       {

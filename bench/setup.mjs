@@ -31,7 +31,8 @@ export function findDiod() {
   return places.map(place => join(place, 'diod')).find(path => existsSync(path));
 }
 
-function ensurePackages() {
+/** The packages of bench/package.json. */
+export function ensureBenchPackages() {
   const stamp = join(here, 'node_modules', '.package-lock.json');
   if (modified(stamp) > modified(join(here, 'package-lock.json'))) return;
   say('installing the packages of the benchmark (npm ci)');
@@ -42,7 +43,7 @@ function ensurePackages() {
 /** Makes all ready; `withDiod` when it is a peer. Throws `SetupFault`. */
 export function setUpBench(withDiod) {
   setUp();
-  ensurePackages();
+  ensureBenchPackages();
   mkdirSync(built, { recursive: true });
   if (spawnSync(process.env.CC ?? 'cc', ['--version'], { stdio: 'ignore' }).error) {
     installDebianPackages(['gcc', 'libc6-dev'], 'a C compiler');

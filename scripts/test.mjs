@@ -61,6 +61,7 @@ const stages = {
   // A million fids say nothing more about another Node.js, and take their time.
   'other-node': () => tests('other-node', 'unit', otherNode(), '--exclude=**/million-fids*'),
   asan: () => check(process.execPath, join(root, 'scripts', 'test-asan.mjs')),
+  stress: () => tests('stress', 'stress'),
   guest: guestTests,
 };
 

@@ -1,0 +1,66 @@
+// `npm run race|crash|soak`: the tests of test/stress for as long as one likes. docs/testing.md has the options.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
+
+const number = { type: 'string' };
+const kinds = {
+  race: { minutes: number, seed: number },
+  crash: { rounds: number, seed: number, guest: { type: 'boolean' } },
+  soak: { hours: number, minutes: number, rate: number, seed: number, guest: { type: 'boolean' } },
+};
+
+function read() {
+  const [kind, ...args] = process.argv.slice(2);
+  if (!Object.hasOwn(kinds, kind))
+    throw new SetupFault(`one of ${Object.keys(kinds).join(', ')}, not ${kind}`);
+  const { values } = parseArgs({ args, options: kinds[kind] });
+  const options = {};
+  for (const [name, value] of Object.entries(values)) {
+    options[name] = value === true ? value : Number(value);
+    if (!(options[name] > 0)) throw new SetupFault(`--${name} ${value}: give a number above 0`);
+  }
+  const { hours, ...rest } = options;
+  return { kind, options: hours === undefined ? rest : { ...rest, minutes: hours * 60 } };
+}
+
+/** Draws what a soak has sampled. */
+async function draw() {
+  const json = join(root, '.cache', 'stress', 'soak.json');
+  if (!existsSync(json)) return;
+  const { ensureBenchPackages } = await import('../bench/setup.mjs');
+  ensureBenchPackages();
+  const { plotSoak } = await import('../bench/plot-soak.mjs');
+  const svg = json.replace(/json$/, 'svg');
+  writeFileSync(svg, plotSoak(JSON.parse(readFileSync(json, 'utf8'))));
+  say(`written: ${json} and soak.svg`);
+}
+
+async function main() {
+  const { kind, options } = read();
+  process.chdir(root);
+  setUp();
+  ensureTestPackages();
+  const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
+  const env = { ...process.env, NINEPD_STRESS: JSON.stringify(options) };
+  const args = [
+    vitest,
+    'run',
+    '--project',
+    'stress',
+    '--disable-console-intercept',
+    `test/stress/${kind}.test.ts`,
+  ];
+  const ok = run(process.execPath, args, { env });
+  if (kind === 'soak') await draw();
+  process.exitCode = ok ? 0 : 1;
+}
+
+try {
+  await main();
+} catch (error) {
+  if (!(error instanceof SetupFault) && !error.code?.startsWith?.('ERR_PARSE_ARGS')) throw error;
+  say(error.message);
+  process.exitCode = 2;
+}

@@ -1,0 +1,141 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import type { Client } from '../../src/client/client.ts';
+
+/** What the server was like at a moment. */
+export interface Sample {
+  /** Since the beginning. */
+  seconds: number;
+  rssMiB: number;
+  /** V8's used heap after a collection. */
+  heapMiB: number;
+  /** ArrayBuffers and what else V8 knows of outside of its heap. */
+  externalMiB: number;
+  descriptors: number;
+  threads: number;
+  /** Of a core, since the sample before. */
+  cpu: number;
+  /** Of the probe's requests since the sample before. */
+  p50Ms: number;
+  p99Ms: number;
+}
+
+const probeMs = 50;
+const ticksPerSecond = 100;
+
+/** Samples a server that was started with heap-reporter.cjs; asks it by a connection of its own how fast it is. */
+export class Sampler {
+  readonly samples: Sample[] = [];
+  readonly #pid: number;
+  readonly #report: string;
+  readonly #began = Date.now();
+  #latencies: number[] = [];
+  #cpuTicks: number;
+  #sampled = Date.now();
+  #probing = true;
+
+  constructor(pid: number, report: string) {
+    this.#pid = pid;
+    this.#report = report;
+    this.#cpuTicks = this.#ticks();
+  }
+
+  /** Resolves when `stop` was called. A polite guest: one request, then a pause. */
+  async probe(client: Client, aname: string): Promise<void> {
+    const root = await client.attach(aname, 0);
+    const fid = await client.walk(root);
+    await client.lcreate(fid, 'probe', 2);
+    const page = Buffer.alloc(4096, 'p');
+    const acts = [
+      () => client.getattr(fid),
+      () => client.read(fid, 0, 4096),
+      () => client.write(fid, 0, page),
+    ];
+    for (let i = 0; this.#probing; i++) {
+      const began = process.hrtime.bigint();
+      await acts[i % acts.length]!();
+      this.#latencies.push(Number(process.hrtime.bigint() - began) / 1e6);
+      await new Promise(resolve => setTimeout(resolve, probeMs));
+    }
+    await client.close();
+  }
+
+  stop(): void {
+    this.#probing = false;
+  }
+
+  #ticks(): number {
+    // proc(5): utime and stime are the 14th and 15th field; the second, in brackets, may hold anything.
+    const fields = readFileSync(`/proc/${this.#pid}/stat`, 'latin1')
+      .replace(/^.*\) /s, '')
+      .split(' ');
+    return Number(fields[11]) + Number(fields[12]);
+  }
+
+  #status(field: string): number {
+    const text = readFileSync(`/proc/${this.#pid}/status`, 'latin1');
+    return Number(new RegExp(`^${field}:\\s+(\\d+)`, 'm').exec(text)![1]);
+  }
+
+  descriptors(): number {
+    return readdirSync(`/proc/${this.#pid}/fd`).length;
+  }
+
+  async sample(): Promise<Sample> {
+    const { used, external } = await this.#heap();
+    const sorted = this.#latencies.sort((a, b) => a - b);
+    this.#latencies = [];
+    const at = (share: number) => Number((sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(3));
+    const ticks = this.#ticks();
+    const now = Date.now();
+    const sample = {
+      seconds: Math.round((now - this.#began) / 1000),
+      rssMiB: inMiB(this.#status('VmRSS') * 1024),
+      heapMiB: inMiB(used),
+      externalMiB: inMiB(external),
+      descriptors: this.descriptors(),
+      threads: this.#status('Threads'),
+      cpu: Number(((ticks - this.#cpuTicks) / ticksPerSecond / ((now - this.#sampled) / 1000)).toFixed(3)),
+      p50Ms: at(0.5),
+      p99Ms: at(0.99),
+    };
+    this.#cpuTicks = ticks;
+    this.#sampled = now;
+    this.samples.push(sample);
+    return sample;
+  }
+
+  /** Asks by a signal; the answer has the next number. */
+  async #heap(): Promise<{ used: number; external: number }> {
+    const before = this.#read().number;
+    process.kill(this.#pid, 'SIGUSR2');
+    for (const end = Date.now() + 10_000; Date.now() < end; ) {
+      const report = this.#read();
+      if (report.number > before) return report;
+      await new Promise(resolve => setTimeout(resolve, 10));
+    }
+    throw new Error('the server does not say what its heap is like');
+  }
+
+  #read(): { number: number; used: number; external: number } {
+    return JSON.parse(readFileSync(this.#report, 'utf8').trim() || '{"number":0}');
+  }
+}
+
+const inMiB = (bytes: number) => Number((bytes / 1048576).toFixed(2));
+
+/**
+ * By how much a line through the samples rises from the first to the last that is judged: the median of all slopes
+ * between two (Theil–Sen), which single outliers do not move. What comes first, until all code has run and all caches are
+ * full, is left out.
+ */
+export function rise(samples: readonly Sample[], value: (sample: Sample) => number): number {
+  const judged = samples.slice(Math.floor(samples.length / 4));
+  const slopes: number[] = [];
+  for (const [i, a] of judged.entries()) {
+    for (const b of judged.slice(i + 1)) {
+      if (b.seconds > a.seconds) slopes.push((value(b) - value(a)) / (b.seconds - a.seconds));
+    }
+  }
+  slopes.sort((a, b) => a - b);
+  return (slopes[slopes.length >> 1] ?? 0) * (judged.at(-1)!.seconds - judged[0]!.seconds);
+}

@@ -1,0 +1,215 @@
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Client } from '../../src/client/client.ts';
+import { Ninepd } from '../support/ninepd.ts';
+import { CheckedGuest } from './checked-guest.ts';
+import { long, progress, seed, stress } from './options.ts';
+import { Random } from './random.ts';
+import { rise, Sampler } from './sampler.ts';
+import { abandon, countUnderLock, dyingMonitor, flushStorm, isCut, talkNonsense } from './troubles.ts';
+
+const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const results = here('../../.cache/stress');
+
+const minutes = stress.minutes ?? 0.1;
+const rate = stress.rate ?? 150;
+const guestsPerModel = 2;
+const models = ['mapped', 'passthrough'] as const;
+/** A soak that is shorter is not judged by slopes: all that happens then is that caches fill. */
+const judgedMinutesMin = 10;
+const samplesWanted = 240;
+const troubleMs = 400;
+
+/** What may be added from the first to the last sample that is judged. */
+const riseMax = { rssMiB: 12, heapMiB: 2, externalMiB: 4, descriptors: 8, threads: 1 } as const;
+
+const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
+
+let top: string;
+let server: Ninepd;
+let sampler: Sampler;
+const random = new Random(seed);
+const address = () => ({ path: join(top, 'socket') });
+const connect = () => Client.connect(address(), 131_072);
+
+beforeAll(async () => {
+  top = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-soak-')));
+  for (const model of models) {
+    mkdirSync(join(top, model));
+    chmodSync(join(top, model), 0o755);
+  }
+  const report = join(top, 'heap');
+  server = await Ninepd.start({
+    exports: models.map(model => ({ path: join(top, model), name: model, securityModel: model })),
+    listen: [`unix://${address().path}`, `vhost-user://${join(top, 'vhost')}?tag=soak`, 'tcp://127.0.0.1:0'],
+    // What the troubles provoke is logged as information.
+    args: ['--log-level', 'warn'],
+    env: { NODE_OPTIONS: `--require ${here('heap-reporter.cjs')}`, NINEPD_HEAP_REPORT: report },
+  });
+  sampler = new Sampler(server.pid, report);
+});
+
+afterAll(async () => {
+  await server?.stop();
+  rmSync(top, { recursive: true, force: true });
+});
+
+describe('a server that runs for long', () => {
+  it(`keeps what its guests wrote, and its memory, descriptors and latency, through every trouble (seed ${seed})`, {
+    timeout: minutes * 60_000 + 120_000,
+  }, async () => {
+    const soak = new Soak();
+    await soak.start();
+    const idle = sampler.descriptors();
+    await soak.run(Date.now() + minutes * 60_000);
+    await soak.verifyAll();
+    await pause(1000);
+    const left = sampler.descriptors();
+    soak.write();
+    expect(server.log()).not.toMatch(/ (ERROR|FATAL): /);
+    expect(left).toBeLessThanOrEqual(idle);
+    for (const model of models) expect(readdirSync(join(top, model)).filter(isHalfMade)).toEqual([]);
+    if (minutes >= judgedMinutesMin) soak.judge();
+  });
+});
+
+const isHalfMade = (name: string) => name.startsWith('.ninepd-new-');
+
+const troubles = ['cut', 'flush', 'abandon', 'nonsense', 'monitor'] as const;
+
+class Soak {
+  readonly #guests: CheckedGuest[] = [];
+  readonly #troubles = { cut: 0, flush: 0, abandon: 0, nonsense: 0, monitor: 0 };
+  #counted = 0;
+
+  async start(): Promise<void> {
+    const client = await connect();
+    const fid = await client.attach('mapped', 0);
+    await client.lcreate(fid, 'counter', 2);
+    await client.close();
+    for (const model of models) {
+      for (let i = 0; i < guestsPerModel; i++) {
+        const guest = new CheckedGuest(connect, model, `guest${i}`, new Random(random.below(2 ** 31)));
+        this.#guests.push(guest);
+      }
+    }
+    await pause(200);
+  }
+
+  async run(end: number): Promise<void> {
+    const running = () => Date.now() < end;
+    const probing = sampler.probe(await connect(), 'passthrough');
+    await Promise.all([
+      ...this.#guests.map(guest => this.#work(guest, running)),
+      this.#count('a', running),
+      this.#count('b', running),
+      this.#trouble(running),
+      this.#sample(end),
+    ]);
+    sampler.stop();
+    await probing;
+  }
+
+  async #work(guest: CheckedGuest, running: () => boolean): Promise<void> {
+    const pauseMs = (1000 * this.#guests.length) / rate;
+    await guest.start();
+    for (let next = Date.now(); running(); next = Math.max(next + pauseMs, Date.now() - 1000)) {
+      await guest.step();
+      await pause(Math.max(0, next - Date.now()));
+    }
+  }
+
+  /** Two guests that count together; a connection is as good as another. */
+  async #count(me: string, running: () => boolean): Promise<void> {
+    while (running()) {
+      const client = await connect();
+      const fid = await client.walk(await client.attach('mapped', 0), ['counter']);
+      await client.lopen(fid, 2);
+      for (let i = 0; i < 20 && running(); i++) {
+        await countUnderLock(client, fid, me);
+        this.#counted++;
+        await pause(100);
+      }
+      await client.close();
+    }
+  }
+
+  async #trouble(running: () => boolean): Promise<void> {
+    while (running()) {
+      await pause(troubleMs);
+      const places = { address: address(), aname: random.pick(models), vhostUser: join(top, 'vhost') };
+      const kind = random.pick(troubles);
+      this.#troubles[kind]++;
+      if (kind === 'cut') random.pick(this.#guests).cut();
+      if (kind === 'flush') await flushStorm(places, random);
+      if (kind === 'abandon') await abandon(places, random);
+      // It may be cut off for what it says.
+      if (kind === 'nonsense') {
+        await talkNonsense(places, random).catch(error => {
+          if (!isCut(error)) throw error;
+        });
+      }
+      if (kind === 'monitor') await dyingMonitor(places, random);
+    }
+  }
+
+  async #sample(end: number): Promise<void> {
+    const everyMs = Math.max(1000, (minutes * 60_000) / samplesWanted);
+    while (Date.now() + everyMs <= end) {
+      await pause(everyMs);
+      const sample = await sampler.sample();
+      const left = Math.round((end - Date.now()) / 60_000);
+      progress(`soak: ${left} min left, ${JSON.stringify({ ...sample, ...this.#totals() })}`);
+    }
+  }
+
+  #totals() {
+    const sum = (of: (guest: CheckedGuest) => number) => this.#guests.reduce((all, one) => all + of(one), 0);
+    return {
+      operations: sum(guest => guest.operations),
+      compared: sum(guest => guest.compared),
+      cuts: sum(guest => guest.cuts),
+      counted: this.#counted,
+      troubles: this.#troubles,
+    };
+  }
+
+  async verifyAll(): Promise<void> {
+    for (const guest of this.#guests) {
+      await guest.compareAll();
+      await guest.close();
+    }
+    const client = await connect();
+    const fid = await client.walk(await client.attach('mapped', 0), ['counter']);
+    await client.lopen(fid, 0);
+    expect(Number((await client.read(fid, 0, 8)).toString('latin1'))).toBe(this.#counted);
+    await client.close();
+  }
+
+  write(): void {
+    mkdirSync(results, { recursive: true });
+    const on = { minutes, rate, seed, node: process.version, date: new Date().toISOString() };
+    const found = { on, totals: this.#totals(), samples: sampler.samples };
+    writeFileSync(join(results, 'soak.json'), `${JSON.stringify(found, null, 1)}\n`);
+    if (long) progress(`soak: ${JSON.stringify(found.totals)}`);
+  }
+
+  judge(): void {
+    for (const [field, most] of Object.entries(riseMax)) {
+      const key = field as keyof typeof riseMax;
+      expect(
+        rise(sampler.samples, sample => sample[key]),
+        `rise of ${key}`,
+      ).toBeLessThan(most);
+    }
+    const median = (from: number, to: number) => {
+      const all = sampler.samples.slice(sampler.samples.length * from, sampler.samples.length * to);
+      return all.map(({ p50Ms }) => p50Ms).sort((a, b) => a - b)[all.length >> 1]!;
+    };
+    // The machine may have other work at the end: only a multiple says something.
+    expect(median(0.75, 1), 'p50 of the last quarter').toBeLessThan(3 * median(0.25, 0.5) + 1);
+  }
+}

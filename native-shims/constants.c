@@ -1,5 +1,5 @@
 /* Numbers of the host, taken from its headers. Those that older headers lack are given here. */
-#include "call.h"
+#include "syscalls.h"
 
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -37,6 +37,7 @@ const struct constant constants[] = {
     THIS(RENAME_NOREPLACE), THIS(RENAME_EXCHANGE), THIS(RENAME_WHITEOUT),
     THIS(UTIME_NOW), THIS(UTIME_OMIT),
     THIS(XATTR_CREATE), THIS(XATTR_REPLACE),
+    THIS(READDIR_HID),
     THIS(F_RDLCK), THIS(F_WRLCK), THIS(F_UNLCK),
     THIS(EXT4_SUPER_MAGIC), THIS(XFS_SUPER_MAGIC), THIS(BTRFS_SUPER_MAGIC), THIS(F2FS_SUPER_MAGIC),
     THIS(ZFS_SUPER_MAGIC), THIS(BCACHEFS_SUPER_MAGIC), THIS(TMPFS_MAGIC), THIS(RAMFS_MAGIC), THIS(OVERLAYFS_SUPER_MAGIC),

@@ -23,6 +23,7 @@ struct packing {
   const struct call *call;
   uint8_t *at, *end;
   int64_t cookie;
+  bool hid;
 };
 
 /* struct xattr_args of include/uapi/linux/xattr.h, which older headers lack. */
@@ -60,8 +61,10 @@ static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
   return stored == DT_UNKNOWN ? type : stored;
 }
 
-static bool hidden(const struct call *c, const char *name) {
-  return c->text_bytes[0] > 0 && strncmp(name, c->text[0], c->text_bytes[0]) == 0;
+static bool hide(struct packing *p, const char *name) {
+  const struct call *c = p->call;
+  if (c->text_bytes[0] == 0 || strncmp(name, c->text[0], c->text_bytes[0]) != 0) return false;
+  return p->hid = true;
 }
 
 /* False when the entry does not fit any more. */
@@ -93,7 +96,7 @@ static int64_t pack_all(struct packing *p) {
     for (int64_t at = 0; at < got;) {
       struct dirent64 *entry = (struct dirent64 *)(entries + at);
       at += entry->d_reclen;
-      if (hidden(p->call, entry->d_name) || pack(p, entry)) continue;
+      if (hide(p, entry->d_name) || pack(p, entry)) continue;
       if (p->at == start) return -EINVAL;
       return p->cookie == END ? -EOVERFLOW : p->at - start;
     }
@@ -106,5 +109,6 @@ int64_t sys_readdir(const struct call *c) {
   p.end = p.at + c->segment->iov_len;
   if (cookie >= (uint64_t)END) return 0;
   if (lseek(c->number[0], (off_t)cookie, SEEK_SET) < 0) return -errno;
-  return pack_all(&p);
+  int64_t bytes = pack_all(&p);
+  return bytes >= 0 && p.hid ? bytes | READDIR_HID : bytes;
 }

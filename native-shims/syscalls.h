@@ -20,6 +20,9 @@ enum { CALL_FCHMODAT2 = 100452, CALL_GETXATTRAT = 100464 };
 enum { CALL_FCHMODAT2 = 452, CALL_GETXATTRAT = 464 };
 #endif
 
+/* Set in the result of readdir when it has left out a name. */
+enum { READDIR_HID = 1 << 30 };
+
 struct proc_path {
   char text[32];
 };

@@ -128,6 +128,9 @@ export class Attr {
   set blksize(size: number) {
     setU64(this.bytes, 57, size);
   }
+  get mtimeSec(): number {
+    return u64(this.bytes, 89);
+  }
   get ctimeSec(): number {
     return u64(this.bytes, 105);
   }

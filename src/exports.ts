@@ -109,9 +109,9 @@ export class Exports {
         const path = resolve(one.path);
         const name = exportName(one);
         const model = modelOf(one, name, log, groupsOf);
-        const tree = await LocalTree.open(path, { descriptors, model });
+        const readonly = one.readonly ?? false;
+        const tree = await LocalTree.open(path, { descriptors, model, readonly });
         own.push(tree);
-        const { readonly = false } = one;
         list.push({ name, path, model: model.name, readonly, tree, access: new Access(one) });
       }
       return new Exports(list, own);

@@ -40,6 +40,9 @@ export const AT_STATX_DONT_SYNC = host('AT_STATX_DONT_SYNC');
 export const RESOLVE_NO_XDEV = host('RESOLVE_NO_XDEV');
 export const RESOLVE_CACHED = host('RESOLVE_CACHED');
 
+/** Set in the result of `Syscalls.readdir`. */
+export const READDIR_HID = host('READDIR_HID');
+
 /** renameat2(2). */
 export const RENAME_NOREPLACE = host('RENAME_NOREPLACE');
 export const RENAME_EXCHANGE = host('RENAME_EXCHANGE');

@@ -87,7 +87,7 @@ export interface Syscalls {
    * into `into`, whole entries only. qid.path is the raw inode number, qid.version 0. A name that starts with `hide` (when
    * not empty) is left out. When `typeXattr` is not empty, an entry that the host calls a regular file takes its type
    * from that xattr's 4-byte little-endian mode, if there is one.
-   * Returns the bytes packed; 0 at the end; EINVAL when not even the first entry fits. Cookies are the kernel's d_off.
+   * Returns the bytes packed, with READDIR_HID set if a name was left out; 0 at the end; EINVAL when not even the first entry fits. Cookies are the kernel's d_off.
    */
   readdir(
     caller: Caller,

@@ -2,13 +2,14 @@ import { openSync } from 'node:fs';
 import { type Answer, andThen, attempt } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
-import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constants.ts';
+import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC, READDIR_HID } from '../host/constants.ts';
 import { elsewhere } from '../host/local.ts';
 import { type Caller, type Segments, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
 import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
 import { Changes } from './changes.ts';
 import type { Descriptors } from './descriptors.ts';
+import { Leftovers } from './leftovers.ts';
 import { fixListing } from './listing.ts';
 import { OwnerLocks } from './local-locks.ts';
 import { type LocalNode, NodeTable } from './local-node.ts';
@@ -26,6 +27,8 @@ import { Volumes } from './volume.ts';
 export interface LocalTreeParts {
   readonly descriptors: Descriptors;
   readonly model: SecurityModel;
+  /** Nothing may be changed, not even by the server for itself. */
+  readonly readonly?: boolean;
 }
 
 /** How often a create that may open an existing file tries again when the name comes and goes under it. */
@@ -43,6 +46,7 @@ export class LocalTree implements Tree {
   readonly #changes: Changes;
   readonly #names: Names;
   readonly #views: Views;
+  readonly #leftovers: Leftovers;
 
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
@@ -54,7 +58,8 @@ export class LocalTree implements Tree {
     this.#locks = new OwnerLocks(nodes, this.#opens, parts.descriptors);
     this.#changes = new Changes(nodes, this.#opens, parts.model);
     this.#views = new Views(nodes, parts.model);
-    this.#names = new Names(nodes, this.#changes, parts.model);
+    this.#leftovers = new Leftovers(parts.model, parts.readonly ?? false);
+    this.#names = new Names(nodes, this.#changes, parts.model, this.#leftovers);
   }
 
   /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
@@ -305,7 +310,8 @@ export class LocalTree implements Tree {
     const read = this.#opens.use(dir, fd =>
       node.volume.sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, typeXattr),
     );
-    return andThen(read, bytes => {
+    return andThen(read, result => {
+      const bytes = result & ~READDIR_HID;
       const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
       fixListing(
         packed,
@@ -314,7 +320,11 @@ export class LocalTree implements Tree {
         node.volume.index,
         node === this.root ? node : undefined,
       );
-      return bytes;
+      if (bytes === result) return bytes;
+      const cleared = this.#opens.use(dir, fd =>
+        this.#leftovers.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
+      );
+      return andThen(cleared, () => bytes);
     });
   }
 

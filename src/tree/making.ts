@@ -5,6 +5,7 @@ import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } f
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
 import type { SecurityModel, Shape, Want } from '../security/model.ts';
+import { unfinishedNameBytes } from './leftovers.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 
 /** A new object: an O_PATH descriptor, and one that is open as it was asked for, or −1. */
@@ -151,7 +152,7 @@ export class Maker {
         dir.volume.unnamedFiles = false;
       }
     }
-    const tempName = nameOf(this.#model.ownPrefix + randomBytes(12).toString('hex'));
+    const tempName = nameOf(this.#model.ownPrefix + randomBytes(unfinishedNameBytes).toString('hex'));
     if (shape.type === S_IFREG) {
       const fd = await sys.create(serverCaller, dirfd, tempName, O_RDWR | O_EXCL, shape.mode);
       return { fd, tempName };

@@ -1,10 +1,11 @@
 import type { Answer } from '../answer.ts';
 import { Attr, S_IFDIR } from '../attr.ts';
-import { ENOTDIR, EPERM } from '../errno.ts';
+import { ENOTDIR, ENOTEMPTY, EPERM } from '../errno.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Name } from '../name.ts';
 import type { SecurityModel } from '../security/model.ts';
 import type { Changes } from './changes.ts';
+import type { Leftovers } from './leftovers.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 import type { Actor } from './tree.ts';
 
@@ -13,11 +14,13 @@ export class Names {
   readonly #nodes: NodeTable;
   readonly #changes: Changes;
   readonly #model: SecurityModel;
+  readonly #leftovers: Leftovers;
 
-  constructor(nodes: NodeTable, changes: Changes, model: SecurityModel) {
+  constructor(nodes: NodeTable, changes: Changes, model: SecurityModel, leftovers: Leftovers) {
     this.#nodes = nodes;
     this.#changes = changes;
     this.#model = model;
+    this.#leftovers = leftovers;
   }
 
   link(actor: Actor, node: LocalNode, dir: LocalNode, name: Name): Answer<void> {
@@ -38,7 +41,9 @@ export class Names {
     try {
       await this.#changes.aroundAll(actor, [fromDir, toDir, moved, victim], () =>
         this.#nodes.use(fromDir, fromfd =>
-          this.#nodes.use(toDir, tofd => sys.rename(as, fromfd, from, tofd, to, 0)),
+          this.#nodes.use(toDir, tofd =>
+            this.#emptying(toDir, tofd, to, () => sys.rename(as, fromfd, from, tofd, to, 0)),
+          ),
         ),
       );
       if (moved && moved !== victim) this.#nodes.moved(moved, toDir, to);
@@ -56,11 +61,23 @@ export class Names {
     const victim = await this.#known(dir, name);
     try {
       await this.#changes.aroundAll(actor, [dir, victim], () =>
-        this.#nodes.use(dir, dirfd => sys.unlink(as, dirfd, name, kind === 'directory')),
+        this.#nodes.use(dir, dirfd =>
+          this.#emptying(dir, dirfd, name, () => sys.unlink(as, dirfd, name, kind === 'directory')),
+        ),
       );
       if (victim) victim.unlinked = true;
     } finally {
       if (victim) this.#nodes.release(victim);
+    }
+  }
+
+  /** Runs what wants the directory `name` empty: what a killed server has left in it does not count. */
+  async #emptying(dir: LocalNode, dirfd: number, name: Name, act: () => Answer<void>): Promise<void> {
+    try {
+      await act();
+    } catch (error) {
+      if (error !== ENOTEMPTY || !(await this.#leftovers.clearAll(dir.volume.sys, dirfd, name))) throw error;
+      await act();
     }
   }
 

@@ -1,13 +1,17 @@
 import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
+  existsSync,
   linkSync,
   lstatSync,
+  mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
   symlinkSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,7 +19,18 @@ import { join } from 'node:path';
 import { getAttributeSync, listAttributesSync, removeAttributeSync, setAttributeSync } from 'fs-xattr';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK } from '../../src/attr.ts';
-import { EACCES, EINVAL, ELOOP, ENODATA, ENOENT, ENXIO, EOPNOTSUPP, EPERM, Errno } from '../../src/errno.ts';
+import {
+  EACCES,
+  EINVAL,
+  ELOOP,
+  ENODATA,
+  ENOENT,
+  ENOTEMPTY,
+  ENXIO,
+  EOPNOTSUPP,
+  EPERM,
+  Errno,
+} from '../../src/errno.ts';
 import { nameOf } from '../../src/name.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
@@ -290,6 +305,44 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     const bytes = await tree.readdir(open, 0, 0, into);
     expect(Buffer.from(into.buffer, 0, bytes).toString('latin1')).not.toContain('.ninepd-new-');
     tree.closeDir(open);
+  });
+
+  it('clears away what a killed server has left where a directory is listed or must be empty, and nothing else', async () => {
+    const unfinished = (digit: string) => `.ninepd-new-${digit.repeat(24)}`;
+    const old = new Date(Date.now() - 60_000);
+    const leave = (path: string) => {
+      mkdirSync(at(path), { mode: 0o700 });
+      utimesSync(at(path), old, old);
+    };
+    const list = async () => {
+      const open = await tree.openDir(user.caller, tree.root);
+      const into = new Uint8Array(4096);
+      await tree.readdir(open, 0, 0, into);
+      tree.closeDir(open);
+    };
+    leave(unfinished('1'));
+    leave('.ninepd-new-notes');
+    leave(unfinished('2'));
+    writeFileSync(at(`${unfinished('2')}/content`), '');
+    utimesSync(at(unfinished('2')), old, old);
+    mkdirSync(at(unfinished('3')), { mode: 0o700 });
+    await list();
+    expect(readdirSync(at('.')).sort()).toEqual(
+      ['.ninepd-new-notes', unfinished('2'), unfinished('3')].sort(),
+    );
+
+    for (const name of ['gone', 'replaced', 'replacing', 'kept'])
+      tree.release(await make(name, { type: 'directory', mode: 0o755, gid: 0 }));
+    for (const name of ['gone', 'replaced', 'kept']) leave(`${name}/${unfinished('4')}`);
+    await tree.unlink(user, tree.root, nameOf('gone'), 'directory');
+    await tree.rename(user, tree.root, nameOf('replacing'), tree.root, nameOf('replaced'));
+    writeFileSync(at('kept/file'), '');
+    expect(await refusal(() => tree.unlink(user, tree.root, nameOf('kept'), 'directory'))).toBe(ENOTEMPTY);
+    mkdirSync(at('replaced/.ninepd-new-mine'));
+    expect(await refusal(() => tree.unlink(user, tree.root, nameOf('replaced'), 'directory'))).toBe(
+      ENOTEMPTY,
+    );
+    expect(existsSync(at('gone'))).toBe(false);
   });
 
   it('sees a record that somebody else changes at once', async () => {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { S_IFCHR, S_IFLNK, S_IFSOCK } from '../../src/attr.ts';
 import * as errno from '../../src/errno.ts';
-import { O_DIRECTORY, O_RDONLY } from '../../src/host/constants.ts';
+import { O_DIRECTORY, O_RDONLY, READDIR_HID } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
 import { serverCaller as server } from '../../src/host/syscalls.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
@@ -53,7 +53,9 @@ describe.each([
   };
   const from = async (fd: number, low: number, high: number, count: number, hide = '', xattr = '') => {
     const into = Buffer.alloc(count, 0xee);
-    const bytes = await sys.readdir(server, fd, low, high, into, hide, xattr);
+    const result = await sys.readdir(server, fd, low, high, into, hide, xattr);
+    if (hide === '') expect(result & READDIR_HID).toBe(0);
+    const bytes = result & ~READDIR_HID;
     expect(into.subarray(bytes).every(byte => byte === 0xee)).toBe(true);
     return unpack(into.subarray(0, bytes));
   };
@@ -133,6 +135,9 @@ describe.each([
     for (let i = 0; i < 200; i++) writeFileSync(join(path, 'hide', `.own-${'h'.repeat(200)}${i}`), '');
     writeFileSync(join(path, 'hide', '.ow'), '');
     expect((await all(fd, 300, '.own-')).map(e => e.name).sort()).toEqual(['.', '..', '.ow']);
+    const into = Buffer.alloc(4096);
+    expect((await sys.readdir(server, fd, 0, 0, into, '.own-', '')) & READDIR_HID).toBe(READDIR_HID);
+    expect((await sys.readdir(server, fd, 0, 0, into, '.other-', '')) & READDIR_HID).toBe(0);
     await sys.close(fd);
   });
 

@@ -44,13 +44,14 @@ async function main() {
   ensureTestPackages();
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const env = { ...process.env, NINEPD_STRESS: JSON.stringify(options) };
+  // The path first: the option takes what follows it for its value.
   const args = [
     vitest,
     'run',
     '--project',
     'stress',
-    '--disable-console-intercept',
     `test/stress/${kind}.test.ts`,
+    '--disable-console-intercept',
   ];
   const ok = run(process.execPath, args, { env });
   if (kind === 'soak') await draw();

@@ -40,7 +40,12 @@ export class Leftovers {
 
   /** Clears the part of a directory that a listing of so many bytes from `cookie` on has passed over. */
   async clearPart(sys: Syscalls, fd: number, low: number, high: number, bytes: number): Promise<void> {
-    if (!this.#readonly) await this.#clearBatch(sys, fd, low, high, bytes + spareBytes);
+    if (this.#readonly) return;
+    try {
+      await this.#clearBatch(sys, fd, low, high, bytes + spareBytes);
+    } catch (error) {
+      if (!(error instanceof Errno)) throw error;
+    }
   }
 
   /** Makes the directory `name` empty, if all that is in it are leftovers. Returns whether it cleared anything away. */

@@ -321,10 +321,13 @@ export class LocalTree implements Tree {
         node === this.root ? node : undefined,
       );
       if (bytes === result) return bytes;
-      const cleared = this.#opens.use(dir, fd =>
-        this.#leftovers.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
+      const cleared = Promise.resolve(
+        this.#opens.use(dir, fd =>
+          this.#leftovers.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
+        ),
       );
-      return andThen(cleared, () => bytes);
+      // Whoever was promised the listing at once does not wait for that.
+      return dir.atOnce ? bytes : cleared.then(() => bytes);
     });
   }
 

@@ -319,6 +319,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
       const into = new Uint8Array(4096);
       await tree.readdir(open, 0, 0, into);
       tree.closeDir(open);
+      await new Promise(setImmediate);
     };
     leave(unfinished('1'));
     leave('.ninepd-new-notes');

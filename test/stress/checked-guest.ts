@@ -125,8 +125,19 @@ export class CheckedGuest {
 
   async #comeBack(): Promise<void> {
     this.cuts++;
+    for (;;) {
+      try {
+        return await this.#giveUpTouched();
+      } catch (error) {
+        // Once more, and before it was back.
+        if (!(error instanceof Disconnected)) throw error;
+      }
+    }
+  }
+
+  async #giveUpTouched(): Promise<void> {
     const lost = new Set(this.#touched.flatMap(name => [name, ...(this.#entries.get(name)?.names ?? [])]));
-    this.#touched = [];
+    this.#touched = [...lost];
     await this.#client?.wire.closed;
     await new Promise(resolve => setTimeout(resolve, afterCutMs));
     await this.start();
@@ -136,6 +147,7 @@ export class CheckedGuest {
       const [fid, last] = this.#place(name);
       await this.#client!.unlinkat(fid, last).catch(unless(ENOENT));
     }
+    this.#touched = [];
   }
 
   #place(name: string): [fid: number, last: string] {

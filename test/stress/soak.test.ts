@@ -9,7 +9,15 @@ import { CheckedGuest } from './checked-guest.ts';
 import { long, progress, seed, stress } from './options.ts';
 import { Random } from './random.ts';
 import { rise, Sampler } from './sampler.ts';
-import { abandon, countUnderLock, dyingMonitor, flushStorm, isCut, talkNonsense } from './troubles.ts';
+import {
+  abandon,
+  countUnderLock,
+  dyingMonitor,
+  flushStorm,
+  isCut,
+  type Places,
+  talkNonsense,
+} from './troubles.ts';
 
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const results = here('../../.cache/stress');
@@ -103,14 +111,13 @@ class Soak {
     const running = () => Date.now() < end;
     const probing = sampler.probe(await connect(), 'passthrough');
     await Promise.all([
+      probing,
       ...this.#guests.map(guest => this.#work(guest, running)),
       this.#count('a', running),
       this.#count('b', running),
       this.#trouble(running),
-      this.#sample(end),
+      this.#sample(end).finally(() => sampler.stop()),
     ]);
-    sampler.stop();
-    await probing;
   }
 
   async #work(guest: CheckedGuest, running: () => boolean): Promise<void> {
@@ -143,17 +150,25 @@ class Soak {
       const places = { address: address(), aname: random.pick(models), vhostUser: join(top, 'vhost') };
       const kind = random.pick(troubles);
       this.#troubles[kind]++;
-      if (kind === 'cut') random.pick(this.#guests).cut();
-      if (kind === 'flush') await flushStorm(places, random);
-      if (kind === 'abandon') await abandon(places, random);
-      // It may be cut off for what it says.
-      if (kind === 'nonsense') {
-        await talkNonsense(places, random).catch(error => {
-          if (!isCut(error)) throw error;
-        });
+      try {
+        await this.#make(kind, places);
+      } catch (error) {
+        throw new Error(`while making trouble (${kind}): ${error}; the server says: ${server.log()}`);
       }
-      if (kind === 'monitor') await dyingMonitor(places, random);
     }
+  }
+
+  async #make(kind: (typeof troubles)[number], places: Places): Promise<void> {
+    if (kind === 'cut') random.pick(this.#guests).cut();
+    if (kind === 'flush') await flushStorm(places, random);
+    if (kind === 'abandon') await abandon(places, random);
+    // It may be cut off for what it says.
+    if (kind === 'nonsense') {
+      await talkNonsense(places, random).catch(error => {
+        if (!isCut(error)) throw error;
+      });
+    }
+    if (kind === 'monitor') await dyingMonitor(places, random);
   }
 
   async #sample(end: number): Promise<void> {

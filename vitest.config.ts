@@ -20,7 +20,6 @@ export default defineConfig({
           name: 'stress',
           include: ['test/stress/**/*.test.ts'],
           pool: 'forks',
-          fileParallelism: false,
           testTimeout: 60_000,
           hookTimeout: 60_000,
         },

@@ -9,6 +9,7 @@ import { mapped } from './security/mapped.ts';
 import type { SecurityModel } from './security/model.ts';
 import { type GroupsOf, passthrough } from './security/passthrough.ts';
 import { Access, type AccessOptions, accessFaults } from './session/access.ts';
+import { HostTrouble } from './session/host-trouble.ts';
 import { StartFaults } from './start-faults.ts';
 import { Descriptors } from './tree/descriptors.ts';
 import { LocalTree } from './tree/local-tree.ts';
@@ -55,6 +56,7 @@ export interface Export {
   readonly tree: Tree;
   /** Who may attach. */
   readonly access: Access;
+  readonly trouble?: HostTrouble;
 }
 
 /** Descriptors that are not for the trees, besides connections: listeners, the event loop, what a request holds for a moment. */
@@ -110,9 +112,11 @@ export class Exports {
         const name = exportName(one);
         const model = modelOf(one, name, log, groupsOf);
         const readonly = one.readonly ?? false;
+        const trouble = new HostTrouble(text => log.warn(`${name}: ${text}`));
         const tree = await LocalTree.open(path, { descriptors, model, readonly });
         own.push(tree);
-        list.push({ name, path, model: model.name, readonly, tree, access: new Access(one) });
+        const access = new Access(one);
+        list.push({ name, path, model: model.name, readonly, tree, access, trouble });
       }
       return new Exports(list, own);
     } catch (error) {

@@ -1,5 +1,6 @@
 import type { Bytes } from '../name.ts';
 import type { Actor, Tree } from '../tree/tree.ts';
+import type { HostTrouble } from './host-trouble.ts';
 
 /** A tree that clients may attach to. */
 export interface Export {
@@ -7,6 +8,8 @@ export interface Export {
   readonly name: string;
   readonly tree: Tree;
   readonly readonly: boolean;
+  /** Who says what is wrong with the host. */
+  readonly trouble?: HostTrouble;
 }
 
 export interface Exports {
@@ -19,6 +22,7 @@ export interface Attachment {
   readonly tree: Tree;
   readonly readonly: boolean;
   readonly actor: Actor;
+  readonly trouble: HostTrouble | undefined;
 }
 
 /** The group that a new object shall have; a client that names none means its user's. */

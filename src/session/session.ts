@@ -30,6 +30,7 @@ import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
 import { Holdings } from './holdings.ts';
+import { tellOfHost } from './host-trouble.ts';
 import { letGoOfAll } from './letting-go.ts';
 import { Load } from './load.ts';
 import { LockClient } from './locks.ts';
@@ -228,8 +229,10 @@ export class Session implements Door {
     let dataBytes = 0;
     let headBytes: number;
     try {
-      if (reply instanceof Errno) headBytes = encodeError(tag, reply, exchange.out, exchange.at);
-      else {
+      if (reply instanceof Errno) {
+        tellOfHost(reply, this.fids, () => frameOf(exchange));
+        headBytes = encodeError(tag, reply, exchange.out, exchange.at);
+      } else {
         const data = (reply as { data?: Data }).data;
         if (data) dataBytes = data.count;
         if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.space(dataBytes));

@@ -21,7 +21,7 @@ import { progress, seed, stress } from './options.ts';
 import { Random } from './random.ts';
 import { type World, Writer } from './writer.ts';
 
-const rounds = stress.rounds ?? 5;
+const rounds = stress.rounds ?? 3;
 const models: readonly Model[] = ['mapped', 'passthrough'];
 /** Root and somebody else, each from two connections. */
 const users = [0, 1000, 0, 1000];

@@ -22,7 +22,7 @@ import {
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const results = here('../../.cache/stress');
 
-const minutes = stress.minutes ?? 0.1;
+const minutes = stress.minutes ?? 0.05;
 const rate = stress.rate ?? 150;
 const guestsPerModel = 2;
 const models = ['mapped', 'passthrough'] as const;

@@ -14,6 +14,7 @@ import { Stream } from '../../src/transport/stream.ts';
 import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
 import { MemoryTree } from '../../src/tree/memory-tree.ts';
 import { Ninepd } from './ninepd.ts';
+import type { Tree } from '../../src/tree/tree.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
 
@@ -120,11 +121,16 @@ async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: st
   };
 }
 
-/** Serves any tree: sessions and streams as the server makes them, where they can be looked at. */
 async function serveMemory(): Promise<Serving> {
+  const tree = new MemoryTree({ bytesMax: memoryBytesMax });
+  const serving = await serveTree(tree);
+  return { ...serving, remains: () => [...serving.remains(), ...heldIn(tree)] };
+}
+
+/** Serves any tree, and closes it: sessions and streams as the server makes them, where they can be looked at. */
+export async function serveTree(tree: Tree & { close(): void }): Promise<Serving> {
   const { top, socket } = place();
   const errors: string[] = [];
-  const tree = new MemoryTree({ bytesMax: memoryBytesMax });
   const found = [
     { name: 'main', readonly: false, tree },
     { name: 'readonly', readonly: true, tree },
@@ -158,13 +164,11 @@ async function serveMemory(): Promise<Serving> {
     processes: [process.pid],
     errors,
     connections: () => streams.size,
-    remains: () => [
-      ...sessions.flatMap(session => {
+    remains: () =>
+      sessions.flatMap(session => {
         const counts = session.counts();
         return Object.values(counts).some(count => count > 0) ? [JSON.stringify(counts)] : [];
       }),
-      ...heldIn(tree),
-    ],
     async close() {
       listener.close();
       for (const stream of streams) stream.destroy();

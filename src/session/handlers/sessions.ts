@@ -25,15 +25,18 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
     if (afid !== NOFID) throw EINVAL;
     const found = session.exports.find(aname);
     if (!found) throw ENOENT;
-    const { tree, readonly } = found;
+    const { tree, readonly, trouble } = found;
     const { fids, versions: watch } = session;
     if (!session.holdings.attach(tree)) throw EUSERS;
     const newfid = fids.reserve(number);
     try {
       const actor = { caller: await tree.caller(n_uname), watch };
-      const qid = await session.qid(tree, tree.root);
+      const qid = await andThen(session.stat(tree, tree.root), attr => {
+        if (attr.nlink === 0) trouble?.removed();
+        return session.qidOf(tree.root, attr);
+      });
       tree.hold(tree.root);
-      fids.fill(newfid, new Fid({ tree, readonly, actor }, tree.root, plain, undefined, undefined));
+      fids.fill(newfid, new Fid({ tree, readonly, actor, trouble }, tree.root, plain, undefined, undefined));
       session.attached(found, uname, n_uname);
       return { qid };
     } catch (error) {

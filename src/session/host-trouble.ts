@@ -1,0 +1,58 @@
+import { EDQUOT, EIO, ENOSPC, EROFS, type Errno } from '../errno.ts';
+import { showAny } from '../protocol/trace.ts';
+import type { Fids } from './fids.ts';
+
+/** Errors that an administrator has to do something about, and what they mean. */
+const meanings: ReadonlyMap<Errno, string> = new Map([
+  [EIO, 'the disk or the way to it fails: the log of the kernel says more'],
+  [ENOSPC, 'the file system is full'],
+  [EDQUOT, 'a quota is used up'],
+  [EROFS, 'the file system is mounted read-only'],
+]);
+
+/** Behind size[4] type[1] tag[2]. */
+const firstFidAt = 7;
+
+/** A guest that goes on after an error would fill the log. */
+const repeatMsMin = 10 * 60 * 1000;
+
+/** Says what is wrong with the host's side of one export: once, and again if it still is after ten minutes. */
+export class HostTrouble {
+  readonly #warn: (text: string) => void;
+  readonly #saidAt = new Map<string, number>();
+
+  constructor(warn: (text: string) => void) {
+    this.#warn = warn;
+  }
+
+  /** An error of the host's in answer to a request. */
+  met(errno: Errno, request: () => string): void {
+    this.#once(errno.name, () => `${errno.name}: ${meanings.get(errno)}; it was in answer to ${request()}`);
+  }
+
+  /** The export's directory has no name any more. */
+  removed(): void {
+    const text =
+      'its directory was removed from the host: nothing can be made there, and one that is made anew at its path is ' +
+      'served after a restart';
+    this.#once('removed', () => text);
+  }
+
+  #once(key: string, text: () => string): void {
+    const now = performance.now();
+    const last = this.#saidAt.get(key);
+    if (last !== undefined && now - last < repeatMsMin) return;
+    this.#saidAt.set(key, now);
+    this.#warn(text());
+  }
+}
+
+/** Sees to it that an error of the host's is said, by the export of the fid that comes first in what asks the host. */
+export function tellOfHost(errno: Errno, fids: Fids, frameOf: () => Buffer): void {
+  if (!meanings.has(errno)) return;
+  const frame = frameOf();
+  if (frame.length < firstFidAt + 4) return;
+  const attachment = fids.find(frame.readUInt32LE(firstFidAt))?.attachment;
+  // On a read-only export it is the session that says EROFS.
+  if (attachment && !attachment.readonly) attachment.trouble?.met(errno, () => showAny(frame));
+}

@@ -1,0 +1,104 @@
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  closeSync,
+  copyFileSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  rmSync,
+  truncateSync,
+} from 'node:fs';
+import { join } from 'node:path';
+
+function run(command: string, ...args: string[]): string {
+  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
+}
+
+/** An ext4 of its own on a loop device, which can be made to fail. Needs root. */
+export class SmallDisk {
+  /** Where it is mounted. */
+  readonly path: string;
+  readonly #image: string;
+  readonly #bytes: number;
+  readonly #device: string;
+
+  constructor(top: string, name: string, mebibytes: number, inodes: number) {
+    if (process.getuid!() !== 0)
+      throw new Error('loop devices and mounts need root: sudo npm test -- stress');
+    this.path = join(top, name);
+    this.#image = join(top, `${name}.ext4`);
+    this.#bytes = mebibytes << 20;
+    const fd = openSync(this.#image, 'w');
+    ftruncateSync(fd, this.#bytes);
+    closeSync(fd);
+    // Nothing is kept for root, and nothing is made later on.
+    const options = [
+      '-q',
+      '-b',
+      '4096',
+      '-m',
+      '0',
+      '-N',
+      String(inodes),
+      '-E',
+      'lazy_itable_init=0,lazy_journal_init=0',
+    ];
+    run('mkfs.ext4', ...options, this.#image);
+    this.#device = run('losetup', '--find', '--show', this.#image);
+    mkdirSync(this.path);
+    this.mount();
+    chmodSync(this.path, 0o755);
+  }
+
+  mount(): void {
+    run('mount', '-t', 'ext4', '-o', 'errors=remount-ro', this.#device, this.path);
+  }
+
+  remount(how: 'ro' | 'rw'): void {
+    run('mount', '-o', `remount,${how}`, this.path);
+  }
+
+  unmount(...options: string[]): void {
+    run('umount', ...options, this.path);
+  }
+
+  /** Lets the page cache forget a file. */
+  forget(name: string): void {
+    run(
+      'dd',
+      `of=${join(this.path, name)}`,
+      'oflag=nocache',
+      'conv=notrunc,fdatasync',
+      'count=0',
+      'status=none',
+    );
+  }
+
+  /** From now on the device answers all but its first bytes with EIO. */
+  breakDown(): void {
+    copyFileSync(this.#image, `${this.#image}.whole`);
+    truncateSync(this.#image, 4096);
+    run('losetup', '--set-capacity', this.#device);
+  }
+
+  /** The device works again, with what was on it; the file system has to be checked and mounted again. */
+  repair(): void {
+    const whole = `${this.#image}.whole`;
+    run('dd', `if=${whole}`, `of=${this.#image}`, 'conv=notrunc,sparse', 'bs=64K', 'status=none');
+    truncateSync(this.#image, this.#bytes);
+    run('losetup', '--set-capacity', this.#device);
+    run('e2fsck', '-p', this.#device);
+    rmSync(whole);
+  }
+
+  remove(): void {
+    try {
+      this.unmount('--lazy');
+    } catch {
+      // It is not mounted.
+    }
+    run('losetup', '--detach', this.#device);
+    rmSync(this.#image);
+  }
+}

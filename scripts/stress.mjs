@@ -44,15 +44,10 @@ async function main() {
   ensureTestPackages();
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const env = { ...process.env, NINEPD_STRESS: JSON.stringify(options) };
-  // The path first: the option takes what follows it for its value.
-  const args = [
-    vitest,
-    'run',
-    '--project',
-    'stress',
-    `test/stress/${kind}.test.ts`,
-    '--disable-console-intercept',
-  ];
+  const files = (kind === 'race' ? ['race', 'jostle'] : [kind]).map(name => `test/stress/${name}.test.ts`);
+  const flags = ['--no-file-parallelism', '--disable-console-intercept'];
+  // The files first: the last option would take one for its value.
+  const args = [vitest, 'run', '--project', 'stress', ...files, ...flags];
   const ok = run(process.execPath, args, { env });
   if (kind === 'soak') await draw();
   process.exitCode = ok ? 0 : 1;

@@ -37,6 +37,11 @@ async function draw() {
   say(`written: ${json} and soak.svg`);
 }
 
+function testsOf(kind, { guest }) {
+  if (kind === 'race') return ['race', 'jostle'];
+  return kind === 'crash' && guest ? ['crash-guest'] : [kind];
+}
+
 async function main() {
   const { kind, options } = read();
   process.chdir(root);
@@ -44,7 +49,10 @@ async function main() {
   ensureTestPackages();
   const vitest = join(root, 'node_modules', 'vitest', 'vitest.mjs');
   const env = { ...process.env, NINEPD_STRESS: JSON.stringify(options) };
-  const files = (kind === 'race' ? ['race', 'jostle'] : [kind]).map(name => `test/stress/${name}.test.ts`);
+  if (options.guest && !run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
+    throw new SetupFault('the guests could not be made: see above');
+  }
+  const files = testsOf(kind, options).map(name => `test/stress/${name}.test.ts`);
   const flags = ['--no-file-parallelism', '--disable-console-intercept'];
   // The files first: the last option would take one for its value.
   const args = [vitest, 'run', '--project', 'stress', ...files, ...flags];

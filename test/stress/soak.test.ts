@@ -8,6 +8,7 @@ import { Ninepd } from '../support/ninepd.ts';
 import { CheckedGuest } from './checked-guest.ts';
 import { long, progress, seed, stress } from './options.ts';
 import { Random } from './random.ts';
+import { RealGuest } from './real-guest.ts';
 import { rise, Sampler } from './sampler.ts';
 import {
   abandon,
@@ -67,7 +68,7 @@ afterAll(async () => {
 
 describe('a server that runs for long', () => {
   it(`keeps what its guests wrote, and its memory, descriptors and latency, through every trouble (seed ${seed})`, {
-    timeout: minutes * 60_000 + 120_000,
+    timeout: minutes * 60_000 + 400_000,
   }, async () => {
     const soak = new Soak();
     await soak.start();
@@ -92,6 +93,7 @@ class Soak {
   readonly #guests: CheckedGuest[] = [];
   readonly #troubles = { cut: 0, flush: 0, abandon: 0, nonsense: 0, monitor: 0 };
   #counted = 0;
+  #real: RealGuest | undefined;
 
   async start(): Promise<void> {
     const client = await connect();
@@ -104,6 +106,7 @@ class Soak {
         this.#guests.push(guest);
       }
     }
+    if (stress.guest) this.#real = await RealGuest.start(server.port, models);
     await pause(200);
   }
 
@@ -116,6 +119,7 @@ class Soak {
       this.#count('a', running),
       this.#count('b', running),
       this.#trouble(running),
+      this.#workReally(running),
       this.#sample(end).finally(() => sampler.stop()),
     ]);
   }
@@ -127,6 +131,12 @@ class Soak {
       await guest.step();
       await pause(Math.max(0, next - Date.now()));
     }
+  }
+
+  async #workReally(running: () => boolean): Promise<void> {
+    if (!this.#real) return;
+    while (running()) await this.#real.round();
+    await this.#real.stop();
   }
 
   /** Two guests that count together; a connection is as good as another. */
@@ -188,6 +198,7 @@ class Soak {
       compared: sum(guest => guest.compared),
       cuts: sum(guest => guest.cuts),
       counted: this.#counted,
+      ...(this.#real ? { realRounds: this.#real.rounds } : {}),
       troubles: this.#troubles,
     };
   }

@@ -52,7 +52,8 @@ export function tellOfHost(errno: Errno, fids: Fids, frameOf: () => Buffer): voi
   if (!meanings.has(errno)) return;
   const frame = frameOf();
   if (frame.length < firstFidAt + 4) return;
-  const attachment = fids.find(frame.readUInt32LE(firstFidAt))?.attachment;
-  // On a read-only export it is the session that says EROFS.
-  if (attachment && !attachment.readonly) attachment.trouble?.met(errno, () => showAny(frame));
+  const fid = fids.find(frame.readUInt32LE(firstFidAt));
+  // The session itself says EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
+  if (!fid || fid.attachment.readonly || fid.use.kind === 'xattr-write') return;
+  fid.attachment.trouble?.met(errno, () => showAny(frame));
 }

@@ -7,7 +7,7 @@ import { Ninepd } from '../support/ninepd.ts';
 import { progress, seed, stress } from './options.ts';
 import { Random } from './random.ts';
 
-const rounds = stress.guest ? (stress.rounds ?? 5) : 0;
+const rounds = stress.rounds ?? 5;
 const killAfterMsMax = 6000;
 
 /** Makes objects until that fails, and notes in the guest's own memory what was done, each file after its fsync. */
@@ -38,7 +38,7 @@ const perl = (program: string, round: number) => `perl - /mnt/ninepd/r${round} <
 
 const listing = `find . -printf '%P|%y|%m|%U:%G|%n|%l|' -a \\( -type d -printf '\\n' -o -printf '%s\\n' \\) | sort`;
 
-describe.runIf(rounds > 0)('a server that is killed under a real guest', () => {
+describe('a server that is killed under a real guest', () => {
   let dir: string;
   let guest: Guest;
   let server: Ninepd;

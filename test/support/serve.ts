@@ -13,8 +13,8 @@ import { listen } from '../../src/transport/listen.ts';
 import { Stream } from '../../src/transport/stream.ts';
 import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
 import { MemoryTree } from '../../src/tree/memory-tree.ts';
-import { Ninepd } from './ninepd.ts';
 import type { Tree } from '../../src/tree/tree.ts';
+import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
 

@@ -1,5 +1,6 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import type { Client } from '../../src/client/client.ts';
+import type { Ninepd } from '../support/ninepd.ts';
 
 /** What the server was like at a moment. */
 export interface Sample {
@@ -22,20 +23,20 @@ export interface Sample {
 const probeMs = 50;
 const ticksPerSecond = 100;
 
-/** Samples a server that was started with heap-reporter.cjs; asks it by a connection of its own how fast it is. */
+/** Samples a server that was started with heap-reporter.mjs; asks it by a connection of its own how fast it is. */
 export class Sampler {
   readonly samples: Sample[] = [];
+  readonly #server: Ninepd;
   readonly #pid: number;
-  readonly #report: string;
   readonly #began = Date.now();
   #latencies: number[] = [];
   #cpuTicks: number;
   #sampled = Date.now();
   #probing = true;
 
-  constructor(pid: number, report: string) {
-    this.#pid = pid;
-    this.#report = report;
+  constructor(server: Ninepd) {
+    this.#server = server;
+    this.#pid = server.pid;
     this.#cpuTicks = this.#ticks();
   }
 
@@ -104,20 +105,17 @@ export class Sampler {
     return sample;
   }
 
-  /** Asks by a signal; the answer has the next number. */
+  /** Asks by a signal. */
   async #heap(): Promise<{ used: number; external: number }> {
-    const before = this.#read().number;
+    const reports = () => this.#server.log().match(/^heap: .*$/gm) ?? [];
+    const before = reports().length;
     process.kill(this.#pid, 'SIGUSR2');
     for (const end = Date.now() + 10_000; Date.now() < end; ) {
-      const report = this.#read();
-      if (report.number > before) return report;
+      const report = reports()[before];
+      if (report !== undefined) return JSON.parse(report.slice('heap: '.length));
       await new Promise(resolve => setTimeout(resolve, 10));
     }
     throw new Error('the server does not say what its heap is like');
-  }
-
-  #read(): { number: number; used: number; external: number } {
-    return JSON.parse(readFileSync(this.#report, 'utf8').trim() || '{"number":0}');
   }
 }
 

@@ -1,4 +1,13 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -22,6 +31,9 @@ import {
 
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const results = here('../../.cache/stress');
+
+/** As text, since the sandbox keeps the server from its file. */
+const reporter = `data:text/javascript;base64,${readFileSync(here('heap-reporter.mjs'), 'base64')}`;
 
 const minutes = stress.minutes ?? 0.05;
 const rate = stress.rate ?? 150;
@@ -50,15 +62,14 @@ beforeAll(async () => {
     mkdirSync(join(top, model));
     chmodSync(join(top, model), 0o755);
   }
-  const report = join(top, 'heap');
   server = await Ninepd.start({
     exports: models.map(model => ({ path: join(top, model), name: model, securityModel: model })),
     listen: [`unix://${address().path}`, `vhost-user://${join(top, 'vhost')}?tag=soak`, 'tcp://127.0.0.1:0'],
     // What the troubles provoke is logged as information.
     args: ['--log-level', 'warn'],
-    env: { NODE_OPTIONS: `--require ${here('heap-reporter.cjs')}`, NINEPD_HEAP_REPORT: report },
+    env: { NODE_OPTIONS: `--import ${reporter}` },
   });
-  sampler = new Sampler(server.pid, report);
+  sampler = new Sampler(server);
 });
 
 afterAll(async () => {

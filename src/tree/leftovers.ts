@@ -38,14 +38,16 @@ export class Leftovers {
     this.#readonly = readonly;
   }
 
-  /** Clears the part of a directory that a listing of so many bytes from `cookie` on has passed over. */
+  /**
+   * Clears the part of a directory that a listing of so many bytes from `cookie` on has passed over. Nobody waits for it,
+   * and what fails stays for the next time.
+   */
   async clearPart(sys: Syscalls, fd: number, low: number, high: number, bytes: number): Promise<void> {
     if (this.#readonly) return;
-    try {
-      await this.#clearBatch(sys, fd, low, high, bytes + spareBytes);
-    } catch (error) {
-      if (!(error instanceof Errno)) throw error;
-    }
+    // With a position of its own.
+    await this.#opened(sys, fd, own => this.#clearBatch(sys, own, low, high, bytes + spareBytes)).catch(
+      () => undefined,
+    );
   }
 
   /** Makes the directory `name` empty, if all that is in it are leftovers. Returns whether it cleared anything away. */
@@ -53,20 +55,30 @@ export class Leftovers {
     if (this.#readonly || this.#model.ownPrefix === '') return false;
     const pathFd = await sys.lookup(serverCaller, dirfd, name);
     if (pathFd < 0) return false;
-    let fd = -1;
     try {
-      fd = await sys.reopen(serverCaller, pathFd, O_RDONLY | O_DIRECTORY);
-      for (let any = false; ; any = true) {
-        const { cleared, others } = await this.#clearBatch(sys, fd, 0, 0, spareBytes);
-        if (others > 0) return false;
-        if (cleared === 0) return any;
-      }
+      return await this.#opened(sys, pathFd, fd => this.#clearOwn(sys, fd));
     } catch (error) {
       if (error instanceof Errno) return false;
       throw error;
     } finally {
       await sys.close(pathFd);
-      if (fd >= 0) await sys.close(fd);
+    }
+  }
+
+  async #clearOwn(sys: Syscalls, fd: number): Promise<boolean> {
+    for (let any = false; ; any = true) {
+      const { cleared, others } = await this.#clearBatch(sys, fd, 0, 0, spareBytes);
+      if (others > 0) return false;
+      if (cleared === 0) return any;
+    }
+  }
+
+  async #opened<T>(sys: Syscalls, dir: number, act: (fd: number) => Promise<T>): Promise<T> {
+    const fd = await sys.reopen(serverCaller, dir, O_RDONLY | O_DIRECTORY);
+    try {
+      return await act(fd);
+    } finally {
+      await sys.close(fd);
     }
   }
 

@@ -320,14 +320,12 @@ export class LocalTree implements Tree {
         node.volume.index,
         node === this.root ? node : undefined,
       );
-      if (bytes === result) return bytes;
-      const cleared = Promise.resolve(
-        this.#opens.use(dir, fd =>
+      if (bytes !== result) {
+        void this.#opens.use(dir, fd =>
           this.#leftovers.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
-        ),
-      );
-      // Whoever was promised the listing at once does not wait for that.
-      return dir.atOnce ? bytes : cleared.then(() => bytes);
+        );
+      }
+      return bytes;
     });
   }
 

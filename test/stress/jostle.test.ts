@@ -3,7 +3,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Client } from '../../src/client/client.ts';
-import { inline, pool } from '../../src/host/linux.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { passthrough } from '../../src/security/passthrough.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
@@ -26,15 +25,11 @@ const models = {
 const trees = {
   mapped: (path: string) =>
     LocalTree.open(path, {
-      inline,
-      pool,
       descriptors: new Descriptors(descriptorsMax),
       model: models.mapped(),
     }),
   passthrough: (path: string) =>
     LocalTree.open(path, {
-      inline,
-      pool,
       descriptors: new Descriptors(descriptorsMax),
       model: models.passthrough(),
     }),

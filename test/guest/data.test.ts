@@ -1,12 +1,18 @@
 import { testChecks } from './bench.ts';
-import { cell } from './check.ts';
+import { cell, local } from './check.ts';
 import { data } from './checks/data.ts';
 import { HostBench } from './host-bench.ts';
 import { overTcp } from './way.ts';
 
 testChecks(
   'file content and whole programs',
-  [cell('mapped', 'none'), cell('mapped', 'mmap'), cell('passthrough', 'none'), cell('passthrough', 'loose')],
+  [
+    local,
+    cell('mapped', 'none'),
+    cell('mapped', 'mmap'),
+    cell('passthrough', 'none'),
+    cell('passthrough', 'loose'),
+  ],
   data,
   HostBench.over(overTcp),
 );

@@ -1,5 +1,5 @@
 import { testChecks } from './bench.ts';
-import { cell } from './check.ts';
+import { cell, local } from './check.ts';
 import { names } from './checks/names.ts';
 import { HostBench } from './host-bench.ts';
 import { overTcp } from './way.ts';
@@ -7,6 +7,7 @@ import { overTcp } from './way.ts';
 testChecks(
   'names and objects',
   [
+    local,
     cell('mapped', 'none'),
     cell('mapped', 'mmap'),
     cell('mapped', 'loose'),

@@ -1,5 +1,5 @@
 import { testChecks } from './bench.ts';
-import { cell } from './check.ts';
+import { cell, local } from './check.ts';
 import { ownership } from './checks/ownership.ts';
 import { HostBench } from './host-bench.ts';
 import { overTcp } from './way.ts';
@@ -7,6 +7,7 @@ import { overTcp } from './way.ts';
 testChecks(
   'owners and permission',
   [
+    local,
     cell('mapped', 'none'),
     cell('mapped', 'loose'),
     cell('passthrough', 'none'),

@@ -43,7 +43,7 @@ Where it listens:
       unix:///PATH                 a Unix socket, for this user only (mode 0600)
       vsock://CID:PORT             AF_VSOCK; CID is any, or one of this machine's; port 564 when left out.
                                    Firecracker's and other hybrid vsocks are unix:///PATH_PORT
-      vhost-user:///PATH?tag=TAG[&export=NAME]
+      vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US]
                                    the guest's virtio-9p device itself, for a monitor at this socket;
                                    export= names the one export that the guest reaches
       fd://NUMBER, fd://NAME       a socket that the program was started with

@@ -14,6 +14,8 @@ export type Endpoint =
       readonly path: string;
       readonly tag: string;
       readonly exportName: string | undefined;
+      /** Microseconds for which the virtqueue is looked at before the guest has to kick; 0 for none. */
+      readonly busyPoll: number;
     }
   /** A descriptor that the process was started with: a listening socket, or a stream that is connected already. */
   | { readonly kind: 'fd'; readonly fd: number }
@@ -42,10 +44,13 @@ export interface SocketFile {
 
 /** The forms of a URI, for texts that say what is possible. */
 export const endpointForms =
-  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER';
+  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US], fd://NUMBER';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
+
+/** Ten milliseconds: who waits for longer is idle. */
+const busyPollMax = 10_000;
 
 /** Descriptors are ints. */
 const descriptorMax = 0x7fff_ffff;
@@ -95,18 +100,29 @@ function vhostUserEndpoint(rest: string): Endpoint | string {
   const [, path = '', query = ''] = /^([^?]*)(?:\?(.*))?$/s.exec(rest) ?? [];
   const parameters = new URLSearchParams(query);
   for (const name of parameters.keys()) {
-    if (name !== 'tag' && name !== 'export')
-      return `"${name}" is no parameter of it: those are tag and export`;
+    if (name !== 'tag' && name !== 'export' && name !== 'busy-poll')
+      return `"${name}" is no parameter of it: those are tag, export and busy-poll`;
     if (parameters.getAll(name).length > 1) return `${name} is given twice`;
   }
   const tag = parameters.get('tag') ?? '';
-  const fault = pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ?? tagFault(tag);
-  return fault ?? { kind: 'vhost-user', path, tag, exportName: parameters.get('export') ?? undefined };
+  const poll = parameters.get('busy-poll') ?? '0';
+  const fault = pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ?? tagFault(tag) ?? pollFault(poll);
+  const exportName = parameters.get('export') ?? undefined;
+  return fault ?? { kind: 'vhost-user', path, tag, exportName, busyPoll: Number(poll) };
+}
+
+function pollFault(text: string): string | undefined {
+  if (/^[0-9]{1,5}$/.test(text) && Number(text) <= busyPollMax) return undefined;
+  return `busy-poll=${text}: a number of microseconds up to ${busyPollMax} is needed, such as 50`;
 }
 
 /** The URI of an endpoint of this kind. */
-export function vhostUserUri({ path, tag, exportName }: Endpoint & { kind: 'vhost-user' }): string {
-  const parameters = { tag, ...(exportName === undefined ? {} : { export: exportName }) };
+export function vhostUserUri({ path, tag, exportName, busyPoll }: Endpoint & { kind: 'vhost-user' }): string {
+  const parameters = {
+    tag,
+    ...(exportName === undefined ? {} : { export: exportName }),
+    ...(busyPoll === 0 ? {} : { 'busy-poll': `${busyPoll}` }),
+  };
   const query = Object.entries(parameters).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
   return `vhost-user://${path}?${query.join('&')}`;
 }

@@ -24,7 +24,7 @@ export interface Served {
   close(): Promise<void>;
 }
 
-export async function serveDirectory(tag = 'share'): Promise<Served> {
+export async function serveDirectory(tag = 'share', busyPoll = 0): Promise<Served> {
   const directory = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
   chmodSync(directory, 0o777);
   const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
@@ -36,7 +36,7 @@ export async function serveDirectory(tag = 'share'): Promise<Served> {
   const sessions: Session[] = [];
   const path = `${directory}.sock`;
   const face = new VhostUserFace(
-    { path, tag },
+    { path, tag, busyPoll },
     line => {
       const session = new Session({ exports, line, log });
       sessions.push(session);

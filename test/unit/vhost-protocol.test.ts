@@ -313,8 +313,11 @@ describe('what is told to the two sides', () => {
   });
 
   it.each([
-    ['vhost-user:///run/a?tag=t', { path: '/run/a', tag: 't', exportName: undefined }],
-    ['vhost-user:///run/a?tag=t%C3%A4g&export=b%26c', { path: '/run/a', tag: 'täg', exportName: 'b&c' }],
+    ['vhost-user:///run/a?tag=t', { path: '/run/a', tag: 't', exportName: undefined, busyPoll: 0 }],
+    [
+      'vhost-user:///run/a?tag=t%C3%A4g&export=b%26c&busy-poll=50',
+      { path: '/run/a', tag: 'täg', exportName: 'b&c', busyPoll: 50 },
+    ],
   ])('%s is read and written', (uri, parts) => {
     const endpoint = { kind: 'vhost-user', ...parts } as const;
     expect(endpointOf(uri)).toEqual(endpoint);
@@ -326,6 +329,8 @@ describe('what is told to the two sides', () => {
     ['vhost-user://run/a?tag=t', /must be absolute/],
     ['vhost-user:///run/a?tag=t&tag=u', /tag is given twice/],
     ['vhost-user:///run/a?tag=t&readonly=on', /"readonly" is no parameter/],
+    ['vhost-user:///run/a?tag=t&busy-poll=1s', /a number of microseconds up to 10000 is needed/],
+    ['vhost-user:///run/a?tag=t&busy-poll=10001', /a number of microseconds up to 10000 is needed/],
   ])('%s is refused', (uri, named) => {
     expect(endpointOf(uri)).toMatch(named);
   });

@@ -32,6 +32,8 @@ export interface BackendOptions {
   /** How to give a device that much of it. */
   readonly configHint: string;
   readonly open: OpenSession;
+  /** Microseconds. */
+  readonly busyPoll: number;
   readonly log: Logger;
 }
 
@@ -70,7 +72,7 @@ export class Backend {
   constructor(peer: Peer, options: BackendOptions) {
     this.peer = peer;
     this.#options = options;
-    this.device = new Device(peer, options.open, options.log);
+    this.device = new Device(peer, options);
   }
 
   get acknowledges(): boolean {

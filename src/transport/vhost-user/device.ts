@@ -9,6 +9,16 @@ import { type RingPlace, SplitRing } from './ring.ts';
 
 export type OpenSession = (line: Line) => Door;
 
+export interface DeviceOptions {
+  readonly open: OpenSession;
+  /**
+   * For so many microseconds after a request the queue is looked at in every turn of the event loop. The guest need not
+   * kick meanwhile, and this process does not go to sleep: both cost more than answering most requests.
+   */
+  readonly busyPoll: number;
+  readonly log: Logger;
+}
+
 /** Requests taken in one turn, before other guests and connections have theirs. */
 const requestsPerTurnMax = 64;
 /** How long a monitor waits at most for calls that work on the guest's memory, when it stops the device. */
@@ -42,10 +52,15 @@ export class Device implements ChainOwner, Line {
   #signalling = false;
   #next = 0;
   #faults = mappingFaults();
+  readonly #pollMs: number;
+  /** Until when the queue is looked at, by performance.now(). */
+  #pollEnd = 0;
+  #polling = false;
 
-  constructor(peer: Peer, open: OpenSession, log: Logger) {
+  constructor(peer: Peer, { open, busyPoll, log }: DeviceOptions) {
     this.peer = peer;
     this.#open = open;
+    this.#pollMs = busyPoll / 1000;
     this.#log = log;
   }
 
@@ -181,11 +196,36 @@ export class Device implements ChainOwner, Line {
         taken++;
         this.#receive(ring, index);
       } else {
+        if (this.#pollMs > 0 && this.#pollsFor(taken)) return;
         if (!ring.listen()) return;
         ring.hush();
       }
     }
   }
+
+  /** Whether the guest need not kick for its next request, since the queue will be looked at. */
+  #pollsFor(taken: number): boolean {
+    const now = performance.now();
+    if (taken > 0) this.#pollEnd = now + this.#pollMs;
+    if (now >= this.#pollEnd) return false;
+    if (!this.#polling) {
+      this.#polling = true;
+      setImmediate(this.#look);
+    }
+    return true;
+  }
+
+  readonly #look = (): void => {
+    const ring = this.#ring;
+    if (ring && performance.now() < this.#pollEnd) {
+      setImmediate(this.#look);
+      if (ring.waiting) this.serve();
+    } else {
+      this.#polling = false;
+      // Asks for kicks again, and takes what has come meanwhile.
+      this.serve();
+    }
+  };
 
   #receive(ring: SplitRing, index: number): void {
     const chain = this.#idle.pop() ?? new Chain(this);

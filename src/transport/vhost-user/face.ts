@@ -12,6 +12,8 @@ export interface FaceOptions {
   readonly path: string;
   /** What the guest mounts. */
   readonly tag: string;
+  /** Microseconds for which the virtqueue is looked at before the guest has to kick. */
+  readonly busyPoll?: number;
 }
 
 /** A socket's one device: monitors come and go, one at a time. */
@@ -48,6 +50,7 @@ export class VhostUserFace {
       config,
       configHint: `give the device config_size=${config.length} (QEMU 10.2 or newer: vhost-user-test-device-pci)`,
       open: this.#open,
+      busyPoll: this.#options.busyPoll ?? 0,
       log: this.#log,
       closed: () => {
         if (this.#connection === connection) this.#connection = undefined;

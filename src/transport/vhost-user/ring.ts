@@ -78,6 +78,12 @@ export class SplitRing {
     return window.words16[(start >> 1) + 1] === this.#used;
   }
 
+  /** Whether the guest has offered anything that was not taken. */
+  get waiting(): boolean {
+    const { window, start } = this.#available;
+    return Atomics.load(window.words16, (start >> 1) + 1) !== this.next;
+  }
+
   /** The head of the next chain, or −1 when there is none. */
   take(): number {
     const { window, start } = this.#available;
@@ -173,8 +179,7 @@ export class SplitRing {
   /** Asks the guest to kick for its next request. True when there is one already, of which it may not have told. */
   listen(): boolean {
     this.#tellGuest(0);
-    const { window, start } = this.#available;
-    return Atomics.load(window.words16, (start >> 1) + 1) !== this.next;
+    return this.waiting;
   }
 
   #tellGuest(flags: number): void {

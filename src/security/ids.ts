@@ -216,8 +216,9 @@ class Ids implements SecurityModel {
 
   valueToClient(name: Bytes, value: Uint8Array): Uint8Array {
     if (!this.#mapped) return value;
-    // Whose root they are good for is no user of the guest.
-    if (name === capability && value.length === capabilityWithRootBytes) throw ENODATA;
+    // Whose root they are good for, the host's or another, is no user of the guest.
+    const ofAnother = value.length === capabilityWithRootBytes || this.#uids.toGuest(0) !== 0;
+    if (name === capability && ofAnother) throw ENODATA;
     if (!acls.has(name)) return value;
     return mapAcl(
       value,

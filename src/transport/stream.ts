@@ -35,6 +35,10 @@ export class Stream {
   #state: State = 'open';
   readonly #turns: Turns;
   #waitsForTurn = false;
+  readonly #goOn = (): void => {
+    this.#waitsForTurn = false;
+    this.#resume();
+  };
   #pumping = false;
   #paused = false;
   #resuming = false;
@@ -188,10 +192,7 @@ export class Stream {
   /** Whether the peer has had its turn; goes on in the next one. */
   #mustWaitForTurn(): boolean {
     if (this.#waitsForTurn) return true;
-    this.#waitsForTurn = this.#turns.mustWait(() => {
-      this.#waitsForTurn = false;
-      this.#resume();
-    });
+    this.#waitsForTurn = this.#turns.mustWait(this.#goOn);
     if (this.#waitsForTurn) this.#paused = true;
     return this.#waitsForTurn;
   }

@@ -202,6 +202,19 @@ describe('passthrough', () => {
       expect(await errnoOf(root.getXattr(fid, 'system.nfs4_acl'))).toBe('EOPNOTSUPP');
     });
 
+    it("hides file capabilities of the host's root from a guest whose root is another", async () => {
+      await serve({ map });
+      writeFileSync(join(files, 'f'), '', { mode: 0o755 });
+      setAttributeSync(
+        join(files, 'f'),
+        'security.capability',
+        Buffer.from(`01000002${'00'.repeat(16)}`, 'hex'),
+      );
+      const c = await as(1000);
+      const fid = await c.walk(0, 'f');
+      expect(await errnoOf(c.getXattr(fid, 'security.capability'))).toBe('ENODATA');
+    });
+
     it("hides file capabilities that are another root's", async () => {
       await serve({ map: ['0:0:1000'] });
       const root = await as(0);

@@ -48,6 +48,11 @@ static int64_t xattr_at(int dirfd, const char *name, const char *xattr, void *in
   return got;
 }
 
+/* What a regular file of the host may stand for, as in src/security/mapped.ts: not a directory, and nothing unknown. */
+static bool stands_for(uint8_t type) {
+  return type == DT_FIFO || type == DT_CHR || type == DT_BLK || type == DT_LNK || type == DT_SOCK;
+}
+
 static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
   uint8_t type = entry->d_type;
   struct stat st;
@@ -58,7 +63,7 @@ static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
   if (type != DT_REG || c->text_bytes[1] == 0) return type;
   if (xattr_at(c->number[0], entry->d_name, c->text[1], mode, sizeof mode) != sizeof mode) return type;
   uint8_t stored = IFTODT(mode[0] | mode[1] << 8);
-  return stored == DT_UNKNOWN ? type : stored;
+  return stands_for(stored) ? stored : type;
 }
 
 static bool hide(struct packing *p, const char *name) {

@@ -6,11 +6,13 @@ import { tmpdir } from 'node:os';
 import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
+import { buildShimsFuzzer } from './fuzz-shims.mjs';
 import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
 
 const here = join(root, 'test', 'fuzz');
 const cache = join(root, '.cache', 'fuzz');
 const built = join(cache, 'build');
+const shimsFuzzer = join(cache, 'shims');
 const jazzer = join(here, 'node_modules', '@jazzer.js', 'core', 'dist', 'cli.js');
 
 /** A target's turn, and what it may have more before it is taken for hanging. */
@@ -44,31 +46,19 @@ function corpora(name) {
   return places.filter(place => existsSync(place));
 }
 
-function commandOf({ name, isAsync }, seconds) {
+/** What starts a target with its corpora; both kinds understand the flags of libFuzzer. */
+function commandOf({ name, kind }, seconds) {
   const found = join(cache, 'found', name);
   mkdirSync(found, { recursive: true });
-  const module = relative(root, join(built, 'test', 'fuzz', 'targets', name));
-  const mode = isAsync ? [] : ['--sync'];
-  return [
-    process.execPath,
-    [
-      jazzer,
-      module,
-      ...corpora(name),
-      '-i',
-      relative(root, join(built, 'src')),
-      ...mode,
-      '--disableBugDetectors',
-      '.*',
-      '--',
-      `-max_total_time=${seconds}`,
-      `-max_len=${inputBytesMax}`,
-      `-artifact_prefix=${found}/`,
-      '-timeout=20',
-      '-rss_limit_mb=4096',
-      '-print_final_stats=1',
-    ],
+  const flags = [
+    ...[`-max_total_time=${seconds}`, `-max_len=${inputBytesMax}`, `-artifact_prefix=${found}/`],
+    ...['-timeout=20', '-rss_limit_mb=4096', '-print_final_stats=1'],
   ];
+  if (kind === 'native') return [shimsFuzzer, [...corpora(name), ...flags]];
+  const module = relative(root, join(built, 'test', 'fuzz', 'targets', name));
+  const options = ['-i', relative(root, join(built, 'src')), '--disableBugDetectors', '.*'];
+  if (kind === 'sync') options.push('--sync');
+  return [process.execPath, [jazzer, module, ...corpora(name), ...options, '--', ...flags]];
 }
 
 /** `#4096 NEW cov: 71 ft: 95 corp: 43/803b exec/s: 22141` */
@@ -85,7 +75,7 @@ function show({ name, before }, progress, left) {
 }
 
 /** One turn. Resolves to what failed: the path of the input, or undefined. */
-async function turn(target, seconds, deadline) {
+async function turn(target, seconds, left) {
   const known = new Set(readdirOrNone(join(cache, 'found', target.name)));
   const scratch = mkdtempSync(join(tmpdir(), 'ninepd-fuzz-'));
   const [command, args] = commandOf(target, seconds);
@@ -97,8 +87,7 @@ async function turn(target, seconds, deadline) {
   const progress = { runs: 0, covered: 0, features: 0, corpus: 0 };
   const last = [];
   createInterface({ input: child.stderr }).on('line', line => {
-    if (readProgress(line, progress))
-      show(target, progress, Math.max(0, Math.round((deadline - Date.now()) / 1000)));
+    if (readProgress(line, progress)) show(target, progress, Math.round(left));
     else if (last.push(line) > 60) last.shift();
   });
   let hung = false;
@@ -127,7 +116,8 @@ function readdirOrNone(place) {
   return existsSync(place) ? readdirSync(place) : [];
 }
 
-function repeat(name, input) {
+function repeat({ name, kind }, input) {
+  if (kind === 'native') return run(shimsFuzzer, [resolve(input)]);
   return run(process.execPath, [join(built, 'test', 'fuzz', 'repeat.js'), name, resolve(input)]);
 }
 
@@ -136,25 +126,23 @@ function report(target, { input, hung }) {
     say(`${target.name}: ${hung ? 'it hung' : 'it ended'} without leaving an input; see above`);
     return;
   }
-  if (target.repeats) repeat(target.name, input);
-  const small = existsSync(`${input}.small`) ? `${input}.small` : input;
-  say(
-    `${target.name} failed. To repeat it:\n  npm run fuzz -- --target ${target.name} --input ${relative(root, small)}`,
-  );
-  say(
-    `to keep it as a test, once it is repaired: cp ${relative(root, small)} test/fuzz/corpus/${target.name}/`,
-  );
+  // Shortens it, too.
+  repeat(target, input);
+  const small = relative(root, existsSync(`${input}.small`) ? `${input}.small` : input);
+  say(`${target.name} failed. To repeat it:\n  npm run fuzz -- --target ${target.name} --input ${small}`);
+  say(`to keep it as a test, once it is repaired: cp ${small} test/fuzz/corpus/${target.name}/`);
 }
 
+/** Turns until the minutes are spent; what a target needs to start is not counted. */
 async function fuzz(targets, minutes) {
-  const deadline = Date.now() + minutes * 60_000;
-  const left = () => (deadline - Date.now()) / 1000;
-  const seconds = Math.max(1, Math.min(turnSecondsMax, Math.floor((minutes * 60) / targets.length)));
+  let left = minutes * 60;
+  const seconds = Math.max(1, Math.min(turnSecondsMax, Math.floor(left / targets.length)));
   let playing = targets;
-  while (playing.length > 0 && left() >= 1) {
+  while (playing.length > 0 && left >= 1) {
     for (const target of playing) {
-      if (left() < 1) break;
-      const failed = await turn(target, Math.min(seconds, Math.ceil(left())), deadline);
+      if (left < 1) break;
+      const failed = await turn(target, Math.min(seconds, Math.ceil(left)), left);
+      left -= seconds;
       if (!failed) continue;
       target.failed = true;
       report(target, failed);
@@ -166,9 +154,11 @@ async function fuzz(targets, minutes) {
 
 async function allTargets() {
   const { targets } = await import(join(built, 'test', 'fuzz', 'targets.js'));
-  return Object.entries(targets).map(([name, target]) => {
-    return { name, isAsync: target.constructor.name === 'AsyncFunction', repeats: true, before: 0 };
-  });
+  const kinds = Object.entries(targets).map(([name, target]) => [
+    name,
+    target.constructor.name === 'AsyncFunction' ? 'async' : 'sync',
+  ]);
+  return [...kinds, ['shims', 'native']].map(([name, kind]) => ({ name, kind, before: 0 }));
 }
 
 async function main() {
@@ -193,9 +183,11 @@ async function main() {
   const chosen = targets.filter(({ name }) => values.target.length === 0 || values.target.includes(name));
   if (values.input.length > 0) {
     if (chosen.length !== 1) throw new SetupFault('--input needs the --target that it is for');
-    return values.input.every(input => repeat(chosen[0].name, input)) ? 0 : 1;
+    if (chosen[0].kind === 'native') buildShimsFuzzer(shimsFuzzer);
+    return values.input.map(input => repeat(chosen[0], input)).every(stood => stood) ? 0 : 1;
   }
-  ensureFuzzer();
+  if (chosen.some(({ kind }) => kind !== 'native')) ensureFuzzer();
+  if (chosen.some(({ kind }) => kind === 'native')) buildShimsFuzzer(shimsFuzzer);
   return (await fuzz(chosen, minutes)) > 0 ? 1 : 0;
 }
 

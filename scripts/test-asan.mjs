@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildShimsReplay } from './fuzz-shims.mjs';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const reports = join(root, '.cache/asan');
@@ -16,11 +17,11 @@ function fail(line) {
   process.exit(1);
 }
 
+const compiler =
+  [process.env.CC, 'gcc', 'cc'].find(name => name && spawnSync(name, ['--version']).status === 0) ?? 'gcc';
+
 function runtime() {
-  const compiler = [process.env.CC, 'gcc', 'cc'].find(
-    name => name && spawnSync(name, ['--version']).status === 0,
-  );
-  const { stdout } = spawnSync(compiler ?? 'gcc', ['-print-file-name=libasan.so'], { encoding: 'utf8' });
+  const { stdout } = spawnSync(compiler, ['-print-file-name=libasan.so'], { encoding: 'utf8' });
   const path = stdout?.trim();
   if (!path?.startsWith('/')) fail('libasan was not found (Debian, Ubuntu: apt-get install gcc)');
   return realpathSync(path);
@@ -69,4 +70,11 @@ const own = reported()
 if (leaks.status !== 0) fail(`the search for leaks failed: ${leaks.stderr}`);
 if (reported().some(report => report.includes('fatal error'))) fail(reported().join('\n'));
 if (own.length > 0) fail(`the addon leaks:\n${own.join('\n\n')}`);
+
+// What the fuzzer of the shims has found worth keeping (test/fuzz/shims).
+const replay = join(root, '.cache/shims-replay');
+const corpus = join(root, 'test/fuzz/corpus/shims');
+buildShimsReplay(compiler, replay);
+const inputs = readdirSync(corpus).map(name => join(corpus, name));
+if (spawnSync(replay, inputs, { stdio: 'inherit' }).status !== 0) fail('the corpus of the shims failed');
 console.error('test:asan: no report, no leak');

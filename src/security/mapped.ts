@@ -19,6 +19,11 @@ const hostCapability = `${recordPrefix}security.capability`;
 const nothing = new Uint8Array(0);
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
+/** NONUNAME of attach: no user was named. */
+const noUser = 0xffff_ffff;
+/** The overflow id of the kernel: nobody. */
+const nobody = 65534;
+
 /** S_IXGRP: with it S_ISGID means set-gid, without it mandatory locking, which a write leaves alone. */
 const groupExec = 0o010;
 
@@ -47,7 +52,9 @@ class Mapped implements SecurityModel {
   }
 
   user(uid: number): Caller {
-    return { uid, gid: uid, groups: [] };
+    // As an owner it would be the record's "unset", which shows the server's.
+    const id = uid === noUser ? nobody : uid;
+    return { uid: id, gid: id, groups: [] };
   }
 
   runsAs(): Caller {
@@ -114,12 +121,15 @@ class Mapped implements SecurityModel {
     if (owned && attr.type !== S_IFDIR) await dropCapability(target);
     // chown(2): set-id bits fall for everybody, root included, unless the same message says what the mode shall be.
     const fallen = owned && attr.type !== S_IFDIR ? withoutSetId(attr.mode) : attr.mode;
-    const next = mode === undefined ? fallen : attr.type | mode;
+    const isLink = attr.type === S_IFLNK;
+    const next = mode === undefined || isLink ? fallen : attr.type | mode;
     // Less first: at no moment has the new owner rights that neither the old nor the new mode gives.
     const less = (next & 0o7777 & attr.mode) | attr.type;
     if (less !== attr.mode) await writeField(target, 'mode', less);
     if (uid !== undefined) await writeField(target, 'uid', uid);
     if (gid !== undefined) await writeField(target, 'gid', gid);
+    // chmod(2): a symlink has no mode of its own.
+    if (mode !== undefined && isLink) throw EOPNOTSUPP;
     if (next !== less || (mode !== undefined && less === attr.mode)) await writeField(target, 'mode', next);
   }
 

@@ -109,6 +109,8 @@ export class Reservation {
   readonly number: number;
   /** The number is free again: what the request brings is let go. */
   gone = false;
+  /** What it was filled with, while the request is not answered yet. */
+  fid: Fid | undefined;
 
   constructor(number: number) {
     this.number = number;
@@ -236,13 +238,23 @@ export class Fids {
 
   /** Gives the number to what it was reserved for, or lets go of that when the request was flushed meanwhile. */
   fill(reservation: Reservation, fid: Fid): void {
-    if (reservation.gone) this.#drop(fid);
-    else this.#byNumber.set(reservation.number, fid);
+    if (reservation.gone) {
+      this.#drop(fid);
+      return;
+    }
+    reservation.fid = fid;
+    this.#byNumber.set(reservation.number, fid);
   }
 
+  /** Frees the number, if it is the request's still; what it was filled with is let go. */
   unreserve(reservation: Reservation): void {
-    if (!reservation.gone) this.#byNumber.delete(reservation.number);
+    const { number, fid } = reservation;
     reservation.gone = true;
+    if (this.#byNumber.get(number) !== (fid ?? reservation)) return;
+    this.#byNumber.delete(number);
+    if (!fid) return;
+    fid.gone = true;
+    this.discard(fid);
   }
 
   /**

@@ -1,6 +1,14 @@
+import { fuzz as byHand } from './targets/by-hand.ts';
 import { fuzz as codec } from './targets/codec.ts';
 import { fuzz as framer } from './targets/framer.ts';
+import { fuzz as mapped } from './targets/mapped.ts';
 import { fuzz as options } from './targets/options.ts';
+import { fuzz as passthrough } from './targets/passthrough.ts';
+import { fuzz as racing } from './targets/racing.ts';
+import { fuzz as record } from './targets/record.ts';
+import { fuzz as session } from './targets/session.ts';
+import { fuzz as vhostMonitor } from './targets/vhost-monitor.ts';
+import { fuzz as vhostRing } from './targets/vhost-ring.ts';
 
 /**
  * What is fuzzed, each with inputs of its own: a function of bytes that throws when something is not as it must be. The
@@ -9,5 +17,13 @@ import { fuzz as options } from './targets/options.ts';
 export const targets: Readonly<Record<string, (data: Buffer) => void | Promise<void>>> = {
   codec,
   framer,
+  'by-hand': byHand,
   options,
+  session,
+  racing,
+  mapped,
+  passthrough,
+  record,
+  'vhost-ring': vhostRing,
+  'vhost-monitor': vhostMonitor,
 };

@@ -179,7 +179,7 @@ export async function serveTree(tree: Tree & { close(): void }): Promise<Serving
 }
 
 /** What somebody still holds of a tree, which is emptied for that: everything but the root should be free then. */
-function heldIn(tree: MemoryTree): string[] {
+export function heldIn(tree: MemoryTree): string[] {
   const attr = new Attr();
   const actor = {
     caller: { uid: 0, gid: 0, groups: [] },

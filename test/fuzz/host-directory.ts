@@ -1,0 +1,71 @@
+import { chmodSync, lstatSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { SecurityModel } from '../../src/security/model.ts';
+import { Descriptors } from '../../src/tree/descriptors.ts';
+import { LocalTree } from '../../src/tree/local-tree.ts';
+import { must } from './choices.ts';
+
+/** So few that objects are closed and opened anew; a third is enough for what sequences hold that has lost its name. */
+const descriptorsMax = 48;
+const waitMsMax = 5000;
+
+/** Descriptors of this process that lead below a directory. */
+function heldBelow(directory: string): string[] {
+  const links = readdirSync('/proc/self/fd').map(fd => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      // That of the listing itself.
+      return '';
+    }
+  });
+  return links.filter(link => link.startsWith(directory));
+}
+
+/** What is still held when all had time to end: some descriptors are closed by threads. */
+async function leftBelow(directory: string): Promise<string[]> {
+  const end = performance.now() + waitMsMax;
+  for (;;) {
+    const left = heldBelow(directory);
+    if (left.length === 0 || performance.now() > end) return left;
+    await new Promise(resolve => setImmediate(resolve));
+  }
+}
+
+/** What is below a directory of the host, and what lstat(2) says of it. */
+export function objectsBelow(directory: string): { path: string; mode: number; uid: number; gid: number }[] {
+  const names = readdirSync(directory, { encoding: 'buffer' });
+  return names.flatMap(name => objectsAt(Buffer.concat([Buffer.from(`${directory}/`), name])));
+}
+
+function objectsAt(path: Buffer): { path: string; mode: number; uid: number; gid: number }[] {
+  const { mode, uid, gid } = lstatSync(path);
+  const isDirectory = (mode & 0o170000) === 0o040000;
+  const names = isDirectory ? readdirSync(path, { encoding: 'buffer' }) : [];
+  const below = names.flatMap(name => objectsAt(Buffer.concat([path, Buffer.from('/'), name])));
+  return [{ path: path.toString('latin1'), mode, uid, gid }, ...below];
+}
+
+/** Runs `act` on a tree of an empty directory; afterwards neither the directory nor a descriptor is left. */
+export async function withDirectory(
+  model: SecurityModel,
+  act: (tree: LocalTree, directory: string) => Promise<void>,
+): Promise<void> {
+  process.umask(0);
+  const directory = mkdtempSync(join(tmpdir(), 'ninepd-fuzz-'));
+  chmodSync(directory, 0o755);
+  try {
+    const descriptors = new Descriptors(descriptorsMax);
+    const tree = await LocalTree.open(directory, { descriptors, model });
+    try {
+      await act(tree, directory);
+    } finally {
+      tree.close();
+    }
+    const left = await leftBelow(directory);
+    must(left.length === 0, () => `descriptors are left: ${left}`);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,44 @@
+import type { Draft, Op } from '../../../src/protocol/operations.ts';
+import { type Conversation, NOFID } from './conversation.ts';
+import { answersAboutData } from './data-answers.ts';
+import { answersAboutNames } from './name-answers.ts';
+import { refuse, type Thing } from './things.ts';
+
+/**
+ * What must be in a reply: fields by name. A `Thing` is what a qid must be of; a function looks for itself. `refused` is an
+ * error that will do as well, where it is not known whether something fits.
+ */
+export type Wanted = Readonly<Record<string, unknown | Thing | ((value: never) => string | undefined)>>;
+
+export type Asked<O extends Op> = Draft<O>;
+export type Answers = { readonly [O in Op]?: (session: Conversation, asked: Asked<O>) => Wanted };
+
+export const ok: Wanted = {};
+
+const conversing: Answers = {
+  version(session, { msize, version }) {
+    session.reset();
+    const agreed = Math.min(msize, 4 * 1024 * 1024);
+    if (version !== '9P2000.L') return { msize: agreed, version: 'unknown' };
+    if (agreed < 4096) refuse('EMSGSIZE');
+    session.msize = agreed;
+    return { msize: agreed, version };
+  },
+
+  auth: () => refuse('EOPNOTSUPP'),
+
+  attach(session, { fid, afid, aname, n_uname }) {
+    if (afid !== NOFID) refuse('EINVAL');
+    const readonly = session.world.exports.get(aname) ?? refuse('ENOENT');
+    session.checkFree(fid);
+    const { root } = session.world.files;
+    const attached = { readonly, user: session.user(n_uname) };
+    session.fids.set(fid, { attached, thing: root, open: undefined, dir: undefined, name: undefined });
+    return { qid: root };
+  },
+
+  // Nothing runs here while something else is asked.
+  flush: () => ok,
+};
+
+export const answers: Answers = { ...conversing, ...answersAboutNames, ...answersAboutData };

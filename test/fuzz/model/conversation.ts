@@ -1,0 +1,131 @@
+import type { Op, TMessage } from '../../../src/protocol/operations.ts';
+import { type Owner, Row } from './locks.ts';
+import { type Files, refuse, type Thing, type User } from './things.ts';
+
+/** What a fid is open for. */
+export type Open =
+  | { readonly kind: 'file'; readonly reads: boolean; readonly writes: boolean; readonly appends: boolean }
+  | { readonly kind: 'dir'; readonly listed: Listed }
+  | { readonly kind: 'xattr-read'; readonly value: Buffer | readonly string[] }
+  | {
+      readonly kind: 'xattr-write';
+      readonly name: string;
+      readonly flags: number;
+      readonly size: number;
+      written: Buffer;
+    };
+
+/** How far a listing went that was not disturbed. */
+export interface Listed {
+  generation: number;
+  names: Set<string>;
+  cookie: { readonly low: number; readonly high: number } | undefined;
+}
+
+export interface Fid {
+  readonly attached: Attached;
+  thing: Thing;
+  open: Open | undefined;
+  /** The entry it was reached by; undefined for a root and for what `..` led to. */
+  dir: Thing | undefined;
+  name: string | undefined;
+}
+
+export interface Attached {
+  readonly readonly: boolean;
+  readonly user: User;
+}
+
+/** The world that all sessions share. */
+export interface World {
+  readonly files: Files;
+  readonly locks: Map<Thing, Row>;
+  /** The exports by aname: whether they are read-only. */
+  readonly exports: ReadonlyMap<string, boolean>;
+}
+
+export function rowOf(world: World, thing: Thing): Row {
+  const known = world.locks.get(thing);
+  if (known) return known;
+  const row = new Row();
+  world.locks.set(thing, row);
+  return row;
+}
+
+/** The answer that is right: a test of what came. It returns what is wrong with it. */
+export type Right<O extends Op> = (reply: never, request: TMessage<O>) => string | undefined;
+
+export const NOFID = 0xffff_ffff;
+const nobody = 65534;
+
+/** One session as the manual has it. */
+export class Conversation {
+  readonly world: World;
+  readonly fids = new Map<number, Fid>();
+  /** 0 before a version is agreed on. */
+  msize = 0;
+
+  constructor(world: World) {
+    this.world = world;
+  }
+
+  user(uid: number): User {
+    const id = uid === 0xffff_ffff ? nobody : uid;
+    return { uid: id, gid: id };
+  }
+
+  /** Everything of the session falls. */
+  reset(): void {
+    this.msize = 0;
+    this.fids.clear();
+    for (const row of this.world.locks.values()) row.drop(held => held.owner.session === this);
+  }
+
+  get(number: number): Fid {
+    return this.fids.get(number) ?? refuse('EBADF');
+  }
+
+  /** A fid on an object, open or not. */
+  object(number: number): Fid {
+    const fid = this.get(number);
+    if (fid.open?.kind === 'xattr-read' || fid.open?.kind === 'xattr-write') refuse('EBADF');
+    return fid;
+  }
+
+  unopened(number: number): Fid {
+    const fid = this.get(number);
+    return fid.open ? refuse('EBADF') : fid;
+  }
+
+  checkFree(number: number): void {
+    if (this.fids.has(number) || number === NOFID) refuse('EBADF');
+  }
+
+  /** A fid that something shall be changed through. */
+  changing(number: number): void {
+    if (this.get(number).attached.readonly) refuse('EROFS');
+  }
+
+  take(number: number): Fid {
+    const fid = this.get(number);
+    this.fids.delete(number);
+    if (fid.open?.kind === 'file') {
+      const { open } = fid;
+      this.world.locks.get(fid.thing)?.drop(held => held.through === open);
+    }
+    return fid;
+  }
+
+  owner(clientId: string, procId: number): Owner {
+    return { session: this, clientId: clientId.slice(0, 255), procId };
+  }
+
+  /** The most that a reply may hold of data. */
+  get dataBytesMax(): number {
+    return this.msize - 1 - 11;
+  }
+
+  get iounit(): number {
+    return Math.floor((this.msize - 24) / 4096) * 4096;
+  }
+}

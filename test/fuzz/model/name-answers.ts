@@ -1,0 +1,168 @@
+import type { Answers, Wanted } from './answers.ts';
+import type { Conversation, Fid } from './conversation.ts';
+import { BLOCK, CHAR, DIR, FILE, LINK, Refused, refuse, type Thing } from './things.ts';
+
+const ok: Wanted = {};
+const noGid = 0xffff_ffff;
+
+function gidOf(fid: Fid, gid: number): number {
+  return gid === noGid ? fid.attached.user.gid : gid;
+}
+
+interface Arrived {
+  readonly things: Thing[];
+  readonly failure: string | undefined;
+  readonly end: Pick<Fid, 'thing' | 'dir' | 'name'>;
+}
+
+/** As far as the steps lead. */
+function follow(session: Conversation, from: Fid, steps: readonly string[]): Arrived {
+  const things: Thing[] = [];
+  let { thing, dir, name } = from;
+  for (const step of steps) {
+    let next: Thing;
+    try {
+      const entries = session.world.files.entries(thing);
+      next = step === '..' ? thing.parent! : (entries.get(step) ?? refuse('ENOENT'));
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      return { things, failure: error.names[0], end: from };
+    }
+    [dir, name] = step === '..' ? [undefined, undefined] : [thing, step];
+    thing = next;
+    things.push(next);
+  }
+  return { things, failure: undefined, end: { thing, dir, name } };
+}
+
+/** walk(5): all of the way, or as far as it led, or the error of the first step. */
+function walk(session: Conversation, number: number, newfid: number, steps: readonly string[]): Wanted {
+  const from = session.object(number);
+  if (number !== newfid) session.checkFree(newfid);
+  else if (steps.length > 0 && from.open) refuse('EBADF');
+  const { things, failure, end } = follow(session, from, steps);
+  if (failure !== undefined && things.length === 0) refuse(failure);
+  if (failure === undefined) {
+    if (number === newfid) Object.assign(from, end);
+    else session.fids.set(newfid, { ...end, attached: from.attached, open: undefined });
+  }
+  return { wqid: things };
+}
+
+function make(
+  session: Conversation,
+  dfid: number,
+  name: string,
+  type: number,
+  mode: number,
+  gid: number,
+): Thing {
+  const dir = session.object(dfid);
+  return session.world.files.make(dir.attached.user, dir.thing, name, type, mode, gidOf(dir, gid));
+}
+
+/** Why a fid cannot be renamed or removed by itself; else the entry that it is. */
+function entryOf(session: Conversation, fid: Fid): { dir: Thing; name: string } {
+  const { thing, dir, name } = fid;
+  if (thing === session.world.files.root) refuse('EBUSY');
+  if (dir === undefined || name === undefined) refuse('EOPNOTSUPP');
+  if (dir!.entries?.get(name!) !== thing) refuse('ENOENT');
+  return { dir: dir!, name: name! };
+}
+
+export const answersAboutNames: Answers = {
+  walk: (session, { fid, newfid, wname }) => walk(session, fid, newfid, wname),
+
+  lcreate(session, { fid: number, name, flags, mode, gid }) {
+    session.changing(number);
+    const fid = session.unopened(number);
+    const access = flags & 3;
+    if (access === 3) refuse('EINVAL');
+    const { files } = session.world;
+    const { user } = fid.attached;
+    const dir = fid.thing;
+    const found = files.entries(dir).get(name);
+    if (found && flags & 0o200) refuse('EEXIST');
+    if (found) files.refuseToOpen(found);
+    if (found && flags & 0o1000) files.truncate(user, found, 0);
+    fid.thing = found ?? files.make(user, dir, name, FILE, mode & 0o7777, gidOf(fid, gid));
+    fid.dir = dir;
+    fid.name = name;
+    const appends = access === 1 && (flags & 0o2000) !== 0;
+    fid.open = { kind: 'file', reads: access !== 1, writes: access !== 0, appends };
+    return { qid: fid.thing, iounit: session.iounit };
+  },
+
+  symlink(session, { dfid, name, symtgt, gid }) {
+    session.changing(dfid);
+    session.object(dfid);
+    if (symtgt.length === 0) refuse('ENOENT');
+    if (symtgt.length > 4095) refuse('ENAMETOOLONG');
+    if (symtgt.includes('\0')) refuse('EINVAL');
+    const made = make(session, dfid, name, LINK, 0o777, gid);
+    made.target = symtgt;
+    made.size = symtgt.length;
+    return { qid: made };
+  },
+
+  mknod(session, { dfid, name, mode, major, minor, gid }) {
+    session.changing(dfid);
+    session.object(dfid);
+    const type = mode & 0o170000 || FILE;
+    if (![FILE, 0o010000, 0o140000, CHAR, BLOCK].includes(type)) refuse('EINVAL');
+    const isDevice = type === CHAR || type === BLOCK;
+    if (isDevice && (major > 0xfff || minor > 0xfffff)) refuse('EINVAL');
+    const made = make(session, dfid, name, type, mode & 0o7777, gid);
+    // MKDEV as user space has it: 12 bits of major above 8 of minor, the rest of minor on top.
+    if (isDevice) made.rdev = (minor % 256) + major * 256 + Math.floor(minor / 256) * 2 ** 20;
+    return { qid: made };
+  },
+
+  mkdir(session, { dfid, name, mode, gid }) {
+    session.changing(dfid);
+    return { qid: make(session, dfid, name, DIR, mode & 0o7777, gid) };
+  },
+
+  link(session, { dfid, fid, name }) {
+    session.changing(dfid);
+    const dir = session.object(dfid);
+    session.world.files.link(session.object(fid).thing, dir.thing, name);
+    return ok;
+  },
+
+  rename(session, { fid: number, dfid, name }) {
+    session.changing(number);
+    const fid = session.object(number);
+    const to = session.object(dfid).thing;
+    const { dir, name: old } = entryOf(session, fid);
+    session.world.files.rename(dir, old, to, name);
+    fid.dir = to;
+    fid.name = name;
+    return ok;
+  },
+
+  renameat(session, { olddirfid, oldname, newdirfid, newname }) {
+    session.changing(olddirfid);
+    const from = session.object(olddirfid);
+    session.world.files.rename(from.thing, oldname, session.object(newdirfid).thing, newname);
+    return ok;
+  },
+
+  unlinkat(session, { dirfid, name, flags }) {
+    session.changing(dirfid);
+    const dir = session.object(dirfid);
+    if ((flags & ~0x200) !== 0) refuse('EINVAL');
+    session.world.files.unlink(dir.thing, name, flags === 0x200);
+    return ok;
+  },
+
+  remove(session, { fid: number }) {
+    // remove(5): the fid is gone whatever happens.
+    const fid = session.take(number);
+    if (fid.attached.readonly) refuse('EROFS');
+    if (fid.open?.kind === 'xattr-read' || fid.open?.kind === 'xattr-write') refuse('EBADF');
+    const { dir, name } = entryOf(session, fid);
+    session.world.files.unlink(dir, name, fid.thing.isDirectory);
+    return ok;
+  },
+};

@@ -1,0 +1,157 @@
+import type { Segments } from '../../src/host/syscalls.ts';
+import { silent } from '../../src/log.ts';
+import { frameTag } from '../../src/protocol/codec.ts';
+import { operations } from '../../src/protocol/operations.ts';
+import { type Exchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
+import type { Exports } from '../../src/session/exports.ts';
+import { Session } from '../../src/session/session.ts';
+import { must } from './choices.ts';
+
+const writeHeadBytes = 23;
+const dataReplyHeadBytes = 11;
+/** Lies behind all memory that is lent, and stays as it is. */
+const canary = 0xa5;
+const canaryBytes = 16;
+
+/** One request as a transport hands it over which is as nasty as the rules of `Exchange` allow. */
+class StrictExchange implements Exchange {
+  /** With something else before and behind it. */
+  readonly head: Buffer;
+  readonly from = 5;
+  readonly to: number;
+  readonly payload: Segments;
+  readonly at = 3;
+  readonly #said: (reply: Buffer | undefined) => void;
+  #out = Buffer.alloc(3 + replyHeadBytesMax);
+  #room = 0;
+  #lent = false;
+  #answered = false;
+  #kept = false;
+
+  constructor(frame: Buffer, said: (reply: Buffer | undefined) => void) {
+    const isWrite = frame[4] === operations.write.type;
+    const head = isWrite ? frame.subarray(0, writeHeadBytes) : frame;
+    this.head = Buffer.concat([Buffer.alloc(this.from, canary), head, Buffer.alloc(canaryBytes, canary)]);
+    this.to = this.from + head.length;
+    const payload = Buffer.from(isWrite ? frame.subarray(writeHeadBytes) : []);
+    const half = payload.length >> 1;
+    const pieces = [payload.subarray(0, half), payload.subarray(half)];
+    // As from a virtqueue: in pieces.
+    this.payload = pieces.filter(piece => piece.length > 0);
+    this.#said = said;
+  }
+
+  get out(): Buffer {
+    return this.#out.subarray(0, this.#out.length - (this.#lent ? canaryBytes : 0));
+  }
+
+  space(count: number): Segments {
+    must(!this.#lent && !this.#answered, () => 'space was asked for twice, or too late');
+    this.#lent = true;
+    this.#room = count;
+    this.#out = Buffer.alloc(
+      3 + Math.max(replyHeadBytesMax, dataReplyHeadBytes + count) + canaryBytes,
+      canary,
+    );
+    return [this.#out.subarray(3 + dataReplyHeadBytes, 3 + dataReplyHeadBytes + count)];
+  }
+
+  commit(headBytes: number, dataBytes: number): void {
+    this.#answer();
+    must(dataBytes <= this.#room, () => `${dataBytes} bytes of data where there is room for ${this.#room}`);
+    const untouched = this.#lent && this.#out.subarray(-canaryBytes).every(byte => byte === canary);
+    must(!this.#lent || untouched, () => 'memory behind the space was written');
+    const reply = Buffer.from(this.#out.subarray(3, 3 + headBytes + dataBytes));
+    must(reply.readUInt32LE(0) === reply.length, () => 'the size is not that of the reply');
+    this.#said(reply);
+  }
+
+  drop(): void {
+    this.#answer();
+    this.#said(undefined);
+  }
+
+  later(): Exchange {
+    must(!this.#kept && !this.#lent && !this.#answered, () => 'an exchange was kept twice, or too late');
+    this.#kept = true;
+    return this;
+  }
+
+  /** The turn is over: what was not kept is used for something else. */
+  turnOver(): void {
+    must(this.#kept || this.#answered, () => 'an exchange was neither answered nor kept');
+    if (this.#kept) return;
+    this.head.fill(0xee);
+    for (const segment of this.payload) segment.fill(0xee);
+  }
+
+  #answer(): void {
+    must(!this.#answered, () => 'an exchange was answered twice');
+    this.#answered = true;
+  }
+}
+
+/** A request that was made, and what became of it. */
+export interface Asking {
+  readonly tag: number;
+  readonly frame: Buffer;
+  state: 'waiting' | 'answered' | 'dropped';
+  reply: Buffer | undefined;
+}
+
+const microtasksMax = 50;
+/** On a disk that others use, too. */
+const waitMsMax = 20_000;
+
+/** A client of a session without a transport. */
+export class Speaker implements Line {
+  readonly peer = { label: 'fuzz' };
+  readonly session: Session;
+  /** In the order in which they were answered or dropped. */
+  readonly over: Asking[] = [];
+  readonly errors: string[] = [];
+  hungUp: string | undefined;
+
+  /** A session that is traced answers everything by the table. */
+  constructor(exports: Exports, traced = false) {
+    const error = (text: string) => void this.errors.push(text);
+    const log = { ...silent, error, isLevelEnabled: () => traced };
+    this.session = new Session({ exports, line: this, log });
+  }
+
+  hangUp(reason: string): void {
+    this.hungUp = reason;
+  }
+
+  ask(frame: Buffer): Asking {
+    const asking: Asking = { tag: frameTag(frame), frame, state: 'waiting', reply: undefined };
+    const exchange = new StrictExchange(frame, reply => {
+      asking.state = reply ? 'answered' : 'dropped';
+      asking.reply = reply;
+      this.over.push(asking);
+    });
+    this.session.receive(exchange);
+    exchange.turnOver();
+    return asking;
+  }
+
+  /** Asks and waits for the reply. */
+  async request(frame: Buffer): Promise<Buffer> {
+    const asking = this.ask(frame);
+    for (let i = 0; i < microtasksMax && asking.state === 'waiting'; i++) await Promise.resolve();
+    const end = performance.now() + waitMsMax;
+    while (asking.state === 'waiting' && performance.now() < end)
+      await new Promise(resolve => setImmediate(resolve));
+    must(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
+    must(asking.reply !== undefined, () => `no reply: the request was ${asking.state} (${this.hungUp})`);
+    return asking.reply!;
+  }
+
+  /** Ends it; nothing may be left. */
+  async close(): Promise<void> {
+    await this.session.close();
+    const left = Object.entries(this.session.counts()).filter(([, count]) => count !== 0);
+    must(left.length === 0, () => `left after the end: ${JSON.stringify(left)}`);
+    must(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
+  }
+}

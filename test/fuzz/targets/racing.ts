@@ -1,0 +1,260 @@
+/**
+ * Requests of several sessions that wait for one another, for a tree that answers when it likes, and for locks; flushes,
+ * versions and ends in between. Every request is answered exactly once or dropped, and nothing is left.
+ */
+import { decodeReply, encodeRequest, frameType } from '../../../src/protocol/codec.ts';
+import { NOTAG } from '../../../src/protocol/constants.ts';
+import type { Op } from '../../../src/protocol/operations.ts';
+import { MemoryTree } from '../../../src/tree/memory-tree.ts';
+import type { Tree } from '../../../src/tree/tree.ts';
+import { heldIn } from '../../support/serve.ts';
+import { Choices, must } from '../choices.ts';
+import { answers } from '../model/answers.ts';
+import { Conversation } from '../model/conversation.ts';
+import { Files, Refused } from '../model/things.ts';
+import { anyRequest, type Request } from '../requests.ts';
+import { type Asking, Speaker } from '../speaker.ts';
+
+const sessionsMax = 3;
+const requestsMax = 200;
+/** So little that it is full now and then. */
+const treeBytesMax = 64 * 1024;
+
+const manner = {
+  setGidInherits: false,
+  xattrNames: ['user.a', 'user.b', '', 'security.s', 'none'],
+  users: [0, 1000],
+  directorySize: undefined,
+};
+
+/** What never waits. */
+const atOnce: ReadonlySet<string | symbol> = new Set([
+  'hold',
+  'release',
+  'closeFile',
+  'closeDir',
+  'forgetLocks',
+  'close',
+]);
+
+/** A tree some of whose calls are made, or answered, only when they are let go on. */
+class SlowTree {
+  readonly tree: Tree;
+  /** Whether calls wait: before they are made, or when they have been made. */
+  slow: 'no' | 'before' | 'after' = 'no';
+  readonly waiting: (() => void)[] = [];
+
+  constructor(tree: Tree) {
+    this.tree = new Proxy(tree, { get: (target, property) => this.#get(target, property) });
+  }
+
+  #get(target: Tree, property: string | symbol): unknown {
+    const value: unknown = Reflect.get(target, property);
+    if (typeof value !== 'function') return value;
+    const call = value.bind(target) as (...args: unknown[]) => unknown;
+    if (atOnce.has(property)) return call;
+    return (...args: unknown[]) => {
+      const { slow } = this;
+      if (property === 'open' || property === 'openDir' || property === 'create')
+        return this.#open(call, args, property);
+      return slow === 'no' ? call(...args) : this.#later(slow, () => call(...args));
+    };
+  }
+
+  /** What is open may wait from now on. */
+  #open(call: (...args: unknown[]) => unknown, args: unknown[], property: string): unknown {
+    const open = () => {
+      const made = call(...args) as object;
+      const file = property === 'create' ? (made as { file: object }).file : made;
+      Object.defineProperty(file, 'atOnce', { value: false });
+      return made;
+    };
+    return this.slow === 'no' ? open() : this.#later(this.slow, open);
+  }
+
+  async #later(slow: 'before' | 'after', act: () => unknown): Promise<unknown> {
+    const pass = () => new Promise<void>(resolve => void this.waiting.push(resolve));
+    if (slow === 'before') await pass();
+    try {
+      return act();
+    } finally {
+      if (slow === 'after') await pass();
+    }
+  }
+}
+
+interface Flushing {
+  readonly flush: Asking;
+  readonly old: Asking;
+}
+
+/** A client that says what it likes, and remembers what must become of it. */
+class Client {
+  readonly speaker: Speaker;
+  /** What the session would be if everything were answered at once: enough to ask what makes sense. */
+  readonly guess: Conversation;
+  readonly #asked: { readonly asking: Asking; readonly op: Op }[] = [];
+  readonly #flushes: Flushing[] = [];
+  /** Asked before the last version: not answered any more. */
+  #void: Asking[] = [];
+  ended = false;
+  #reused = false;
+
+  constructor(speaker: Speaker, guess: Conversation) {
+    this.speaker = speaker;
+    this.guess = guess;
+  }
+
+  get waiting(): readonly Asking[] {
+    return this.#asked.map(({ asking }) => asking).filter(({ state }) => state === 'waiting');
+  }
+
+  say({ op, asked }: Request, tag: number): void {
+    const frame = encodeRequest(op, op === 'version' ? NOTAG : tag, asked);
+    const before = this.waiting;
+    this.#reused ||= before.some(one => one.tag === frame.readUInt16LE(5));
+    if (op === 'version' && !this.#reused) this.#void.push(...before);
+    const asking = this.speaker.ask(frame);
+    this.#asked.push({ asking, op });
+    const old = before.find(one => op === 'flush' && one.tag === (asked as { oldtag: number }).oldtag);
+    if (old && old !== asking) this.#flushes.push({ flush: asking, old });
+    try {
+      if (this.guess.msize > 0 || op === 'version') answers[op]!(this.guess, asked as never);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+    }
+  }
+
+  /** Whether the session has broken off, as it must when a tag is used twice. */
+  get brokenOff(): boolean {
+    must(this.speaker.hungUp === undefined || this.#reused, () => `it hung up: ${this.speaker.hungUp}`);
+    return this.speaker.hungUp !== undefined;
+  }
+
+  async end(): Promise<void> {
+    if (this.ended) return;
+    this.ended = true;
+    this.#void.push(...this.waiting);
+    await this.speaker.close();
+  }
+
+  check(): void {
+    const { over } = this.speaker;
+    for (const { asking, op } of this.#asked) {
+      must(asking.state !== 'waiting', () => `T${op} was neither answered nor dropped`);
+      if (!asking.reply) continue;
+      must(asking.reply.readUInt16LE(5) === asking.tag, () => `T${op} was answered with another tag`);
+      must(
+        frameType(asking.frame) + 1 === frameType(asking.reply) || frameType(asking.reply) === 7,
+        () => `T${op}: no reply to it`,
+      );
+      decodeReply(op, asking.reply);
+    }
+    for (const old of this.#void)
+      must(old.reply === undefined, () => 'an answer came after a version or the end');
+    // flush(5): what is answered at all is answered before the Rflush.
+    for (const { flush, old } of this.#flushes)
+      must(
+        !flush.reply || !old.reply || over.indexOf(old) < over.indexOf(flush),
+        () => 'an answer came after its Rflush',
+      );
+  }
+}
+
+class Race {
+  readonly #choices: Choices;
+  readonly #slow: SlowTree;
+  readonly #clients: readonly Client[];
+
+  constructor(choices: Choices, tree: Tree) {
+    this.#choices = choices;
+    this.#slow = new SlowTree(tree);
+    const exported = { name: 'rw', tree: this.#slow.tree, readonly: false };
+    const world = { files: new Files(manner, 0o755), locks: new Map(), exports: new Map([['', false]]) };
+    this.#clients = Array.from({ length: sessionsMax }, () => {
+      const speaker = new Speaker({ find: aname => (aname === '' ? exported : undefined) });
+      return new Client(speaker, new Conversation(world));
+    });
+  }
+
+  async #turns(count: number): Promise<void> {
+    for (let i = 0; i < count; i++) await Promise.resolve();
+  }
+
+  async begin(): Promise<void> {
+    for (const client of this.#clients) {
+      client.say({ op: 'version', asked: { msize: 8192, version: '9P2000.L' } }, 0);
+      client.say({ op: 'attach', asked: { fid: 0, afid: 0xffff_ffff, uname: '', aname: '', n_uname: 0 } }, 1);
+      await this.#turns(10);
+    }
+  }
+
+  async step(): Promise<void> {
+    const choices = this.#choices;
+    const client = choices.of([...this.#clients, this.#clients[0]!, this.#clients[0]!]);
+    const what = choices.below(16);
+    if (what === 0) this.#slow.slow = choices.of(['no', 'before', 'after']);
+    else if (what < 4) this.#letGo();
+    else if (what === 4) await this.#turns(choices.below(20));
+    else if (client.ended || client.brokenOff) await this.#endNow(client);
+    else if (what === 5 && choices.rarely(8)) await this.#endNow(client);
+    else if (what < 8 && client.waiting.length > 0)
+      client.say({ op: 'flush', asked: { oldtag: choices.of(client.waiting).tag } }, this.#tag(client));
+    else client.say(this.#request(client), this.#tag(client));
+  }
+
+  #request(client: Client): Request {
+    const request = anyRequest(this.#choices, client.guess);
+    if (request.op !== 'lock' || !this.#choices.rarely(2)) return request;
+    return { op: 'lock', asked: { ...(request.asked as object), flags: 1 } as Request['asked'] };
+  }
+
+  #tag(client: Client): number {
+    const used = new Set(client.waiting.map(({ tag }) => tag));
+    if (used.size > 0 && this.#choices.rarely(100)) return [...used][0]!;
+    for (let tag = this.#choices.below(200); ; tag++) if (!used.has(tag)) return tag;
+  }
+
+  #letGo(): void {
+    const { waiting } = this.#slow;
+    if (waiting.length > 0) waiting.splice(this.#choices.below(waiting.length), 1)[0]!();
+  }
+
+  /** The end of a session waits for what runs. */
+  async #endNow(client: Client): Promise<void> {
+    const ended = client.end();
+    await this.#letAllGo();
+    await ended;
+  }
+
+  async #letAllGo(): Promise<void> {
+    this.#slow.slow = 'no';
+    for (let idle = 0; idle < 3; ) {
+      const waiting = this.#slow.waiting.splice(0);
+      for (const resolve of waiting) resolve();
+      idle = waiting.length > 0 ? 0 : idle + 1;
+      await this.#turns(30);
+    }
+  }
+
+  async end(): Promise<void> {
+    await this.#letAllGo();
+    for (const client of this.#clients) {
+      void client.brokenOff;
+      await client.end();
+    }
+    for (const client of this.#clients) client.check();
+  }
+}
+
+export async function fuzz(data: Buffer): Promise<void> {
+  const choices = new Choices(data);
+  const tree = new MemoryTree({ bytesMax: treeBytesMax });
+  const race = new Race(choices, tree);
+  await race.begin();
+  for (let count = 0; count < requestsMax && !choices.done; count++) await race.step();
+  await race.end();
+  tree.root.xattrs.free();
+  const held = heldIn(tree);
+  must(held.length === 0, () => `left in the tree: ${held.join(', ')}`);
+}

@@ -1,0 +1,29 @@
+import { Errno } from '../../src/errno.ts';
+import { Frontend } from '../support/vhost-frontend.ts';
+import { type Served, serveDirectory } from '../support/vhost-served.ts';
+import { must, mustEqual } from './choices.ts';
+
+export const turn = () => new Promise(resolve => setImmediate(resolve));
+
+/**
+ * Runs `act` on a device. Beside it another one serves a guest that behaves, and at the end it must be as if nothing had
+ * been, and no fid must be left.
+ */
+export async function withNeighbour(act: (served: Served) => Promise<void>): Promise<void> {
+  const served = await serveDirectory();
+  const other = await serveDirectory('other');
+  try {
+    const neighbour = await Frontend.connect(other.path);
+    await neighbour.start();
+    await neighbour.attach();
+    await act(served);
+    const clunked = await neighbour.request('clunk', { fid: 0 });
+    must(!(clunked instanceof Errno), () => `the neighbour got ${clunked}`);
+    mustEqual([neighbour.errors, other.complaints], [0, []], () => 'the neighbour');
+    neighbour.close();
+  } finally {
+    await other.close();
+    await served.close();
+  }
+  for (const session of served.sessions) mustEqual(session.counts().fids, 0, () => 'fids are left');
+}

@@ -6,6 +6,7 @@ export { type Address, Disconnected, Wire } from './client/wire.ts';
 export * from './errno.ts';
 export type { ExportOptions, GuestOptions, SecurityModelName, TreeExport } from './exports.ts';
 export type { Caller, Segments, Time } from './host/syscalls.ts';
+export { defaultLimits, type Limits } from './limits.ts';
 export type { Logger } from './log.ts';
 export { type Bytes, type Name, nameOf } from './name.ts';
 export { type IdOptions, withIds } from './security/ids.ts';

@@ -36,7 +36,7 @@ export const workersMax = 256;
 export interface Limits {
   /** Connections a server serves at a time. Each holds a descriptor and some memory of its own. */
   readonly connections: number;
-  /** Of those, from one machine, address or user. */
+  /** Of those, from one machine, address or user; fewer than an export has places, so that others find one. */
   readonly connectionsPerPeer: number;
   /** Seconds a connection may be without a version. */
   readonly versionSeconds: number;
@@ -75,7 +75,7 @@ export const defaultLimits: Limits = {
   connections: 1024,
   connectionsPerPeer: 512,
   versionSeconds: 10,
-  sessionsPerExport: 512,
+  sessionsPerExport: 1024,
   fidsPerSession: 4_000_000,
   fidsPerExport: 16_000_000,
   opensPerSession: 262_144,

@@ -4,6 +4,7 @@
  */
 #include "call.h"
 #include "memory.h"
+#include "syscalls.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -93,7 +94,7 @@ static uint32_t shim_called(const char *name) {
 
 /* A text of the control block, from a few that mean something or from the input. */
 static void text_of(struct input *in, struct control *control, int which) {
-  static const char *known[] = {"", ".ninepd-new-", "a", "user.virtfs.mode", "user.x", "file", "@ninepd-fuzz"};
+  static const char *known[] = {"", ".ninepd-new-", "a", "user.virtfs.mode", "user.x", "file"};
   char *at = control->texts + (which == 0 ? 0 : control->text_bytes[0] + 1);
   uint8_t choice = byte_of(in);
   size_t bytes;
@@ -157,6 +158,7 @@ static void try_readdir(struct input *in, struct control *control) {
     control->number[1] = (int32_t)cookie;
     control->number[2] = (int32_t)(cookie >> 32);
     int64_t got = call("readdir", control, &into, 1);
+    if (got > 0) got &= ~(int64_t)READDIR_HID;
     check_entries(control, &into, got);
     if (got <= 0) break;
     const uint8_t *at = into.iov_base, *last = at;
@@ -243,15 +245,12 @@ static void try_map(struct input *in, struct control *control) {
 /* Everything else: any numbers on a directory, a file or nothing. */
 static void try_other(struct input *in, struct control *control) {
   static const char *names[] = {"stat", "statAt", "statfs", "getxattr", "listxattr", "readlink", "handle", "openHandle", "lock",
-                                "testLock", "read", "faults", "sever", "lookup", "isListening", "vsockName", "vsockPeer", "notify"};
+                                "testLock", "read", "faults", "sever", "lookup", "isListening", "vsockName", "vsockPeer"};
   struct iovec into[2] = {segment_of(in), segment_of(in)};
   const char *name = names[byte_of(in) % (sizeof names / sizeof *names)];
   bytes_of(in, control->number, sizeof control->number);
   bytes_of(in, control->wide, sizeof control->wide);
   control->number[0] = byte_of(in) % 8 == 0 ? control->number[0] | 1 << 20 : byte_of(in) % 2 ? directory : file;
-  bool is_notify = strcmp(name, "notify") == 0;
-  /* Nobody outside shall be told anything. */
-  if (is_notify && strncmp(control->texts, "@ninepd-fuzz", 12) != 0) name = "stat";
   int count = byte_of(in) % 3;
   /* readlinkat(2) is declared to be given memory, and always is. */
   if (count == 0 && strcmp(name, "readlink") == 0) count = 1;

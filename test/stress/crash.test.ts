@@ -74,8 +74,8 @@ async function write(round: number): Promise<Running[]> {
   for (const model of models) {
     for (const [i, uid] of users.entries()) {
       const client = await Client.connect(address());
-      const writer = new Writer(client, `r${round}-${i}`, uid, new Random(random.below(2 ** 31)));
-      await writer.start(model);
+      const writer = new Writer(client, model, `r${round}-${i}`, uid, new Random(random.below(2 ** 31)));
+      await writer.start();
       running.push({ model, writer, client, ended: Promise.resolve() });
     }
   }

@@ -1,6 +1,6 @@
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../../src/attr.ts';
 import type { Client } from '../../src/client/client.ts';
-import { guestXattr, type Seen } from './host-reader.ts';
+import { guestXattr, type Model, type Seen } from './host-reader.ts';
 import type { Random } from './random.ts';
 
 const O_RDWR = 2;
@@ -22,6 +22,7 @@ export class Writer {
   answered = 0;
   readonly directory: string;
   readonly #client: Client;
+  readonly #model: Model;
   readonly #uid: number;
   readonly #random: Random;
   #names = 0;
@@ -29,14 +30,16 @@ export class Writer {
   #dir = 0;
   #rootDir = 0;
 
-  constructor(client: Client, directory: string, uid: number, random: Random) {
+  constructor(client: Client, model: Model, directory: string, uid: number, random: Random) {
+    this.#model = model;
     this.#client = client;
     this.directory = directory;
     this.#uid = uid;
     this.#random = random;
   }
 
-  async start(aname: string): Promise<void> {
+  async start(): Promise<void> {
+    const aname = this.#model;
     const client = this.#client;
     const root = await client.attach(aname, 0);
     await client.mkdir(root, this.directory, 0o755, 0);
@@ -132,9 +135,11 @@ export class Writer {
   #mkdir(): Promise<void> {
     const name = this.#fresh();
     const mode = S_IFDIR | this.#mode();
-    return this.#make(name, { mode, ...this.#owner }, () =>
-      this.#client.mkdir(this.#dir, name, mode & 0o7777, this.#uid),
-    );
+    const seen = { mode, ...this.#owner };
+    // mkdir(2) gives no set-id bits: for a moment a real directory has less than it shall have.
+    const less = this.#model === 'passthrough' ? [{ ...seen, mode: mode & ~setIds }] : [];
+    const worlds = [undefined, ...less, seen].map(one => new Map([[name, one]]));
+    return this.#ask(worlds, () => this.#client.mkdir(this.#dir, name, mode & 0o7777, this.#uid));
   }
 
   async #makeOther(): Promise<void> {
@@ -196,18 +201,22 @@ export class Writer {
     );
   }
 
-  /** Every one of three attributes may be the old or the new one. */
+  /** Each of three attributes may be the old or the new one. */
   async #setattr(): Promise<void> {
     const picked = this.#pick(({ mode }) => isPlain(mode));
     if (!picked) return;
     const [name, old] = picked;
     const mode = (old.mode & S_IFMT) | this.#random.below(0o1000);
     const [uid, gid] = [this.#random.below(70_000), this.#random.below(70_000)];
+    // Rights are taken away before the owner changes, and given after that.
+    const modes = [old.mode, (old.mode & mode) | (mode & S_IFMT), mode];
     const worlds: World[] = [];
-    for (let bits = 0; bits < 8; bits++) {
-      const seen = { ...old };
-      Object.assign(seen, bits & 1 ? { mode } : {}, bits & 2 ? { uid } : {}, bits & 4 ? { gid } : {});
-      worlds.push(new Map([[name, seen]]));
+    for (const gidNow of [old.gid, gid]) {
+      for (const uidNow of [old.uid, uid]) {
+        for (const modeNow of modes) {
+          worlds.push(new Map([[name, { ...old, mode: modeNow, uid: uidNow, gid: gidNow }]]));
+        }
+      }
     }
     const fid = await this.#client.walk(this.#rootDir, [name]);
     await this.#ask(worlds, () => this.#client.setattr(fid, { mode, uid, gid }));

@@ -101,13 +101,13 @@ async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: st
     listen: [`unix://${socket}`],
     args,
   });
-  const workers =
-    readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').match(/\d+/g) ?? [];
+  const children = readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').match(/\d+/g);
+  const workers = args.includes('--workers') ? (children ?? []).map(Number) : undefined;
   const lines = (pattern: RegExp) => server.log().match(pattern) ?? [];
   return {
     socket,
     directory,
-    processes: [server.pid, ...workers.map(Number)],
+    processes: workers ?? [server.pid],
     connections: () => lines(/: connected$/gm).length - lines(/: closed$/gm).length,
     get errors() {
       return lines(/^.*(ERROR|FATAL).*$/gm);

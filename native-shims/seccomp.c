@@ -187,25 +187,31 @@ static void server_calls(struct program *p, bool users) {
 }
 
 /*
- * The numbers say whether threads become guests' users, and whether this is a process that starts servers, to which all is
- * allowed but what is fatal. clone3(2), which keeps its flags in memory where no filter sees them, is known to nobody; the C
+ * The first number says for whom the filter is. For a server; for one whose threads become guests' users; for a process that
+ * starts servers, to which all is allowed but what is fatal; or for a program that is about to be executed: libuv makes its
+ * io_uring before any JavaScript runs, and no variable keeps it from that, so that there must be none. clone3(2), which keeps its flags in memory where no filter sees them, is known to nobody; the C
  * library then calls clone(2). -ENOSYS where there is no filter for this machine.
  */
 int64_t sys_filter_calls(const struct call *c) {
+  enum { SERVER, SERVER_OF_USERS, STARTER, NEXT_PROGRAM } role = (unsigned)c->number[0];
   struct program p = {.length = 0};
   if (ARCHITECTURE == 0) return -ENOSYS;
   load(&p, offsetof(struct seccomp_data, arch));
   compare(&p, ARCHITECTURE, NEXT, KILL);
   load(&p, offsetof(struct seccomp_data, nr));
-  if (c->number[1]) check(&p, SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL);
-  else server_calls(&p, c->number[0] != 0);
+  if (role == SERVER || role == SERVER_OF_USERS) server_calls(&p, role == SERVER_OF_USERS);
+  if (role == STARTER) check(&p, SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL);
   load(&p, offsetof(struct seccomp_data, nr));
-  compare(&p, CALL_CLONE3, UNKNOWN, NEXT);
-  LIST(&p, fatal, KILL);
+  if (role == NEXT_PROGRAM) {
+    compare(&p, SYS_io_uring_setup, UNKNOWN, NEXT);
+  } else {
+    compare(&p, CALL_CLONE3, UNKNOWN, NEXT);
+    LIST(&p, fatal, KILL);
+  }
 #ifdef __x86_64__
   add(&p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 0), KILL, NEXT); /* x32 */
 #endif
-  int64_t done = finish(&p, c->number[1] ? ALLOW : UNKNOWN);
+  int64_t done = finish(&p, role == STARTER || role == NEXT_PROGRAM ? ALLOW : UNKNOWN);
   if (done < 0) return done;
   struct sock_fprog program = {.len = p.length, .filter = p.code};
   done = RESULT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));

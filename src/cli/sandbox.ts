@@ -131,6 +131,7 @@ export async function enter(
     const abi = sandbox ? landlockAbi() : undefined;
     if (sandbox) keepCapabilities(capabilities);
     if (abi !== undefined) landlock(rulesFor(exports, listen));
+    if (sandbox) filterCalls('next program');
     const handover: Handover = {
       ...{ listen, sandbox, groups },
       ...(abi === undefined ? {} : { landlock: abi }),
@@ -148,8 +149,8 @@ function runAgain(handover: Handover): never {
   const { listen, groups, notify } = handover;
   const sockets = listen.flatMap(one => ('fd' in one ? [one.fd] : []));
   const descriptors = [...sockets, ...groups, ...(notify === undefined ? [] : [notify])];
-  // libuv's io_uring would be the end, once calls are filtered. Certificates are for TLS alone, and out of reach.
-  const settings = { UV_USE_IO_URING: '0', NODE_EXTRA_CA_CERTS: undefined };
+  // Certificates are for TLS alone, and out of reach.
+  const settings = { NODE_EXTRA_CA_CERTS: undefined };
   const again = [argv0, ...execArgv, main, ...argv.slice(2)];
   return execute(execPath, again, { ...env, ...settings, [variable]: JSON.stringify(handover) }, descriptors);
 }
@@ -170,7 +171,9 @@ export function seal(
   if (!sandbox) return;
   readyForVsock();
   const users = usersOf(exports);
-  const unfiltered = filterCalls(users, role === 'starts workers');
+  const unfiltered = filterCalls(
+    role === 'starts workers' ? 'starter' : users ? 'server of users' : 'server',
+  );
   if (abi === undefined) {
     log.warn(
       'sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only permissions keep this process from files outside of its exports',

@@ -78,13 +78,16 @@ export function execute(
   throw new Error('execve(2) has returned');
 }
 
+/** In the order of their numbers in seccomp.c. */
+const filters = ['server', 'server of users', 'starter', 'next program'] as const;
+
 /**
- * From now on no thread of this process can call what a server has no use for; some calls end the process. `users`: threads
- * become guests' users. `processes`: it may start others, and only those calls that end it are kept from it. Returns why
- * the kernel has no such filter, if it has none.
+ * From now on no thread of this process can call what a `server` has no use for; some calls end the process. The threads of a
+ * `server of users` become guests' users; a `starter` may start processes, and only those calls that end it are kept from it;
+ * `next program` takes no more than io_uring from what is executed. Returns why the kernel has no filter, if it has none.
  */
-export function filterCalls(users: boolean, processes: boolean): Errno | undefined {
-  begin(op.filterCalls, serverCaller, users ? 1 : 0, processes ? 1 : 0);
+export function filterCalls(filter: (typeof filters)[number]): Errno | undefined {
+  begin(op.filterCalls, serverCaller, filters.indexOf(filter));
   const failed = atOnce(asItIs) as number;
   return failed < 0 ? Errno.of(-failed) : undefined;
 }

@@ -33,7 +33,11 @@ export function finderFor(
   return {
     find(aname: Bytes) {
       const named = aname === '' || aname === '/' ? first : exports.find(aname);
-      const found = named && known.includes(named) ? named : undefined;
+      let found = named && known.includes(named) ? named : undefined;
+      // Of several exports of one path, the path means the first that the peer may use.
+      if (found && refused.has(found) && aname === Buffer.from(found.path).toString('latin1')) {
+        found = known.find(one => one.path === found?.path && !refused.has(one)) ?? found;
+      }
       const why = found && refused.get(found);
       if (found && why === undefined) {
         sayOnce(found, () => `uses ${found.name} (${found.model}${found.readonly ? ', read-only' : ''})`);

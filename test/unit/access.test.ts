@@ -168,6 +168,21 @@ describe('an attach', () => {
     expect(await all(none)).toEqual([no, no, no, no, no, no, no]);
   });
 
+  it('by path goes to the first export of that path that the peer may use', async () => {
+    await open([{ name: 'x' }]);
+    await server.close();
+    const path = join(dir, 'x');
+    server = await Server.open({
+      exports: [
+        { path, name: 'two', allow: ['tcp:127.0.0.2'], readonly: true },
+        { path, name: 'one', allow: ['tcp:127.0.0.1'] },
+      ],
+    });
+    const peer = await client(await server.listen('tcp://127.0.0.1:0'));
+    expect([await attach(peer, path), await attach(peer, 'two')]).toEqual(['attached', 'EACCES']);
+    await peer.mkdir(await peer.attach(path), 'd');
+  });
+
   it('by an IPv6 socket that takes IPv4 as well is judged by the IPv4 address', async () => {
     await open([{ name: 'one', allow: ['tcp:127.0.0.2/32'] }]);
     const uri = await server.listen('tcp://[::]:0');

@@ -257,13 +257,13 @@ export class MemoryTree implements Tree {
     const target = entriesOf(toDir);
     const moved = source.get(from);
     if (!moved) throw ENOENT;
+    // The order of do_renameat2 of fs/namei.c: nothing is looked up in a removed directory.
+    if (toDir.nlink === 0) throw ENOENT;
     const victim = target.get(to);
-    // The order of do_renameat2 of fs/namei.c.
     if (isWithin(toDir, moved)) throw EINVAL;
     if (victim && isWithin(fromDir, victim)) throw ENOTEMPTY;
     if (victim === moved) return;
     if (victim) refuseToReplace(moved, victim);
-    else if (toDir.nlink === 0) throw ENOENT;
     this.#around(actor, [fromDir, toDir, moved, victim], () => {
       if (victim) target.replace(to, moved);
       else target.add(to, moved);

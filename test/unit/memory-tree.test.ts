@@ -192,6 +192,14 @@ describe('what a tree in memory tells of itself', () => {
     expect([stat(node).uid, stat(node).gid]).toEqual([1000, 7]);
   });
 
+  it('is not looked into any more when it is a removed directory, by a rename of what held it', () => {
+    const { tree, by, mkdir } = newTree();
+    const a = mkdir('a');
+    const b = mkdir('b', a);
+    tree.unlink(by, a, n('b'), 'directory');
+    expect(thrown(() => tree.rename(by, tree.root, n('a'), b, n('x')))).toBe(ENOENT);
+  });
+
   it('counts the names of directories as links', () => {
     const { tree, by, mkdir, stat } = newTree();
     const a = mkdir('a');

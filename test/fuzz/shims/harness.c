@@ -52,8 +52,21 @@ static void name_of(char *into, int number) {
   snprintf(into + bytes, 8, "%d", number);
 }
 
+/* What is only looked at, opened and closed. */
+static const char *others[] = {"stat", "statAt", "statfs", "getxattr", "listxattr", "readlink", "handle", "openHandle", "lock",
+                               "testLock", "read", "faults", "sever", "lookup", "isListening", "vsockName", "vsockPeer"};
+
+static uint32_t shim_called(const char *name) {
+  for (int i = 0; i < shim_count; i++) {
+    if (strcmp(shims[i].name, name) == 0) return (uint32_t)i;
+  }
+  MUST(!"a shim of that name");
+  return 0;
+}
+
 static void prepare(void) {
   char path[] = "/tmp/ninepd-shims-XXXXXX", name[300];
+  for (size_t i = 0; i < sizeof others / sizeof *others; i++) shim_called(others[i]);
   MUST(mkdtemp(path));
   directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   file = openat(directory, "file", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -82,14 +95,6 @@ static void clean(void) {
     real[length] = 0;
     rmdir(real);
   }
-}
-
-static uint32_t shim_called(const char *name) {
-  for (int i = 0; i < shim_count; i++) {
-    if (strcmp(shims[i].name, name) == 0) return (uint32_t)i;
-  }
-  MUST(!"a shim of that name");
-  return 0;
 }
 
 /* A text of the control block, from a few that mean something or from the input. */
@@ -244,10 +249,8 @@ static void try_map(struct input *in, struct control *control) {
 
 /* Everything else: any numbers on a directory, a file or nothing. */
 static void try_other(struct input *in, struct control *control) {
-  static const char *names[] = {"stat", "statAt", "statfs", "getxattr", "listxattr", "readlink", "handle", "openHandle", "lock",
-                                "testLock", "read", "faults", "sever", "lookup", "isListening", "vsockName", "vsockPeer"};
   struct iovec into[2] = {segment_of(in), segment_of(in)};
-  const char *name = names[byte_of(in) % (sizeof names / sizeof *names)];
+  const char *name = others[byte_of(in) % (sizeof others / sizeof *others)];
   bytes_of(in, control->number, sizeof control->number);
   bytes_of(in, control->wide, sizeof control->wide);
   control->number[0] = byte_of(in) % 8 == 0 ? control->number[0] | 1 << 20 : byte_of(in) % 2 ? directory : file;

@@ -45,6 +45,7 @@ const struct row shims[] = {
     {"groupsOf", sys_groups_of, AS_SERVER},
     {"peerCredentials", sys_peer_credentials, AS_SERVER},
     {"descriptorLimit", sys_descriptor_limit, AS_SERVER},
+    {"end", sys_end, AS_SERVER},
     {"userNamed", sys_user_named, AS_SERVER},
     {"landlockAbi", sys_landlock_abi, AS_SERVER},
     {"landlock", sys_landlock, AS_SERVER},

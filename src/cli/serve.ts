@@ -4,7 +4,7 @@ import { Errno } from '../errno.ts';
 import { procFaults } from '../export-checks.ts';
 import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
 import { exposures } from '../exposure.ts';
-import { userNamed } from '../host/process.ts';
+import { endUnfinished, userNamed } from '../host/process.ts';
 import { datagramTo } from '../host/sockets.ts';
 import { sendMessage } from '../host/vhost.ts';
 import { defaultLimits } from '../limits.ts';
@@ -165,7 +165,7 @@ function stopOnSignals(end: (why: string) => Promise<never>): void {
       void end(signal);
     } else if (performance.now() - first > sameSignalMs) {
       process.stderr.write(`ninepd: stopped at once by a second ${signal}; requests were left unanswered\n`);
-      process.exit(1);
+      endUnfinished();
     }
   };
   process.on('SIGTERM', onSignal);
@@ -180,7 +180,7 @@ async function stop(server: Serving, tell: Tell, log: Logger, why: string): Prom
     process.exit(0);
   }
   process.stderr.write(`ninepd: stopped after ${graceMsMax / 1000} s with requests still running\n`);
-  process.exit(1);
+  endUnfinished();
 }
 
 /** A socket to the service manager, if there is one: sd_notify(3). Made at start, since later no socket can be. */

@@ -1,3 +1,4 @@
+import { endUnfinished } from '../host/process.ts';
 import { closeDescriptor } from '../host/vhost.ts';
 import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
@@ -94,7 +95,8 @@ class WorkerProcess {
   /** The first process says so by closing its end, or is no more. */
   async #stop(): Promise<void> {
     const inTime = (await this.#server?.close(graceMsMax)) ?? true;
-    process.exit(inTime ? 0 : 1);
+    if (!inTime) endUnfinished();
+    process.exit(0);
   }
 }
 

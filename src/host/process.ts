@@ -10,6 +10,7 @@ const op = {
   userNamed: shimOf('userNamed'),
   peerCredentials: shimOf('peerCredentials'),
   descriptorLimit: shimOf('descriptorLimit'),
+  end: shimOf('end'),
 };
 
 /** More groups than a caller can use, so that the database's order decides which are left out. */
@@ -66,4 +67,17 @@ export function peerCredentials(fd: number): { pid: number; uid: number; gid: nu
 export function descriptorLimit(): number {
   begin(op.descriptorLimit, serverCaller);
   return atOnce(count) as number;
+}
+
+/**
+ * Ends the process though calls still run. What hangs may outlive it (native-shims/pool.c), but shall keep no socket and no
+ * standard output open, for which somebody waits.
+ */
+export function endUnfinished(): never {
+  // The last of those that are told.
+  process.on('exit', () => {
+    begin(op.end, serverCaller, 1);
+    atOnce(asItIs);
+  });
+  process.exit(1);
 }

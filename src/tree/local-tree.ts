@@ -306,9 +306,10 @@ export class LocalTree implements Tree {
 
   readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): Answer<number> {
     const { node } = dir;
+    const { sys } = node.volume;
     const { ownPrefix, typeXattr } = this.#model;
     const read = this.#opens.use(dir, fd =>
-      node.volume.sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, typeXattr),
+      sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, typeXattr),
     );
     return andThen(read, result => {
       const bytes = result & ~READDIR_HID;

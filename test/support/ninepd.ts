@@ -33,9 +33,12 @@ const withUserDatabase = 'mount --bind "$1" /etc/passwd; mount --bind "$2" /etc/
 export class Ninepd {
   readonly #child: ChildProcess;
   #log = '';
+  /** Resolves when it has ended and nobody else has its standard error open. */
+  readonly silent: Promise<unknown>;
 
   private constructor(child: ChildProcess) {
     this.#child = child;
+    this.silent = once(child, 'close');
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#log += text;
     });

@@ -179,6 +179,8 @@ describe('a server', () => {
     it('ends when it is told to, and says that it left something unanswered', async () => {
       await hang(await connect());
       expect(await server.stop()).toBe(1);
+      // What still hangs keeps nobody waiting.
+      await server.silent;
       expect(server.log()).toMatch(/requests still running/);
     });
   });

@@ -202,9 +202,8 @@ int64_t sys_filter_calls(const struct call *c) {
   if (role == SERVER || role == SERVER_OF_USERS) server_calls(&p, role == SERVER_OF_USERS);
   if (role == STARTER) check(&p, SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL);
   load(&p, offsetof(struct seccomp_data, nr));
-  if (role == NEXT_PROGRAM) {
-    compare(&p, SYS_io_uring_setup, UNKNOWN, NEXT);
-  } else {
+  if (role == STARTER || role == NEXT_PROGRAM) compare(&p, SYS_io_uring_setup, UNKNOWN, NEXT);
+  if (role != NEXT_PROGRAM) {
     compare(&p, CALL_CLONE3, UNKNOWN, NEXT);
     LIST(&p, fatal, KILL);
   }

@@ -2,6 +2,7 @@
 #define NAPI_VERSION 8
 #include "creds.h"
 #include "pool.h"
+#include "syscalls.h"
 #include "watch.h"
 
 #include <errno.h>
@@ -215,6 +216,7 @@ static void set_numbers(napi_env env, napi_value exports, const char *name, cons
 
 NAPI_MODULE_INIT() {
   napi_value names, name;
+  open_proc_fds();
   napi_create_array_with_length(env, (size_t)shim_count, &names);
   for (int i = 0; i < shim_count; i++) {
     napi_create_string_utf8(env, shims[i].name, NAPI_AUTO_LENGTH, &name);

@@ -56,10 +56,22 @@ static bool set_effective(const uint32_t effective[2]) {
   return syscall(SYS_capset, &head, data) == 0;
 }
 
+/*
+ * Whether two lists make no difference beside the group `gid`: a member of it by fsgid is one already (in_group_p of
+ * kernel/groups.c), so that whether it is listed too does not count.
+ */
+static bool same_groups(const struct identity *a, const struct identity *b, uint32_t gid) {
+  uint32_t i = 0, j = 0;
+  for (;;) {
+    while (i < a->group_count && a->groups[i] == gid) i++;
+    while (j < b->group_count && b->groups[j] == gid) j++;
+    if (i == a->group_count || j == b->group_count) return i == a->group_count && j == b->group_count;
+    if (a->groups[i++] != b->groups[j++]) return false;
+  }
+}
+
 static bool become_groups(const struct identity *to) {
-  bool same = current.group_count == to->group_count &&
-              memcmp(current.groups, to->groups, to->group_count * sizeof *to->groups) == 0;
-  if (same) return true;
+  if (same_groups(&current, to, to->gid)) return true;
   if (syscall(SYS_setgroups, to->group_count, to->groups) != 0) return false;
   current.groups = to->groups;
   current.group_count = to->group_count;

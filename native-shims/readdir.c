@@ -3,7 +3,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -26,24 +25,13 @@ struct packing {
   bool hid;
 };
 
-/* struct xattr_args of include/uapi/linux/xattr.h, which older headers lack. */
-struct xattr_in {
-  uint64_t value;
-  uint32_t size, flags;
-};
-
-/* The xattr of an entry without opening it where the kernel can (6.13), else by a descriptor of it. */
-static int64_t xattr_at(int dirfd, const char *name, const char *xattr, void *into, size_t bytes) {
-  static atomic_bool missing;
-  if (!missing) {
-    struct xattr_in in = {.value = (uintptr_t)into, .size = (uint32_t)bytes};
-    int64_t got = RESULT(syscall(CALL_GETXATTRAT, dirfd, name, AT_SYMLINK_NOFOLLOW, xattr, &in, sizeof in));
-    if (got != -ENOSYS) return got;
-    missing = true;
-  }
+/* The xattr of an entry without opening it where the kernel can, else by a descriptor of it. */
+static int64_t xattr_of_entry(int dirfd, const char *name, const char *xattr, void *into, size_t bytes) {
+  int64_t got = getxattr_at(dirfd, name, AT_SYMLINK_NOFOLLOW, xattr, into, bytes);
+  if (got != -ENOSYS) return got;
   int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0) return -errno;
-  int64_t got = RESULT(getxattr(proc_path(fd).text, xattr, into, bytes));
+  got = RESULT(getxattr(proc_path(fd).text, xattr, into, bytes));
   close(fd);
   return got;
 }
@@ -61,7 +49,7 @@ static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
   }
   uint8_t mode[4];
   if (type != DT_REG || c->text_bytes[1] == 0) return type;
-  if (xattr_at(c->number[0], entry->d_name, c->text[1], mode, sizeof mode) != sizeof mode) return type;
+  if (xattr_of_entry(c->number[0], entry->d_name, c->text[1], mode, sizeof mode) != sizeof mode) return type;
   uint8_t stored = IFTODT(mode[0] | mode[1] << 8);
   return stands_for(stored) ? stored : type;
 }

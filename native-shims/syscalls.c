@@ -4,12 +4,22 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
-#include <sys/xattr.h>
 #include <unistd.h>
+
+int proc_fds = -1;
+
+static void learn_proc_fds(void) { proc_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC); }
+
+/* Once for the process: /proc/self is the process and not the thread. */
+void open_proc_fds(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, learn_proc_fds);
+}
 
 static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode, int32_t resolve) {
   struct open_how how = {
@@ -26,7 +36,8 @@ int64_t sys_lookup(const struct call *c) {
 
 /* O_NONBLOCK: opening a FIFO or a device never waits. It changes nothing for files and directories. */
 int64_t sys_reopen(const struct call *c) {
-  return RESULT(open(proc_path(c->number[0]).text, c->number[1] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  struct proc_path path = proc_path(c->number[0]);
+  return RESULT(openat(proc_fds, name_of(&path), c->number[1] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
 }
 
 int64_t sys_create(const struct call *c) {
@@ -56,7 +67,8 @@ int64_t sys_symlink(const struct call *c) { return RESULT(symlinkat(c->text[1], 
 
 /* /proc/self/fd and not AT_EMPTY_PATH, which asks for CAP_DAC_READ_SEARCH (linkat(2)). */
 int64_t sys_link(const struct call *c) {
-  return RESULT(linkat(AT_FDCWD, proc_path(c->number[0]).text, c->number[1], c->text[0], AT_SYMLINK_FOLLOW));
+  struct proc_path path = proc_path(c->number[0]);
+  return RESULT(linkat(proc_fds, name_of(&path), c->number[1], c->text[0], AT_SYMLINK_FOLLOW));
 }
 
 int64_t sys_rename(const struct call *c) {
@@ -134,25 +146,4 @@ int64_t sys_write(const struct call *c) {
 
 int64_t sys_fsync(const struct call *c) {
   return RESULT(c->number[1] ? fdatasync(c->number[0]) : fsync(c->number[0]));
-}
-
-/* The four xattr calls go through /proc/self/fd: f*xattr(2) refuse O_PATH descriptors (EBADF). */
-/* fgetxattr(2) is four times as fast as a path, but refuses O_PATH descriptors. */
-int64_t sys_getxattr(const struct call *c) {
-  int64_t got = RESULT(fgetxattr(c->number[0], c->text[0], c->segment->iov_base, c->segment->iov_len));
-  if (got != -EBADF) return got;
-  return RESULT(getxattr(proc_path(c->number[0]).text, c->text[0], c->segment->iov_base, c->segment->iov_len));
-}
-
-int64_t sys_listxattr(const struct call *c) {
-  return RESULT(listxattr(proc_path(c->number[0]).text, c->segment->iov_base, c->segment->iov_len));
-}
-
-int64_t sys_setxattr(const struct call *c) {
-  const struct iovec *value = c->segment;
-  return RESULT(setxattr(proc_path(c->number[0]).text, c->text[0], value->iov_base, value->iov_len, c->number[1]));
-}
-
-int64_t sys_removexattr(const struct call *c) {
-  return RESULT(removexattr(proc_path(c->number[0]).text, c->text[0]));
 }

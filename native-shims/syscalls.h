@@ -15,9 +15,9 @@ static inline int64_t result_of(int64_t value) { return value < 0 ? -(int64_t)er
 
 /* The numbers are the same on every architecture but Alpha; older kernel headers do not have them. */
 #ifdef OLD_KERNEL /* A build for the tests: as if the kernel did not know them. */
-enum { CALL_FCHMODAT2 = 100452, CALL_GETXATTRAT = 100464 };
+enum { CALL_FCHMODAT2 = 100452, CALL_SETXATTRAT = 100463, CALL_GETXATTRAT = 100464 };
 #else
-enum { CALL_FCHMODAT2 = 452, CALL_GETXATTRAT = 464 };
+enum { CALL_FCHMODAT2 = 452, CALL_SETXATTRAT = 463, CALL_GETXATTRAT = 464 };
 #endif
 
 /* Set in the result of readdir when it has left out a name. */
@@ -37,6 +37,15 @@ static inline struct proc_path proc_path(int fd) {
   while ((rest /= 10) != 0);
   while (count > 0) path.text[at++] = digits[--count];
   return path;
+}
+
+/* An O_PATH descriptor of /proc/self/fd, for calls that take a directory: from there a path is one name, not four. */
+extern int proc_fds;
+void open_proc_fds(void);
+
+/* The name of an object for a call that starts at `proc_fds`. When that could not be opened it is a whole path. */
+static inline const char *name_of(const struct proc_path *path) {
+  return proc_fds < 0 ? path->text : path->text + sizeof "/proc/self/fd/" - 1;
 }
 
 /* An offset or a length that came as a double: it, or -EINVAL. */
@@ -69,7 +78,10 @@ shim sys_lookup, sys_reopen, sys_create, sys_create_unnamed, sys_close;
 shim sys_mkdir, sys_mknod, sys_symlink, sys_link, sys_rename, sys_unlink, sys_readlink;
 shim sys_chmod, sys_chown, sys_utimens, sys_ftruncate, sys_truncate;
 shim sys_read, sys_read_cached, sys_write, sys_fsync;
+
+/* xattr.c */
 shim sys_getxattr, sys_listxattr, sys_setxattr, sys_removexattr;
+int64_t getxattr_at(int dirfd, const char *name, int flags, const char *xattr, void *into, size_t bytes);
 
 shim sys_stat, sys_stat_at, sys_statfs; /* attr.c */
 shim sys_readdir;                       /* readdir.c */

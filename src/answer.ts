@@ -18,12 +18,44 @@ export function attempt<T>(act: () => Answer<T>, undo: () => unknown): Answer<T>
   try {
     answer = act();
   } catch (error) {
-    undo();
-    throw error;
+    const undone = undo();
+    if (!(undone instanceof Promise)) throw error;
+    return undone.then(() => {
+      throw error;
+    });
   }
   if (!(answer instanceof Promise)) return answer;
   return answer.catch(async error => {
     await undo();
     throw error;
   });
+}
+
+/** Runs `act` and then `after`, whether it succeeded or not; the answer is that of `act`. */
+export function lastly<T>(act: () => Answer<T>, after: () => Answer<unknown>): Answer<T> {
+  return andThen(attempt(act, after), value => andThen(after(), () => value));
+}
+
+/** Runs `act`; what it fails with, now or later, goes to `otherwise`, which answers instead or throws. */
+export function recover<T>(act: () => Answer<T>, otherwise: (error: unknown) => Answer<T>): Answer<T> {
+  let answer: Answer<T>;
+  try {
+    answer = act();
+  } catch (error) {
+    return otherwise(error);
+  }
+  return answer instanceof Promise ? answer.catch(otherwise) : answer;
+}
+
+/** Runs `act` for each item, one after another. */
+export function forEach<I>(items: readonly I[], act: (item: I) => Answer<unknown>, from = 0): Answer<void> {
+  for (let i = from; i < items.length; i++) {
+    const answer = act(items[i]!);
+    if (answer instanceof Promise) return answer.then(() => forEach(items, act, i + 1));
+  }
+}
+
+/** Runs steps one after another; absent ones are left out. */
+export function inOrder(steps: readonly ((() => Answer<unknown>) | false | undefined)[]): Answer<void> {
+  return forEach(steps, step => (step ? step() : undefined));
 }

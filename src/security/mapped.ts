@@ -1,4 +1,4 @@
-import { type Answer, andThen } from '../answer.ts';
+import { type Answer, andThen, inOrder, lastly } from '../answer.ts';
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../attr.ts';
 import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
@@ -76,14 +76,17 @@ class Mapped implements SecurityModel {
     };
   }
 
-  async stamp(target: Target, _caller: Caller, want: Want): Promise<void> {
+  stamp(target: Target, _caller: Caller, want: Want): Answer<void> {
     const type = want.mode & S_IFMT;
+    const special = type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK;
     // Nobody sees the object yet, so any order is safe. A 256-byte inode of ext4 has room for two of these; the mode, which
     // a listing asks of every entry, shall be one of them.
-    await writeField(target, 'mode', want.mode);
-    await writeField(target, 'uid', want.uid);
-    await writeField(target, 'gid', want.gid);
-    if (type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK) await writeField(target, 'rdev', want.rdev);
+    return inOrder([
+      () => writeField(target, 'mode', want.mode),
+      () => writeField(target, 'uid', want.uid),
+      () => writeField(target, 'gid', want.gid),
+      special && (() => writeField(target, 'rdev', want.rdev)),
+    ]);
   }
 
   view(target: Target, attr: Attr): Answer<void> {
@@ -111,36 +114,42 @@ class Mapped implements SecurityModel {
     );
   }
 
-  async change(
+  change(
     target: Target,
     _caller: Caller,
     { uid, gid, mode }: { uid?: number; gid?: number; mode?: number },
-  ): Promise<void> {
-    const attr = await this.#current(target);
-    const owned = uid !== undefined || gid !== undefined;
-    if (owned && attr.type !== S_IFDIR) await dropCapability(target);
-    // chown(2): set-id bits fall for everybody, root included, unless the same message says what the mode shall be.
-    const fallen = owned && attr.type !== S_IFDIR ? withoutSetId(attr.mode) : attr.mode;
-    const isLink = attr.type === S_IFLNK;
-    const next = mode === undefined || isLink ? fallen : attr.type | mode;
-    // Less first: at no moment has the new owner rights that neither the old nor the new mode gives.
-    const less = (next & 0o7777 & attr.mode) | attr.type;
-    if (less !== attr.mode) await writeField(target, 'mode', less);
-    if (uid !== undefined) await writeField(target, 'uid', uid);
-    if (gid !== undefined) await writeField(target, 'gid', gid);
-    // chmod(2): a symlink has no mode of its own.
-    if (mode !== undefined && isLink) throw EOPNOTSUPP;
-    if (next !== less || (mode !== undefined && less === attr.mode)) await writeField(target, 'mode', next);
+  ): Answer<void> {
+    return andThen(this.#current(target), attr => {
+      const owned = uid !== undefined || gid !== undefined;
+      const falls = owned && attr.type !== S_IFDIR;
+      // chown(2): set-id bits fall for everybody, root included, unless the same message says what the mode shall be.
+      const fallen = falls ? withoutSetId(attr.mode) : attr.mode;
+      const isLink = attr.type === S_IFLNK;
+      const next = mode === undefined || isLink ? fallen : attr.type | mode;
+      // Less first: at no moment has the new owner rights that neither the old nor the new mode gives.
+      const less = (next & 0o7777 & attr.mode) | attr.type;
+      return inOrder([
+        falls && (() => dropCapability(target)),
+        less !== attr.mode && (() => writeField(target, 'mode', less)),
+        uid !== undefined && (() => writeField(target, 'uid', uid)),
+        gid !== undefined && (() => writeField(target, 'gid', gid)),
+        mode !== undefined && isLink && refuseMode,
+        (next !== less || (mode !== undefined && less === attr.mode)) &&
+          (() => writeField(target, 'mode', next)),
+      ]);
+    });
   }
 
-  async readlink(target: Target): Promise<Bytes> {
+  readlink(target: Target): Answer<Bytes> {
     const attr = new Attr();
-    await target.sys.stat(serverCaller, target.fd, attr);
-    // A native symlink of the host is shown as it is; user xattrs cannot be on one, so it is always the host's own.
-    if (attr.type === S_IFLNK) return target.sys.readlink(serverCaller, target.fd);
-    await this.view(target, attr);
-    if (attr.type !== S_IFLNK) throw EINVAL;
-    return readContent(target);
+    return andThen(target.sys.stat(serverCaller, target.fd, attr), () => {
+      // A native symlink of the host is shown as it is; user xattrs cannot be on one, so it is always the host's own.
+      if (attr.type === S_IFLNK) return target.sys.readlink(serverCaller, target.fd);
+      return andThen(this.view(target, attr), () => {
+        if (attr.type !== S_IFLNK) throw EINVAL;
+        return readContent(target);
+      });
+    });
   }
 
   writing(target: Target, caller: Caller): Answer<void> {
@@ -195,6 +204,11 @@ class Mapped implements SecurityModel {
   }
 }
 
+/** chmod(2): a symlink has no mode of its own. */
+function refuseMode(): never {
+  throw EOPNOTSUPP;
+}
+
 function dropCapability(target: Target): Answer<void> {
   return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
     found < 0 ? undefined : target.sys.removexattr(serverCaller, target.fd, hostCapability),
@@ -225,13 +239,14 @@ function withoutSetId(mode: number): number {
 }
 
 /** The target of an emulated symlink: the whole content of the file, without NUL or newline. */
-async function readContent(target: Target): Promise<Bytes> {
-  const fd = await target.sys.reopen(serverCaller, target.fd, 0);
-  try {
-    const bytes = Buffer.allocUnsafe(symlinkTargetBytesMax);
-    const length = await target.sys.read(serverCaller, fd, [bytes], 0);
-    return bytes.toString('latin1', 0, length);
-  } finally {
-    await target.sys.close(fd);
-  }
+function readContent({ sys, fd: held }: Target): Answer<Bytes> {
+  return andThen(sys.reopen(serverCaller, held, 0), fd =>
+    lastly(
+      () => {
+        const bytes = Buffer.allocUnsafe(symlinkTargetBytesMax);
+        return andThen(sys.read(serverCaller, fd, [bytes], 0), length => bytes.toString('latin1', 0, length));
+      },
+      () => sys.close(fd),
+    ),
+  );
 }

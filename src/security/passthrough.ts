@@ -1,4 +1,4 @@
-import { type Answer, andThen } from '../answer.ts';
+import { type Answer, andThen, inOrder, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
 import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
@@ -9,6 +9,15 @@ import type { SecurityModel, Target } from './model.ts';
 async function dropsSetIdOnly(target: Target, caller: Caller, mode: number): Promise<boolean> {
   const attr = await writableFile(target, caller);
   return attr !== undefined && (attr.mode & 0o7777 & ~mode & ~0o6000) === 0 && (mode & ~attr.mode) === 0;
+}
+
+function changeMode(target: Target, caller: Caller, mode: number): Answer<void> {
+  return recover<void>(
+    () => target.sys.chmod(caller, target.fd, mode),
+    async error => {
+      if (error !== EPERM || !(await dropsSetIdOnly(target, caller, mode))) throw error;
+    },
+  );
 }
 
 /** What the host's user database knows of a uid: its primary group and all groups it is in. */
@@ -48,26 +57,26 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
 
     // The call that made the object ran as its owner, so owner and mode are right already, but for the set-id bits that
     // mkdir(2) ignores. What a default ACL of the parent took away stays away.
-    async stamp(target, caller, want) {
+    stamp(target, caller, want) {
       const bits = want.mode & 0o6000;
       if ((want.mode & S_IFMT) !== S_IFDIR || bits === 0) return;
       const made = new Attr();
-      await target.sys.stat(caller, target.fd, made);
-      if ((made.mode & bits) !== bits) await target.sys.chmod(caller, target.fd, (made.mode & 0o7777) | bits);
+      return andThen(target.sys.stat(caller, target.fd, made), () => {
+        if ((made.mode & bits) === bits) return;
+        return target.sys.chmod(caller, target.fd, (made.mode & 0o7777) | bits);
+      });
     },
     overlays: false,
     view: () => undefined,
 
     // Owner first: chown(2) takes set-id bits away, and the mode that was asked for is the one that shall be.
-    async change(target, caller, { uid, gid, mode }) {
+    change(target, caller, { uid, gid, mode }) {
       const { sys, fd } = target;
-      if (uid !== undefined || gid !== undefined) await sys.chown(caller, fd, uid ?? -1, gid ?? -1);
-      if (mode === undefined) return;
-      try {
-        await sys.chmod(caller, fd, mode);
-      } catch (error) {
-        if (error !== EPERM || !(await dropsSetIdOnly(target, caller, mode))) throw error;
-      }
+      const owned = uid !== undefined || gid !== undefined;
+      return inOrder([
+        owned && (() => sys.chown(caller, fd, uid ?? -1, gid ?? -1)),
+        mode !== undefined && (() => changeMode(target, caller, mode)),
+      ]);
     },
     readlink: (target, caller) => target.sys.readlink(caller, target.fd),
     // The write itself runs as the user, so that the kernel does it.

@@ -47,7 +47,8 @@ export function readField(target: Target, field: Field, complain: Complain): Ans
 }
 
 export function writeField(target: Target, field: Field, value: number): Answer<void> {
-  const bytes = Buffer.alloc(field === 'rdev' ? 8 : 4);
+  const bytes = Buffer.allocUnsafe(field === 'rdev' ? 8 : 4);
   bytes.writeUInt32LE(value, 0);
+  if (field === 'rdev') bytes.writeUInt32LE(0, 4);
   return target.sys.setxattr(serverCaller, target.fd, recordPrefix + field, bytes, 0);
 }

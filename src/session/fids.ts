@@ -94,13 +94,15 @@ export class Fid {
 
   /** Lets go of everything. */
   drop(): void {
-    if (this.use === dropped) return;
-    const { tree } = this.attachment;
-    if (this.use.kind === 'file') tree.closeFile(this.use.file);
-    else if (this.use.kind === 'dir') tree.closeDir(this.use.dir);
-    tree.release(this.node);
-    if (this.dir) tree.release(this.dir);
+    const { use } = this;
+    if (use === dropped) return;
     this.use = dropped;
+    const { tree } = this.attachment;
+    // The node first: an open file that is the last to hold it needs to keep nothing for it.
+    tree.release(this.node);
+    if (use.kind === 'file') tree.closeFile(use.file);
+    else if (use.kind === 'dir') tree.closeDir(use.dir);
+    if (this.dir) tree.release(this.dir);
   }
 }
 

@@ -1,5 +1,5 @@
-import { type Answer, andThen, attempt } from '../answer.ts';
-import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
+import { type Answer, andThen, forEach, inOrder, lastly } from '../answer.ts';
+import { S_IFDIR, S_IFREG } from '../attr.ts';
 import { EINVAL, EISDIR } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import type { SecurityModel } from '../security/model.ts';
@@ -12,8 +12,6 @@ export class Changes {
   readonly #nodes: NodeTable;
   readonly #opens: OpenTable;
   readonly #model: SecurityModel;
-  /** For stamps of local volumes, which are read within one turn. */
-  readonly #scratch = new Attr();
 
   constructor(nodes: NodeTable, opens: OpenTable, model: SecurityModel) {
     this.#nodes = nodes;
@@ -22,7 +20,7 @@ export class Changes {
   }
 
   #stamp(node: LocalNode): Answer<Stamp> {
-    const attr = node.volume.local ? this.#scratch : new Attr();
+    const attr = node.volume.scratch();
     return andThen(
       this.#nodes.use(node, fd => node.volume.sys.stat(serverCaller, fd, attr)),
       () => stampOf(attr),
@@ -43,9 +41,12 @@ export class Changes {
   around<T>(actor: Actor, node: LocalNode, act: () => Answer<T>): Answer<T> {
     return andThen(this.#stamp(node), before => {
       actor.watch.before(node, before);
-      const settle = () => andThen(this.#stampOrNone(node), after => actor.watch.after(node, after));
-      return andThen(attempt(act, settle), value => andThen(settle(), () => value));
+      return lastly(act, () => this.#settle(actor, node));
     });
+  }
+
+  #settle(actor: Actor, node: LocalNode): Answer<void> {
+    return andThen(this.#stampOrNone(node), after => actor.watch.after(node, after));
   }
 
   /**
@@ -64,35 +65,46 @@ export class Changes {
 
   /** Runs a change of several nodes at once; absent ones and repetitions do not count. */
   aroundAll<T>(actor: Actor, nodes: readonly (LocalNode | undefined)[], act: () => Answer<T>): Answer<T> {
-    const distinct = [...new Set(nodes)].filter(node => node !== undefined);
-    return distinct.reduceRight<() => Answer<T>>(
-      (inner, node) => () => this.around(actor, node, inner),
-      act,
-    )();
+    const distinct: LocalNode[] = [];
+    const before: Stamp[] = [];
+    for (const node of nodes) if (node && !distinct.includes(node)) distinct.push(node);
+    const asked = forEach(distinct, node => andThen(this.#stamp(node), stamp => before.push(stamp)));
+    return andThen(asked, () => {
+      distinct.forEach((node, i) => void actor.watch.before(node, before[i]!));
+      return lastly(act, () => forEach(distinct, node => this.#settle(actor, node)));
+    });
   }
 
   apply(actor: Actor, node: LocalNode, change: Change, file: LocalOpen | undefined): Answer<void> {
     return this.around(actor, node, () => this.#apply(actor.caller, node, change, file));
   }
 
-  async #apply(caller: Caller, node: LocalNode, change: Change, file: LocalOpen | undefined): Promise<void> {
+  #apply(caller: Caller, node: LocalNode, change: Change, file: LocalOpen | undefined): Answer<void> {
     const { uid, gid, mode, size, atime, mtime } = change;
     const { sys } = node.volume;
     const as = this.#model.runsAs(caller);
-    if (uid !== undefined || gid !== undefined || mode !== undefined) {
-      await this.#nodes.use(node, fd => this.#model.change({ sys, fd }, caller, { uid, gid, mode }));
-    }
-    if (size !== undefined) {
-      if (node.type === S_IFDIR) throw EISDIR;
-      if (node.type !== S_IFREG) throw EINVAL;
-      await this.#nodes.use(node, fd => this.#model.writing({ sys, fd }, caller));
-      if (file?.writable) await this.#opens.use(file, fd => sys.ftruncate(as, fd, size));
-      else await this.#nodes.use(node, fd => sys.truncate(as, fd, size));
-    }
+    const owned = uid !== undefined || gid !== undefined || mode !== undefined;
     // The change of size has set mtime to now, by the right to write; utimensat(2) would ask for the owner.
     const modified = size !== undefined && mtime === 'now' ? undefined : mtime;
-    if (atime !== undefined || modified !== undefined) {
-      await this.#nodes.use(node, fd => sys.utimens(as, fd, atime ?? 'omit', modified ?? 'omit'));
-    }
+    const timed = atime !== undefined || modified !== undefined;
+    return inOrder([
+      owned &&
+        (() => this.#nodes.use(node, fd => this.#model.change({ sys, fd }, caller, { uid, gid, mode }))),
+      size !== undefined && (() => this.#resize(caller, node, size, file)),
+      timed && (() => this.#nodes.use(node, fd => sys.utimens(as, fd, atime ?? 'omit', modified ?? 'omit'))),
+    ]);
+  }
+
+  #resize(caller: Caller, node: LocalNode, size: number, file: LocalOpen | undefined): Answer<void> {
+    if (node.type === S_IFDIR) throw EISDIR;
+    if (node.type !== S_IFREG) throw EINVAL;
+    const { sys } = node.volume;
+    const as = this.#model.runsAs(caller);
+    const dropped = this.#nodes.use(node, fd => this.#model.writing({ sys, fd }, caller));
+    return andThen(dropped, () =>
+      file?.writable
+        ? this.#opens.use(file, fd => sys.ftruncate(as, fd, size))
+        : this.#nodes.use(node, fd => sys.truncate(as, fd, size)),
+    );
   }
 }

@@ -1,4 +1,4 @@
-import { type Answer, andThen } from '../answer.ts';
+import { type Answer, andThen, recover } from '../answer.ts';
 import { EACCES, EBADF, EMFILE, ENFILE, ENOLCK, EROFS, ETXTBSY } from '../errno.ts';
 import { O_RDONLY, O_RDWR } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
@@ -62,35 +62,40 @@ export class OwnerLocks {
     });
   }
 
-  async #setOn(node: LocalNode, fd: number, range: LockRange): Promise<boolean> {
-    try {
-      return await node.volume.sys.lock(serverCaller, fd, range.type, range.start, range.length);
-    } catch (error) {
-      // A write lock needs a writable descriptor. Where the host lets nobody write, nobody outside can be hurt.
-      if (error === EBADF && range.type === 1) return true;
-      throw error;
-    }
+  #setOn(node: LocalNode, fd: number, range: LockRange): Answer<boolean> {
+    return recover<boolean>(
+      () => node.volume.sys.lock(serverCaller, fd, range.type, range.start, range.length),
+      error => {
+        // A write lock needs a writable descriptor. Where the host lets nobody write, nobody outside can be hurt.
+        if (error === EBADF && range.type === 1) return true;
+        throw error;
+      },
+    );
   }
 
-  async #open(node: LocalNode): Promise<number> {
+  #open(node: LocalNode): Answer<number> {
     const { sys } = node.volume;
-    try {
-      return await this.#nodes.use(node, fd => sys.reopen(serverCaller, fd, O_RDWR));
-    } catch (error) {
-      if (error === EMFILE || error === ENFILE) throw ENOLCK;
-      if (error !== EACCES && error !== EROFS && error !== ETXTBSY) throw error;
-      return this.#nodes.use(node, fd => sys.reopen(serverCaller, fd, O_RDONLY));
-    }
+    const open = (flags: number) => this.#nodes.use(node, fd => sys.reopen(serverCaller, fd, flags));
+    return recover<number>(
+      () => open(O_RDWR),
+      error => {
+        if (error === EMFILE || error === ENFILE) throw ENOLCK;
+        if (error !== EACCES && error !== EROFS && error !== ETXTBSY) throw error;
+        return open(O_RDONLY);
+      },
+    );
   }
 
-  async test(owner: LockOwner, file: LocalOpen, range: LockRange): Promise<LockConflict | undefined> {
+  test(owner: LockOwner, file: LocalOpen, range: LockRange): Answer<LockConflict | undefined> {
     const { sys } = file.node.volume;
     const ask = (fd: number) =>
       sys.testLock(serverCaller, fd, range.type === 2 ? 1 : range.type, range.start, range.length);
     const held = this.#holders.get(file.node)?.get(owner);
-    const found = await (held ? ask(held.fd) : this.#opens.use(file, ask));
-    if (!found) return undefined;
-    return { type: found.type === 0 ? 0 : 1, start: found.start, length: found.length, pid: found.pid };
+    return andThen(
+      held ? ask(held.fd) : this.#opens.use(file, ask),
+      found =>
+        found && { type: found.type === 0 ? 0 : 1, start: found.start, length: found.length, pid: found.pid },
+    );
   }
 
   forget(owner: LockOwner, node: LocalNode): void {

@@ -1,6 +1,7 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr } from '../attr.ts';
 import { Errno, ESTALE } from '../errno.ts';
+import { O_PATH } from '../host/constants.ts';
 import { inline } from '../host/linux.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
@@ -15,6 +16,8 @@ export interface Opened {
   pin(): void;
   /** Whether it is of a session that keeps more than others leave it. */
   readonly isOverdrawn: boolean;
+  /** Lets the node use its descriptor. */
+  lend<T>(act: (fd: number) => Answer<T>): Answer<T>;
 }
 
 const nothing: readonly Opened[] = [];
@@ -33,8 +36,13 @@ export class LocalNode implements Node, Holder {
   readonly pathHigh: number;
   /** Tells a new inode from an old one of the same number (a hash of the birth time). */
   readonly gen: number;
-  /** −1 when given up. */
+  /** −1 when given up, or when there is a lender. */
   fd: number;
+  /**
+   * The open file that it was made as, for as long as it has no descriptor of its own: most new files are written, closed
+   * and not looked at in between. On local volumes only, where a descriptor is used within a turn.
+   */
+  lender: Opened | undefined = undefined;
   /** Where it was last seen: the directory is held. Undefined for the root. */
   parent: LocalNode | undefined;
   name: Name | undefined;
@@ -105,7 +113,7 @@ export class NodeTable {
     node.touched = true;
     let answer: Answer<T>;
     try {
-      answer = node.fd >= 0 ? act(node.fd) : andThen(this.#revive(node), act);
+      answer = node.fd >= 0 ? act(node.fd) : this.#useOther(node, act);
     } catch (error) {
       this.#used(node);
       throw error;
@@ -113,6 +121,10 @@ export class NodeTable {
     if (answer instanceof Promise) return answer.finally(() => this.#used(node));
     this.#used(node);
     return answer;
+  }
+
+  #useOther<T>(node: LocalNode, act: (fd: number) => Answer<T>): Answer<T> {
+    return node.lender ? node.lender.lend(act) : andThen(this.#revive(node), act);
   }
 
   #used(node: LocalNode): void {
@@ -165,7 +177,7 @@ export class NodeTable {
   ): LocalNode {
     const key = inoKey(attr);
     const known = volume.nodes.get(key);
-    if (known && (known.fd >= 0 || known.gen === attr.gen)) {
+    if (known && (known.fd >= 0 || known.lender || known.gen === attr.gen)) {
       if (known.fd >= 0) this.#close(fd);
       else this.#equip(known, fd);
       known.refs++;
@@ -183,8 +195,35 @@ export class NodeTable {
 
   #equip(node: LocalNode, fd: number): void {
     node.fd = fd;
+    node.lender = undefined;
     node.touched = true;
     this.#descriptors.admit(node, 'node');
+  }
+
+  /**
+   * Makes an object that was just made, and is open, into a held node without a descriptor of its own. The receiver names
+   * the lender in the same turn. Undefined where the node must have its own.
+   */
+  adoptOpen(attr: Attr, parent: LocalNode, name: Name): LocalNode | undefined {
+    const volume = this.volumes.find(attr);
+    if (!volume?.local) return undefined;
+    const node = new LocalNode(this, volume, attr, -1);
+    volume.nodes.set(inoKey(attr), node);
+    this.moved(node, parent, name);
+    return node;
+  }
+
+  /** The lender is about to close `fd`, and the node goes on without it. */
+  lenderLeaves(node: LocalNode, fd: number): void {
+    node.lender = undefined;
+    // Only the lender holds it.
+    if (node.refs === 1) return;
+    try {
+      this.#equip(node, inline.reopen(serverCaller, fd, O_PATH) as number);
+    } catch {
+      // Out of descriptors: it is opened again when there are some.
+      this.canDoWithout(node, fd);
+    }
   }
 
   /** Notes where the object was last seen. */
@@ -223,20 +262,25 @@ export class NodeTable {
   /** Closes the descriptor of a node that can be opened again. An unlinked object cannot, so it keeps its own. */
   giveUp(node: LocalNode): boolean {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    // A name that was lost leads nowhere; where there are no handles either, another link does not help.
-    const { local, mountFd } = node.volume;
-    if (node.unlinked && (!local || mountFd < 0)) return false;
-    if (local && this.#links(node) === 0) return false;
-    if (mountFd >= 0) node.handle = inline.handle(node.fd) as Bytes | undefined;
-    if (node.handle === undefined && node.parent === undefined) return false;
+    if (!this.canDoWithout(node, node.fd)) return false;
     this.#close(node.fd);
     node.fd = -1;
     return true;
   }
 
-  #links(node: LocalNode): number {
+  /** Whether a node can be opened again after `fd`, which is its last descriptor; notes what that takes. */
+  canDoWithout(node: LocalNode, fd: number): boolean {
+    // A name that was lost leads nowhere; where there are no handles either, another link does not help.
+    const { local, mountFd } = node.volume;
+    if (node.unlinked && (!local || mountFd < 0)) return false;
+    if (local && this.#links(fd) === 0) return false;
+    if (mountFd >= 0) node.handle = inline.handle(fd) as Bytes | undefined;
+    return node.handle !== undefined || node.parent !== undefined;
+  }
+
+  #links(fd: number): number {
     try {
-      void inline.stat(serverCaller, node.fd, this.#attr);
+      void inline.stat(serverCaller, fd, this.#attr);
       return this.#attr.nlink;
     } catch {
       return 0;
@@ -246,7 +290,7 @@ export class NodeTable {
   /** Gives up an object without a name for good, unless somebody has it open who has a right to that: ESTALE from then on. */
   giveUpForGood(node: LocalNode): boolean {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    if (!node.unlinked && this.#isNameless(node)) node.unlinked = true;
+    if (!node.unlinked && this.isNameless(node, node.fd)) node.unlinked = true;
     if (!node.unlinked) return false;
     for (const open of node.allOpens) if (!open.isOverdrawn) return false;
     this.#close(node.fd);
@@ -255,10 +299,10 @@ export class NodeTable {
   }
 
   /** Whether somebody else took its last name. */
-  #isNameless(node: LocalNode): boolean {
+  isNameless(node: LocalNode, fd: number): boolean {
     if (!node.volume.local) return false;
     try {
-      void inline.stat(serverCaller, node.fd, this.#attr);
+      void inline.stat(serverCaller, fd, this.#attr);
       return this.#attr.nlink === 0;
     } catch {
       return false;

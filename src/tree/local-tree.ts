@@ -1,5 +1,5 @@
 import { openSync } from 'node:fs';
-import { type Answer, andThen, attempt } from '../answer.ts';
+import { type Answer, andThen, attempt, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
 import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC, READDIR_HID } from '../host/constants.ts';
@@ -29,6 +29,13 @@ export interface LocalTreeParts {
   readonly model: SecurityModel;
   /** Nothing may be changed, not even by the server for itself. */
   readonly readonly?: boolean;
+}
+
+type CreateHow = OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number };
+
+interface Created {
+  readonly node: LocalNode;
+  readonly file: LocalOpen;
 }
 
 /** How often a create that may open an existing file tries again when the name comes and goes under it. */
@@ -124,7 +131,7 @@ export class LocalTree implements Tree {
     );
   }
 
-  async parent(_caller: Caller, dir: LocalNode): Promise<LocalNode> {
+  parent(_caller: Caller, dir: LocalNode): LocalNode {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
     const parent = dir === this.root ? this.root : dir.parent;
     if (!parent) throw ESTALE;
@@ -182,72 +189,63 @@ export class LocalTree implements Tree {
     return andThen(opened, fd => this.#opens.add(node, fd, flags, true, false));
   }
 
-  create(
+  create(actor: Actor, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): Answer<Created> {
+    this.#refuseToMake(dir, name);
+    return this.#changes.around(actor, dir, () => this.#createOrOpen(actor, dir, name, how, attr, 0));
+  }
+
+  #createOrOpen(
     actor: Actor,
     dir: LocalNode,
     name: Name,
-    how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
+    how: CreateHow,
     attr: Attr,
-  ): Answer<{ readonly node: LocalNode; readonly file: LocalOpen }> {
-    this.#refuseToMake(dir, name);
-    return this.#changes.around(actor, dir, async () => {
-      for (let tries = 0; tries < createTriesMax; tries++) {
-        try {
-          return await this.#createNew(actor, dir, name, how, attr);
-        } catch (error) {
-          if (error !== EEXIST || how.exclusive) throw error;
-        }
-        const found = await this.walk(actor.caller, dir, name, attr);
-        if (found === ENOENT) continue;
-        if (found instanceof Errno) throw found;
-        let file: LocalOpen | undefined;
-        try {
-          file = await this.open(actor, found, how);
-          if (how.truncate) await this.stat(found, attr);
-          return { node: found, file };
-        } catch (error) {
-          if (file) this.#opens.close(file);
-          this.release(found);
-          throw error;
-        }
-      }
-      throw ESTALE;
+    tries: number,
+  ): Answer<Created> {
+    if (tries === createTriesMax) throw ESTALE;
+    return recover<Created>(
+      () => this.#createNew(actor, dir, name, how, attr),
+      error => {
+        if (error !== EEXIST || how.exclusive) throw error;
+        return andThen(this.walk(actor.caller, dir, name, attr), found => {
+          if (found === ENOENT) return this.#createOrOpen(actor, dir, name, how, attr, tries + 1);
+          if (found instanceof Errno) throw found;
+          return attempt(
+            () => this.#openFound(actor, found, how, attr),
+            () => this.release(found),
+          );
+        });
+      },
+    );
+  }
+
+  #openFound(actor: Actor, node: LocalNode, how: CreateHow, attr: Attr): Answer<Created> {
+    return andThen(this.open(actor, node, how), file => {
+      if (!how.truncate) return { node, file };
+      return attempt(
+        () => andThen(this.stat(node, attr), () => ({ node, file })),
+        () => this.#opens.close(file),
+      );
     });
   }
 
-  async #createNew(
-    actor: Actor,
-    dir: LocalNode,
-    name: Name,
-    how: OpenHow & { readonly mode: number; readonly gid: number },
-    attr: Attr,
-  ): Promise<{ node: LocalNode; file: LocalOpen }> {
+  #createNew(actor: Actor, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): Answer<Created> {
     const flags = openFlags(how) & ~O_TRUNC;
     const mode = S_IFREG | (how.mode & 0o7777);
     const want: Want = { mode, uid: actor.caller.uid, gid: how.gid, rdev: 0, target: '' };
-    const made = await this.#maker.make(actor.caller, dir, name, want, flags, attr);
-    const file = this.#opens.add(made.node, made.fd, flags, how.read, how.write);
-    try {
-      await this.#views.overlay(made.node, attr);
-    } catch (error) {
-      this.#opens.close(file);
-      this.release(made.node);
-      throw error;
-    }
-    return { node: made.node, file };
+    return andThen(this.#maker.make(actor.caller, dir, name, want, flags, attr), ({ node, fd }) => {
+      const file = this.#opens.add(node, fd, flags, how.read, how.write);
+      if (node.fd < 0) node.lender = file;
+      return { node, file };
+    });
   }
 
   make(actor: Actor, dir: LocalNode, name: Name, what: Making, attr: Attr): Answer<LocalNode> {
     this.#refuseToMake(dir, name);
     const want = wantOf(what, actor.caller);
-    return this.#changes.around(actor, dir, async () => {
-      const { node } = await this.#maker.make(actor.caller, dir, name, want, undefined, attr);
-      await attempt(
-        () => this.#views.overlay(node, attr),
-        () => this.release(node),
-      );
-      return node;
-    });
+    return this.#changes.around(actor, dir, () =>
+      andThen(this.#maker.make(actor.caller, dir, name, want, undefined, attr), ({ node }) => node),
+    );
   }
 
   #refuseToMake(dir: LocalNode, name: Name): void {

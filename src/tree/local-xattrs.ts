@@ -1,4 +1,4 @@
-import { type Answer, andThen } from '../answer.ts';
+import { type Answer, andThen, recover } from '../answer.ts';
 import { EPERM, ERANGE, Errno } from '../errno.ts';
 import type { Caller } from '../host/syscalls.ts';
 import { xattrValueBytesMax } from '../limits.ts';
@@ -58,14 +58,15 @@ export class LocalXattrs {
     const hostName = this.#model.xattrToHost(name, caller, 'set', node.type);
     const as = this.#model.runsAs(caller);
     const { sys } = node.volume;
-    return this.#nodes.use(node, async fd => {
-      try {
-        await sys.removexattr(as, fd, hostName);
-      } catch (error) {
-        if (error !== EPERM || name !== 'security.capability') throw error;
-        if ((await writableFile({ sys, fd }, as)) === undefined) throw error;
-      }
-    });
+    return this.#nodes.use(node, fd =>
+      recover<void>(
+        () => sys.removexattr(as, fd, hostName),
+        async error => {
+          if (error !== EPERM || name !== 'security.capability') throw error;
+          if ((await writableFile({ sys, fd }, as)) === undefined) throw error;
+        },
+      ),
+    );
   }
 }
 

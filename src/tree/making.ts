@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { type Answer, andThen, attempt, forEach, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPERM, Errno } from '../errno.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
@@ -8,11 +9,35 @@ import type { SecurityModel, Shape, Want } from '../security/model.ts';
 import { unfinishedNameBytes } from './leftovers.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 
-/** A new object: an O_PATH descriptor, and one that is open as it was asked for, or −1. */
+/** What `make` was asked for. */
+interface Order {
+  readonly caller: Caller;
+  readonly dir: LocalNode;
+  readonly dirfd: number;
+  readonly name: Name;
+  readonly want: Want;
+  readonly shape: Shape;
+  /** Opens a regular file at once. */
+  readonly openFlags: number | undefined;
+}
+
+/** A new object: an O_PATH descriptor, or one that is open as it was asked for, or both; −1 for the absent one. */
 interface Made {
   readonly pathFd: number;
   readonly fd: number;
 }
+
+/** An object on its way to its name. */
+interface Aside {
+  /** Open for reading and writing, or O_PATH for a directory. */
+  readonly fd: number;
+  /** Undefined for a file that has no name at all. */
+  readonly tempName: Name | undefined;
+}
+
+/** Names that nobody else has: random for the process, and counted in the last four bytes. */
+const tempPrefix = randomBytes(unfinishedNameBytes - 4).toString('hex');
+let tempCount = 0;
 
 /**
  * The one safe sequence by which every object comes into being, for every model: make it with the least rights, stamp it,
@@ -29,184 +54,227 @@ export class Maker {
   }
 
   /**
-   * Makes an object that must not exist yet (EEXIST). `openFlags` opens a regular file at once: the descriptor comes back
-   * as `fd`, otherwise −1. The node comes back held, with its attributes in `attr`.
+   * Makes an object that must not exist yet (EEXIST). With `openFlags` a regular file comes back open as `fd`, otherwise that
+   * is −1. The node comes back held, with its attributes in `attr`; an open one may have no descriptor of its own yet.
    */
-  async make(
+  make(
     caller: Caller,
     dir: LocalNode,
     name: Name,
     want: Want,
     openFlags: number | undefined,
     attr: Attr,
-  ): Promise<{ node: LocalNode; fd: number }> {
+  ): Answer<{ node: LocalNode; fd: number }> {
     const shape = this.#model.shape(want);
-    return this.#nodes.use(dir, async dirfd => {
-      const made = await (shape.aside
-        ? this.#makeAside(caller, dir, dirfd, name, want, shape, openFlags)
-        : this.#makeInPlace(caller, dir, dirfd, name, want, openFlags));
-      return this.#toNode(dir, name, made, attr);
+    return this.#nodes.use(dir, dirfd => {
+      const order: Order = { caller, dir, dirfd, name, want, shape, openFlags };
+      const made = shape.aside ? this.#makeAside(order) : this.#makeInPlace(order);
+      return andThen(made, done => this.#toNode(order, done, attr));
     });
   }
 
-  async #toNode(
-    dir: LocalNode,
-    name: Name,
-    made: Made,
-    attr: Attr,
-  ): Promise<{ node: LocalNode; fd: number }> {
+  #toNode({ dir, name, want }: Order, made: Made, attr: Attr): Answer<{ node: LocalNode; fd: number }> {
     const { sys } = dir.volume;
-    try {
-      await sys.stat(serverCaller, made.pathFd, attr);
-      return { node: await this.#nodes.adopt(made.pathFd, attr, dir, name), fd: made.fd };
-    } catch (error) {
-      await closeAll(dir, made.pathFd, made.fd);
-      throw error;
-    }
+    const { fd, pathFd } = made;
+    return attempt(
+      () =>
+        andThen(sys.stat(serverCaller, pathFd >= 0 ? pathFd : fd, attr), () => {
+          // What was stamped is what the client sees.
+          if (this.#model.overlays) showAs(want, attr);
+          return andThen(this.#adopt(dir, name, made, attr), node => {
+            attr.setQidPath(node.pathLow, node.pathHigh);
+            return { node, fd };
+          });
+        }),
+      () => closeAll(dir, pathFd, fd),
+    );
   }
 
-  async #makeInPlace(
-    caller: Caller,
-    dir: LocalNode,
-    dirfd: number,
-    name: Name,
-    want: Want,
-    openFlags: number | undefined,
-  ): Promise<Made> {
+  #adopt(dir: LocalNode, name: Name, { fd, pathFd }: Made, attr: Attr): Answer<LocalNode> {
+    if (pathFd >= 0) return this.#nodes.adopt(pathFd, attr, dir, name);
+    const node = this.#nodes.adoptOpen(attr, dir, name);
+    if (node) return node;
+    const { sys } = dir.volume;
+    return andThen(sys.reopen(serverCaller, fd, O_PATH), own =>
+      attempt(
+        () => this.#nodes.adopt(own, attr, dir, name),
+        () => sys.close(own),
+      ),
+    );
+  }
+
+  #makeInPlace(order: Order): Answer<Made> {
+    const { caller, dir, dirfd, name, want, openFlags } = order;
     const { sys } = dir.volume;
     const maker = this.#model.makesAs(caller, want.gid);
     const type = want.mode & S_IFMT;
-    let fd = -1;
-    let pathFd = -1;
-    if (openFlags !== undefined)
-      fd = await sys.create(maker, dirfd, name, openFlags | O_EXCL, want.mode & 0o7777);
-    else if (type === S_IFDIR) await sys.mkdir(maker, dirfd, name, want.mode & 0o7777);
-    else if (type === S_IFLNK) await sys.symlink(maker, dirfd, name, want.target);
-    else await sys.mknod(maker, dirfd, name, want.mode, want.rdev);
-    try {
-      pathFd =
-        fd >= 0
-          ? await sys.reopen(serverCaller, fd, O_PATH)
-          : ok(await sys.lookup(serverCaller, dirfd, name));
-      if (fd < 0) await this.#model.stamp({ sys, fd: pathFd }, maker, want);
-    } catch (error) {
-      await closeAll(dir, pathFd, fd);
-      await discard(dir, dirfd, name, type === S_IFDIR);
-      throw error;
+    const bits = want.mode & 0o7777;
+    if (openFlags !== undefined) {
+      return andThen(sys.create(maker, dirfd, name, openFlags | O_EXCL, bits), fd => ({ fd, pathFd: -1 }));
     }
-    return { fd, pathFd };
+    const made =
+      type === S_IFDIR
+        ? sys.mkdir(maker, dirfd, name, bits)
+        : type === S_IFLNK
+          ? sys.symlink(maker, dirfd, name, want.target)
+          : sys.mknod(maker, dirfd, name, want.mode, want.rdev);
+    return andThen(made, () =>
+      attempt(
+        () =>
+          andThen(sys.lookup(serverCaller, dirfd, name), found => this.#stampMade(order, maker, ok(found))),
+        () => discard(dir, dirfd, name, type === S_IFDIR),
+      ),
+    );
+  }
+
+  #stampMade({ dir, want }: Order, maker: Caller, pathFd: number): Answer<Made> {
+    const { sys } = dir.volume;
+    return attempt(
+      () => andThen(this.#model.stamp({ sys, fd: pathFd }, maker, want), () => ({ fd: -1, pathFd })),
+      () => sys.close(pathFd),
+    );
   }
 
   /** All that may fail comes before the object gets its name. */
-  async #makeAside(
-    caller: Caller,
-    dir: LocalNode,
-    dirfd: number,
-    name: Name,
-    want: Want,
-    shape: Shape,
-    openFlags: number | undefined,
-  ): Promise<Made> {
+  #makeAside(order: Order): Answer<Made> {
+    const { dir, dirfd, name, shape } = order;
     const { sys } = dir.volume;
     // Refuse early what exists; the publishing step is what decides.
-    if ((await sys.statAt(serverCaller, dirfd, name, new Attr())) === 0) throw EEXIST;
-    const { fd, tempName } = await this.#startAside(dir, dirfd, shape);
-    let pathFd = -1;
-    let openFd = -1;
-    try {
-      if (shape.content !== '') await writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
-      await this.#model.stamp({ sys, fd }, caller, want);
-      pathFd = await sys.reopen(serverCaller, fd, O_PATH);
-      if (openFlags !== undefined) openFd = await this.#wantedOpen(dir, fd, openFlags);
-      await this.#publish(dir, dirfd, fd, tempName, name);
-    } catch (error) {
-      await closeAll(dir, fd, pathFd, openFd === fd ? -1 : openFd);
-      if (tempName !== undefined) await discard(dir, dirfd, tempName, shape.type === S_IFDIR);
-      throw error;
-    }
-    if (openFd !== fd) await sys.close(fd);
-    return { fd: openFd, pathFd };
+    return andThen(sys.statAt(serverCaller, dirfd, name, new Attr()), found => {
+      if (found === 0) throw EEXIST;
+      return andThen(this.#startAside(dir, dirfd, shape), aside =>
+        attempt(
+          () => this.#finishAside(order, aside),
+          () =>
+            aside.tempName === undefined
+              ? undefined
+              : discard(dir, dirfd, aside.tempName, shape.type === S_IFDIR),
+        ),
+      );
+    });
   }
 
-  /** The descriptor at hand reads and writes; only writing in a way of its own asks for another. */
-  async #wantedOpen(dir: LocalNode, fd: number, openFlags: number): Promise<number> {
-    if ((openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0) return fd;
-    return dir.volume.sys.reopen(serverCaller, fd, openFlags);
+  #finishAside(order: Order, aside: Aside): Answer<Made> {
+    const { caller, dir, want, shape } = order;
+    const { fd } = aside;
+    const target = { sys: dir.volume.sys, fd };
+    return attempt(
+      () =>
+        andThen(
+          shape.content === '' ? undefined : writeAll(dir, fd, Buffer.from(shape.content, 'latin1')),
+          () =>
+            andThen(this.#model.stamp(target, caller, want), () =>
+              andThen(this.#wanted(order, fd), made =>
+                attempt(
+                  () =>
+                    andThen(this.#publish(order, aside), () => {
+                      const kept = made.fd === fd || made.pathFd === fd;
+                      return andThen(kept ? undefined : dir.volume.sys.close(fd), () => made);
+                    }),
+                  () => closeAll(dir, ...[made.fd, made.pathFd].filter(other => other !== fd)),
+                ),
+              ),
+            ),
+        ),
+      () => closeAll(dir, fd),
+    );
+  }
+
+  /** The descriptor at hand will do for a directory and for most open files; others need another. */
+  #wanted({ dir, shape, openFlags }: Order, fd: number): Answer<Made> {
+    if (shape.type === S_IFDIR) return { fd: -1, pathFd: fd };
+    const { sys } = dir.volume;
+    if (openFlags === undefined) {
+      return andThen(sys.reopen(serverCaller, fd, O_PATH), pathFd => ({ fd: -1, pathFd }));
+    }
+    // It reads and writes; only writing in a way of its own asks for another.
+    if ((openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0) return { fd, pathFd: -1 };
+    return andThen(sys.reopen(serverCaller, fd, openFlags), opened => ({ fd: opened, pathFd: -1 }));
   }
 
   /** A file without a name where the file system has those, otherwise an object under a name that is hidden. */
-  async #startAside(
-    dir: LocalNode,
-    dirfd: number,
-    shape: Shape,
-  ): Promise<{ fd: number; tempName: Name | undefined }> {
+  #startAside(dir: LocalNode, dirfd: number, shape: Shape): Answer<Aside> {
     const { sys } = dir.volume;
-    if (shape.type === S_IFREG && dir.volume.unnamedFiles) {
-      try {
-        return { fd: await sys.createUnnamed(serverCaller, dirfd, shape.mode), tempName: undefined };
-      } catch (error) {
-        // ext4_new_inode says EPERM where the directory was removed.
-        if (error === EPERM && (await isRemoved(dir, dirfd))) throw ENOENT;
-        // open(2): a file system without O_TMPFILE answers EOPNOTSUPP, an old kernel EISDIR.
-        if (error !== EOPNOTSUPP && error !== EISDIR && error !== EINVAL) throw error;
-        dir.volume.unnamedFiles = false;
-      }
-    }
-    const tempName = nameOf(this.#model.ownPrefix + randomBytes(unfinishedNameBytes).toString('hex'));
+    if (shape.type !== S_IFREG || !dir.volume.unnamedFiles) return this.#startNamed(dir, dirfd, shape);
+    return recover<Aside>(
+      () => andThen(sys.createUnnamed(serverCaller, dirfd, shape.mode), fd => ({ fd, tempName: undefined })),
+      error =>
+        andThen(error === EPERM && isRemoved(dir, dirfd), removed => {
+          // ext4_new_inode says EPERM where the directory was removed.
+          if (removed) throw ENOENT;
+          // open(2): a file system without O_TMPFILE answers EOPNOTSUPP, an old kernel EISDIR.
+          if (error !== EOPNOTSUPP && error !== EISDIR && error !== EINVAL) throw error;
+          dir.volume.unnamedFiles = false;
+          return this.#startNamed(dir, dirfd, shape);
+        }),
+    );
+  }
+
+  #startNamed(dir: LocalNode, dirfd: number, shape: Shape): Answer<Aside> {
+    const { sys } = dir.volume;
+    const counted = (tempCount++ >>> 0).toString(16).padStart(8, '0');
+    const tempName = nameOf(this.#model.ownPrefix + tempPrefix + counted);
     if (shape.type === S_IFREG) {
-      const fd = await sys.create(serverCaller, dirfd, tempName, O_RDWR | O_EXCL, shape.mode);
-      return { fd, tempName };
+      const created = sys.create(serverCaller, dirfd, tempName, O_RDWR | O_EXCL, shape.mode);
+      return andThen(created, fd => ({ fd, tempName }));
     }
-    await sys.mkdir(serverCaller, dirfd, tempName, shape.mode);
-    const fd = await sys.lookup(serverCaller, dirfd, tempName);
-    if (fd < 0) await discard(dir, dirfd, tempName, true);
-    return { fd: ok(fd), tempName };
+    return andThen(sys.mkdir(serverCaller, dirfd, tempName, shape.mode), () =>
+      attempt(
+        () => andThen(sys.lookup(serverCaller, dirfd, tempName), fd => ({ fd: ok(fd), tempName })),
+        () => discard(dir, dirfd, tempName, true),
+      ),
+    );
   }
 
   /** Gives the finished object its name, unless something has that name already: EEXIST. */
-  async #publish(
-    dir: LocalNode,
-    dirfd: number,
-    fd: number,
-    tempName: Name | undefined,
-    name: Name,
-  ): Promise<void> {
+  #publish({ dir, dirfd, name }: Order, { fd, tempName }: Aside): Answer<void> {
     const { sys } = dir.volume;
     if (tempName === undefined) return sys.link(serverCaller, fd, dirfd, name);
-    try {
-      await sys.rename(serverCaller, dirfd, tempName, dirfd, name, RENAME_NOREPLACE);
-    } catch (error) {
-      // rename(2): a file system that knows no flags answers EINVAL. What exists was refused above; an empty directory
-      // made by somebody else in between would be replaced.
-      if (error !== EINVAL) throw error;
-      if ((await sys.statAt(serverCaller, dirfd, name, new Attr())) === 0) throw EEXIST;
-      await sys.rename(serverCaller, dirfd, tempName, dirfd, name, 0);
-    }
+    return recover<void>(
+      () => sys.rename(serverCaller, dirfd, tempName, dirfd, name, RENAME_NOREPLACE),
+      error => {
+        // rename(2): a file system that knows no flags answers EINVAL. What exists was refused above; an empty directory
+        // made by somebody else in between would be replaced.
+        if (error !== EINVAL) throw error;
+        return andThen(sys.statAt(serverCaller, dirfd, name, new Attr()), found => {
+          if (found === 0) throw EEXIST;
+          return sys.rename(serverCaller, dirfd, tempName, dirfd, name, 0);
+        });
+      },
+    );
   }
 }
 
-async function closeAll(dir: LocalNode, ...fds: readonly number[]): Promise<void> {
-  for (const fd of fds) if (fd >= 0) await dir.volume.sys.close(fd);
+function showAs({ mode, uid, gid, rdev }: Want, attr: Attr): void {
+  attr.mode = mode;
+  attr.uid = uid;
+  attr.gid = gid;
+  attr.rdev = rdev;
 }
 
-async function writeAll(dir: LocalNode, fd: number, bytes: Buffer): Promise<void> {
-  for (let at = 0; at < bytes.length; ) {
-    at += await dir.volume.sys.write(serverCaller, fd, [bytes.subarray(at)], at);
-  }
+function closeAll(dir: LocalNode, ...fds: readonly number[]): Answer<void> {
+  return forEach(fds, fd => (fd >= 0 ? dir.volume.sys.close(fd) : undefined));
 }
 
-async function isRemoved(dir: LocalNode, dirfd: number): Promise<boolean> {
-  const attr = new Attr();
-  await dir.volume.sys.stat(serverCaller, dirfd, attr);
-  return attr.nlink === 0;
+function writeAll(dir: LocalNode, fd: number, bytes: Buffer, at = 0): Answer<void> {
+  if (at === bytes.length) return;
+  return andThen(dir.volume.sys.write(serverCaller, fd, [bytes.subarray(at)], at), count =>
+    writeAll(dir, fd, bytes, at + count),
+  );
 }
 
-async function discard(dir: LocalNode, dirfd: number, name: Name, directory: boolean): Promise<void> {
-  try {
-    await dir.volume.sys.unlink(serverCaller, dirfd, name, directory);
-  } catch (error) {
-    if (error !== ENOENT) throw error;
-  }
+function isRemoved(dir: LocalNode, dirfd: number): Answer<boolean> {
+  const attr = dir.volume.scratch();
+  return andThen(dir.volume.sys.stat(serverCaller, dirfd, attr), () => attr.nlink === 0);
+}
+
+function discard(dir: LocalNode, dirfd: number, name: Name, directory: boolean): Answer<void> {
+  return recover<void>(
+    () => dir.volume.sys.unlink(serverCaller, dirfd, name, directory),
+    error => {
+      if (error !== ENOENT) throw error;
+    },
+  );
 }
 
 function ok(result: number): number {

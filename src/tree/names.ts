@@ -1,4 +1,4 @@
-import type { Answer } from '../answer.ts';
+import { type Answer, andThen, lastly, recover } from '../answer.ts';
 import { Attr, S_IFDIR } from '../attr.ts';
 import { ENOTDIR, ENOTEMPTY, EPERM } from '../errno.ts';
 import { serverCaller } from '../host/syscalls.ts';
@@ -32,77 +32,80 @@ export class Names {
     );
   }
 
-  async rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): Promise<void> {
+  rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): Answer<void> {
     if (fromDir.type !== S_IFDIR) throw ENOTDIR;
     const { sys } = fromDir.volume;
     const as = this.#model.runsAs(actor.caller);
-    const moved = await this.#known(fromDir, from);
-    const victim = await this.#known(toDir, to);
-    try {
-      await this.#changes.aroundAll(actor, [fromDir, toDir, moved, victim], () =>
-        this.#nodes.use(fromDir, fromfd =>
-          this.#nodes.use(toDir, tofd =>
-            this.#emptying(toDir, tofd, to, () => sys.rename(as, fromfd, from, tofd, to, 0)),
+    return this.#withKnown(fromDir, from, moved =>
+      this.#withKnown(toDir, to, victim => {
+        const renamed = this.#changes.aroundAll(actor, [fromDir, toDir, moved, victim], () =>
+          this.#nodes.use(fromDir, fromfd =>
+            this.#nodes.use(toDir, tofd =>
+              this.#emptying(toDir, tofd, to, () => sys.rename(as, fromfd, from, tofd, to, 0)),
+            ),
           ),
-        ),
-      );
-      if (moved && moved !== victim) this.#nodes.moved(moved, toDir, to);
-      if (victim && victim !== moved) victim.unlinked = true;
-    } finally {
-      if (moved) this.#nodes.release(moved);
-      if (victim) this.#nodes.release(victim);
-    }
+        );
+        return andThen(renamed, () => {
+          if (moved && moved !== victim) this.#nodes.moved(moved, toDir, to);
+          if (victim && victim !== moved) victim.unlinked = true;
+        });
+      }),
+    );
   }
 
-  async unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): Promise<void> {
+  unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): Answer<void> {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
     const { sys } = dir.volume;
     const as = this.#model.runsAs(actor.caller);
-    const victim = await this.#known(dir, name);
-    try {
-      await this.#changes.aroundAll(actor, [dir, victim], () =>
+    return this.#withKnown(dir, name, victim => {
+      const gone = this.#changes.aroundAll(actor, [dir, victim], () =>
         this.#nodes.use(dir, dirfd =>
           this.#emptying(dir, dirfd, name, () => sys.unlink(as, dirfd, name, kind === 'directory')),
         ),
       );
-      if (victim) victim.unlinked = true;
-    } finally {
-      if (victim) this.#nodes.release(victim);
-    }
+      return andThen(gone, () => {
+        if (victim) victim.unlinked = true;
+      });
+    });
   }
 
   /** Runs what wants the directory `name` empty: what a killed server has left in it does not count. */
-  async #emptying(dir: LocalNode, dirfd: number, name: Name, act: () => Answer<void>): Promise<void> {
-    try {
-      await act();
-    } catch (error) {
+  #emptying(dir: LocalNode, dirfd: number, name: Name, act: () => Answer<void>): Answer<void> {
+    return recover<void>(act, async error => {
       if (error !== ENOTEMPTY || !(await this.#leftovers.clearAll(dir.volume.sys, dirfd, name))) throw error;
       await act();
-    }
+    });
   }
 
   /**
-   * The node of an entry, held and with its descriptor, if a client has it: what is about to lose its name must not be
-   * left with a file handle that will lead nowhere.
+   * Runs `act` with the node of an entry, held and with its descriptor, if a client has it: what is about to lose its name
+   * must not be left with a file handle that will lead nowhere.
    */
-  async #known(dir: LocalNode, name: Name): Promise<LocalNode | undefined> {
-    const attr = new Attr();
-    const found = await this.#nodes.use(dir, dirfd => dir.volume.sys.statAt(serverCaller, dirfd, name, attr));
-    const node = found < 0 ? undefined : this.#nodes.find(attr);
-    if (!node) return undefined;
-    this.#nodes.hold(node);
-    try {
-      await this.#nodes.use(node, () => undefined);
-      return node;
-    } catch {
-      this.#nodes.release(node);
-      return undefined;
-    }
+  #withKnown<T>(dir: LocalNode, name: Name, act: (node: LocalNode | undefined) => Answer<T>): Answer<T> {
+    return andThen(this.#lookFor(dir, name), node => {
+      if (!node) return act(undefined);
+      this.#nodes.hold(node);
+      return lastly(
+        () => {
+          const has = recover<boolean>(
+            () => this.#nodes.use(node, () => true),
+            () => false,
+          );
+          return andThen(has, there => act(there ? node : undefined));
+        },
+        () => this.#nodes.release(node),
+      );
+    });
   }
 
-  async isEntry(dir: LocalNode, name: Name, node: LocalNode): Promise<boolean> {
+  #lookFor(dir: LocalNode, name: Name): Answer<LocalNode | undefined> {
+    const { sys } = dir.volume;
     const attr = new Attr();
-    const found = await this.#nodes.use(dir, dirfd => dir.volume.sys.statAt(serverCaller, dirfd, name, attr));
-    return found === 0 && this.#nodes.find(attr) === node;
+    const found = this.#nodes.use(dir, dirfd => sys.statAt(serverCaller, dirfd, name, attr));
+    return andThen(found, result => (result < 0 ? undefined : this.#nodes.find(attr)));
+  }
+
+  isEntry(dir: LocalNode, name: Name, node: LocalNode): Answer<boolean> {
+    return andThen(this.#lookFor(dir, name), found => found === node);
   }
 }

@@ -2,7 +2,7 @@ import { type Answer, andThen } from '../answer.ts';
 import { O_DSYNC, O_TRUNC } from '../host/constants.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
-import type { LocalNode, NodeTable } from './local-node.ts';
+import type { LocalNode, NodeTable, Opened } from './local-node.ts';
 import type { Pins } from './pins.ts';
 import type { OpenDir, OpenFile } from './tree.ts';
 
@@ -10,7 +10,7 @@ import type { OpenDir, OpenFile } from './tree.ts';
 const pinsOfNameless = 2;
 
 /** A descriptor on a file or directory that was opened, which can be closed for a while and opened again. */
-export class LocalOpen implements OpenFile, OpenDir, Holder {
+export class LocalOpen implements OpenFile, OpenDir, Holder, Opened {
   readonly node: LocalNode;
   readonly readable: boolean;
   readonly writable: boolean;
@@ -60,6 +60,10 @@ export class LocalOpen implements OpenFile, OpenDir, Holder {
 
   get isOverdrawn(): boolean {
     return this.#table.isOverdrawn(this);
+  }
+
+  lend<T>(act: (fd: number) => Answer<T>): Answer<T> {
+    return this.#table.use(this, act);
   }
 }
 
@@ -146,6 +150,7 @@ export class OpenTable {
 
   #drop(open: LocalOpen): void {
     this.#descriptors.leave(open, 'open');
+    if (open.node.lender === open) this.#nodes.lenderLeaves(open.node, open.fd);
     if (open.fd >= 0) this.#closeFd(open);
     this.#nodes.release(open.node);
   }
@@ -160,6 +165,10 @@ export class OpenTable {
   giveUp(open: LocalOpen): boolean {
     if (open.busy > 0 || open.closed || open.fd < 0 || open.node.unlinked || !open.node.volume.local)
       return false;
+    if (open.node.lender === open) {
+      if (!this.#nodes.canDoWithout(open.node, open.fd)) return false;
+      open.node.lender = undefined;
+    }
     this.#closeFd(open);
     return true;
   }
@@ -167,7 +176,11 @@ export class OpenTable {
   /** Of a session that keeps more than others leave it. */
   giveUpForGood(open: LocalOpen): boolean {
     if (open.busy > 0 || open.closed || open.fd < 0) return false;
-    if (!open.node.unlinked || !open.node.volume.local || !this.isOverdrawn(open)) return false;
+    const { node } = open;
+    const lends = node.lender === open;
+    if (lends && !node.unlinked && this.#nodes.isNameless(node, open.fd)) node.unlinked = true;
+    if (!node.unlinked || !node.volume.local || !this.isOverdrawn(open)) return false;
+    if (lends) node.lender = undefined;
     this.#closeFd(open);
     return true;
   }

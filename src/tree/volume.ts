@@ -1,5 +1,5 @@
 import { type Answer, andThen } from '../answer.ts';
-import { type Attr, S_IFDIR, S_IFREG } from '../attr.ts';
+import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
 import { EOPNOTSUPP } from '../errno.ts';
 import { O_RDONLY } from '../host/constants.ts';
 import { placeOf } from '../host/control.ts';
@@ -82,6 +82,9 @@ function hash(a: number, b: number): number {
   return (h ^ (h >>> 15)) >>> 0;
 }
 
+/** What an inline call fills nobody else touches before it is read. */
+const scratch = new Attr();
+
 /** One mount of one device below an export, and the nodes known on it. */
 export class Volume {
   readonly index: number;
@@ -134,6 +137,11 @@ export class Volume {
     }
     this.keepsHandles = keepsHandles(type);
     this.ctimeTells = ctimeTells(type);
+  }
+
+  /** A record for one `sys.stat`, to be read as soon as that is answered: at once on a file system of this machine. */
+  scratch(): Attr {
+    return this.local ? scratch : new Attr();
   }
 
   /**

@@ -1,4 +1,4 @@
-import { type Answer, andThen } from '../../answer.ts';
+import { type Answer, andThen, lastly } from '../../answer.ts';
 import { Attr, encodeDevice, S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK } from '../../attr.ts';
 import { EBUSY, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EXDEV } from '../../errno.ts';
 import { symlinkTargetBytesMax } from '../../limits.ts';
@@ -68,7 +68,7 @@ export const namespace: Handlers<
     return andThen(tree.link(actor, fid.node, dir.node, name), () => done);
   },
 
-  async rename(session, { fid: number, dfid, name }) {
+  rename(session, { fid: number, dfid, name }) {
     const fid = session.fids.object(number);
     const to = session.fids.object(dfid);
     refuseToCross(fid, to);
@@ -78,14 +78,17 @@ export const namespace: Handlers<
     if (dir === undefined || oldName === undefined) throw EOPNOTSUPP;
     // Held by the request: another one may move the fid on meanwhile.
     tree.hold(dir);
-    try {
-      if (!(await tree.isEntry(dir, oldName, node))) throw ENOENT;
-      await tree.rename(actor, dir, oldName, to.node, name);
-      if (fid.node === node) fid.moveTo(to.node, name);
-      return done;
-    } finally {
-      tree.release(dir);
-    }
+    return lastly<typeof done>(
+      () =>
+        andThen(tree.isEntry(dir, oldName, node), isThere => {
+          if (!isThere) throw ENOENT;
+          return andThen(tree.rename(actor, dir, oldName, to.node, name), () => {
+            if (fid.node === node) fid.moveTo(to.node, name);
+            return done;
+          });
+        }),
+      () => tree.release(dir),
+    );
   },
 
   renameat(session, { olddirfid, oldname, newdirfid, newname }) {

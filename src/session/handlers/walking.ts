@@ -1,4 +1,4 @@
-import { type Answer, andThen, attempt } from '../../answer.ts';
+import { type Answer, andThen, attempt, lastly } from '../../answer.ts';
 import type { Attr } from '../../attr.ts';
 import { S_IFDIR } from '../../attr.ts';
 import { EBADF, EBUSY, ENOENT, EOPNOTSUPP, EROFS, Errno } from '../../errno.ts';
@@ -184,6 +184,19 @@ function releaseLocks(session: Session, { use, attachment }: Fid): Answer<void> 
   if (use.kind === 'file' && use.locked) return session.locks.dropThrough(attachment.tree, use);
 }
 
+function removeEntry(fid: Fid): Answer<void> {
+  const { attachment, node, dir, name } = fid;
+  const { tree } = attachment;
+  if (attachment.readonly) throw EROFS;
+  if (!fid.isObject) throw EBADF;
+  if (node === tree.root) throw EBUSY;
+  if (dir === undefined || name === undefined) throw EOPNOTSUPP;
+  return andThen(tree.isEntry(dir, name, node), isThere => {
+    if (!isThere) throw ENOENT;
+    return tree.unlink(attachment.actor, dir, name, node.type === S_IFDIR ? 'directory' : 'file');
+  });
+}
+
 export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
   walk(session, { fid: number, newfid, wname }) {
     const from = session.fids.object(number);
@@ -212,25 +225,20 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
     });
   },
 
-  async remove(session, { fid: number }) {
+  remove(session, { fid: number }) {
     const { fids } = session;
     const fid = fids.take(number);
-    const { attachment, node, dir, name } = fid;
-    const { tree } = attachment;
+    const { dir } = fid;
+    const { tree } = fid.attachment;
     // Held by the request: one that still runs may move the fid on meanwhile.
     if (dir) tree.hold(dir);
-    try {
-      if (attachment.readonly) throw EROFS;
-      if (!fid.isObject) throw EBADF;
-      if (node === tree.root) throw EBUSY;
-      if (dir === undefined || name === undefined) throw EOPNOTSUPP;
-      if (!(await tree.isEntry(dir, name, node))) throw ENOENT;
-      await tree.unlink(attachment.actor, dir, name, node.type === S_IFDIR ? 'directory' : 'file');
-      return done;
-    } finally {
-      await releaseLocks(session, fid);
-      if (dir) tree.release(dir);
-      fids.discard(fid);
-    }
+    return lastly<typeof done>(
+      () => andThen(removeEntry(fid), () => done),
+      () =>
+        andThen(releaseLocks(session, fid), () => {
+          if (dir) tree.release(dir);
+          fids.discard(fid);
+        }),
+    );
   },
 };

@@ -1,4 +1,4 @@
-import { type Answer, attempt } from '../../answer.ts';
+import { type Answer, attempt, recover } from '../../answer.ts';
 import { E2BIG, EINVAL, ENODATA, ENOMEM, ENOSPC } from '../../errno.ts';
 import type { Segments } from '../../host/syscalls.ts';
 import { xattrValueBytesMax } from '../../limits.ts';
@@ -46,12 +46,10 @@ export function commitXattr({ attachment, node }: Fid, use: XattrWrite): Answer<
   return removeIfThere(() => tree.removeXattr(actor, node, name));
 }
 
-async function removeIfThere(remove: () => Answer<void>): Promise<void> {
-  try {
-    await remove();
-  } catch (error) {
+function removeIfThere(remove: () => Answer<void>): Answer<void> {
+  return recover<void>(remove, error => {
     if (error !== ENODATA) throw error;
-  }
+  });
 }
 
 /** A value in memory of just its size. */

@@ -1,6 +1,10 @@
 /*
- * The one place that changes credentials. The calls act on the calling thread alone: setfsuid and setfsgid always do, for
- * groups and capabilities the raw system call is made, since glibc's setgroups(3) changes every thread (nptl(7)).
+ * The one place that changes credentials. The raw system calls are made, which act on the calling thread alone: glibc's wrappers
+ * change every thread (nptl(7)).
+ *
+ * A thread takes its caller's uid and gid as effective ones, with which the filesystem ids go, and the server's as real and
+ * saved ones. So setresuid(2) itself says whether it worked, root's capabilities fall and come back with it, and a thread
+ * can always become the server again. Nobody can signal or trace it that could not before: those ask the real and saved ids.
  */
 #include "creds.h"
 
@@ -11,11 +15,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/fsuid.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SERVER_GROUPS_MAX = 65536, WAY_BACK = 1 << CAP_SETUID | 1 << CAP_SETGID };
+enum { SERVER_GROUPS_MAX = 65536 };
 
 /* 32-bit machines have other calls for 32-bit ids, which the raw numbers below would miss. */
 _Static_assert(sizeof(long) == 8, "a 64-bit machine is needed");
@@ -34,26 +38,36 @@ static _Thread_local bool switched;
 static _Thread_local struct identity current;
 static _Thread_local uint32_t current_groups[GROUPS_MAX];
 
+static bool get_caps(struct __user_cap_data_struct data[2]) {
+  struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  return syscall(SYS_capget, &head, data) == 0;
+}
+
 /* Runs before the first switch of any thread, so that the thread it runs on still is what the process is. */
 static void learn_server(void) {
   static uint32_t groups[SERVER_GROUPS_MAX];
-  struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   long count = syscall(SYS_getgroups, SERVER_GROUPS_MAX, groups);
-  if (count < 0 || syscall(SYS_capget, &head, server_caps) != 0) abort();
-  server.uid = (uint32_t)setfsuid((uid_t)-1);
-  server.gid = (uint32_t)setfsgid((gid_t)-1);
+  if (count < 0 || !get_caps(server_caps)) abort();
+  server.uid = (uint32_t)geteuid();
+  server.gid = (uint32_t)getegid();
   server.groups = groups;
   server.group_count = (uint32_t)count;
   server.effective[0] = server_caps[0].effective;
   server.effective[1] = server_caps[1].effective;
 }
 
-static bool set_effective(const uint32_t effective[2]) {
+/* Asks the kernel first: a change of uid may have made them so (capabilities(7)), and asking is cheap. */
+static bool become_effective(const uint32_t effective[2]) {
   struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
-  struct __user_cap_data_struct data[2] = {server_caps[0], server_caps[1]};
-  data[0].effective = effective[0];
-  data[1].effective = effective[1];
-  return syscall(SYS_capset, &head, data) == 0;
+  struct __user_cap_data_struct data[2];
+  if (!get_caps(data)) return false;
+  if (data[0].effective != effective[0] || data[1].effective != effective[1]) {
+    data[0].effective = effective[0];
+    data[1].effective = effective[1];
+    if (syscall(SYS_capset, &head, data) != 0) return false;
+  }
+  memcpy(current.effective, effective, sizeof current.effective);
+  return true;
 }
 
 /*
@@ -82,28 +96,37 @@ static bool become_groups(const struct identity *to) {
   return true;
 }
 
-/*
- * setgroups, setfsgid, setfsuid in this order, leaving out what is so already; then the capabilities, since setfsuid(2)
- * raises and lowers some of them on its way from or to 0. setfsuid and setfsgid never report failure: they are asked
- * afterwards with an invalid id, which changes nothing. `current` is true to the thread at every step.
- */
-static bool become(const struct identity *to) {
-  if (!become_groups(to)) return false;
-  if (current.gid != to->gid) {
-    setfsgid(to->gid);
-    current.gid = (uint32_t)setfsgid((gid_t)-1);
-    if (current.gid != to->gid) return false;
-  }
-  bool caps_as_wanted = memcmp(current.effective, to->effective, sizeof to->effective) == 0;
-  if (current.uid != to->uid) {
-    setfsuid(to->uid);
-    current.uid = (uint32_t)setfsuid((uid_t)-1);
-    caps_as_wanted = false;
-    if (current.uid != to->uid) return false;
-  }
-  if (!caps_as_wanted && !set_effective(to->effective)) return false;
-  memcpy(current.effective, to->effective, sizeof to->effective);
+static bool become_gid(uint32_t gid) {
+  if (current.gid == gid) return true;
+  if (syscall(SYS_setresgid, -1L, (long)gid, -1L) != 0) return false;
+  current.gid = gid;
   return true;
+}
+
+/* The capabilities follow: without them `current` would not be true to the thread. */
+static bool become_uid(uint32_t uid, const uint32_t effective[2]) {
+  bool same = memcmp(current.effective, effective, sizeof current.effective) == 0;
+  if (current.uid == uid) return same || become_effective(effective);
+  if (syscall(SYS_setresuid, -1L, (long)uid, -1L) != 0) return false;
+  current.uid = uid;
+  return become_effective(effective);
+}
+
+/*
+ * A thread of a server that is not root would lose its permitted capabilities on the way back from uid 0 (capabilities(7),
+ * SECBIT_KEEP_CAPS). Once for each thread.
+ */
+static bool keep_caps(void) {
+  static _Thread_local bool kept;
+  if (!kept) kept = server.uid == 0 || prctl(PR_SET_KEEPCAPS, 1L, 0L, 0L, 0L) == 0;
+  return kept;
+}
+
+/* A caller has not what it takes to change groups: that is the server's to do, first thing or last. */
+static bool become(const struct identity *to) {
+  bool groups = same_groups(&current, to, to->gid) && current.gid == to->gid;
+  if (!groups && !become_uid(server.uid, server.effective)) return false;
+  return become_groups(to) && become_gid(to->gid) && become_uid(to->uid, to->effective);
 }
 
 void creds_restore(void) {
@@ -116,12 +139,11 @@ void creds_restore(void) {
 }
 
 /*
- * A caller other than root has no capability that a file system or a security module asks for, as any process of that
- * user: setfsuid(2) alone would leave it CAP_SYS_ADMIN (trusted.* attributes), CAP_SYS_RESOURCE (reserved blocks) and
- * CAP_SETFCAP (security.capability). What stays is what the way back needs.
+ * A caller other than root has no capability, as any process of that user; root has what the server has. With the server's
+ * as real and saved ids, and its permitted capabilities, the thread gets back from there.
  */
 static struct identity identity_of(const struct creds *wanted) {
-  struct identity to = {wanted->uid, wanted->gid, wanted->group_count, {server.effective[0] & WAY_BACK, 0}, wanted->groups};
+  struct identity to = {wanted->uid, wanted->gid, wanted->group_count, {0, 0}, wanted->groups};
   if (wanted->uid == 0) memcpy(to.effective, server.effective, sizeof to.effective);
   return to;
 }
@@ -133,6 +155,7 @@ int creds_assume(const struct creds *wanted) {
   }
   if (wanted->uid == (uint32_t)-1 || wanted->gid == (uint32_t)-1 || wanted->group_count > GROUPS_MAX) return -EPERM;
   pthread_once(&server_once, learn_server);
+  if (!keep_caps()) return -EPERM;
   if (!switched) current = server;
   switched = true;
   struct identity to = identity_of(wanted);

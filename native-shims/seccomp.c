@@ -33,7 +33,7 @@
 enum {
   CALL_OPEN_TREE = 428, CALL_MOVE_MOUNT, CALL_FSOPEN, CALL_FSCONFIG, CALL_FSMOUNT, CALL_FSPICK, CALL_PIDFD_OPEN, CALL_CLONE3,
   CALL_CLOSE_RANGE = 436, CALL_OPENAT2, CALL_PIDFD_GETFD, CALL_FACCESSAT2, CALL_EPOLL_PWAIT2 = 441,
-  CALL_MOUNT_SETATTR, CALL_MEMFD_SECRET = 447, CALL_SETXATTRAT = 463, CALL_LISTXATTRAT = 465, CALL_REMOVEXATTRAT,
+  CALL_MOUNT_SETATTR, CALL_MEMFD_SECRET = 447, CALL_LISTXATTRAT = 465, CALL_REMOVEXATTRAT,
   CALL_OPEN_TREE_ATTR,
 };
 
@@ -69,7 +69,7 @@ static const int allowed[] = {
 };
 
 /* How a thread becomes a guest's user: for `passthrough`. */
-static const int for_users[] = {SYS_setfsuid, SYS_setfsgid, SYS_setgroups, SYS_capset};
+static const int for_users[] = {SYS_setresuid, SYS_setresgid, SYS_setgroups, SYS_capset};
 
 static const int for_processes[] = {
     SYS_execve,

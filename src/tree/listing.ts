@@ -1,27 +1,44 @@
-import { QidPaths } from './volume.ts';
+import { QTSYMLINK } from '../attr.ts';
+import type { Exceptions } from './entry-types.ts';
+import { QidPaths, type Volume } from './volume.ts';
 
 /** Offsets within a packed 9P directory entry: qid type u8, version u32, path u64; offset u64; type u8; name[s]. */
 const pathAt = 5;
+const typeAt = 21;
 const nameLengthAt = 22;
 const nameAt = 24;
+/** d_type of readdir(3). */
+const DT_REG = 8;
+const DT_LNK = 10;
 
 /**
- * Turns the raw inode numbers of packed directory entries into the qid.paths that getattr gives. `..` of the export's
- * root becomes the root itself. Where inode numbers are qid.paths already, the entries are only looked at.
+ * Turns the raw inode numbers of packed directory entries into the qid.paths that getattr gives, and the types of those in
+ * `exceptions` into what they stand for. `..` of the export's root becomes the root itself. Where nothing can be
+ * different, the entries are not even looked at.
  */
 export function fixListing(
   packed: Buffer,
   bytes: number,
   paths: QidPaths,
-  deviceIndex: number,
+  { index, smallInos }: Volume,
   root: { readonly pathLow: number; readonly pathHigh: number } | undefined,
+  exceptions: Exceptions | undefined,
 ): void {
+  const excepted = exceptions && exceptions.size > 0 ? exceptions : undefined;
+  if (smallInos && index === 0 && !root && !excepted) return;
   for (let at = 0; at < bytes; ) {
     const low = packed.readUInt32LE(at + pathAt);
     const high = packed.readUInt32LE(at + pathAt + 4);
     const length = packed.readUInt16LE(at + nameLengthAt);
-    if (!QidPaths.isPlain(deviceIndex, high)) {
-      const [pathLow, pathHigh] = paths.of(deviceIndex, low, high);
+    if (excepted && packed[at + typeAt] === DT_REG) {
+      const type = excepted.get(high * 0x1_0000_0000 + low);
+      if (type !== undefined) {
+        packed[at + typeAt] = type;
+        packed[at] = type === DT_LNK ? QTSYMLINK : 0;
+      }
+    }
+    if (!QidPaths.isPlain(index, high)) {
+      const [pathLow, pathHigh] = paths.of(index, low, high);
       packed.writeUInt32LE(pathLow, at + pathAt);
       packed.writeUInt32LE(pathHigh, at + pathAt + 4);
     }

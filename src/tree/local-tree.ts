@@ -9,6 +9,7 @@ import type { Bytes, Name } from '../name.ts';
 import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
 import { Changes } from './changes.ts';
 import type { Descriptors } from './descriptors.ts';
+import { EntryTypes, type Exceptions } from './entry-types.ts';
 import { Leftovers } from './leftovers.ts';
 import { fixListing } from './listing.ts';
 import { OwnerLocks } from './local-locks.ts';
@@ -54,6 +55,7 @@ export class LocalTree implements Tree {
   readonly #names: Names;
   readonly #views: Views;
   readonly #leftovers: Leftovers;
+  readonly #types = new EntryTypes();
 
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
@@ -306,26 +308,39 @@ export class LocalTree implements Tree {
     const { node } = dir;
     const { sys } = node.volume;
     const { ownPrefix, typeXattr } = this.#model;
-    const read = this.#opens.use(dir, fd =>
-      sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, typeXattr),
-    );
-    return andThen(read, result => {
-      const bytes = result & ~READDIR_HID;
-      const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
-      fixListing(
-        packed,
-        bytes,
-        this.#nodes.volumes.paths,
-        node.volume.index,
-        node === this.root ? node : undefined,
+    const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
+    const read = (xattr: Bytes) => {
+      const done = this.#opens.use(dir, fd =>
+        sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, xattr),
       );
-      if (bytes !== result) {
-        void this.#opens.use(dir, fd =>
-          this.#leftovers.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
-        );
-      }
+      return andThen(done, result => {
+        const bytes = result & ~READDIR_HID;
+        if (bytes !== result) {
+          void this.#opens.use(dir, fd =>
+            this.#leftovers.clearPart(sys, fd, cookieLow, cookieHigh, into.byteLength),
+          );
+        }
+        return bytes;
+      });
+    };
+    const show = (bytes: number, known?: Exceptions) => {
+      const root = node === this.root ? node : undefined;
+      fixListing(packed, bytes, this.#nodes.volumes.paths, node.volume, root, known);
       return bytes;
-    });
+    };
+    if (typeXattr === '') return andThen(read(''), bytes => show(bytes));
+    const attr = new Attr();
+    return andThen(
+      this.#opens.use(dir, fd => sys.stat(serverCaller, fd, attr)),
+      () => {
+        const known = this.#types.of(node, attr);
+        if (known) return andThen(read(''), bytes => show(bytes, known));
+        return andThen(read(typeXattr), bytes => {
+          this.#types.learn(dir, attr, cookieLow, cookieHigh, packed, bytes);
+          return show(bytes);
+        });
+      },
+    );
   }
 
   closeDir(dir: LocalOpen): void {

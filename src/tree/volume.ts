@@ -1,7 +1,7 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
 import { EOPNOTSUPP } from '../errno.ts';
-import { O_RDONLY } from '../host/constants.ts';
+import { EXT4_SUPER_MAGIC, O_RDONLY } from '../host/constants.ts';
 import { placeOf } from '../host/control.ts';
 import { inline } from '../host/linux.ts';
 import { elsewhere, localAtOnce, localOnPool, poolAt } from '../host/local.ts';
@@ -107,6 +107,8 @@ export class Volume {
   readonly dev: number;
   readonly keepsHandles: boolean;
   readonly ctimeTells: CtimeTells;
+  /** Whether inode numbers have 32 bits here. */
+  readonly smallInos: boolean;
   readonly #strain: Strain | undefined;
   /** Whether RWF_NOWAIT works here, or is asked for nothing. */
   #tellsWhatIsCached: boolean;
@@ -137,6 +139,7 @@ export class Volume {
     }
     this.keepsHandles = keepsHandles(type);
     this.ctimeTells = ctimeTells(type);
+    this.smallInos = type === EXT4_SUPER_MAGIC;
   }
 
   /** A record for one `sys.stat`, to be read as soon as that is answered: at once on a file system of this machine. */

@@ -55,7 +55,7 @@ export class Maker {
 
   /**
    * Makes an object that must not exist yet (EEXIST). With `openFlags` a regular file comes back open as `fd`, otherwise that
-   * is −1. The node comes back held, with its attributes in `attr`; an open one may have no descriptor of its own yet.
+   * is −1. The node comes back held, with what its qid is made of in `attr`; an open one may have no descriptor of its own yet.
    */
   make(
     caller: Caller,
@@ -73,14 +73,18 @@ export class Maker {
     });
   }
 
-  #toNode({ dir, name, want }: Order, made: Made, attr: Attr): Answer<{ node: LocalNode; fd: number }> {
+  #toNode(
+    { dir, name, want, shape }: Order,
+    made: Made,
+    attr: Attr,
+  ): Answer<{ node: LocalNode; fd: number }> {
     const { sys } = dir.volume;
     const { fd, pathFd } = made;
     return attempt(
       () =>
         andThen(sys.stat(serverCaller, pathFd >= 0 ? pathFd : fd, attr), () => {
-          // What was stamped is what the client sees.
-          if (this.#model.overlays) showAs(want, attr);
+          // On the host it may be a file that stands for something else.
+          if (shape.aside) attr.mode = want.mode;
           return andThen(this.#adopt(dir, name, made, attr), node => {
             attr.setQidPath(node.pathLow, node.pathHigh);
             return { node, fd };
@@ -243,13 +247,6 @@ export class Maker {
       },
     );
   }
-}
-
-function showAs({ mode, uid, gid, rdev }: Want, attr: Attr): void {
-  attr.mode = mode;
-  attr.uid = uid;
-  attr.gid = gid;
-  attr.rdev = rdev;
 }
 
 function closeAll(dir: LocalNode, ...fds: readonly number[]): Answer<void> {

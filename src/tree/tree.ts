@@ -145,7 +145,8 @@ export interface Tree {
   keep?(open: OpenFile | OpenDir, pins: Pins): void;
   /**
    * Creates and opens a file, or opens the existing one unless `exclusive` (EEXIST). The node comes back held. The
-   * permission to open does not depend on the mode asked for, as with open(2).
+   * permission to open does not depend on the mode asked for, as with open(2). `attr` receives what a qid is made of, type
+   * and stamp; owner and permissions are for `stat` to tell.
    */
   create(
     actor: Actor,
@@ -154,7 +155,7 @@ export interface Tree {
     how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
     attr: Attr,
   ): Answer<{ readonly node: Node; readonly file: OpenFile }>;
-  /** Makes anything else. The node comes back held, its attributes in `attr`. */
+  /** Makes anything else. The node comes back held; `attr` as of `create`. */
   make(actor: Actor, dir: Node, name: Name, what: Making, attr: Attr): Answer<Node>;
   link(actor: Actor, node: Node, dir: Node, name: Name): Answer<void>;
   rename(actor: Actor, fromDir: Node, from: Name, toDir: Node, to: Name): Answer<void>;

@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Attr, S_IFCHR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/attr.ts';
+import { Attr, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/attr.ts';
 import {
   EEXIST,
   EISDIR,
@@ -82,6 +82,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const attr = new Attr();
       const how = { ...rw, exclusive: true, mode: 0o4751, gid: 1234 };
       const { node, file } = await tree.create(user, tree.root, name('a'), how, attr);
+      expect(attr.type).toBe(S_IFREG);
+      await tree.stat(node, attr);
       expect([attr.mode.toString(8), attr.uid, attr.gid, attr.nlink]).toEqual([
         (S_IFREG | 0o4751).toString(8),
         1000,
@@ -147,6 +149,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
         { type: 'directory', mode: 0o1755, gid: 7 },
         attr,
       );
+      expect(attr.type).toBe(S_IFDIR);
+      await tree.stat(d, attr);
       expect([attr.mode & 0o7777, attr.gid]).toEqual([0o1755, 7]);
       const s = await tree.make(root, d, name('s'), { type: 'symlink', target: '/etc/passwd', gid: 0 }, attr);
       expect([attr.mode, attr.size]).toEqual([S_IFLNK | 0o777, 11]);
@@ -154,6 +158,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       expect(() => tree.open(root, s, rw)).toThrow(ELOOP as unknown as Error);
       const special = { type: 'special' as const, gid: 0 };
       const c = await tree.make(root, d, name('c'), { ...special, mode: S_IFCHR | 0o620, rdev: 0x103 }, attr);
+      expect(attr.type).toBe(S_IFCHR);
+      await tree.stat(c, attr);
       expect([attr.type, attr.rdev]).toEqual([S_IFCHR, 0x103]);
       const f = await tree.make(root, d, name('f'), { ...special, mode: S_IFIFO | 0o644, rdev: 0 }, attr);
       expect(attr.type).toBe(S_IFIFO);

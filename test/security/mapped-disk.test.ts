@@ -8,18 +8,16 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   symlinkSync,
-  unlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { getAttributeSync, listAttributesSync, removeAttributeSync, setAttributeSync } from 'fs-xattr';
-import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK } from '../../src/attr.ts';
 import {
   EACCES,
@@ -33,7 +31,6 @@ import {
   EPERM,
   Errno,
 } from '../../src/errno.ts';
-import { Linux } from '../../src/host/linux.ts';
 import { nameOf } from '../../src/name.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
@@ -347,65 +344,6 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
       ENOTEMPTY,
     );
     expect(existsSync(at('gone'))).toBe(false);
-  });
-
-  /** The types of all entries, listed in pieces of two or three. */
-  async function types(): Promise<Record<string, number>> {
-    const open = await tree.openDir(user.caller, tree.root);
-    const seen: Record<string, number> = {};
-    const into = Buffer.alloc(80);
-    let cookie: [number, number] = [0, 0];
-    for (;;) {
-      const bytes = await tree.readdir(open, ...cookie, into);
-      if (bytes === 0) break;
-      for (let at = 0; at < bytes; at += 24 + into.readUInt16LE(at + 22)) {
-        const name = into.toString('latin1', at + 24, at + 24 + into.readUInt16LE(at + 22));
-        seen[name] = into[at + 21]!;
-        expect(into[at]).toBe(into[at + 21] === 4 ? 0x80 : into[at + 21] === 10 ? 0x02 : 0);
-        cookie = [into.readUInt32LE(at + 13), into.readUInt32LE(at + 17)];
-      }
-    }
-    tree.closeDir(open);
-    return seen;
-  }
-
-  it('asks the records of an unchanged directory for their types once, and is never wrong after a change', async () => {
-    const listing = vi.spyOn(Linux.prototype, 'readdir');
-    /** The xattrs that entries were asked for since this was called last. */
-    const asked = () => {
-      const names = new Set(listing.mock.calls.map(args => args[6]));
-      listing.mockClear();
-      return [...names];
-    };
-    for (const name of ['link', 'gone']) {
-      tree.release(await make(name, { type: 'symlink', target: 'x', gid: 0 }));
-    }
-    tree.release(await make('pipe', { type: 'special', mode: S_IFIFO | 0o600, rdev: 0, gid: 0 }));
-    tree.release(await create('file', 0o644));
-    mkdirSync(at('folder'));
-    symlinkSync('x', at('native'));
-    const all = { '.': 4, '..': 4, link: 10, gone: 10, pipe: 1, file: 8, folder: 4, native: 10 };
-    expect(await types()).toEqual(all);
-    // A directory that was changed just now may hold objects that are not stamped yet.
-    expect(await types()).toEqual(all);
-    expect(asked()).toEqual(['user.virtfs.mode']);
-    await new Promise(resolve => setTimeout(resolve, 2100));
-    expect(await types()).toEqual(all);
-    expect(asked()).toEqual(['user.virtfs.mode']);
-    expect(await types()).toEqual(all);
-    expect(asked()).toEqual(['']);
-    listing.mockRestore();
-
-    unlinkSync(at('gone'));
-    // Likely with its inode number, and under its name.
-    writeFileSync(at('gone'), '');
-    renameSync(at('link'), at('moved'));
-    writeFileSync(at('link'), '');
-    writeFileSync(at('new'), '');
-    setAttributeSync(at('new'), 'user.virtfs.mode', Buffer.from('ffa10000', 'hex'));
-    const now = { ...all, gone: 8, link: 8, moved: 10, new: 10 };
-    expect(await types()).toEqual(now);
-    expect(await types()).toEqual(now);
   });
 
   it('sees a record that somebody else changes at once', async () => {

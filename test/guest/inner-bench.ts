@@ -48,7 +48,7 @@ export class InnerBench extends Bench {
     const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve ${exports.join(' ')} --listen ${listen}`;
     await this.guest.sh(`
       ( ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid
-      for i in $(seq 300); do
+      for i in $(seq 900); do
         grep -q '^listening on' ${log} && exit 0
         kill -0 $! || break
         sleep 0.1

@@ -11,6 +11,7 @@ const packageOfTool = {
   tar: 'tar',
   xz: 'xz-utils',
   cpio: 'cpio',
+  getfattr: 'attr',
   gcc: 'gcc',
   mke2fs: 'e2fsprogs',
 };

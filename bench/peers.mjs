@@ -66,6 +66,17 @@ function descendants(pid) {
   return direct.flatMap(child => [child, ...descendants(child)]);
 }
 
+/** Those that run: a benchmark that is broken off leaves nobody behind. */
+const children = new Set();
+process.on('exit', () => {
+  for (const child of children) child.kill('SIGTERM');
+});
+for (const [signal, status] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+])
+  process.on(signal, () => process.exit(status));
+
 /** A server that runs: `uri`, `aname` and what it takes to stop it. */
 export class Running {
   static async start(name, directory) {
@@ -73,6 +84,8 @@ export class Running {
     const port = peer.needsPort ? await freePort() : undefined;
     const [program, ...args] = peer.command(directory, port);
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
+    children.add(child);
+    child.on('exit', () => children.delete(child));
     const running = new Running(name, directory, child);
     try {
       running.uri = port ? await running.#accepts(port) : await running.#listens();

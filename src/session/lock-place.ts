@@ -167,7 +167,11 @@ export class LockPlace {
     if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
     const held = this.#held.get(owner) ?? [];
     this.#set(owner, add(held, { owner, type, start, end, through, doubtful: false }));
-    if (type === 0 && held.some(one => one.type === 1 && overlaps(one, wish))) await this.#wake(start, end);
+    if (type === 0 && held.some(one => one.type === 1 && overlaps(one, wish))) {
+      // It has what it waited for: whoever is woken must not find it among those that wait, and count it again.
+      this.#leaveQueue(wish);
+      await this.#wake(start, end);
+    }
     return undefined;
   }
 

@@ -46,7 +46,7 @@ static void bytes_of(struct input *in, void *into, size_t count) {
   for (size_t i = 0; i < count; i++) ((uint8_t *)into)[i] = byte_of(in);
 }
 
-static void name_of(char *into, int number) {
+static void entry_name(char *into, int number) {
   int bytes = 1 + number * 6;
   memset(into, 'a' + number % 26, (size_t)bytes);
   snprintf(into + bytes, 8, "%d", number);
@@ -73,7 +73,7 @@ static void prepare(void) {
   MUST(directory >= 0 && file >= 0 && ftruncate(file, 65536) == 0);
   for (int i = 0; i < ENTRIES; i++) {
     uint8_t mode[6] = {0, (uint8_t)(i << 4), 0, 0, 0, 0};
-    name_of(name, i);
+    entry_name(name, i);
     int fd = openat(directory, name, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     MUST(fd >= 0);
     fsetxattr(fd, "user.virtfs.mode", mode, i % 7, 0);
@@ -85,7 +85,7 @@ static void clean(void) {
   char name[300];
   char path[64], real[300];
   for (int i = 0; i < ENTRIES; i++) {
-    name_of(name, i);
+    entry_name(name, i);
     unlinkat(directory, name, 0);
   }
   unlinkat(directory, "file", 0);

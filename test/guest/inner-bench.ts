@@ -46,8 +46,9 @@ export class InnerBench extends Bench {
       `--export ${this.hostDir('frozen')},name=${readonlyExports.mapped},readonly=on`,
     ];
     const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve ${exports.join(' ')} --listen ${listen}`;
+    // As a service manager would; the guest's own limit is 4096, and descriptors of unlinked files are shared out.
     await this.guest.sh(`
-      ( ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid
+      ( ulimit -n 65536; ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid
       for i in $(seq 900); do
         grep -q '^listening on' ${log} && exit 0
         kill -0 $! || break

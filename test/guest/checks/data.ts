@@ -76,8 +76,10 @@ export const data: Check[] = [
       sqlite3 t.db 'begin; delete from t; rollback; vacuum;'; same "$(sqlite3 t.db 'select count(*) from t')" 32; same "$(ls)" t.db`,
   },
   {
+    // Two processes over cache=mmap end now and then, in one run of 15 to 200, in an I/O error, SIGBUS, or a fault of the
+    // guest's kernel (netfs_write_collection_worker of 6.12.118), whoever the server is (QEMU's own is no different).
     title: 'SQLite with a write-ahead log keeps its database',
-    where: mapsShared,
+    where: cell => cell.cache === 'loose' || cell.cache === 'local',
     timeout: 120_000,
     script: `
       same "$(sqlite3 t.db 'pragma journal_mode=wal; create table t(x); insert into t values(1);')" wal

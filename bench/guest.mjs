@@ -23,6 +23,13 @@ const ways = {
     beside: 'QEMU passthrough',
   },
   'vhost-user mapped': { trans: 'virtio', tag: 'v-mapped', model: 'mapped', beside: 'QEMU mapped-xattr' },
+  'vhost-user mapped, polled': {
+    trans: 'virtio',
+    tag: 'v-polled',
+    model: 'mapped',
+    poll: 200,
+    beside: 'QEMU mapped-xattr',
+  },
   'diod over TCP': { trans: 'tcp', peer: 'diod' },
   'TCP passthrough': { trans: 'tcp', peer: 'passthrough', beside: 'diod over TCP' },
   'TCP mapped': { trans: 'tcp', peer: 'mapped', beside: 'diod over TCP' },
@@ -89,7 +96,9 @@ async function start(dir, stops) {
   const vhost = all.filter(way => way.model);
   const server = await Ninepd.start({
     exports: vhost.map(({ path, tag, model }) => ({ path, name: tag, securityModel: model })),
-    listen: vhost.map(({ tag }) => `vhost-user://${socket(tag)}?tag=${tag}&export=${tag}`),
+    listen: vhost.map(
+      ({ tag, poll = 0 }) => `vhost-user://${socket(tag)}?tag=${tag}&export=${tag}&busy-poll=${poll}`,
+    ),
   });
   stops.push(() => server.stop());
   const guest = await Guest.start({
@@ -114,7 +123,7 @@ async function start(dir, stops) {
   return guest;
 }
 
-const plain = name => name.replaceAll(' ', '-');
+const plain = name => name.replaceAll(/[ ,]+/g, '-');
 const mountPoint = name => `/mnt/${plain(name)}`;
 
 /** Microseconds by the guest's clock. */

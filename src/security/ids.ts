@@ -6,6 +6,7 @@ import type { Bytes } from '../name.ts';
 import { mapAcl } from './acl-ids.ts';
 import { IdMap, idMax, mapFaults } from './id-map.ts';
 import type { SecurityModel, Shape, Target, Want } from './model.ts';
+import { nobody, noUser } from './nobody.ts';
 
 /** As whom a guest's users act on the host, and how the host's ids look to them. */
 export interface IdOptions {
@@ -20,11 +21,6 @@ export interface IdOptions {
   /** Ranges `GUEST:HOST:COUNT` of users and groups, or with `u:` or `g:` before it of one kind. None are all ids as they are. */
   readonly map?: readonly string[];
 }
-
-/** NONUNAME of attach: no user was named. */
-const noUser = 0xffff_ffff;
-/** The overflow ids of the kernel (/proc/sys/kernel/overflowuid): nobody. */
-const nobody = 65534;
 
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 const capability = 'security.capability';

@@ -5,6 +5,7 @@ import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { symlinkTargetBytesMax } from '../limits.ts';
 import type { Bytes } from '../name.ts';
 import type { SecurityModel, Shape, Target, Want } from './model.ts';
+import { nobody, noUser } from './nobody.ts';
 import { type Complain, modeXattr, readField, recordPrefix, writeField } from './record-xattr.ts';
 
 export interface MappedOptions {
@@ -18,11 +19,6 @@ const hostCapability = `${recordPrefix}security.capability`;
 /** Asks whether an xattr is there without reading it. */
 const nothing = new Uint8Array(0);
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
-
-/** NONUNAME of attach: no user was named. */
-const noUser = 0xffff_ffff;
-/** The overflow id of the kernel: nobody. */
-const nobody = 65534;
 
 /** S_IXGRP: with it S_ISGID means set-gid, without it mandatory locking, which a write leaves alone. */
 const groupExec = 0o010;

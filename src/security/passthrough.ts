@@ -4,6 +4,7 @@ import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { writableFile } from './may-write.ts';
 import type { SecurityModel, Target } from './model.ts';
+import { nobody, noUser } from './nobody.ts';
 
 /** Whether a mode is what is left when set-id bits fall before a write that the caller may make. */
 async function dropsSetIdOnly(target: Target, caller: Caller, mode: number): Promise<boolean> {
@@ -22,11 +23,6 @@ function changeMode(target: Target, caller: Caller, mode: number): Answer<void> 
 
 /** What the host's user database knows of a uid: its primary group and all groups it is in. */
 export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly number[] } | undefined>;
-
-/** NONUNAME of attach: no user was named. */
-const noUser = 0xffff_ffff;
-/** The overflow ids of the kernel (/proc/sys/kernel/overflowuid): nobody. */
-const nobody = 65534;
 
 /**
  * The security model `passthrough`: requests go down to the file system with the guest user's credentials, so that objects

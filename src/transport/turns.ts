@@ -16,13 +16,12 @@ export class Turns {
     return this.#over;
   }
 
-  /** Notes what was used. True when the turn is over by that. */
-  spend(ms: number): boolean {
+  /** Notes what was used. */
+  spend(ms: number): void {
     this.#spentMs += ms;
-    if (this.#spentMs < turnMsMax) return false;
-    if (!this.#over) setImmediate(this.#next);
+    if (this.#over || this.#spentMs < turnMsMax) return;
     this.#over = true;
-    return true;
+    setImmediate(this.#next);
   }
 
   readonly #next = (): void => {

@@ -1,20 +1,14 @@
 import type { Attr } from '../attr.ts';
+import { DT_DIR, DT_REG } from '../protocol/constants.ts';
 import type { LocalNode } from './local-node.ts';
 import type { LocalOpen } from './open-file.ts';
+import { cookieAt, nameAt, nameLengthAt, pathAt, typeAt } from './packed-entry.ts';
 
 /** Whoever makes an object under its name before it is stamped, as QEMU does, is done after so long. */
 const settledMsMin = 2000;
 /** Directories and exceptions that are remembered in all; each costs some 100 bytes. */
 const rememberedMax = 65_536;
 
-/** Offsets within a packed 9P directory entry: qid type u8, version u32, path u64; offset u64; type u8; name[s]. */
-const pathAt = 5;
-const cookieAt = 13;
-const typeAt = 21;
-const nameLengthAt = 22;
-const nameAt = 24;
-const DT_REG = 8;
-const DT_DIR = 4;
 /** Inode numbers below 2^53 are exact as numbers. */
 const exactHighMax = 0x20_0000;
 

@@ -1,15 +1,8 @@
 import { QTSYMLINK } from '../attr.ts';
+import { DT_LNK, DT_REG } from '../protocol/constants.ts';
 import type { Exceptions } from './entry-types.ts';
+import { nameAt, nameLengthAt, pathAt, typeAt } from './packed-entry.ts';
 import { QidPaths, type Volume } from './volume.ts';
-
-/** Offsets within a packed 9P directory entry: qid type u8, version u32, path u64; offset u64; type u8; name[s]. */
-const pathAt = 5;
-const typeAt = 21;
-const nameLengthAt = 22;
-const nameAt = 24;
-/** d_type of readdir(3). */
-const DT_REG = 8;
-const DT_LNK = 10;
 
 /**
  * Turns the raw inode numbers of packed directory entries into the qid.paths that getattr gives, and the types of those in

@@ -2,7 +2,7 @@
 import { mkdirSync, realpathSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { root, SetupFault, say } from '../scripts/setup.mjs';
+import { root, runProgram, SetupFault, say } from '../scripts/setup.mjs';
 import { cases } from './cases.mjs';
 import { fidCases, measureFids } from './fids.mjs';
 import { goalLines, judged } from './goals.mjs';
@@ -135,10 +135,4 @@ async function main() {
   process.exitCode = fallen.length > 0 && !options['update-ratios'] ? 1 : 0;
 }
 
-try {
-  await main();
-} catch (error) {
-  if (!(error instanceof SetupFault) && !error.code?.startsWith?.('ERR_PARSE_ARGS')) throw error;
-  say(error.message);
-  process.exitCode = 2;
-}
+await runProgram(main);

@@ -17,6 +17,17 @@ export function say(text) {
 /** A step that cannot be done; the text says what to do. */
 export class SetupFault extends Error {}
 
+/** Runs what a program of this folder is: what is missing, or wrong with its options, is said and ends it with status 2. */
+export async function runProgram(main) {
+  try {
+    await main();
+  } catch (error) {
+    if (!(error instanceof SetupFault) && !error.code?.startsWith?.('ERR_PARSE_ARGS')) throw error;
+    say(error.message);
+    process.exitCode = 2;
+  }
+}
+
 /** Runs a program to its end with its output on standard error. */
 export function run(command, args, options = {}) {
   const { status, error } = spawnSync(command, args, { cwd: root, stdio: ['ignore', 2, 2], ...options });

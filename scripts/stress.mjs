@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
+import { ensureTestPackages, root, run, runProgram, SetupFault, say, setUp } from './setup.mjs';
 
 const number = { type: 'string' };
 const kinds = {
@@ -61,10 +61,4 @@ async function main() {
   process.exitCode = ok ? 0 : 1;
 }
 
-try {
-  await main();
-} catch (error) {
-  if (!(error instanceof SetupFault) && !error.code?.startsWith?.('ERR_PARSE_ARGS')) throw error;
-  say(error.message);
-  process.exitCode = 2;
-}
+await runProgram(main);

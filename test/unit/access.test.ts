@@ -5,9 +5,10 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Client, Errno, type Logger, MemoryTree, Server, Wire } from '../../src/index.ts';
+import { Client, Errno, MemoryTree, Server, Wire } from '../../src/index.ts';
 import { Access, accessFaults } from '../../src/session/access.ts';
 import type { Origin } from '../../src/session/door.ts';
+import { logTo } from '../support/line-log.ts';
 import { Frontend } from '../support/vhost-frontend.ts';
 
 const tcp = (address: string, port = 40_000): Origin => ({ kind: 'tcp', address, port });
@@ -109,15 +110,7 @@ describe('an attach', () => {
   });
 
   async function open(exports: readonly { name: string; allow?: string[]; privport?: boolean }[]) {
-    const add = (text: string) => void lines.push(text);
-    const log: Logger = {
-      trace: add,
-      debug: add,
-      info: add,
-      warn: add,
-      error: add,
-      isLevelEnabled: () => false,
-    };
+    const log = logTo(lines);
     for (const { name } of exports) mkdirSync(join(dir, name));
     server = await Server.open({ exports: exports.map(one => ({ ...one, path: join(dir, one.name) })), log });
   }

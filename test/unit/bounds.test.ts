@@ -4,7 +4,7 @@ import { connect, type NetConnectOpts } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type Logger, Server, StartFaults } from '../../src/index.ts';
+import { Server, StartFaults } from '../../src/index.ts';
 import { defaultLimits, type Limits, limitFaults } from '../../src/limits.ts';
 import { silent } from '../../src/log.ts';
 import { Holdings } from '../../src/session/holdings.ts';
@@ -13,6 +13,7 @@ import { Shares } from '../../src/session/shares.ts';
 import type { Tree } from '../../src/tree/tree.ts';
 import { Dialog, errnoOf, O } from '../conformance/dialog.ts';
 import { Wire } from '../conformance/wire.ts';
+import { logTo } from '../support/line-log.ts';
 
 describe('what sessions hold', () => {
   const limits = { ...defaultLimits, opensPerSession: 60, opensPerExport: 100, sessionsPerExport: 3 };
@@ -108,15 +109,7 @@ describe('a server with bounds of its own', () => {
   });
 
   async function serve(limits: Partial<Limits>): Promise<void> {
-    const add = (text: string) => void lines.push(text);
-    const log: Logger = {
-      trace: add,
-      debug: add,
-      info: add,
-      warn: add,
-      error: add,
-      isLevelEnabled: () => false,
-    };
+    const log = logTo(lines);
     const exports = ['a', 'b'].map(name => ({ path: join(dir, name), name }));
     server = await Server.open({ exports, limits, log });
     await server.listen(`unix://${path()}`);

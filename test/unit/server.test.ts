@@ -5,13 +5,13 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import {
   Attr,
   Client,
-  type Logger,
   MemoryTree,
   passthrough,
   type SecurityModel,
   Server,
   StartFaults,
 } from '../../src/index.ts';
+import { logTo } from '../support/line-log.ts';
 
 let dir: string;
 let files: string;
@@ -123,15 +123,7 @@ describe('an embedded server', () => {
 
   it('tells its logger who comes, what is used, and who goes', async () => {
     const lines: string[] = [];
-    const add = (text: string) => void lines.push(text);
-    const log: Logger = {
-      trace: add,
-      debug: add,
-      info: add,
-      warn: add,
-      error: add,
-      isLevelEnabled: () => false,
-    };
+    const log = logTo(lines);
     const server = await Server.open({ exports: [{ path: files, name: 'data', readonly: true }], log });
     const client = await Client.connect({ port: portOf(await server.listen('tcp://127.0.0.1:0')) });
     for (const uid of [0, 1000]) await client.attach('data', uid);

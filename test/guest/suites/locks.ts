@@ -48,7 +48,7 @@ export function testLocks(model: Model, make: BenchMaker): void {
         for i in $(seq 100); do [ -s $out ] && break; sleep 0.05; done; cat $out`,
       );
     }
-    const release = (party: Party = 'one') => at(party, `touch ${marks}/${file}-release; sleep 0.2`);
+    const release = () => at('one', `touch ${marks}/${file}-release; sleep 0.2`);
     const kill = (party: Party, op: string) => at(party, `kill -9 $(cat ${held(party, op, 0)}.pid)`);
 
     async function attempt(party: Party, kind: string, op: string, start = 0, length = 0): Promise<string> {

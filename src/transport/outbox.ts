@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net';
+import { beginBatch, endBatch, settleBatch } from '../batch.ts';
 import { send } from '../host/sockets.ts';
 import { chunkBytesMin, giveBackChunk, takeChunk } from './chunks.ts';
 
@@ -74,6 +75,7 @@ export class Outbox {
 
   /** A turn begins at whose end `flush` is called. */
   gather(): void {
+    beginBatch();
     this.#flushing = true;
   }
 
@@ -86,6 +88,7 @@ export class Outbox {
 
   /** The turn is over. */
   flush(): void {
+    endBatch();
     this.#flushing = false;
     this.#sendChunk();
   }
@@ -102,6 +105,7 @@ export class Outbox {
 
   /** What the kernel takes at once goes past Node, whose way of writing costs more than a small request does. */
   #write(chunk: Buffer, count: number): void {
+    settleBatch();
     const bytes = count === chunk.length ? chunk : chunk.subarray(0, count);
     const sent = this.#socket.writableLength === 0 ? Math.max(0, send(descriptorOf(this.#socket), bytes)) : 0;
     if (sent === count) {

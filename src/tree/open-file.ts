@@ -119,24 +119,29 @@ export class OpenTable {
     return this.#descriptors.pinned.isOverdrawn(pins);
   }
 
-  /** Runs `act` with the descriptor, which stays open until the answer is there. */
-  use<T>(open: LocalOpen, act: (fd: number) => Answer<T>): Answer<T> {
+  /** The descriptor stays as it is until `giveBack`. */
+  borrow(open: LocalOpen): void {
     open.busy++;
     open.touched = true;
+  }
+
+  giveBack(open: LocalOpen): void {
+    if (--open.busy === 0 && open.closed) this.#drop(open);
+  }
+
+  /** Runs `act` with the descriptor, which stays open until the answer is there. */
+  use<T>(open: LocalOpen, act: (fd: number) => Answer<T>): Answer<T> {
+    this.borrow(open);
     let answer: Answer<T>;
     try {
       answer = open.fd >= 0 ? act(open.fd) : andThen(this.#reopen(open), act);
     } catch (error) {
-      this.#used(open);
+      this.giveBack(open);
       throw error;
     }
-    if (answer instanceof Promise) return answer.finally(() => this.#used(open));
-    this.#used(open);
+    if (answer instanceof Promise) return answer.finally(() => this.giveBack(open));
+    this.giveBack(open);
     return answer;
-  }
-
-  #used(open: LocalOpen): void {
-    if (--open.busy === 0 && open.closed) this.#drop(open);
   }
 
   /** Closes once the last running call is done. */

@@ -12,6 +12,7 @@ const src = join(root, 'src');
  */
 const layers: Readonly<Record<string, { values: readonly string[]; types?: readonly string[] }>> = {
   errno: { values: [] },
+  batch: { values: [] },
   turn: { values: [] },
   limits: { values: [] },
   answer: { values: [] },
@@ -22,12 +23,14 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   protocol: { values: ['answer', 'attr', 'errno', 'limits', 'name'], types: ['host'] },
   host: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'turn'] },
   security: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'host'], types: ['tree'] },
-  tree: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'host', 'security', 'protocol'] },
+  tree: { values: ['answer', 'attr', 'batch', 'errno', 'limits', 'name', 'host', 'security', 'protocol'] },
   session: {
     values: ['answer', 'attr', 'errno', 'limits', 'log', 'name', 'protocol', 'tree', 'turn'],
     types: ['host', 'security'],
   },
-  transport: { values: ['errno', 'limits', 'log', 'name', 'protocol', 'session', 'start-faults', 'host'] },
+  transport: {
+    values: ['batch', 'errno', 'limits', 'log', 'name', 'protocol', 'session', 'start-faults', 'host'],
+  },
   workers: { values: ['errno', 'limits', 'log', 'start-faults', 'transport', 'host'], types: ['session'] },
   client: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'protocol'] },
 };

@@ -1,9 +1,19 @@
-import { appendFileSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { beginBatch, endBatch } from '../../src/batch.ts';
 import { nameOf } from '../../src/name.ts';
 import { Versions } from '../../src/session/versions.ts';
 import type { Node } from '../../src/tree/tree.ts';
 import { Ground, Talk } from './session-fixture.ts';
+
+/** What a descriptor of this process is open on. */
+function linkOf(fd: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`);
+  } catch {
+    return '';
+  }
+}
 
 const node: Node = { type: 0o100000, pathLow: 1, pathHigh: 0 };
 
@@ -82,6 +92,41 @@ describe('qid.version', () => {
     appendFileSync(ground.path('f'), 'host');
     expect(await versionAt(talk)).not.toBe(second);
     await Promise.all([talk.session.close(), other.session.close()]);
+  });
+
+  it('is kept through writes that come together, to several files, with a clunk behind, and moved by the next from outside', async () => {
+    const tree = await ground.tree();
+    const talk = await new Talk(tree).begin();
+    const versionAt = async (fid: number) => {
+      const { attr } = await talk.request('getattr', { fid, request_mask: { low: 0x3fff, high: 0 } });
+      return Buffer.from(attr).readUInt32LE(9);
+    };
+    for (const [index, name] of ['a', 'b'].entries()) {
+      writeFileSync(ground.path(name), 'old');
+      await talk.request('walk', { fid: 0, newfid: 1 + index, wname: [nameOf(name)] });
+      await talk.request('walk', { fid: 1 + index, newfid: 11 + index, wname: [] });
+      await talk.request('lopen', { fid: 11 + index, flags: 2 });
+    }
+    const write = (fid: number, offset: number) =>
+      talk.request('write', { fid, offset, data: { count: 4, bytes: Buffer.from('mine') } });
+    const before = [await versionAt(1), await versionAt(2)];
+
+    beginBatch();
+    const batch = [write(11, 0), write(11, 4), write(12, 0), write(11, 8), write(12, 4), versionAt(2)];
+    const clunked = talk.request('clunk', { fid: 11 });
+    endBatch();
+    expect((await Promise.all(batch)).at(-1)).toBe(before[1]);
+    await clunked;
+
+    expect(readFileSync(ground.path('a'), 'latin1')).toBe('mineminemine');
+    expect([await versionAt(1), await versionAt(2)]).toEqual(before);
+    for (const [index, name] of ['a', 'b'].entries()) {
+      appendFileSync(ground.path(name), 'host');
+      expect(await versionAt(1 + index)).not.toBe(before[index]);
+    }
+    await talk.session.close();
+    // The clunked file was closed although its run of writes had not ended then.
+    expect(readdirSync('/proc/self/fd').filter(fd => linkOf(fd).endsWith('/a'))).toEqual([]);
   });
 
   it('of a directory is kept when the session itself makes something in it', async () => {

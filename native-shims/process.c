@@ -57,6 +57,15 @@ int64_t sys_user_named(const struct call *c) {
   return 0;
 }
 
+/* The gid of the group of that name. */
+int64_t sys_group_named(const struct call *c) {
+  char strings[65536];
+  struct group group, *found;
+  int failed = getgrnam_r(c->text[0], &group, strings, sizeof strings, &found);
+  if (failed) return -failed;
+  return found ? (int64_t)group.gr_gid : -ENOENT;
+}
+
 /* pid, uid and gid as three words: SO_PEERCRED of unix(7). */
 int64_t sys_peer_credentials(const struct call *c) {
   struct ucred peer;

@@ -89,7 +89,7 @@ shim sys_lock, sys_test_lock;           /* lock.c */
 shim sys_handle, sys_open_handle;       /* handle.c */
 
 /* process.c */
-shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_peer_credentials, sys_descriptor_limit, sys_end;
+shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials, sys_descriptor_limit, sys_end;
 
 shim sys_landlock_abi, sys_landlock;                             /* landlock.c */
 shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* confine.c */

@@ -40,10 +40,10 @@ What is served:
 Where it listens:
   --listen URI                     may be repeated; tcp://127.0.0.1:5640 when left out
       tcp://HOST:PORT              tcp://[::1]:5640 for IPv6; port 0 lets the system choose
-      unix:///PATH                 a Unix socket, for this user only (mode 0600)
+      unix:///PATH[?group=GROUP]   a Unix socket, for this user only (mode 0600), or for a group too
       vsock://CID:PORT             AF_VSOCK; CID is any, or one of this machine's; port 564 when left out.
                                    Firecracker's and other hybrid vsocks are unix:///PATH_PORT
-      vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US]
+      vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US][&group=GROUP]
                                    the guest's virtio-9p device itself, for a monitor at this socket;
                                    export= names the one export that the guest reaches
       fd://NUMBER, fd://NAME       a socket that the program was started with

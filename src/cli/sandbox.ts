@@ -212,7 +212,11 @@ function warnOfOwner({ path, securityModel }: ExportOptions, { user }: ServeOpti
 function becomeUser(name: string, listen: readonly Endpoint[]): void {
   const { uid, gid } = userNamed(name)!;
   // Who runs the server is the owner of its sockets.
-  for (const one of listen) if (one.kind === 'bound' && one.file) chownSync(one.file.path, uid, gid);
+  for (const one of listen) {
+    if (one.kind !== 'bound' || !one.file) continue;
+    const given = 'group' in one.as && one.as.group !== undefined;
+    chownSync(one.file.path, uid, given ? -1 : gid);
+  }
   (process as unknown as { initgroups(user: string, group: number): void }).initgroups(name, gid);
   process.setgid!(gid);
   process.setuid!(uid);

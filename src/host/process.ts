@@ -8,6 +8,7 @@ const op = {
   effectiveCapabilities: shimOf('effectiveCapabilities'),
   groupsOf: shimOf('groupsOf'),
   userNamed: shimOf('userNamed'),
+  groupNamed: shimOf('groupNamed'),
   peerCredentials: shimOf('peerCredentials'),
   descriptorLimit: shimOf('descriptorLimit'),
   end: shimOf('end'),
@@ -53,6 +54,14 @@ export function userNamed(name: string): { uid: number; gid: number } | undefine
   const result = atOnce(asItIs, new Uint8Array(words.buffer)) as number;
   if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
   return result < 0 ? undefined : { uid: words[0]!, gid: words[1]! };
+}
+
+/** The gid of the group of that name in the host's user database; undefined when there is none. */
+export function groupNamed(name: string): number | undefined {
+  begin(op.groupNamed, serverCaller, 0, 0, 0, Buffer.from(name).toString('latin1'));
+  const result = atOnce(asItIs) as number;
+  if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
+  return result < 0 ? undefined : result;
 }
 
 /** Who is at the other end of a connected Unix socket: SO_PEERCRED of unix(7), as of when it connected. */

@@ -2,10 +2,10 @@ import type { Reach } from './reach.ts';
 import { tagFault } from './vhost-user/tag.ts';
 import { vsockAddress, vsockUri } from './vsock-address.ts';
 
-/** Where to listen. */
+/** Where to listen. `group`, a name or number, may connect besides the socket's owner. */
 export type Endpoint =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-  | { readonly kind: 'unix'; readonly path: string }
+  | { readonly kind: 'unix'; readonly path: string; readonly group?: string }
   /** AF_VSOCK: a CID of this machine, or `anyCid`; port 0 lets the system choose. */
   | { readonly kind: 'vsock'; readonly cid: number; readonly port: number }
   /** The guest's virtio-9p device itself; `exportName` is the one export that it reaches, all of them when left out. */
@@ -14,6 +14,7 @@ export type Endpoint =
       readonly path: string;
       readonly tag: string;
       readonly exportName: string | undefined;
+      readonly group?: string;
       /** Microseconds for which the virtqueue is looked at before the guest has to kick; 0 for none. */
       readonly busyPoll: number;
     }
@@ -44,7 +45,7 @@ export interface SocketFile {
 
 /** The forms of a URI, for texts that say what is possible. */
 export const endpointForms =
-  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US], fd://NUMBER';
+  'tcp://HOST:PORT, unix:///PATH[?group=GROUP], vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US][&group=GROUP], fd://NUMBER';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
@@ -78,8 +79,29 @@ function tcpEndpoint(rest: string): Endpoint | string {
   return { kind: 'tcp', host, port };
 }
 
-function unixEndpoint(path: string): Endpoint | string {
-  return pathFault(path, 'unix:///run/ninepd.sock') ?? { kind: 'unix', path };
+function unixEndpoint(rest: string): Endpoint | string {
+  const [path, parameters] = pathAndParameters(rest);
+  const fault = pathFault(path, 'unix:///run/ninepd.sock') ?? parameterFault(parameters, ['group']);
+  return fault ?? { kind: 'unix', path, ...groupIn(parameters) };
+}
+
+/** A `?` cannot be a part of the path. */
+function pathAndParameters(rest: string): [path: string, parameters: URLSearchParams] {
+  const [, path = '', query = ''] = /^([^?]*)(?:\?(.*))?$/s.exec(rest) ?? [];
+  return [path, new URLSearchParams(query)];
+}
+
+function parameterFault(parameters: URLSearchParams, known: readonly string[]): string | undefined {
+  for (const name of parameters.keys()) {
+    if (!known.includes(name)) return `"${name}" is no parameter of it, but ${known.join(', ')}`;
+    if (parameters.getAll(name).length > 1) return `${name} is given twice`;
+  }
+  return parameters.get('group') === '' ? 'group= is the name or number of a group, such as kvm' : undefined;
+}
+
+function groupIn(parameters: URLSearchParams): { group?: string } {
+  const group = parameters.get('group');
+  return group === null ? {} : { group };
 }
 
 function vsockEndpoint(rest: string): Endpoint | string {
@@ -97,18 +119,18 @@ function pathFault(path: string, example: string): string | undefined {
 }
 
 function vhostUserEndpoint(rest: string): Endpoint | string {
-  const [, path = '', query = ''] = /^([^?]*)(?:\?(.*))?$/s.exec(rest) ?? [];
-  const parameters = new URLSearchParams(query);
-  for (const name of parameters.keys()) {
-    if (name !== 'tag' && name !== 'export' && name !== 'busy-poll')
-      return `"${name}" is no parameter of it: those are tag, export and busy-poll`;
-    if (parameters.getAll(name).length > 1) return `${name} is given twice`;
-  }
+  const [path, parameters] = pathAndParameters(rest);
   const tag = parameters.get('tag') ?? '';
   const poll = parameters.get('busy-poll') ?? '0';
-  const fault = pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ?? tagFault(tag) ?? pollFault(poll);
+  const fault =
+    pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ??
+    parameterFault(parameters, ['tag', 'export', 'busy-poll', 'group']) ??
+    tagFault(tag) ??
+    pollFault(poll);
   const exportName = parameters.get('export') ?? undefined;
-  return fault ?? { kind: 'vhost-user', path, tag, exportName, busyPoll: Number(poll) };
+  return (
+    fault ?? { kind: 'vhost-user', path, tag, exportName, busyPoll: Number(poll), ...groupIn(parameters) }
+  );
 }
 
 function pollFault(text: string): string | undefined {
@@ -116,12 +138,12 @@ function pollFault(text: string): string | undefined {
   return `busy-poll=${text}: a number of microseconds up to ${busyPollMax} is needed, such as 50`;
 }
 
-/** The URI of an endpoint of this kind. */
-export function vhostUserUri({ path, tag, exportName, busyPoll }: Endpoint & { kind: 'vhost-user' }): string {
+function vhostUserUri({ path, tag, exportName, busyPoll, group }: Endpoint & { kind: 'vhost-user' }): string {
   const parameters = {
     tag,
     ...(exportName === undefined ? {} : { export: exportName }),
     ...(busyPoll === 0 ? {} : { 'busy-poll': `${busyPoll}` }),
+    ...(group === undefined ? {} : { group }),
   };
   const query = Object.entries(parameters).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
   return `vhost-user://${path}?${query.join('&')}`;
@@ -151,7 +173,7 @@ export function uriOf(endpoint: Endpoint): string {
     case 'tcp':
       return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
     case 'unix':
-      return `unix://${endpoint.path}`;
+      return `unix://${endpoint.path}${endpoint.group === undefined ? '' : `?group=${encodeURIComponent(endpoint.group)}`}`;
     case 'vsock':
       return vsockUri(endpoint);
     case 'vhost-user':

@@ -1,19 +1,12 @@
-import { chmodSync, linkSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, linkSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import net from 'node:net';
 import { dirname, join } from 'node:path';
-import { peerCredentials } from '../host/process.ts';
+import { groupNamed, peerCredentials } from '../host/process.ts';
 import { isListening } from '../host/sockets.ts';
 import { closeDescriptor, duplicate } from '../host/vhost.ts';
 import type { Peer } from '../session/door.ts';
 import { StartFaults } from '../start-faults.ts';
-import {
-  type BoundEndpoint,
-  type Endpoint,
-  type SocketFile,
-  socketPathBytesMax,
-  uriOf,
-  vhostUserUri,
-} from './endpoint.ts';
+import { type BoundEndpoint, type Endpoint, type SocketFile, socketPathBytesMax, uriOf } from './endpoint.ts';
 import { type Accept, type Listener, ListenFault } from './listener.ts';
 import { inheritedReach, tcpReach } from './reach.ts';
 import type { Source } from './stream.ts';
@@ -31,11 +24,10 @@ export async function listen(
     case 'tcp':
       return listenTcp(endpoint, accept, complain);
     case 'unix':
-      return listenUnix(endpoint, `unix://${endpoint.path}`, accept, complain);
+    case 'vhost-user':
+      return listenUnix(endpoint, accept, complain);
     case 'vsock':
       return listenVsock(endpoint, accept, complain);
-    case 'vhost-user':
-      return listenUnix(endpoint, vhostUserUri(endpoint), accept, complain);
     case 'fd':
       return listenFd(endpoint, endpoint.fd, accept, complain);
     case 'named-fd':
@@ -192,15 +184,16 @@ function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): str
 
 async function listenUnix(
   endpoint: Extract<Endpoint, { path: string }>,
-  uri: string,
   accept: Accept,
   complain: (text: string) => void,
 ): Promise<Listener> {
-  const { path } = endpoint;
+  const { path, group } = endpoint;
+  const uri = uriOf(endpoint);
+  const gid = group === undefined ? undefined : gidOf(group);
   await makeWay(path);
   const server = serverFor(accept);
   try {
-    await bindUnix(server, path, complain);
+    await bindUnix(server, path, gid, complain);
   } catch (error) {
     server.close();
     if (error instanceof ListenFault) throw error;
@@ -270,7 +263,12 @@ async function makeWay(path: string): Promise<void> {
  * A socket gets its permissions only after bind(2) has made it, so it is made in a directory that nobody else can enter
  * and gets its name when it is right. link(2) does not replace what somebody else has put there meanwhile.
  */
-async function bindUnix(server: net.Server, path: string, complain: (text: string) => void): Promise<void> {
+async function bindUnix(
+  server: net.Server,
+  path: string,
+  gid: number | undefined,
+  complain: (text: string) => void,
+): Promise<void> {
   const directory = mkdtempSync(join(dirname(path), '.9p'));
   const made = join(directory, 's');
   try {
@@ -281,9 +279,32 @@ async function bindUnix(server: net.Server, path: string, complain: (text: strin
     }
     await bind(server, { path: made }, complain);
     chmodSync(made, 0o600);
+    if (gid !== undefined) {
+      giveTo(gid, made);
+      chmodSync(made, 0o660);
+    }
     linkSync(made, path);
   } finally {
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+function gidOf(group: string): number {
+  // (gid_t) -1 is nobody's: chown(2).
+  if (/^[0-9]{1,10}$/.test(group) && Number(group) < 0xffff_ffff) return Number(group);
+  const gid = groupNamed(group);
+  if (gid === undefined) throw new ListenFault(`this machine has no group ${group}: getent group lists them`);
+  return gid;
+}
+
+function giveTo(gid: number, path: string): void {
+  try {
+    chownSync(path, -1, gid);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
+    throw new ListenFault(
+      `only root and its members can give a socket to group ${gid}: become one, or leave group= out`,
+    );
   }
 }
 

@@ -148,6 +148,22 @@ describe('the owner of a Unix socket', () => {
     expect(statSync(socket).mode & 0o777).toBe(0o600);
   });
 
+  it('lets a group in too, if told so', async () => {
+    const socket = join(dir, 's');
+    const group = process.getgid!();
+    const uri = `unix://${socket}?group=${group}`;
+    const running = start(['serve', files, '--listen', uri]);
+    expect((await running.says(/^listening on unix.*/m))[0]).toBe(`listening on ${uri}`);
+    const { mode, gid } = statSync(socket);
+    expect([mode & 0o777, gid]).toEqual([0o660, group]);
+    await canServe({ path: socket });
+  });
+
+  it('is told of a group that is not there', () => {
+    const faults = refused('serve', files, '--listen', `unix://${join(dir, 's')}?group=no-such-group`);
+    expect(faults.join()).toContain('this machine has no group no-such-group');
+  });
+
   it('can start again after the program was killed', async () => {
     const socket = join(dir, 's');
     const first = start(['serve', files, '--listen', `unix://${socket}`]);

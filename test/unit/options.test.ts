@@ -127,6 +127,7 @@ describe('a URI to listen on', () => {
     expect(endpointOf('tcp://[::1]:5640')).toEqual({ kind: 'tcp', host: '::1', port: 5640 });
     expect(endpointOf('tcp://localhost:5640')).toEqual({ kind: 'tcp', host: 'localhost', port: 5640 });
     expect(endpointOf('unix:///run/a b.sock')).toEqual({ kind: 'unix', path: '/run/a b.sock' });
+    expect(endpointOf('unix:///run/s?group=kvm')).toEqual({ kind: 'unix', path: '/run/s', group: 'kvm' });
     expect(endpointOf('fd://3')).toEqual({ kind: 'fd', fd: 3 });
     expect(endpointOf('fd://guests')).toEqual({ kind: 'named-fd', name: 'guests' });
   });
@@ -139,6 +140,9 @@ describe('a URI to listen on', () => {
       'tcp://h:65536': '65535',
       'unix://run/x': 'three slashes',
       'unix:///run/': 'a file',
+      'unix:///run/s?mode=0666': '"mode" is no parameter',
+      'unix:///run/s?group=': 'name or number',
+      'unix:///run/s?group=a&group=b': 'given twice',
       [`unix:///${'x'.repeat(120)}`]: 'shorter',
       'fd://0': '3 or above',
       '127.0.0.1:5640': 'tcp://HOST:PORT',

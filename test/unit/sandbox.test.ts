@@ -245,13 +245,16 @@ describe('--user', () => {
   it('makes root another user, who owns what guests make and the sockets, and has no privilege', async () => {
     openTo(65534);
     const socket = join(dir, 's');
-    const args = ['serve', files, '--user', 'nobody', '--listen', `unix://${socket}`];
+    const shared = join(dir, 'shared');
+    const listen = ['--listen', `unix://${socket}`, '--listen', `unix://${shared}?group=12`];
+    const args = ['serve', files, '--user', 'nobody', ...listen];
     if (!readable) return expect(refused(...args).join()).toContain('may not read');
     const running = start(args);
     await running.says(/^listening on unix/m);
     await canServe({ path: socket });
     expect(statSync(join(files, 'made')).uid).toBe(65534);
-    expect(lstatSync(socket).uid).toBe(65534);
+    expect(lstatSync(socket)).toMatchObject({ uid: 65534, gid: 65534 });
+    expect(lstatSync(shared)).toMatchObject({ uid: 65534, gid: 12 });
     for (const one of threadsOf(running)) {
       expect([one.Uid, one.CapPrm, one.Seccomp]).toEqual([
         '65534\t65534\t65534\t65534',

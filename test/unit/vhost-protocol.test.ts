@@ -1,7 +1,7 @@
 import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { eventDescriptor } from '../../src/host/vhost.ts';
-import { endpointOf, vhostUserUri } from '../../src/transport/endpoint.ts';
+import { endpointOf, uriOf } from '../../src/transport/endpoint.ts';
 import { guestHint, monitorHint, tagFault } from '../../src/transport/vhost-user/tag.ts';
 import {
   Frontend,
@@ -321,7 +321,7 @@ describe('what is told to the two sides', () => {
   ])('%s is read and written', (uri, parts) => {
     const endpoint = { kind: 'vhost-user', ...parts } as const;
     expect(endpointOf(uri)).toEqual(endpoint);
-    expect(vhostUserUri(endpoint)).toBe(uri);
+    expect(uriOf(endpoint)).toBe(uri);
   });
 
   it.each([

@@ -267,10 +267,14 @@ function ownFiles(): Rule[] {
   ];
 }
 
-/** Where the limits of this process's memory stand, by which Node chooses the size of its heap: cgroups(7). */
+/**
+ * Where the limits of this process's memory stand, by which Node chooses the size of its heap: cgroups(7). A group outside of
+ * the process's cgroup namespace is named by way of `..`, which as a path would lead anywhere: cgroup_namespaces(7).
+ */
 function memoryLimits(): string[] {
   const groups = readFileSync('/proc/self/cgroup', 'utf8').matchAll(/^\d+:([^:]*):(.*)$/gm);
   return [...groups].flatMap(([, controllers, path]) => {
+    if (path!.split('/').includes('..')) return [];
     if (controllers === '') return [`/sys/fs/cgroup${path}`];
     return controllers!.split(',').includes('memory') ? [`/sys/fs/cgroup/memory${path}`] : [];
   });

@@ -91,6 +91,7 @@ shim sys_handle, sys_open_handle;       /* handle.c */
 /* process.c */
 shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials, sys_descriptor_limit, sys_end;
 
+shim sys_own_root;                                               /* root.c */
 shim sys_landlock_abi, sys_landlock;                             /* landlock.c */
 shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* confine.c */
 shim sys_filter_calls;                                           /* seccomp.c */

@@ -5,6 +5,7 @@ import { asItIs, atOnce, begin, nothing, shimOf } from './control.ts';
 import { serverCaller } from './syscalls.ts';
 
 const op = {
+  ownRoot: shimOf('ownRoot'),
   landlockAbi: shimOf('landlockAbi'),
   landlock: shimOf('landlock'),
   boundCapabilities: shimOf('boundCapabilities'),
@@ -25,6 +26,22 @@ export interface Rule {
 }
 
 const letters: Readonly<Record<Rule['may'], string>> = { read: 'r', execute: 'x', all: 'w', remove: 'u' };
+
+/** What is at a path, which is absolute and leads through no symlink. What is bound is the host's, with all below it. */
+export type Place =
+  | { readonly path: string; readonly is: 'directory' | 'read-only' | 'writable' }
+  | { readonly path: string; readonly is: 'link'; readonly target: string };
+
+/**
+ * Gives this thread, and what it executes, a root directory in which nothing is but these places, and which then is its
+ * working directory. Returns why it may not have one, if so; nothing has changed then.
+ */
+export function ownRoot(places: readonly Place[]): Errno | undefined {
+  const rows = places.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]);
+  begin(op.ownRoot, serverCaller);
+  const failed = atOnce(asItIs, joined(rows)) as number;
+  return failed < 0 ? Errno.of(-failed) : undefined;
+}
 
 /** The ABI of the kernel's Landlock; undefined when it has none, or one that is too old to be of use. */
 export function landlockAbi(): number | undefined {

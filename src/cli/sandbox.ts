@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
 import { accessSync, chownSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { dirname, resolve } from 'node:path';
+import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { passthroughCapabilities } from '../export-checks.ts';
 import type { ExportOptions } from '../exports.ts';
@@ -15,6 +15,7 @@ import {
   keepCapabilities,
   landlock,
   landlockAbi,
+  ownRoot,
   type Rule,
 } from '../host/sandbox.ts';
 import { UserDatabase } from '../host/user-database.ts';
@@ -27,6 +28,7 @@ import type { Endpoint } from '../transport/endpoint.ts';
 import { readyForVsock } from '../transport/vsock.ts';
 import { channelDescriptor, type Share } from '../workers/worker.ts';
 import type { ServeOptions } from './options.ts';
+import { placesFor, privateMounts } from './own-root.ts';
 
 /**
  * The program runs twice in one process. The first run binds the sockets, gives up rights and executes the program again:
@@ -38,6 +40,8 @@ export interface Handover {
   readonly listen: readonly Endpoint[];
   /** Off: only the user was changed. */
   readonly sandbox: boolean;
+  /** Whether there is nothing in the root directory but what it is for. */
+  readonly ownRoot: boolean;
   /** Its ABI; not there when the kernel has none. */
   readonly landlock?: number;
   /** Sockets to `ninepd-groups`, one for each process that serves. */
@@ -70,12 +74,12 @@ function keep(fd: number): number {
 }
 
 /** What a worker is given of it. */
-export function toWorker({ sandbox, landlock, groups }: Handover): (number: number) => Share {
+export function toWorker({ sandbox, ownRoot, landlock, groups }: Handover): (number: number) => Share {
   return number => {
     const own = groups[number - 1];
     const descriptors = own === undefined ? [] : [own];
     const handover: Handover = {
-      ...{ listen: [], sandbox, groups: descriptors.map(() => channelDescriptor + 1) },
+      ...{ listen: [], sandbox, ownRoot, groups: descriptors.map(() => channelDescriptor + 1) },
       ...(landlock === undefined ? {} : { landlock }),
     };
     return { env: { [variable]: JSON.stringify(handover) }, descriptors };
@@ -126,14 +130,17 @@ export async function enter(
   const listen = await bindAll(endpoints, text => log.warn(text));
   try {
     const capabilities = capabilitiesFor(options);
+    const become = user === undefined ? undefined : userToBe(user, listen);
+    const rules = sandbox ? rulesFor(exports, listen) : [];
+    const rooted = sandbox && enterRoot(rules, options, log);
     if (sandbox) boundCapabilities(capabilities);
-    if (user !== undefined) becomeUser(user, listen);
+    become?.();
     const abi = sandbox ? landlockAbi() : undefined;
     if (sandbox) keepCapabilities(capabilities);
-    if (abi !== undefined) landlock(rulesFor(exports, listen));
+    if (abi !== undefined) landlock(rules);
     if (sandbox) filterCalls('next program');
     const handover: Handover = {
-      ...{ listen, sandbox, groups },
+      ...{ listen, sandbox, ownRoot: rooted, groups },
       ...(abi === undefined ? {} : { landlock: abi }),
       ...(notify === undefined ? {} : { notify }),
     };
@@ -142,6 +149,33 @@ export async function enter(
     letGo(listen);
     throw error;
   }
+}
+
+/** Whether the root directory is one of its own now: only root can have that. */
+function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logger): boolean {
+  const places = placesFor(rules);
+  if (places === undefined) return false;
+  const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
+  const directory = process.cwd();
+  const failed = ownRoot(places);
+  if (failed !== undefined) {
+    // The capabilities of passthrough hold for everybody's files.
+    const level = usersOf(exports) ? 'warn' : 'info';
+    if (process.getuid!() === 0)
+      log[level](
+        `sandbox: no root directory of its own can be had (${failed}): ` +
+          'names, owners, modes and attributes of files outside of the exports are not out of reach',
+      );
+    return false;
+  }
+  process.chdir(directory);
+  if (unfollowed.length > 0) {
+    log.info(
+      `sandbox: what the host mounts and unmounts in ${unfollowed.join(', ')} from now on does not show, ` +
+        'since mounts are private there: if it shall, mount --make-rshared / before the start',
+    );
+  }
+  return true;
 }
 
 function runAgain(handover: Handover): never {
@@ -163,7 +197,7 @@ const main = here.replace(/sandbox(\.[jt]s)$/, 'main$1');
  * workers makes processes too, and hands its filter down to them, who add the narrower one; it reads nothing from guests.
  */
 export function seal(
-  { sandbox, landlock: abi }: Handover,
+  { sandbox, ownRoot: rooted, landlock: abi }: Handover,
   { exports }: ServeOptions,
   role: 'serves' | 'starts workers',
   log: Logger,
@@ -176,13 +210,14 @@ export function seal(
   );
   if (abi === undefined) {
     log.warn(
-      'sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only permissions keep this process from files outside of its exports',
+      `sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only ${rooted ? 'a root directory of its own keeps' : 'permissions keep'} this process from files outside of its exports`,
     );
   }
   if (unfiltered !== undefined) {
     log.warn(`sandbox: this kernel does not filter system calls (${unfiltered}): any can be made`);
   }
   const parts = [
+    ...(rooted ? ['a root directory of its own'] : []),
     ...(abi === undefined ? [] : [`Landlock (ABI ${abi})`]),
     ...(unfiltered === undefined ? ['filtered system calls'] : []),
     users ? 'only the capabilities of passthrough' : 'no capabilities',
@@ -209,7 +244,8 @@ function warnOfOwner({ path, securityModel }: ExportOptions, { user }: ServeOpti
   );
 }
 
-function becomeUser(name: string, listen: readonly Endpoint[]): void {
+/** All that the user database is asked for, which is out of reach when the function returned makes the process that user. */
+function userToBe(name: string, listen: readonly Endpoint[]): () => void {
   const { uid, gid } = userNamed(name)!;
   // Who runs the server is the owner of its sockets.
   for (const one of listen) {
@@ -219,14 +255,16 @@ function becomeUser(name: string, listen: readonly Endpoint[]): void {
   }
   (process as unknown as { initgroups(user: string, group: number): void }).initgroups(name, gid);
   process.setgid!(gid);
-  process.setuid!(uid);
-  try {
-    for (const path of [main, addonPath]) accessSync(path, constants.R_OK);
-    accessSync(process.execPath, constants.X_OK);
-  } catch (error) {
-    const { path } = error as NodeJS.ErrnoException;
-    throw new StartFaults([`--user ${name}: that user may not read ${path}, a part of this program`]);
-  }
+  return () => {
+    process.setuid!(uid);
+    try {
+      for (const path of [main, addonPath]) accessSync(path, constants.R_OK);
+      accessSync(process.execPath, constants.X_OK);
+    } catch (error) {
+      const { path } = error as NodeJS.ErrnoException;
+      throw new StartFaults([`--user ${name}: that user may not read ${path}, a part of this program`]);
+    }
+  };
 }
 
 /** The descriptor of a socket to a process that stays outside: name services cannot be had in here. */
@@ -250,21 +288,35 @@ function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]
 
 /** What this program itself consists of: Node, its libraries and settings, our code and the packages it imports. */
 function ownFiles(): Rule[] {
-  const mapped = readFileSync('/proc/self/maps', 'utf8').matchAll(/ (\/.*)$/gm);
-  const libraries = new Set([...mapped].map(([, path]) => path!));
+  const started = [process.execPath, ...sharedObjects()];
   const packages = ['pino', 'pino-pretty'].map(name => fileURLToPath(import.meta.resolve(name)));
   const ours = dirname(dirname(here));
   const read = [
-    ...[ours, resolve(ours, '../package.json'), addonPath, resolve(addonPath, '../../package.json')],
+    ...[
+      ours,
+      resolve(ours, '../package.json'),
+      resolve(ours, '../node_modules'),
+      addonPath,
+      resolve(addonPath, '../../package.json'),
+    ],
     ...packages.map(path => path.slice(0, path.indexOf('/node_modules/') + '/node_modules'.length)),
     ...['/etc/ld.so.cache', '/etc/localtime', '/usr/share/zoneinfo', '/dev/null'],
     ...['/proc/self/maps', '/proc/self/cgroup', '/proc/meminfo', ...memoryLimits()],
     ...[process.env.OPENSSL_CONF ?? '/etc/ssl/openssl.cnf', '/usr/lib/ssl/openssl.cnf'],
   ];
   return [
-    ...[...libraries].map(path => ({ path, may: isStarted(path) ? 'execute' : 'read' }) as const),
+    ...started.map(path => ({ path, may: isStarted(path) ? 'execute' : 'read' }) as const),
     ...[...new Set(read)].map(path => ({ path, may: 'read' }) as const),
   ];
+}
+
+/** Libraries by the names under which the dynamic linker has found them, and will look for them again. */
+function sharedObjects(): string[] {
+  const { report } = process;
+  // Node's types lack it: without, names of network peers would be asked for.
+  (report as unknown as { excludeNetwork: boolean }).excludeNetwork = true;
+  const { sharedObjects: names } = report!.getReport() as unknown as { sharedObjects: string[] };
+  return names.filter(isAbsolute);
 }
 
 /**

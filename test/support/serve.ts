@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -89,9 +90,18 @@ async function serveLocal(securityModel: 'mapped' | 'passthrough'): Promise<Serv
   };
 }
 
+/** As systemd does for the whole machine: what is mounted in it later shows in the server's mount namespace, if it has one. */
+function shared(directory: string): () => void {
+  if (process.getuid!() !== 0) return () => undefined;
+  execFileSync('mount', ['--bind', directory, directory]);
+  execFileSync('mount', ['--make-shared', directory]);
+  return () => execFileSync('umount', [directory]);
+}
+
 /** The real program, in its sandbox. */
 async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: string[]): Promise<Serving> {
   const { top, socket, directory } = place();
+  const unshare = shared(directory);
   const exported = { path: directory, securityModel };
   const server = await Ninepd.start({
     exports: [
@@ -116,6 +126,7 @@ async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: st
     async close() {
       if ((await server.stop()) !== 0)
         throw new Error(`the server did not end as it should:\n${server.log()}`);
+      unshare();
       rmSync(top, { recursive: true });
     },
   };

@@ -6,18 +6,24 @@ import {
   existsSync,
   lstatSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import net from 'node:net';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { placesFor } from '../../src/cli/own-root.ts';
+import { Client } from '../../src/client/client.ts';
+import type { Rule } from '../../src/host/sandbox.ts';
 import { Server } from '../../src/server.ts';
-import { canServe, dir, files, program, Running, refused, root, start } from './cli-program.ts';
+import { canServe, dir, files, P9_RDWR, program, Running, refused, root, start } from './cli-program.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests take rights away from root: run them as root (sudo npm test).');
@@ -80,14 +86,57 @@ function waysOut(tcp: number, socket: string): Record<string, string> {
   };
 }
 
-async function tryToLeave(...args: string[]): Promise<Record<string, string>> {
+/** What Landlock does not judge. */
+function metadata(): Record<string, string> {
+  const outside = JSON.stringify(join(dir, 'outside'));
+  const part = JSON.stringify(program);
+  const module = (name: string) => JSON.stringify(pathToFileURL(join(root, 'dist', name)).href);
+  const O_PATH = 0x200000;
+  return {
+    'see a file': `fs.statSync(${outside})`,
+    'see a file by way of ..': `fs.statSync(${JSON.stringify(files)} + '/../outside')`,
+    'see a file by way of another process': `fs.statSync('/proc/${process.pid}/root' + ${outside})`,
+    'set its mode': `fs.chmodSync(${outside}, 0o4755)`,
+    'give it away': `fs.chownSync(${outside}, 1, 1)`,
+    'set its times': `fs.utimesSync(${outside}, 1, 1)`,
+    'set an attribute of it': `
+      const { inline } = await import(${module('host/linux.js')});
+      const { serverCaller } = await import(${module('host/syscalls.js')});
+      const fd = fs.openSync(${outside}, ${O_PATH});
+      await inline.setxattr(serverCaller, fd, 'user.attempt', Buffer.from('x'), 0);`,
+    'set the mode of a part of the program': `fs.chmodSync(${part}, fs.statSync(${part}).mode)`,
+    'set the mode of something in /proc': `fs.chmodSync('/proc/meminfo', 0o444)`,
+    'see what is in an export': `fs.statSync(${JSON.stringify(join(files, 'inside'))})`,
+    'open a device that a guest has made': `fs.openSync(${JSON.stringify(join(files, 'zero'))})`,
+  };
+}
+
+const tools = mkdtempSync(join(tmpdir(), 'ninepd-sandbox-'));
+const withoutCalls = join(tools, 'without-calls');
+beforeAll(() => {
+  execFileSync('gcc', ['-O1', '-o', withoutCalls, join(root, 'test/support/without-calls.c')]);
+});
+afterAll(() => rmSync(tools, { recursive: true }));
+
+/** Runs the program as on a kernel or in a container that lacks something: test/support/without-calls.c. */
+function startWithout(what: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
+  return new Running(
+    spawn(withoutCalls, [what, process.execPath, program, ...args], {
+      env: { ...process.env, ...env },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    }),
+  );
+}
+
+async function tryToLeave(without: string, ...args: string[]): Promise<Record<string, string>> {
   for (const name of ['outside', 'victim', 'files/inside']) writeFileSync(join(dir, name), 'content');
   symlinkSync('../outside', join(files, 'link'));
   const socket = join(dir, 'another.sock');
   const servers = [net.createServer().listen(0, '127.0.0.1'), net.createServer().listen(socket)];
   await Promise.all(servers.map(one => once(one, 'listening')));
   const { port } = servers[0]!.address() as net.AddressInfo;
-  const running = start(['serve', files, ...listen, ...args], { env: withAttempts(waysOut(port, socket)) });
+  const env = withAttempts(waysOut(port, socket));
+  const running = startWithout(without, ['serve', files, ...listen, ...args], env);
   await running.port();
   const outcome = await attempted(running);
   for (const one of servers) one.close();
@@ -110,10 +159,15 @@ function threadsOf(running: Running): Thread[] {
 }
 
 describe('a server that a guest has taken over', () => {
-  it('can do nothing outside of its exports, and outside is what it was', async () => {
-    const outcome = await tryToLeave();
+  it.each([
+    ['in a root directory of its own, with Landlock', '', []],
+    ['with Landlock alone', 'n', []],
+    ['in a root directory of its own alone', 'l', ['list the root directory']],
+  ])('can do nothing outside of its exports %s, and outside is what it was', async (_how, without, can) => {
+    const outcome = await tryToLeave(without);
     for (const [attempt, result] of Object.entries(outcome)) {
-      expect(['EACCES', 'EPERM', 'EXDEV', 'ENOSYS'], attempt).toContain(result);
+      if (can.includes(attempt)) expect(result, attempt).toBe('done');
+      else expect(['ENOENT', 'EROFS', 'EACCES', 'EPERM', 'EXDEV', 'ENOSYS'], attempt).toContain(result);
     }
     expect(readFileSync(join(dir, 'outside'), 'utf8')).toBe('content');
     expect(readdirSync(dir).sort()).toEqual(['another.sock', 'files', 'outside', 'victim'].filter(existsIn));
@@ -121,7 +175,7 @@ describe('a server that a guest has taken over', () => {
   });
 
   it('can do all of it with --sandbox off, which the log says loudly', async () => {
-    const outcome = await tryToLeave('--sandbox', 'off');
+    const outcome = await tryToLeave('', '--sandbox', 'off');
     expect(new Set(Object.values(outcome))).toEqual(new Set(['done']));
   });
 
@@ -146,7 +200,37 @@ describe('a server that a guest has taken over', () => {
     const env = withAttempts({ write: `fs.writeFileSync(${JSON.stringify(join(files, 'f'))}, 'x')` });
     const running = start(['serve', '--export', `${files},readonly=on`, ...listen], { env });
     await running.port();
-    expect(await attempted(running)).toEqual({ write: 'EACCES' });
+    expect(await attempted(running)).toEqual({ write: 'EROFS' });
+  });
+
+  /** As a server of `passthrough`, which keeps the capabilities to change everybody's files. */
+  async function tryMetadata(without: string): Promise<{ outcome: Record<string, string>; log: string }> {
+    for (const name of ['outside', 'files/inside']) writeFileSync(join(dir, name), 'content');
+    execFileSync('mknod', [join(files, 'zero'), 'c', '1', '5']);
+    const args = ['serve', files, '--security-model', 'passthrough', ...listen];
+    const running = startWithout(without, args, withAttempts(metadata()));
+    await running.port();
+    return { outcome: await attempted(running), log: running.log };
+  }
+
+  it('neither sees nor changes owners, modes and attributes outside', async () => {
+    const { outcome, log } = await tryMetadata('');
+    const { 'see what is in an export': inside, ...others } = outcome;
+    expect(inside).toBe('done');
+    for (const [attempt, result] of Object.entries(others)) {
+      expect(['ENOENT', 'EROFS', 'EACCES'], attempt).toContain(result);
+    }
+    expect(log).toMatch(/INFO: sandbox: a root directory of its own, Landlock/);
+    const { mode, uid, mtimeMs } = statSync(join(dir, 'outside'));
+    expect([mode & 0o7777, uid, mtimeMs > 1000]).toEqual([0o644, 0, true]);
+  });
+
+  it('does where nothing may be mounted, as the log warns', async () => {
+    const { outcome, log } = await tryMetadata('n');
+    const { 'see a file by way of another process': byWay, ...others } = outcome;
+    expect(byWay).toBe('EACCES');
+    expect(new Set(Object.values(others))).toEqual(new Set(['done']));
+    expect(log).toMatch(/WARN: sandbox: no root directory of its own can be had \(EPERM/);
   });
 });
 
@@ -195,6 +279,7 @@ describe('the sandbox', () => {
     const running = new Running(child);
     await canServe({ port: await running.port() });
     expect(running.log).toContain('sandbox: Landlock');
+    expect(running.log).not.toContain('root directory');
     for (const { Seccomp, NoNewPrivs } of threadsOf(running))
       expect([Seccomp, NoNewPrivs]).toEqual(['2', '1']);
   });
@@ -203,14 +288,7 @@ describe('the sandbox', () => {
     ['l', ['no Landlock']],
     ['ls', ['no Landlock', 'does not filter system calls']],
   ])('is what a kernel without has, with a warning (%s)', async (without, warnings) => {
-    const source = join(root, 'test/support/without-calls.c');
-    execFileSync('gcc', ['-O1', '-o', join(dir, 'without-calls'), source]);
-    const child = spawn(
-      join(dir, 'without-calls'),
-      [without, process.execPath, program, 'serve', files, ...listen],
-      { stdio: ['ignore', 'ignore', 'pipe'] },
-    );
-    const running = new Running(child);
+    const running = startWithout(without, ['serve', files, ...listen]);
     await canServe({ port: await running.port() });
     for (const warning of warnings) expect(running.log).toMatch(new RegExp(`WARN.*${warning}`));
   });
@@ -239,6 +317,113 @@ describe('the sandbox', () => {
   });
 });
 
+const run = (command: string, ...args: string[]) => execFileSync(command, args);
+
+/** What is at the top of the server's root directory, and of one of its directories. */
+const seenBy = (pid: number, path = '') => readdirSync(`/proc/${pid}/root${path}`).sort();
+
+describe('a root directory of its own', () => {
+  it('follows what the host mounts and unmounts in an export', async () => {
+    const sub = join(files, 'sub');
+    run('mount', '--bind', files, files);
+    try {
+      run('mount', '--make-shared', files);
+      mkdirSync(sub);
+      const running = start(['serve', files, ...listen]);
+      const client = await Client.connect({ port: await running.port() });
+      expect(running.log).not.toContain('does not show');
+      run('mount', '-t', 'tmpfs', 'none', sub);
+      writeFileSync(join(sub, 'hot'), 'content');
+      const top = await client.attach('', 0);
+      const hot = await client.walk(top, ['sub', 'hot']);
+      await client.lopen(hot);
+      expect(`${await client.readAll(hot)}`).toBe('content');
+      expect(() => run('umount', sub)).toThrow('busy');
+      await client.clunk(hot);
+      run('umount', sub);
+      await expect(client.walk(top, ['sub', 'hot'])).rejects.toThrow();
+      client.wire.socket.destroy();
+    } finally {
+      run('umount', '-R', '-l', files);
+    }
+  });
+
+  it('has what was mounted before, and says where it cannot follow', async () => {
+    const sub = join(files, 'sub');
+    mkdirSync(sub);
+    run('mount', '--bind', files, files);
+    try {
+      run('mount', '--make-private', files);
+      run('mount', '-t', 'tmpfs', 'none', sub);
+      const running = start(['serve', files, ...listen]);
+      await running.port();
+      const client = await Client.connect({ port: await running.port() });
+      const fid = await client.walk(await client.attach('', 0), ['sub']);
+      await client.lcreate(fid, 'made', P9_RDWR);
+      client.wire.socket.destroy();
+      expect(readdirSync(sub)).toEqual(['made']);
+      expect(running.log).toMatch(/INFO: sandbox: what the host mounts and unmounts in \S*files from now on/);
+    } finally {
+      run('umount', '-R', '-l', files);
+    }
+  });
+
+  it('has nothing but exports and the program, and leaves the host what it was', async () => {
+    const before = readFileSync('/proc/self/mountinfo', 'utf8');
+    writeFileSync(join(dir, 'secret'), '');
+    mkdirSync(join(dir, 'sockets'));
+    const args = ['--export', files, '--listen', `unix://${join(dir, 'sockets/s')}`, '--workers', '2'];
+    const running = start(['serve', ...args]);
+    await running.says(/^listening on unix/m);
+    await canServe({ path: join(dir, 'sockets/s') });
+    const { pid } = running.child;
+    const workers = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number);
+    expect(workers).toHaveLength(2);
+    for (const one of [pid!, ...workers]) {
+      expect(seenBy(one)).not.toContain('home');
+      expect(seenBy(one, '/dev')).toEqual(['null']);
+      expect(seenBy(one, dir)).toEqual(['files', 'sockets']);
+    }
+    expect(readFileSync('/proc/self/mountinfo', 'utf8')).toBe(before);
+    running.child.kill('SIGTERM');
+    expect(await running.ended()).toBe(0);
+    expect(readdirSync(join(dir, 'sockets'))).toEqual([]);
+  });
+
+  it('has exports in one another, by symlinks and beside a socket, and names are moved within each', async () => {
+    const inner = join(files, 'inner');
+    mkdirSync(inner);
+    symlinkSync('files', join(dir, 'link'));
+    const exported = ['link', 'link/inner,readonly=on'].flatMap(path => ['--export', path]);
+    const running = start(['serve', ...exported, '--listen', `unix://${join(dir, 's')}`, ...listen]);
+    await canServe({ port: await running.port() });
+    const client = await Client.connect({ port: await running.port() });
+    const top = await client.attach(join(dir, 'link'), 0);
+    await client.renameat(top, 'made', await client.walk(top, ['inner']), 'made');
+    expect(readdirSync(inner)).toEqual(['made']);
+    await client.attach(join(dir, 'link/inner'), 0);
+    client.wire.socket.destroy();
+    running.child.kill('SIGTERM');
+    expect(await running.ended()).toBe(0);
+    expect(readdirSync(dir).sort()).toEqual(['files', 'link']);
+  });
+
+  it('has one mount for an export, but for what may be written within what may not', () => {
+    mkdirSync(join(files, 'inner/most'), { recursive: true });
+    const bound = (...rules: Rule[]) =>
+      placesFor(rules)!.flatMap(({ path, is }) => (path.startsWith(files) ? [[path, is]] : []));
+    const [outer, inner] = [files, join(files, 'inner')];
+    const rule = (path: string, may: Rule['may']): Rule => ({ path, may });
+    expect(bound(rule(inner, 'read'), rule(outer, 'all'))).toEqual([[outer, 'writable']]);
+    expect(bound(rule(inner, 'read'), rule(outer, 'read'))).toEqual([[outer, 'read-only']]);
+    expect(bound(rule(inner, 'all'), rule(outer, 'read'), rule(join(inner, 'most'), 'read'))).toEqual([
+      [outer, 'read-only'],
+      [inner, 'writable'],
+    ]);
+    expect(placesFor([rule('/', 'all')])).toBeUndefined();
+  });
+});
+
 describe('--user', () => {
   const readable = spawnSync(process.execPath, [program, 'version'], { uid: 65534, gid: 65534 }).status === 0;
 
@@ -255,6 +440,7 @@ describe('--user', () => {
     expect(statSync(join(files, 'made')).uid).toBe(65534);
     expect(lstatSync(socket)).toMatchObject({ uid: 65534, gid: 65534 });
     expect(lstatSync(shared)).toMatchObject({ uid: 65534, gid: 12 });
+    expect(running.log).toContain('a root directory of its own');
     for (const one of threadsOf(running)) {
       expect([one.Uid, one.CapPrm, one.Seccomp]).toEqual([
         '65534\t65534\t65534\t65534',

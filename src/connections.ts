@@ -1,4 +1,5 @@
 import type { Limits } from './limits.ts';
+import { partyOf } from './party.ts';
 import type { Origin, Peer } from './session/door.ts';
 import type { Session } from './session/session.ts';
 import { Shares } from './session/shares.ts';
@@ -22,13 +23,13 @@ interface Connection {
 export class Connections {
   readonly shares: Shares;
   readonly #limits: Limits;
-  readonly #complain: (text: string) => void;
+  readonly #complain: (peer: Peer, text: string) => void;
   readonly #parties = new Map<string, Party>();
   readonly #streams = new Map<Stream, Connection>();
   readonly #sweeping: NodeJS.Timeout;
 
   /** `complain` is told of connections that are closed from here. */
-  constructor(limits: Limits, complain: (text: string) => void) {
+  constructor(limits: Limits, complain: (peer: Peer, text: string) => void) {
     this.#limits = limits;
     this.#complain = complain;
     this.shares = new Shares(limits);
@@ -86,7 +87,7 @@ export class Connections {
       // What still runs of an older version keeps the next one waiting.
       if (session.msize > 0 || session.counts().requests > 0) connection.since = now;
       else if (now - since >= versionSeconds * 1000) {
-        this.#complain(`${peer.label}: no version for ${versionSeconds} s; the connection is closed`);
+        this.#complain(peer, `${peer.label}: no version for ${versionSeconds} s; the connection is closed`);
         stream.destroy();
       }
     }
@@ -95,27 +96,4 @@ export class Connections {
   close(): void {
     clearInterval(this.#sweeping);
   }
-}
-
-/** Connections with the same are one peer's. Of an IPv6 address the network counts: the rest is whatever a machine makes up. */
-function partyOf(origin: Origin | undefined): string {
-  switch (origin?.kind) {
-    case 'tcp':
-      return `tcp ${networkOf(origin.address)}`;
-    case 'unix':
-      return `unix ${origin.uid}`;
-    case 'vsock':
-      return `vsock ${origin.cid}`;
-    default:
-      return '';
-  }
-}
-
-function networkOf(address: string): string {
-  if (!address.includes(':') || address.includes('.')) return address;
-  const [before = '', after] = address.split('::');
-  const groups = before === '' ? [] : before.split(':');
-  const last = after === undefined || after === '' ? [] : after.split(':');
-  const between = Array<string>(Math.max(0, 8 - groups.length - last.length)).fill('0');
-  return [...groups, ...between, ...last].slice(0, 4).join(':');
 }

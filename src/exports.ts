@@ -110,9 +110,9 @@ export class Exports {
         }
         const path = resolve(one.path);
         const name = exportName(one);
-        const model = modelOf(one, name, log, groupsOf);
-        const readonly = one.readonly ?? false;
         const trouble = new HostTrouble(text => log.warn(`${name}: ${text}`));
+        const model = modelOf(one, trouble, groupsOf);
+        const readonly = one.readonly ?? false;
         const tree = await LocalTree.open(path, { descriptors, model, readonly });
         own.push(tree);
         const access = new Access(one);
@@ -141,11 +141,11 @@ export class Exports {
   }
 }
 
-function modelOf(options: ExportOptions, name: string, log: Logger, groupsOf: GroupsOf): SecurityModel {
+function modelOf(options: ExportOptions, trouble: HostTrouble, groupsOf: GroupsOf): SecurityModel {
   const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
   if (typeof securityModel === 'object') return withIds(securityModel, options);
   if (securityModel === 'passthrough') return withIds(passthrough(groupsOf), options);
-  return mapped({ fmode, dmode }, text => log.warn(`${name}: ${text}`));
+  return mapped({ fmode, dmode }, text => trouble.wrongRecord(text));
 }
 
 /** The wire knows bytes only. */

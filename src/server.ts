@@ -3,9 +3,11 @@ import { type Export, type ExportOptions, Exports, exportFaults, type TreeExport
 import { finderFor } from './finder.ts';
 import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from './limits.ts';
 import { type Logger, silent } from './log.ts';
+import { partyOf } from './party.ts';
 import type { GroupsOf } from './security/passthrough.ts';
 import type { Line, Peer } from './session/door.ts';
 import { Session } from './session/session.ts';
+import { SparingLog } from './sparing-log.ts';
 import { StartFaults } from './start-faults.ts';
 import { type Endpoint, endpointOf, purposeOf } from './transport/endpoint.ts';
 import { type Accept, closeSource, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
@@ -34,7 +36,7 @@ export interface ServerOptions {
 export class Server {
   readonly exports: Exports;
   readonly #msizeMax: number;
-  readonly #log: Logger;
+  readonly #log: SparingLog;
   readonly #connectionEnded: () => void;
   readonly #listeners = new Set<Listener>();
   readonly #limits: Limits;
@@ -46,9 +48,9 @@ export class Server {
     const { msizeMax = msizeBytesDefault, log = silent, connectionEnded = () => undefined } = options;
     this.exports = exports;
     this.#msizeMax = msizeMax;
-    this.#log = log;
+    this.#log = new SparingLog(log);
     this.#limits = { ...defaultLimits, ...options.limits };
-    this.#connections = new Connections(this.#limits, this.#complain);
+    this.#connections = new Connections(this.#limits, (peer, text) => this.#logOf(peer).warn(text));
     this.#connectionEnded = connectionEnded;
   }
 
@@ -70,21 +72,28 @@ export class Server {
 
   /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
-    const listeners = await listenOnAll(endpoints, at => this.acceptFor(endpoints[at]!), this.#complain);
+    const log = this.#log.about('listeners');
+    const listeners = await listenOnAll(
+      endpoints,
+      at => this.acceptFor(endpoints[at]!),
+      text => log.warn(text),
+    );
     for (const listener of listeners) this.#listeners.add(listener);
     return listeners;
   }
 
-  readonly #complain = (text: string): void => this.#log.warn(text);
+  #logOf({ origin }: Peer): Logger {
+    return this.#log.about(partyOf(origin));
+  }
 
-  #session(line: Line, only?: Export): Session {
+  #session(line: Line, log: Logger, only?: Export): Session {
     const { peer } = line;
-    const exports = finderFor(this.exports, peer, only, text => this.#log.info(`${peer.label}: ${text}`));
+    const exports = finderFor(this.exports, peer, only, text => log.info(`${peer.label}: ${text}`));
     const { shares } = this.#connections;
     return new Session({
       exports,
       line,
-      log: this.#log,
+      log,
       msizeMax: this.#msizeMax,
       limits: this.#limits,
       shares,
@@ -96,7 +105,9 @@ export class Server {
     const endpoint = purposeOf(given);
     if (endpoint.kind !== 'vhost-user') return (source, peer) => this.#accept(source, peer);
     const only = this.#named(endpoint.exportName);
-    const face = new VhostUserFace(endpoint, line => this.#session(line, only), this.#log);
+    // A device is one guest's, whoever runs its monitor.
+    const log = this.#log.about(`vhost-user ${endpoint.path}`);
+    const face = new VhostUserFace(endpoint, line => this.#session(line, log, only), log);
     this.#faces.add(face);
     return (source, peer) => face.accept(source, peer);
   }
@@ -110,22 +121,23 @@ export class Server {
 
   #accept(source: Source, peer: Peer): void {
     const connections = this.#connections;
+    const log = this.#logOf(peer);
     const refusal = connections.refusal(peer);
     if (this.#closing || refusal !== undefined) {
-      if (!this.#closing) this.#log.warn(`${peer.label}: refused, since ${refusal}`);
+      if (!this.#closing) log.warn(`${peer.label}: refused, since ${refusal}`);
       closeSource(source);
       return;
     }
     let session!: Session;
     const open = (line: Line) => {
-      session = this.#session(line);
+      session = this.#session(line, log);
       return session;
     };
-    const stream = new Stream(source, peer, open, this.#complain, connections.turnsOf(peer));
+    const stream = new Stream(source, peer, open, text => log.warn(text), connections.turnsOf(peer));
     connections.add(stream, session, peer);
-    this.#log.info(`${peer.label}: connected`);
+    log.info(`${peer.label}: connected`);
     void stream.closed.then(() => {
-      this.#log.info(`${peer.label}: closed`);
+      log.info(`${peer.label}: closed`);
       this.#connectionEnded();
     });
   }
@@ -162,6 +174,7 @@ export class Server {
     this.#connections.close();
     for (const stream of this.#connections) stream.destroy();
     for (const face of this.#faces) void face.close();
+    this.#log.close();
     // What still runs still uses the trees.
     if (inTime) this.exports.close();
     return inTime;

@@ -10,6 +10,7 @@ import { sendMessage } from '../host/vhost.ts';
 import { defaultLimits } from '../limits.ts';
 import type { Logger } from '../log.ts';
 import { Server } from '../server.ts';
+import { SparingLog } from '../sparing-log.ts';
 import { StartFaults } from '../start-faults.ts';
 import { letGo } from '../transport/bind.ts';
 import type { Endpoint } from '../transport/endpoint.ts';
@@ -124,9 +125,10 @@ export function surviveFaults(log: Logger): void {
   process.stderr.on('error', () => undefined);
   // A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2).
   process.on('SIGXFSZ', () => undefined);
-  // A bug of ours.
+  // A bug of ours, which a guest may bring about again and again.
+  const bugs = new SparingLog(log).about('bugs');
   process.on('unhandledRejection', error =>
-    log.error(`a bug: ${error instanceof Error ? error.stack : error}`),
+    bugs.error(`a bug: ${error instanceof Error ? error.stack : error}`),
   );
 }
 

@@ -1,7 +1,8 @@
 import { endUnfinished } from '../host/process.ts';
 import { closeDescriptor } from '../host/vhost.ts';
-import type { Logger } from '../log.ts';
+import { partyOf } from '../party.ts';
 import { Server } from '../server.ts';
+import { SparingLog } from '../sparing-log.ts';
 import { StartFaults } from '../start-faults.ts';
 import { uriOf } from '../transport/endpoint.ts';
 import { ListenFault, sourceOf } from '../transport/listen.ts';
@@ -19,7 +20,7 @@ const reportAgainMs = 100;
 /** One of the processes of `--workers`: serves the connections that the first process hands to it. */
 class WorkerProcess {
   readonly #channel: Channel<Report, Connection>;
-  #log: Logger | undefined;
+  #log: SparingLog | undefined;
   #server: Server | undefined;
   #accepts: readonly Accept[] = [];
   #given = 0;
@@ -37,7 +38,7 @@ class WorkerProcess {
   async start(options: ServeOptions): Promise<void> {
     const { listen, msizeMax, limits, logLevel } = options;
     const log = makeLogger(logLevel, `worker ${process.env[workerVariable]}: `);
-    this.#log = log;
+    this.#log = new SparingLog(log);
     surviveFaults(log);
     const exports = options.exports.length > 0 ? options.exports : [defaultExport];
     try {
@@ -73,7 +74,8 @@ class WorkerProcess {
       try {
         accept(sourceOf(descriptor), connection.peer);
       } catch (error) {
-        this.#log!.warn(`${connection.peer.label}: it cannot be served: ${error}`);
+        const log = this.#log!.about(partyOf(connection.peer.origin));
+        log.warn(`${connection.peer.label}: it cannot be served: ${error}`);
         closeDescriptor(descriptor);
       }
     }

@@ -38,6 +38,11 @@ export class HostTrouble {
     this.#once('removed', () => text);
   }
 
+  /** A record that was not written by a server. `text` is one of a few. */
+  wrongRecord(text: string): void {
+    this.#once(text, () => text);
+  }
+
   #once(key: string, text: () => string): void {
     const now = performance.now();
     const last = this.#saidAt.get(key);

@@ -1,5 +1,7 @@
 import type { Logger } from '../log.ts';
+import { partyOf } from '../party.ts';
 import type { Peer } from '../session/door.ts';
+import { SparingLog } from '../sparing-log.ts';
 import { StartFaults } from '../start-faults.ts';
 import { type Endpoint, purposeOf } from '../transport/endpoint.ts';
 import { closeSource, type Listener, listenOnAll } from '../transport/listen.ts';
@@ -36,6 +38,8 @@ interface Place {
  */
 export class Workers {
   readonly #options: WorkersOptions;
+  /** For what peers bring about. */
+  readonly #sparing: SparingLog;
   readonly #places: Place[] = [];
   readonly #listeners = new Set<Listener>();
   readonly #freed: (() => void)[] = [];
@@ -44,6 +48,7 @@ export class Workers {
 
   private constructor(options: WorkersOptions) {
     this.#options = options;
+    this.#sparing = new SparingLog(options.log);
     // However this process ends, it leaves nobody behind.
     process.on('exit', () => this.#kill());
   }
@@ -108,17 +113,24 @@ export class Workers {
       return (source: Source, peer: Peer) =>
         this.#give([place], source, { endpoint: index, peer, counted: false });
     });
-    const listeners = await listenOnAll(endpoints, index => accepts[index]!, this.#complain);
+    const log = this.#sparing.about('listeners');
+    const listeners = await listenOnAll(
+      endpoints,
+      index => accepts[index]!,
+      text => log.warn(text),
+    );
     for (const listener of listeners) this.#listeners.add(listener);
     return listeners;
   }
 
-  readonly #complain = (text: string): void => this.#options.log.warn(text);
+  #refused({ label, origin }: Peer, why: string): void {
+    this.#sparing.about(partyOf(origin)).warn(`${label}: refused, since ${why}`);
+  }
 
   #accept(index: number, source: Source, peer: Peer): void {
     const { connections } = this.#options;
     if (this.connections >= connections) {
-      this.#complain(`${peer.label}: refused, since ${connections} connections are open`);
+      this.#refused(peer, `${connections} connections are open`);
       closeSource(source);
     } else this.#give(this.#byLoad(), source, { endpoint: index, peer, counted: true });
   }
@@ -137,9 +149,7 @@ export class Workers {
     const descriptor = 'fd' in source ? source.fd : (source.handle as { readonly fd: number }).fd;
     const taker = places.find(({ worker }) => worker.give(connection, descriptor));
     if (taker) this.#last = this.#places.indexOf(taker);
-    else if (!this.#closing) {
-      this.#complain(`${connection.peer.label}: refused, since no worker takes it at the moment`);
-    }
+    else if (!this.#closing) this.#refused(connection.peer, 'no worker takes it at the moment');
     closeSource(source);
   }
 
@@ -162,6 +172,7 @@ export class Workers {
     const timer = setTimeout(() => this.#kill(), graceMs + overtimeMs);
     const ends = await Promise.all(living.map(worker => worker.ended));
     clearTimeout(timer);
+    this.#sparing.close();
     return ends.every(inTime => inTime);
   }
 }

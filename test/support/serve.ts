@@ -109,7 +109,8 @@ async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: st
       { ...exported, name: 'readonly', readonly: true },
     ],
     listen: [`unix://${socket}`],
-    args,
+    // Otherwise it counts the connections of a busy peer instead of naming each.
+    args: ['--log-level', 'debug', ...args],
   });
   const children = readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').match(/\d+/g);
   const workers = args.includes('--workers') ? (children ?? []).map(Number) : undefined;

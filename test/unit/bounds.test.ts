@@ -1,15 +1,16 @@
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, type NetConnectOpts } from 'node:net';
+import { connect, type NetConnectOpts, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Server, StartFaults } from '../../src/index.ts';
+import { Client, Server, StartFaults } from '../../src/index.ts';
 import { defaultLimits, type Limits, limitFaults } from '../../src/limits.ts';
 import { silent } from '../../src/log.ts';
 import { Holdings } from '../../src/session/holdings.ts';
 import { Session } from '../../src/session/session.ts';
 import { Shares } from '../../src/session/shares.ts';
+import { linesMax } from '../../src/sparing-log.ts';
 import type { Tree } from '../../src/tree/tree.ts';
 import { Dialog, errnoOf, O } from '../conformance/dialog.ts';
 import { Wire } from '../conformance/wire.ts';
@@ -143,6 +144,52 @@ describe('a server with bounds of its own', () => {
     await first!.close();
     while (server.connections > 2) await new Promise(resolve => setImmediate(resolve));
     await begin();
+  });
+
+  it('says little of a peer that comes again and again, whatever it does', async () => {
+    await serve({ connectionsPerPeer: 1 });
+    const device = join(dir, 'device');
+    await server.listen(`vhost-user://${device}?tag=t`);
+    const gone = (socket: Socket) => new Promise(resolve => socket.on('close', resolve));
+    // Refused, broken framing, an attach in vain, and what no monitor says.
+    const acts = [
+      async () => {
+        const holder = await begin();
+        await gone(await silent({ path: path() }));
+        await holder.close();
+      },
+      async () => {
+        const socket = await silent({ path: path() });
+        socket.end(Buffer.alloc(64));
+        await gone(socket.resume());
+      },
+      async () => {
+        const client = await Client.connect({ path: path() });
+        await client.attach('none').catch(() => undefined);
+        await client.close();
+      },
+      async () => {
+        const socket = await silent({ path: device });
+        socket.end(Buffer.alloc(64, 0xff));
+        await gone(socket.resume());
+      },
+    ];
+    for (let round = 0; round < 40; round++) {
+      for (const act of acts) {
+        await act();
+        while (server.connections > 0) await new Promise(resolve => setImmediate(resolve));
+      }
+    }
+    // This user's and the device's, each of what is told and of what is warned of.
+    expect(lines).toHaveLength(4 * linesMax);
+    await server.close();
+    const counts = lines.slice(4 * linesMax).map(line => line.replace(/ more of this.*/, ''));
+    expect(counts.sort()).toEqual([
+      'unix uid 0: 300',
+      'unix uid 0: 60',
+      `vhost-user ${device}: 20`,
+      `vhost-user ${device}: 20`,
+    ]);
   });
 
   it('closes a connection that says no version, however long it has been there, and no other', async () => {

@@ -18,6 +18,8 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   answer: { values: [] },
   log: { values: [] },
   'start-faults': { values: [] },
+  'sparing-log': { values: ['log'] },
+  party: { values: [], types: ['session'] },
   name: { values: ['errno'] },
   attr: { values: ['name', 'errno'] },
   protocol: { values: ['answer', 'attr', 'errno', 'limits', 'name'], types: ['host'] },
@@ -31,7 +33,10 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   transport: {
     values: ['batch', 'errno', 'limits', 'log', 'name', 'protocol', 'session', 'start-faults', 'host'],
   },
-  workers: { values: ['errno', 'limits', 'log', 'start-faults', 'transport', 'host'], types: ['session'] },
+  workers: {
+    values: ['errno', 'limits', 'log', 'party', 'sparing-log', 'start-faults', 'transport', 'host'],
+    types: ['session'],
+  },
   client: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'protocol'] },
 };
 

@@ -27,7 +27,8 @@ let tests = 0;
 
 async function started(...args: string[]): Promise<Ninepd> {
   const exports = [{ path: files, name: 'files', securityModel: 'mapped' } as const];
-  const server = await Ninepd.start({ exports, args });
+  // Which names each connection, however many there are.
+  const server = await Ninepd.start({ exports, args: ['--log-level', 'debug', ...args] });
   running.push(server);
   return server;
 }

@@ -84,7 +84,8 @@ describe('the program with two workers', () => {
   });
 
   it('replaces a worker that dies, whose connections end and no others', async () => {
-    const running = start(['serve', files, '--workers', '2', ...listen]);
+    // Names each connection, however many are needed until the new one takes its share.
+    const running = start(['serve', files, '--workers', '2', '--log-level', 'debug', ...listen]);
     const port = await running.port();
     const [one, two] = [await served(running, { port }), await served(running, { port })];
     const [, ofTwo] = spread(running);

@@ -24,6 +24,8 @@ const onDemandModules = [
   'vsock_loopback',
   'overlay',
   'loop',
+  'dm_mod',
+  'dm_delay',
   'vhost_vsock',
   'virtio_rng',
 ];

@@ -10,6 +10,8 @@ export const rootPackages = [
   'busybox-static',
   'coreutils',
   'diffutils',
+  'dmsetup',
+  'e2fsprogs',
   'findutils',
   'fio',
   'git',

@@ -13,6 +13,7 @@ export type Device = Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msiz
 export abstract class Bench {
   abstract readonly guest: Guest;
   #made = 0;
+  #clean = false;
 
   /** The server for one mount more. */
   protected abstract device(): Device;
@@ -47,38 +48,60 @@ export abstract class Bench {
     const { model } = cell;
     const there = (script: string) => this.onHost(model as Model, `cd ${name}\n${script}`);
     if (model !== 'local' && check.prepare) await there(check.prepare);
-    await this.guest.sh(`${prelude}\ncd ${dir}\n${check.script}`, { timeout: check.timeout ?? 60_000 });
+    await this.guest.sh(`${prelude}\ncd ${dir}\n${check.script}`, {
+      timeout: check.timeout ?? 60_000,
+    });
     if (model !== 'local') await check.host?.(new HostView(model, there));
   }
 
-  /** Fails unless the guest's kernel has had nothing to complain about and, all being unmounted, the server holds nothing. */
+  /** Fails unless the guest's kernel has had nothing to complain about, nothing is mounted, and the server holds nothing. */
   async expectClean(): Promise<void> {
     expect(await this.guest.complaints()).toEqual([]);
+    expect((await this.guest.sh('grep " 9p " /proc/mounts || true')).stdout).toBe('');
     // Descriptors are closed a moment after the connection is.
     await expect.poll(() => this.held(), { timeout: 3000, interval: 50 }).toEqual([]);
+    this.#clean = true;
+  }
+
+  /** Whether a suite has left it clean and no other has begun since, which the caller does now. */
+  take(): boolean {
+    const clean = this.#clean;
+    this.#clean = false;
+    return clean;
   }
 }
 
-export interface BenchOptions {
-  /** One if left out: on a machine of two, the server and QEMU's own threads then have the other. */
-  readonly cpus?: number;
-  /** Further QEMU arguments, given where the mapped export lies. */
-  readonly devices?: (mappedDir: string) => string[];
+export type BenchMaker<B extends Bench = Bench> = () => Promise<B>;
+
+/**
+ * The bench of a file, where one suite comes after the other: each goes on with what the one before it has left clean, and
+ * where that has failed, gets a new one, so that no suite fails for another's fault.
+ */
+export function oneBench<B extends Bench>(start: BenchMaker<B>): BenchMaker<B> {
+  let bench: B | undefined;
+  const stop = async () => {
+    await bench?.stop();
+    bench = undefined;
+  };
+  afterAll(stop);
+  return async () => {
+    if (bench?.take()) return bench;
+    await stop();
+    bench = await start();
+    return bench;
+  };
 }
 
-export type BenchMaker = (options?: BenchOptions) => Promise<Bench>;
-
-/** Declares the tests of a list of checks on every cell; at the end the kernel log is clean, every mount comes off and the
- * server holds nothing of the exports any more. */
+/**
+ * Declares the tests of a list of checks on every cell; at the end the kernel log is clean, every mount comes off and the
+ * server holds nothing of the exports any more.
+ */
 export function testChecks(subject: string, cells: Cell[], checks: Check[], make: BenchMaker): void {
   describe(subject, () => {
     let bench: Bench;
     beforeAll(async () => {
       bench = await make();
       for (const cell of cells) await bench.mountCell(cell);
-    });
-    afterAll(async () => {
-      await bench?.stop();
     });
     for (const cell of cells) {
       describe(cell.name, () => {

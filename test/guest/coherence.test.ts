@@ -1,5 +1,6 @@
+import { oneBench } from './bench.ts';
 import { HostBench } from './host-bench.ts';
 import { testCoherence } from './suites/coherence.ts';
 import { overTcp } from './way.ts';
 
-testCoherence('passthrough', HostBench.over(overTcp));
+testCoherence('passthrough', oneBench(HostBench.over(overTcp)));

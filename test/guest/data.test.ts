@@ -1,4 +1,4 @@
-import { testChecks } from './bench.ts';
+import { oneBench, testChecks } from './bench.ts';
 import { cell, local } from './check.ts';
 import { data } from './checks/data.ts';
 import { HostBench } from './host-bench.ts';
@@ -14,5 +14,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   data,
-  HostBench.over(overTcp),
+  oneBench(HostBench.over(overTcp)),
 );

@@ -5,19 +5,20 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import {
-  Bench,
-  type BenchMaker,
-  type BenchOptions,
-  type Device,
-  type ExportName,
-  readonlyExports,
-} from './bench.ts';
+import { Bench, type BenchMaker, type Device, type ExportName, readonlyExports } from './bench.ts';
 import type { Model } from './check.ts';
 import type { WayMaker } from './way.ts';
 
 const models: Model[] = ['mapped', 'passthrough'];
 const readonlyDir = 'readonly';
+
+export interface HostBenchOptions {
+  /** One if left out: on a machine of two, the server and QEMU's own threads then have the other. */
+  readonly cpus?: number;
+}
+
+/** QEMU's own device of the mapped export, in its own `mapped-xattr`. */
+const qemuTag = 'qemu';
 
 /** ninepd runs on this machine. */
 export class HostBench extends Bench {
@@ -42,11 +43,11 @@ export class HostBench extends Bench {
     this.#dir = parts.dir;
   }
 
-  static over(makeWay: WayMaker): BenchMaker {
-    return (options = {}) => HostBench.start(options, makeWay);
+  static over(makeWay: WayMaker, options: HostBenchOptions = {}): BenchMaker<HostBench> {
+    return () => HostBench.start(makeWay, options);
   }
 
-  static async start({ cpus = 1, devices }: BenchOptions, makeWay: WayMaker): Promise<HostBench> {
+  static async start(makeWay: WayMaker, { cpus = 1 }: HostBenchOptions): Promise<HostBench> {
     const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-export-')));
     for (const name of [...models, readonlyDir]) mkdirSync(join(dir, name));
     const exports = models.flatMap(model => [
@@ -64,7 +65,7 @@ export class HostBench extends Bench {
       rmSync(dir, { recursive: true, force: true });
     };
     try {
-      const extraArgs = [...(way.guest.extraArgs ?? []), ...(devices?.(join(dir, 'mapped')) ?? [])];
+      const extraArgs = [...(way.guest.extraArgs ?? []), ...qemuDevice(join(dir, 'mapped'))];
       const guest = await Guest.start({ scratch: 8192, cpus, ...way.guest, extraArgs });
       if (way.modules) await guest.sh(`guest-module ${way.modules.join(' ')}`);
       return new HostBench({ guest, server, device: () => way.device(server), end, dir });
@@ -72,6 +73,11 @@ export class HostBench extends Bench {
       await end();
       throw error;
     }
+  }
+
+  /** Mounts the mapped export by QEMU's own device. */
+  async mountQemu(path: string): Promise<string> {
+    return await this.guest.mount({ trans: 'virtio', tag: qemuTag, path, posixacl: true });
   }
 
   protected device(): Device {
@@ -98,6 +104,13 @@ export class HostBench extends Bench {
     await this.guest.stop();
     await this.#end();
   }
+}
+
+function qemuDevice(dir: string): string[] {
+  return [
+    ...['-fsdev', `local,id=q,path=${dir},security_model=mapped-xattr,multidevs=remap`],
+    ...['-device', `virtio-9p-pci,fsdev=q,mount_tag=${qemuTag}`],
+  ];
 }
 
 /** This machine's users and the guest's: under passthrough the host must know who is in which group. */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { testChecks } from './bench.ts';
+import { oneBench, testChecks } from './bench.ts';
 import { cell, prelude } from './check.ts';
 import { HostBench } from './host-bench.ts';
 import { checks } from './suites/checks.ts';
@@ -16,13 +16,13 @@ import { hybridMsize, overHybridVsock, VsockDevice, vsockPort } from './way.ts';
 
 // A guest's vsock whose device is a process of this machine: nothing is asked of this machine's kernel.
 
-const over = HostBench.over(overHybridVsock);
+const over = oneBench(HostBench.over(overHybridVsock));
 
 testChecks('the checks over a hybrid vsock', [cell('mapped', 'none')], checks, over);
 testLocks('mapped', over);
 testCoherence('mapped', over);
 testMounts('mapped', over, [4096, hybridMsize]);
-testQemuTrees(overHybridVsock);
+testQemuTrees(over);
 
 describe('a server behind a hybrid vsock', () => {
   let dir: string;

@@ -4,12 +4,15 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
+import { oneBench } from './bench.ts';
 import { HostBench } from './host-bench.ts';
 import { testMounts } from './suites/mounts.ts';
 import { overTcp } from './way.ts';
 
-testMounts('mapped', HostBench.over(overTcp), [4096, 8192, 61_464, 1_048_576]);
-testMounts('passthrough', HostBench.over(overTcp), [1_048_576]);
+const over = oneBench(HostBench.over(overTcp));
+
+testMounts('mapped', over, [4096, 8192, 61_464, 1_048_576]);
+testMounts('passthrough', over, [1_048_576]);
 
 describe('a server that goes away', () => {
   let dir: string;

@@ -1,4 +1,4 @@
-import { testChecks } from './bench.ts';
+import { oneBench, testChecks } from './bench.ts';
 import { cell, local } from './check.ts';
 import { names } from './checks/names.ts';
 import { HostBench } from './host-bench.ts';
@@ -15,5 +15,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   names,
-  HostBench.over(overTcp),
+  oneBench(HostBench.over(overTcp)),
 );

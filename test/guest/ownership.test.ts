@@ -1,4 +1,4 @@
-import { testChecks } from './bench.ts';
+import { oneBench, testChecks } from './bench.ts';
 import { cell, local } from './check.ts';
 import { ownership } from './checks/ownership.ts';
 import { HostBench } from './host-bench.ts';
@@ -14,5 +14,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   ownership,
-  HostBench.over(overTcp),
+  oneBench(HostBench.over(overTcp)),
 );

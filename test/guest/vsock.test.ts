@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { alice } from '../support/guest.ts';
-import { testChecks } from './bench.ts';
+import { oneBench, testChecks } from './bench.ts';
 import { cell, prelude } from './check.ts';
 import { InnerBench } from './inner-bench.ts';
 import { checks } from './suites/checks.ts';
@@ -11,7 +11,7 @@ import { testMounts } from './suites/mounts.ts';
 // AF_VSOCK end to end: the server, the mount helper and the client in one guest, since its kernel has the loop that this
 // machine's may lack. The server is emulated there, too, and five to ten times slower than on this machine.
 
-const over = () => InnerBench.start();
+const over = oneBench(() => InnerBench.start());
 
 // Two thousand open files take minutes here; a hybrid vsock carries them in the same way.
 const many = 'two thousand files are open at once, half of them without a name';
@@ -31,11 +31,8 @@ describe('over AF_VSOCK', () => {
   const mount = (path: string) => inner.mount(path, 'mapped');
 
   beforeAll(async () => {
-    inner = await InnerBench.start();
+    inner = await over();
     await mount('/mnt/vsock');
-  });
-  afterAll(async () => {
-    await inner?.stop();
   });
 
   test('the server says where it listens, how to mount, and which machine has connected', async () => {

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import type { Bench, BenchMaker } from '../bench.ts';
 import { cell, type Model } from '../check.ts';
 
@@ -13,9 +13,6 @@ export function testCoherence(model: Model, make: BenchMaker): void {
       bench = await make();
       await bench.mountCell(cell(model, 'none'), '/mnt/none');
       await bench.mountCell(cell(model, 'loose'), '/mnt/loose');
-    });
-    afterAll(async () => {
-      await bench?.stop();
     });
 
     test('without a cache the guest sees what the host writes, makes, replaces and removes at once', async () => {

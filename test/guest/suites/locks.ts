@@ -15,14 +15,13 @@ export function testLocks(model: Model, make: BenchMaker): void {
     const marks = `/tmp/ninepd-lock-${process.pid}`;
 
     beforeAll(async () => {
-      bench = await make({ cpus: 2 });
+      bench = await make();
       await bench.mountCell(here, '/mnt/one');
       await bench.mountCell(here, '/mnt/two');
       for (const party of ['one', 'host'] as const) await at(party, `mkdir -p ${marks}`);
     });
     afterAll(async () => {
       await bench?.onHost(model, `rm -rf ${marks}`);
-      await bench?.stop();
     });
     beforeEach(async () => {
       count += 1;

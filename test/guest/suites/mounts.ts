@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { alice } from '../../support/guest.ts';
 import { type Bench, type BenchMaker, readonlyExports } from '../bench.ts';
 import { type Model, prelude } from '../check.ts';
@@ -13,9 +13,6 @@ export function testMounts(model: Model, make: BenchMaker, msizes: readonly numb
       bench = await make();
       await bench.onHost(model, 'echo content > here; chmod 644 here');
       await bench.onHost(frozen, 'mkdir -p d; echo frozen > f; chmod 666 f');
-    });
-    afterAll(async () => {
-      await bench?.stop();
     });
 
     test('an export is found by name and by path', async () => {

@@ -1,6 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { HostBench } from '../host-bench.ts';
-import type { WayMaker } from '../way.ts';
+import { beforeAll, describe, expect, test } from 'vitest';
+import type { BenchMaker } from '../bench.ts';
+import type { HostBench } from '../host-bench.ts';
 
 // Every kind of object, with owners, modes and times that are not the default.
 const makeTree = `
@@ -16,26 +16,18 @@ const listing = `
   stat -c '%n %t:%T' t/b t/c; getfacl -nRs t; getfattr -hdR t; cat t/f
   for n in f hard; do stat -c %i t/$n; done | sort -u | wc -l`;
 
-const qemuDevice = (dir: string) => [
-  ...['-fsdev', `local,id=q,path=${dir},security_model=mapped-xattr,multidevs=remap`],
-  ...['-device', 'virtio-9p-pci,fsdev=q,mount_tag=q'],
-];
-
 /**
  * QEMU's own virtio-9p with security_model=mapped-xattr and ninepd's mapped serve the same directory to the same guest:
  * what either has made looks the same through both.
  */
-export function testQemuTrees(way: WayMaker): void {
+export function testQemuTrees(make: BenchMaker<HostBench>): void {
   describe('trees that QEMU has made', () => {
     let bench: HostBench;
 
     beforeAll(async () => {
-      bench = await HostBench.start({ devices: qemuDevice }, way);
-      await bench.guest.mount({ trans: 'virtio', tag: 'q', path: '/mnt/qemu', posixacl: true });
+      bench = await make();
+      await bench.mountQemu('/mnt/qemu');
       await bench.mount('/mnt/ninepd', 'mapped', { posixacl: true });
-    });
-    afterAll(async () => {
-      await bench?.stop();
     });
 
     const both = async (script: string) => {
@@ -94,8 +86,10 @@ export function testQemuTrees(way: WayMaker): void {
         ! setfattr -x user.virtfs.uid own 2> /dev/null; [ "$(stat -c %u:%g own)" = 5:6 ]`);
     });
 
-    test('the guest kernel has nothing to complain about', async () => {
-      expect(await bench.guest.complaints()).toEqual([]);
+    test('at the end the kernel log is clean and the server holds nothing', async () => {
+      await bench.guest.umount('/mnt/qemu');
+      await bench.guest.umount('/mnt/ninepd');
+      await bench.expectClean();
     });
   });
 }

@@ -19,7 +19,7 @@ import { hybridMsize, overHybridVsock, VsockDevice, vsockPort } from './way.ts';
 const over = oneBench(HostBench.over(overHybridVsock));
 
 testChecks('the checks over a hybrid vsock', [cell('mapped', 'none')], checks, over);
-testLocks('mapped', over);
+testLocks('mapped', oneBench(HostBench.over(overHybridVsock, { cpus: 2 })));
 testCoherence('mapped', over);
 testMounts('mapped', over, [4096, hybridMsize]);
 testQemuTrees(over);

@@ -12,6 +12,8 @@ export type Device = Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msiz
 /** A guest, a ninepd that it can mount, and the machine that ninepd runs on. */
 export abstract class Bench {
   abstract readonly guest: Guest;
+  /** The share that is done of what a check could as well do less often, where everything is slow. */
+  readonly effort: number = 1;
   #made = 0;
   #clean = false;
 
@@ -46,9 +48,10 @@ export abstract class Bench {
     const dir = `${this.mountPoint(cell)}/${name}`;
     await this.guest.sh(`mkdir -m 0777 ${dir}`);
     const { model } = cell;
-    const there = (script: string) => this.onHost(model as Model, `cd ${name}\n${script}`);
+    const work = check.work === undefined ? '' : `work=${Math.ceil(check.work * this.effort)}`;
+    const there = (script: string) => this.onHost(model as Model, `cd ${name}\n${work}\n${script}`);
     if (model !== 'local' && check.prepare) await there(check.prepare);
-    await this.guest.sh(`${prelude}\ncd ${dir}\n${check.script}`, {
+    await this.guest.sh(`${prelude}\ncd ${dir}\n${work}\n${check.script}`, {
       timeout: check.timeout ?? 60_000,
     });
     if (model !== 'local') await check.host?.(new HostView(model, there));

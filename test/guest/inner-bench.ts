@@ -16,6 +16,7 @@ const port = 564;
  */
 export class InnerBench extends Bench {
   readonly guest: Guest;
+  override readonly effort = 0.1;
   readonly #dir: string;
 
   private constructor(guest: Guest, dir: string) {
@@ -30,7 +31,7 @@ export class InnerBench extends Bench {
     makeProgramDisk(disk);
     // Behind the root disk and /scratch it is the third.
     const extraArgs = ['-drive', `file=${disk},if=virtio,format=raw,readonly=on`];
-    const guest = await Guest.start({ scratch: 8192, memory: 1536, extraArgs });
+    const guest = await Guest.start({ scratch: 8192, memory: 1536, cpus: 1, extraArgs });
     const bench = new InnerBench(guest, dir);
     await guest.sh(`
       guest-module vsock_loopback

@@ -1,5 +1,5 @@
 /*
- * changing-dir COUNT: the directory `big` of COUNT entries keep0, keep1 … (made here if it is not there) is read while
+ * changing-dir COUNT: the directory `big` of COUNT entries (made here if it is not there) is read while
  * others add and remove entries in it: what was there the whole time comes exactly once. Then it is read while every
  * fourth entry is removed just after it came, which must hide no other.
  */
@@ -12,10 +12,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Long names, so that a listing does not fit into one message: keep0, keep1 … and this many dashes. */
+enum { dashes = 200 };
+
 static void make(int count) {
-  char name[64];
+  char name[256], tail[dashes + 1];
+  memset(tail, '-', dashes);
+  tail[dashes] = 0;
   for (int i = 0; i < count; i++) {
-    snprintf(name, sizeof name, "big/keep%d", i);
+    snprintf(name, sizeof name, "big/keep%d%s", i, tail);
     int fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0644);
     if (fd < 0) fail("create %s", name);
     close(fd);

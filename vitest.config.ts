@@ -1,9 +1,35 @@
+import { basename } from 'node:path';
 import { defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
+
+/** Two guest files run at a time, and both are to end together: those that take long begin first. */
+const longGuestFiles = [
+  'data',
+  'vsock',
+  'vhost-user',
+  'hybrid-vsock',
+  'names',
+  'mounts',
+  'ownership',
+  'locks',
+];
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const place = ({ project, moduleId }: TestSpecification) => {
+      if (project.name !== 'guest') return -1;
+      const at = longGuestFiles.indexOf(basename(moduleId, '.test.ts'));
+      return at < 0 ? longGuestFiles.length : at;
+    };
+    return (await super.sort(files)).sort((a, b) => place(a) - place(b));
+  }
+}
 
 // `unit` is everything that runs on this machine alone, `stress` the short form of what `npm run race`, `crash` and `soak`
 // do for long, `guest` boots real kernels.
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         test: {
@@ -31,7 +57,10 @@ export default defineConfig({
           name: 'guest',
           include: ['test/guest/**/*.test.ts'],
           pool: 'forks',
-          fileParallelism: false,
+          // A guest and its server keep one processor busy: they take turns.
+          maxWorkers: 2,
+          // After the other projects, which may have another number of workers.
+          sequence: { groupOrder: 1 },
           testTimeout: 300_000,
           hookTimeout: 300_000,
         },

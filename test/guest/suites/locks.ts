@@ -12,7 +12,7 @@ export function testLocks(model: Model, make: BenchMaker): void {
     let file: string;
     let count = 0;
     const here = cell(model, 'none');
-    const marks = `/tmp/ninepd-lock-${process.pid}`;
+    const marks = `/tmp/ninepd-lock-${process.pid}-${model}`;
 
     beforeAll(async () => {
       bench = await make();

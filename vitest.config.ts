@@ -4,11 +4,12 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Two guest files run at a time, and both are to end together: those that take long begin first. */
 const longGuestFiles = [
-  'data',
   'vsock',
+  'data',
   'vhost-user',
   'hybrid-vsock',
   'names',
+  'faults',
   'mounts',
   'ownership',
   'locks',

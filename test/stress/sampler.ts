@@ -13,6 +13,8 @@ export interface Sample {
   externalMiB: number;
   descriptors: number;
   threads: number;
+  /** Of them, those of the pool, which come while a file system makes callers wait, and go. */
+  poolThreads: number;
   /** Of a core, since the sample before. */
   cpu: number;
   /** Of the probe's requests since the sample before. */
@@ -81,6 +83,20 @@ export class Sampler {
     return readdirSync(`/proc/${this.#pid}/fd`).length;
   }
 
+  poolThreads(): number {
+    const tasks = readdirSync(`/proc/${this.#pid}/task`);
+    return tasks.filter(task => this.#isOfPool(task)).length;
+  }
+
+  #isOfPool(task: string): boolean {
+    try {
+      return readFileSync(`/proc/${this.#pid}/task/${task}/comm`, 'latin1') === 'ninepd-pool\n';
+    } catch {
+      // It has ended since it was listed.
+      return false;
+    }
+  }
+
   async sample(): Promise<Sample> {
     const { used, external } = await this.#heap();
     const sorted = this.#latencies.sort((a, b) => a - b);
@@ -95,6 +111,7 @@ export class Sampler {
       externalMiB: inMiB(external),
       descriptors: this.descriptors(),
       threads: this.#status('Threads'),
+      poolThreads: this.poolThreads(),
       cpu: Number(((ticks - this.#cpuTicks) / ticksPerSecond / ((now - this.#sampled) / 1000)).toFixed(3)),
       p50Ms: at(0.5),
       p99Ms: at(0.99),

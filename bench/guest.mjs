@@ -22,6 +22,13 @@ const ways = {
     model: 'passthrough',
     beside: 'QEMU passthrough',
   },
+  'vhost-user passthrough, polled': {
+    trans: 'virtio',
+    tag: 'p-polled',
+    model: 'passthrough',
+    poll: 200,
+    beside: 'QEMU passthrough',
+  },
   'vhost-user mapped': { trans: 'virtio', tag: 'v-mapped', model: 'mapped', beside: 'QEMU mapped-xattr' },
   'vhost-user mapped, polled': {
     trans: 'virtio',
@@ -33,6 +40,7 @@ const ways = {
   'diod over TCP': { trans: 'tcp', peer: 'diod' },
   'TCP passthrough': { trans: 'tcp', peer: 'passthrough', beside: 'diod over TCP' },
   'TCP mapped': { trans: 'tcp', peer: 'mapped', beside: 'diod over TCP' },
+  'TCP mapped, polled': { trans: 'tcp', peer: 'polled', beside: 'diod over TCP' },
 };
 
 /** A case is a script in bash, what it does once, and in which unit. `prepare` runs once before. */
@@ -160,7 +168,7 @@ const rows = ({ name: title, unit, ways }) =>
 
 function lines(found) {
   return rows(found).map(([title, name, rate, compared]) =>
-    `${title.padEnd(20)} ${name.padEnd(24)} ${rate.padStart(16)} ${compared}`.trimEnd(),
+    `${title.padEnd(20)} ${name.padEnd(30)} ${rate.padStart(16)} ${compared}`.trimEnd(),
   );
 }
 

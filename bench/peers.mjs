@@ -9,7 +9,7 @@ import { findDiod, programs } from './setup.mjs';
 
 const startMsMax = 20_000;
 
-const ninepd = (model, label, ...more) => ({
+const ninepd = (model, label, { parameters = '', more = [] } = {}) => ({
   label: `ninepd ${label}`,
   model,
   tree: model === 'mapped' ? 'mapped' : 'host',
@@ -20,7 +20,7 @@ const ninepd = (model, label, ...more) => ({
     'serve',
     '--export',
     `${directory.replaceAll(',', ',,')},security_model=${model}`,
-    ...['--listen', 'tcp://127.0.0.1:0', '--log-level', 'warn'],
+    ...['--listen', `tcp://127.0.0.1:0${parameters}`, '--log-level', 'warn'],
     ...more,
   ],
 });
@@ -43,8 +43,13 @@ export const peers = {
   },
   passthrough: ninepd('passthrough', 'passthrough'),
   mapped: ninepd('mapped', 'mapped'),
+  /** It does not sleep before the next request comes: a matter of one request at a time. */
+  polled: {
+    ...ninepd('mapped', 'mapped, polled', { parameters: '?busy-poll=200' }),
+    measures: ({ depth, pause, connections }) => depth === 1 && !pause && connections === undefined,
+  },
   workers: {
-    ...ninepd('mapped', 'mapped, 2 workers', '--workers', '2'),
+    ...ninepd('mapped', 'mapped, 2 workers', { more: ['--workers', '2'] }),
     measures: ({ connections }) => connections !== undefined,
   },
 };

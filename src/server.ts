@@ -103,7 +103,10 @@ export class Server {
   /** What becomes of the connections of a listener; for who listens himself. Throws a `ListenFault`. */
   acceptFor(given: Endpoint): Accept {
     const endpoint = purposeOf(given);
-    if (endpoint.kind !== 'vhost-user') return (source, peer) => this.#accept(source, peer);
+    if (endpoint.kind !== 'vhost-user') {
+      const busyPoll = 'busyPoll' in endpoint ? endpoint.busyPoll : 0;
+      return (source, peer) => this.#accept(source, peer, busyPoll);
+    }
     const only = this.#named(endpoint.exportName);
     // A device is one guest's, whoever runs its monitor.
     const log = this.#log.about(`vhost-user ${endpoint.path}`);
@@ -119,7 +122,7 @@ export class Server {
     throw new ListenFault(`there is no export "${name}": name one that is exported, or leave export= out`);
   }
 
-  #accept(source: Source, peer: Peer): void {
+  #accept(source: Source, peer: Peer, busyPoll: number | undefined): void {
     const connections = this.#connections;
     const log = this.#logOf(peer);
     const refusal = connections.refusal(peer);
@@ -133,7 +136,8 @@ export class Server {
       session = this.#session(line, log);
       return session;
     };
-    const stream = new Stream(source, peer, open, text => log.warn(text), connections.turnsOf(peer));
+    const turns = connections.turnsOf(peer);
+    const stream = new Stream(source, peer, open, text => log.warn(text), turns, busyPoll);
     connections.add(stream, session, peer);
     log.info(`${peer.label}: connected`);
     void stream.closed.then(() => {

@@ -43,10 +43,12 @@ Where it listens:
       unix:///PATH[?group=GROUP]   a Unix socket, for this user only (mode 0600), or for a group too
       vsock://CID:PORT             AF_VSOCK; CID is any, or one of this machine's; port 564 when left out.
                                    Firecracker's and other hybrid vsocks are unix:///PATH_PORT
-      vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US][&group=GROUP]
+      vhost-user:///PATH?tag=TAG[&export=NAME][&group=GROUP]
                                    the guest's virtio-9p device itself, for a monitor at this socket;
                                    export= names the one export that the guest reaches
       fd://NUMBER, fd://NAME       a socket that the program was started with
+      …?busy-poll=US               all but fd: for so many microseconds after a request the next one is looked
+                                   for, instead of going to sleep
                                    Without --listen, sockets that systemd passes are used.
 
 Sandbox:

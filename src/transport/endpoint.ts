@@ -2,12 +2,15 @@ import type { Reach } from './reach.ts';
 import { tagFault } from './vhost-user/tag.ts';
 import { vsockAddress, vsockUri } from './vsock-address.ts';
 
-/** Where to listen. `group`, a name or number, may connect besides the socket's owner. */
+/**
+ * Where to listen. `group`, a name or number, may connect besides the socket's owner. For `busyPoll` microseconds after a
+ * request the next one is looked for before the process goes to sleep.
+ */
 export type Endpoint =
-  | { readonly kind: 'tcp'; readonly host: string; readonly port: number }
-  | { readonly kind: 'unix'; readonly path: string; readonly group?: string }
+  | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly busyPoll?: number }
+  | { readonly kind: 'unix'; readonly path: string; readonly group?: string; readonly busyPoll?: number }
   /** AF_VSOCK: a CID of this machine, or `anyCid`; port 0 lets the system choose. */
-  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number }
+  | { readonly kind: 'vsock'; readonly cid: number; readonly port: number; readonly busyPoll?: number }
   /** The guest's virtio-9p device itself; `exportName` is the one export that it reaches, all of them when left out. */
   | {
       readonly kind: 'vhost-user';
@@ -15,8 +18,8 @@ export type Endpoint =
       readonly tag: string;
       readonly exportName: string | undefined;
       readonly group?: string;
-      /** Microseconds for which the virtqueue is looked at before the guest has to kick; 0 for none. */
-      readonly busyPoll: number;
+      /** As long as the virtqueue is looked at the guest need not kick. */
+      readonly busyPoll?: number;
     }
   /** A descriptor that the process was started with: a listening socket, or a stream that is connected already. */
   | { readonly kind: 'fd'; readonly fd: number }
@@ -45,7 +48,7 @@ export interface SocketFile {
 
 /** The forms of a URI, for texts that say what is possible. */
 export const endpointForms =
-  'tcp://HOST:PORT, unix:///PATH[?group=GROUP], vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME][&busy-poll=US][&group=GROUP], fd://NUMBER';
+  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER; all but the last may have a parameter more, busy-poll=US, and those with a path group=GROUP';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
@@ -69,24 +72,27 @@ export function endpointOf(uri: string): Endpoint | string {
 }
 
 function tcpEndpoint(rest: string): Endpoint | string {
-  const [, bracketed, plain, digits] = /^(?:\[([0-9a-f:.%a-z]+)\]|([^:[\]/?#]+)):([0-9]+)$/i.exec(rest) ?? [];
+  const [address, parameters] = placeAndParameters(rest);
+  const [, bracketed, plain, digits] =
+    /^(?:\[([0-9a-f:.%a-z]+)\]|([^:[\]/?#]+)):([0-9]+)$/i.exec(address) ?? [];
   const host = bracketed ?? plain;
   const port = Number(digits);
   if (host === undefined) {
     return 'host and port are needed, as in tcp://127.0.0.1:5640, tcp://[::1]:5640, or tcp://0.0.0.0:5640 for every IPv4 address';
   }
   if (port > 65535) return `there is no port ${digits}: the highest is 65535`;
-  return { kind: 'tcp', host, port };
+  return parameterFault(parameters, ['busy-poll']) ?? { kind: 'tcp', host, port, ...pollIn(parameters) };
 }
 
 function unixEndpoint(rest: string): Endpoint | string {
-  const [path, parameters] = pathAndParameters(rest);
-  const fault = pathFault(path, 'unix:///run/ninepd.sock') ?? parameterFault(parameters, ['group']);
-  return fault ?? { kind: 'unix', path, ...groupIn(parameters) };
+  const [path, parameters] = placeAndParameters(rest);
+  const fault =
+    pathFault(path, 'unix:///run/ninepd.sock') ?? parameterFault(parameters, ['group', 'busy-poll']);
+  return fault ?? { kind: 'unix', path, ...groupIn(parameters), ...pollIn(parameters) };
 }
 
-/** A `?` cannot be a part of the path. */
-function pathAndParameters(rest: string): [path: string, parameters: URLSearchParams] {
+/** A `?` cannot be a part of a path. */
+function placeAndParameters(rest: string): [place: string, parameters: URLSearchParams] {
   const [, path = '', query = ''] = /^([^?]*)(?:\?(.*))?$/s.exec(rest) ?? [];
   return [path, new URLSearchParams(query)];
 }
@@ -96,7 +102,8 @@ function parameterFault(parameters: URLSearchParams, known: readonly string[]): 
     if (!known.includes(name)) return `"${name}" is no parameter of it, but ${known.join(', ')}`;
     if (parameters.getAll(name).length > 1) return `${name} is given twice`;
   }
-  return parameters.get('group') === '' ? 'group= is the name or number of a group, such as kvm' : undefined;
+  if (parameters.get('group') === '') return 'group= is the name or number of a group, such as kvm';
+  return pollFault(parameters.get('busy-poll') ?? '0');
 }
 
 function groupIn(parameters: URLSearchParams): { group?: string } {
@@ -104,9 +111,16 @@ function groupIn(parameters: URLSearchParams): { group?: string } {
   return group === null ? {} : { group };
 }
 
+function pollIn(parameters: URLSearchParams): { busyPoll?: number } {
+  const microseconds = Number(parameters.get('busy-poll') ?? 0);
+  return microseconds === 0 ? {} : { busyPoll: microseconds };
+}
+
 function vsockEndpoint(rest: string): Endpoint | string {
-  const address = vsockAddress(rest);
-  return typeof address === 'string' ? address : { kind: 'vsock', ...address };
+  const [place, parameters] = placeAndParameters(rest);
+  const address = vsockAddress(place);
+  if (typeof address === 'string') return address;
+  return parameterFault(parameters, ['busy-poll']) ?? { kind: 'vsock', ...address, ...pollIn(parameters) };
 }
 
 function pathFault(path: string, example: string): string | undefined {
@@ -119,34 +133,20 @@ function pathFault(path: string, example: string): string | undefined {
 }
 
 function vhostUserEndpoint(rest: string): Endpoint | string {
-  const [path, parameters] = pathAndParameters(rest);
+  const [path, parameters] = placeAndParameters(rest);
   const tag = parameters.get('tag') ?? '';
-  const poll = parameters.get('busy-poll') ?? '0';
   const fault =
     pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ??
     parameterFault(parameters, ['tag', 'export', 'busy-poll', 'group']) ??
-    tagFault(tag) ??
-    pollFault(poll);
+    tagFault(tag);
   const exportName = parameters.get('export') ?? undefined;
-  return (
-    fault ?? { kind: 'vhost-user', path, tag, exportName, busyPoll: Number(poll), ...groupIn(parameters) }
-  );
+  const more = { ...pollIn(parameters), ...groupIn(parameters) };
+  return fault ?? { kind: 'vhost-user', path, tag, exportName, ...more };
 }
 
 function pollFault(text: string): string | undefined {
   if (/^[0-9]{1,5}$/.test(text) && Number(text) <= busyPollMax) return undefined;
   return `busy-poll=${text}: a number of microseconds up to ${busyPollMax} is needed, such as 50`;
-}
-
-function vhostUserUri({ path, tag, exportName, busyPoll, group }: Endpoint & { kind: 'vhost-user' }): string {
-  const parameters = {
-    tag,
-    ...(exportName === undefined ? {} : { export: exportName }),
-    ...(busyPoll === 0 ? {} : { 'busy-poll': `${busyPoll}` }),
-    ...(group === undefined ? {} : { group }),
-  };
-  const query = Object.entries(parameters).map(([name, value]) => `${name}=${encodeURIComponent(value)}`);
-  return `vhost-user://${path}?${query.join('&')}`;
 }
 
 function fdEndpoint(rest: string): Endpoint | string {
@@ -170,14 +170,16 @@ export function purposeOf(endpoint: Endpoint): Exclude<Endpoint, BoundEndpoint> 
 /** The URI of any endpoint. */
 export function uriOf(endpoint: Endpoint): string {
   switch (endpoint.kind) {
-    case 'tcp':
-      return `tcp://${endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host}:${endpoint.port}`;
+    case 'tcp': {
+      const host = endpoint.host.includes(':') ? `[${endpoint.host}]` : endpoint.host;
+      return `tcp://${host}:${endpoint.port}${parametersOf(endpoint)}`;
+    }
     case 'unix':
-      return `unix://${endpoint.path}${endpoint.group === undefined ? '' : `?group=${encodeURIComponent(endpoint.group)}`}`;
+      return `unix://${endpoint.path}${parametersOf(endpoint)}`;
     case 'vsock':
-      return vsockUri(endpoint);
+      return vsockUri(endpoint) + parametersOf(endpoint);
     case 'vhost-user':
-      return vhostUserUri(endpoint);
+      return `vhost-user://${endpoint.path}${parametersOf(endpoint)}`;
     case 'fd':
       return `fd://${endpoint.fd}`;
     case 'named-fd':
@@ -185,4 +187,18 @@ export function uriOf(endpoint: Endpoint): string {
     case 'bound':
       return endpoint.uri;
   }
+}
+
+interface Parameters {
+  readonly tag?: string;
+  readonly exportName?: string | undefined;
+  readonly busyPoll?: number;
+  readonly group?: string;
+}
+
+function parametersOf({ tag, exportName, busyPoll, group }: Parameters): string {
+  const given = Object.entries({ tag, export: exportName, 'busy-poll': busyPoll, group });
+  const query = given.filter(([, value]) => value !== undefined);
+  if (query.length === 0) return '';
+  return `?${query.map(([name, value]) => `${name}=${encodeURIComponent(value!)}`).join('&')}`;
 }

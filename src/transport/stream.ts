@@ -1,6 +1,7 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import { operations } from '../protocol/operations.ts';
 import type { Door, Line, Peer } from '../session/door.ts';
+import { stayAwake } from './awake.ts';
 import { InlineExchange } from './exchanges.ts';
 import { BrokenFraming, Inbox } from './inbox.ts';
 import { Outbox } from './outbox.ts';
@@ -34,6 +35,7 @@ export class Stream {
   readonly #closed: Promise<void>;
   #state: State = 'open';
   readonly #turns: Turns;
+  readonly #awakeMs: number;
   #waitsForTurn = false;
   readonly #goOn = (): void => {
     this.#waitsForTurn = false;
@@ -44,15 +46,20 @@ export class Stream {
   #resuming = false;
   #farewell: NodeJS.Timeout | undefined;
 
-  /** `open` makes the session. `log` is told why a connection is closed by this side. `turns` are the peer's. */
+  /**
+   * `open` makes the session. `log` is told why a connection is closed by this side. `turns` are the peer's. For `busyPoll`
+   * microseconds after a request the process does not go to sleep.
+   */
   constructor(
     source: Source,
     peer: Peer,
     open: (line: Line) => Door,
     log: (text: string) => void,
     turns = new Turns(),
+    busyPoll = 0,
   ) {
     this.#turns = turns;
+    this.#awakeMs = busyPoll / 1000;
     const inbox = this.#inbox;
     const socket = new Socket({
       ...source,
@@ -184,6 +191,7 @@ export class Stream {
       this.#pumping = false;
       this.#outbox.flush();
       this.#turns.spend(performance.now() - began);
+      if (this.#awakeMs > 0) stayAwake(this.#awakeMs);
     }
     if (over) this.#mustWaitForTurn();
     return this.#state === 'open' && !this.#paused;

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { numberAsInC, splitAtCommas } from '../../src/cli/export-option.ts';
 import { mountHint } from '../../src/cli/mount-hint.ts';
 import { parseCommandLine } from '../../src/cli/options.ts';
-import { endpointOf } from '../../src/transport/endpoint.ts';
+import { type Endpoint, endpointOf, uriOf } from '../../src/transport/endpoint.ts';
 
 function serve(...args: string[]) {
   const line = parseCommandLine(args);
@@ -128,6 +128,15 @@ describe('a URI to listen on', () => {
     expect(endpointOf('tcp://localhost:5640')).toEqual({ kind: 'tcp', host: 'localhost', port: 5640 });
     expect(endpointOf('unix:///run/a b.sock')).toEqual({ kind: 'unix', path: '/run/a b.sock' });
     expect(endpointOf('unix:///run/s?group=kvm')).toEqual({ kind: 'unix', path: '/run/s', group: 'kvm' });
+    expect(endpointOf('tcp://[::1]:1?busy-poll=50')).toEqual({
+      kind: 'tcp',
+      host: '::1',
+      port: 1,
+      busyPoll: 50,
+    });
+    expect(endpointOf('vsock://any:1?busy-poll=0')).toEqual({ kind: 'vsock', cid: 0xffffffff, port: 1 });
+    for (const uri of ['unix:///run/s?busy-poll=50&group=kvm', 'vsock://2:1?busy-poll=50', 'tcp://h:1'])
+      expect(uriOf(endpointOf(uri) as Endpoint)).toBe(uri);
     expect(endpointOf('fd://3')).toEqual({ kind: 'fd', fd: 3 });
     expect(endpointOf('fd://guests')).toEqual({ kind: 'named-fd', name: 'guests' });
   });
@@ -140,6 +149,8 @@ describe('a URI to listen on', () => {
       'tcp://h:65536': '65535',
       'unix://run/x': 'three slashes',
       'unix:///run/': 'a file',
+      'tcp://h:1?group=kvm': '"group" is no parameter',
+      'tcp://h:1?busy-poll=soon': 'number of microseconds up to 10000',
       'unix:///run/s?mode=0666': '"mode" is no parameter',
       'unix:///run/s?group=': 'name or number',
       'unix:///run/s?group=a&group=b': 'given twice',

@@ -313,7 +313,7 @@ describe('what is told to the two sides', () => {
   });
 
   it.each([
-    ['vhost-user:///run/a?tag=t', { path: '/run/a', tag: 't', exportName: undefined, busyPoll: 0 }],
+    ['vhost-user:///run/a?tag=t', { path: '/run/a', tag: 't', exportName: undefined }],
     [
       'vhost-user:///run/a?tag=t%C3%A4g&export=b%26c&busy-poll=50',
       { path: '/run/a', tag: 'täg', exportName: 'b&c', busyPoll: 50 },

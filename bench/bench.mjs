@@ -33,7 +33,8 @@ const minutesMax = { quick: 1.7, full: 9.5 };
 const guestShare = 0.25;
 
 function chosenPeers(asked, quick) {
-  const names = asked?.split(',') ?? Object.keys(peers).filter(name => !quick || name !== 'diod');
+  const usual = Object.keys(peers).filter(name => !peers[name].onlyIfAsked && (!quick || name !== 'diod'));
+  const names = asked?.split(',') ?? usual;
   const unknown = names.filter(name => !Object.hasOwn(peers, name));
   if (unknown.length > 0) throw new SetupFault(`no such peer: ${unknown}; there are ${Object.keys(peers)}`);
   // passthrough refuses to start without the privileges it needs.

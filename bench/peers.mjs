@@ -27,7 +27,7 @@ const ninepd = (model, label, { parameters = '', more = [] } = {}) => ({
 
 /**
  * By name, in the order of the table; the floor is always first, since all others are compared with it. `measures` tells the
- * cases of a peer that is not in all of them.
+ * cases of a peer that is not in all of them, and `onlyIfAsked` one that only `--peers` brings in.
  */
 export const peers = {
   floor: { label: 'C loop', tree: 'host', command: directory => [programs.floor, directory] },
@@ -47,6 +47,11 @@ export const peers = {
   polled: {
     ...ninepd('mapped', 'mapped, polled', { parameters: '?busy-poll=200' }),
     measures: ({ depth, pause, connections }) => depth === 1 && !pause && connections === undefined,
+  },
+  /** What the sandbox costs. */
+  unconfined: {
+    ...ninepd('mapped', 'mapped, no sandbox', { more: ['--sandbox', 'off'] }),
+    onlyIfAsked: true,
   },
   workers: {
     ...ninepd('mapped', 'mapped, 2 workers', { more: ['--workers', '2'] }),

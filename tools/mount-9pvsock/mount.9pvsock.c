@@ -232,6 +232,7 @@ static const char *mount_advice(int error) {
     case EPROTONOSUPPORT:
       return ": an option is wrong, or the kernel has no 9pnet_fd (modprobe 9pnet_fd); dmesg says which";
     case EIO:
+      return ": what answers there does not speak 9P2000.L, has hung up, or cannot read its disk: its log says which";
     case ECONNRESET:
     case EPIPE:
     case EREMOTEIO:

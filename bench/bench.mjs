@@ -122,9 +122,11 @@ async function main() {
   mkdirSync(options.base, { recursive: true });
   options.base = realpathSync(options.base);
   await makeTrees(options.base, [...chosen, ...chosenFids], peerNames);
+  // What is measured is what was built: the sources may be other ones at the end.
+  const on = circumstances(options);
   options.end = Date.now() + options.minutes * 60_000;
   const { fallen, ...measured } = await measureAll(options);
-  const found = { on: circumstances(options), ...measured };
+  const found = { on, ...measured };
   const outcomes = judged(found);
   if (!quick && outcomes.length > 0) process.stdout.write(`\n${goalLines(outcomes).join('\n')}\n`);
   await write(found);

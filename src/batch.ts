@@ -15,8 +15,8 @@ export function settleBatch(): void {
 }
 
 export function endBatch(): void {
-  settleBatch();
   gathering = false;
+  settleBatch();
 }
 
 /** False where no requests are gathered: then it has to be done now. `act` does not throw. */

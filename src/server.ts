@@ -72,7 +72,7 @@ export class Server {
 
   /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
-    const log = this.#log.about('listeners');
+    const log = this.#log.about('listeners', 'settings');
     const listeners = await listenOnAll(
       endpoints,
       at => this.acceptFor(endpoints[at]!),
@@ -109,7 +109,7 @@ export class Server {
     }
     const only = this.#named(endpoint.exportName);
     // A device is one guest's, whoever runs its monitor.
-    const log = this.#log.about(`vhost-user ${endpoint.path}`);
+    const log = this.#log.about(`vhost-user ${endpoint.path}`, 'settings');
     const face = new VhostUserFace(endpoint, line => this.#session(line, log, only), log);
     this.#faces.add(face);
     return (source, peer) => face.accept(source, peer);

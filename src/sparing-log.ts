@@ -30,38 +30,41 @@ export class SparingLog {
     this.#log = log;
   }
 
-  /** For all that one peer, or one other cause, brings about. `what` stands in front of a count. */
-  about(what: string): Logger {
+  /**
+   * For all that one peer, or one other cause, brings about. `what` stands in front of a count. Causes of the `settings` are as
+   * few as those, and have a place whatever peers do.
+   */
+  about(what: string, from: 'peer' | 'settings' = 'peer'): Logger {
     const log = this.#log;
+    const say = (level: Level, text: string) => this.#say(this.#placeOf(level, what, from), text);
     return {
       trace: text => log.trace(text),
       debug: text => log.debug(text),
       info: text => {
-        if (log.isLevelEnabled('info')) this.#say('info', what, text);
+        if (log.isLevelEnabled('info')) say('info', text);
       },
-      warn: text => this.#say('warn', what, text),
-      error: text => this.#say('error', what, text),
+      warn: text => say('warn', text),
+      error: text => say('error', text),
       isLevelEnabled: level => log.isLevelEnabled(level),
     };
   }
 
-  #say(level: Level, what: string, text: string): void {
+  #say(place: Place, text: string): void {
     const log = this.#log;
-    const place = this.#placeOf(level, what);
     if (place.lines < linesMax || log.isLevelEnabled('debug')) {
       place.lines++;
-      log[level](text);
+      log[place.level](text);
     } else {
       place.unsaid++;
       place.last = text;
     }
   }
 
-  #placeOf(level: Level, what: string): Place {
+  #placeOf(level: Level, what: string, from: 'peer' | 'settings'): Place {
     const key = `${level} ${what}`;
     const place = this.#places.get(key);
     if (place) return place;
-    if (this.#places.size >= placesMax && what !== others) return this.#placeOf(level, others);
+    if (from === 'peer' && this.#places.size >= placesMax) return this.#placeOf(level, others, 'settings');
     const added = { level, what, lines: 0, unsaid: 0, last: '' };
     this.#places.set(key, added);
     this.#minutes ??= setInterval(() => this.#minute(), minuteMs).unref();

@@ -4,9 +4,10 @@ import type { Place, Rule } from '../host/sandbox.ts';
 
 /**
  * What has a place in a root directory that is only for these paths: each leads to what it leads to outside, by the same
- * symlinks. Undefined when one of them is the root itself, which leaves nothing to hide.
+ * symlinks; and the working directory, without what is in it. Undefined when one of them is the root itself, which leaves
+ * nothing to hide.
  */
-export function placesFor(rules: readonly Rule[]): Place[] | undefined {
+export function placesFor(rules: readonly Rule[], directory: string): Place[] | undefined {
   const ways = new Map<string, Place>();
   const processes: Rule = { path: '/proc', may: 'read' };
   const wanted = [...rules, processes].flatMap(({ path, may }) => {
@@ -14,7 +15,7 @@ export function placesFor(rules: readonly Rule[]): Place[] | undefined {
     return found === undefined ? [] : [{ path: found, may }];
   });
   if (wanted.some(({ path }) => path === '/')) return undefined;
-  stay(process.cwd(), ways);
+  stay(directory, ways);
   return [
     ...ways.values(),
     ...bound(wanted).map(

@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { accessSync, chownSync, constants, existsSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, constants, existsSync, lchownSync, readFileSync, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -153,19 +153,19 @@ export async function enter(
 
 /** Whether the root directory is one of its own now: only root can have that. */
 function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logger): boolean {
-  const places = placesFor(rules);
+  if (process.getuid!() !== 0) return false;
+  const directory = workingDirectory();
+  const places = placesFor(rules, directory);
   if (places === undefined) return false;
   const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
-  const directory = process.cwd();
   const failed = ownRoot(places);
   if (failed !== undefined) {
     // The capabilities of passthrough hold for everybody's files.
     const level = usersOf(exports) ? 'warn' : 'info';
-    if (process.getuid!() === 0)
-      log[level](
-        `sandbox: no root directory of its own can be had (${failed}): ` +
-          'names, owners, modes and attributes of files outside of the exports are not out of reach',
-      );
+    log[level](
+      `sandbox: no root directory of its own can be had (${failed}): ` +
+        'names, owners, modes and attributes of files outside of the exports are not out of reach',
+    );
     return false;
   }
   process.chdir(directory);
@@ -176,6 +176,15 @@ function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logge
     );
   }
   return true;
+}
+
+/** The root where it was removed. */
+function workingDirectory(): string {
+  try {
+    return process.cwd();
+  } catch {
+    return '/';
+  }
 }
 
 function runAgain(handover: Handover): never {
@@ -251,7 +260,7 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
   for (const one of listen) {
     if (one.kind !== 'bound' || !one.file) continue;
     const given = 'group' in one.as && one.as.group !== undefined;
-    chownSync(one.file.path, uid, given ? -1 : gid);
+    lchownSync(one.file.path, uid, given ? -1 : gid);
   }
   (process as unknown as { initgroups(user: string, group: number): void }).initgroups(name, gid);
   process.setgid!(gid);

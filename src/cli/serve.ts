@@ -126,7 +126,7 @@ export function surviveFaults(log: Logger): void {
   // A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2).
   process.on('SIGXFSZ', () => undefined);
   // A bug of ours, which a guest may bring about again and again.
-  const bugs = new SparingLog(log).about('bugs');
+  const bugs = new SparingLog(log).about('bugs', 'settings');
   process.on('unhandledRejection', error =>
     bugs.error(`a bug: ${error instanceof Error ? error.stack : error}`),
   );

@@ -20,7 +20,10 @@ export async function bindAll(
     try {
       bound.push(await bind(endpoint, complain));
     } catch (error) {
-      if (!(error instanceof ListenFault)) throw error;
+      if (!(error instanceof ListenFault)) {
+        letGo(bound);
+        throw error;
+      }
       faults.push(`${uriOf(endpoint)}: ${error.message}`);
     }
   }

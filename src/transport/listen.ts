@@ -292,9 +292,19 @@ async function bindUnix(
 function gidOf(group: string): number {
   // (gid_t) -1 is nobody's: chown(2).
   if (/^[0-9]{1,10}$/.test(group) && Number(group) < 0xffff_ffff) return Number(group);
-  const gid = groupNamed(group);
+  const gid = groupInDatabase(group);
   if (gid === undefined) throw new ListenFault(`this machine has no group ${group}: getent group lists them`);
   return gid;
+}
+
+function groupInDatabase(name: string): number | undefined {
+  try {
+    return groupNamed(name);
+  } catch (error) {
+    throw new ListenFault(
+      `the host's user database does not tell the number of group ${name} (${error}): write it`,
+    );
+  }
 }
 
 function giveTo(gid: number, path: string): void {

@@ -88,8 +88,8 @@ export class Outbox {
 
   /** The turn is over. */
   flush(): void {
-    endBatch();
     this.#flushing = false;
+    endBatch();
     this.#sendChunk();
   }
 

@@ -75,10 +75,14 @@ export class Changes {
   /**
    * Whether this write goes without looks of its own. Two looks make a small write three times as dear, since the kernel
    * gives a write that follows a look a ctime of its own. So writes of one batch that follow each other have one before
-   * the first and one after the last, before any of them is answered. None of them waits.
+   * the first and one after the last, before any of them is answered. What somebody else writes between the two is taken for
+   * the client's own, as it is between the two of a single write. None of them waits.
    */
   #inRun(watch: Watch, file: LocalOpen, sys: Syscalls): boolean {
-    if (!file.atOnce || file.fd < 0) return false;
+    if (!file.atOnce || file.fd < 0) {
+      this.#endRun();
+      return false;
+    }
     if (this.#run?.file === file && this.#run.watch === watch) return true;
     this.#endRun();
     if (!putOff(this.#endRun)) return false;

@@ -113,7 +113,7 @@ export class Workers {
       return (source: Source, peer: Peer) =>
         this.#give([place], source, { endpoint: index, peer, counted: false });
     });
-    const log = this.#sparing.about('listeners');
+    const log = this.#sparing.about('listeners', 'settings');
     const listeners = await listenOnAll(
       endpoints,
       index => accepts[index]!,

@@ -1,11 +1,11 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it, vi } from 'vitest';
 import { placesFor } from '../../src/cli/own-root.ts';
 import { Client } from '../../src/client/client.ts';
 import type { Rule } from '../../src/host/sandbox.ts';
-import { canServe, dir, files, P9_RDWR, start } from './cli-program.ts';
+import { canServe, dir, files, P9_RDWR, program, Running, start } from './cli-program.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests mount file systems: run them as root (sudo npm test).');
@@ -115,7 +115,7 @@ describe('a root directory of its own', () => {
   it('has one mount for an export, but for what may be written within what may not', () => {
     mkdirSync(join(files, 'inner/most'), { recursive: true });
     const bound = (...rules: Rule[]) =>
-      placesFor(rules)!.flatMap(({ path, is }) => (path.startsWith(files) ? [[path, is]] : []));
+      placesFor(rules, dir)!.flatMap(({ path, is }) => (path.startsWith(files) ? [[path, is]] : []));
     const [outer, inner] = [files, join(files, 'inner')];
     const rule = (path: string, may: Rule['may']): Rule => ({ path, may });
     expect(bound(rule(inner, 'read'), rule(outer, 'all'))).toEqual([[outer, 'writable']]);
@@ -124,6 +124,23 @@ describe('a root directory of its own', () => {
       [outer, 'read-only'],
       [inner, 'writable'],
     ]);
-    expect(placesFor([rule('/', 'all')])).toBeUndefined();
+    expect(placesFor([rule('/', 'all')], dir)).toBeUndefined();
+  });
+
+  it('is not left by a descriptor that the program was started with', async () => {
+    const command = 'exec 100</etc; exec "$@"';
+    const args = ['-c', command, '-', process.execPath, program, 'serve', files, ...listen];
+    const running = new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));
+    await canServe({ port: await running.port() });
+    const held = readdirSync(`/proc/${running.child.pid}/fd`);
+    expect(held).not.toContain('100');
+  });
+
+  it('is had by a program whose working directory was removed', async () => {
+    const command = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"';
+    const args = ['-c', command, '-', process.execPath, program, 'serve', files, ...listen];
+    const running = new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));
+    await canServe({ port: await running.port() });
+    expect(running.log).toContain('a root directory of its own');
   });
 });

@@ -73,6 +73,12 @@ describe('a log that peers cannot fill', () => {
     expect(say(1, 'tcp 10.0.0.9')).toBe(1);
   });
 
+  it('has a place for what the settings name, whatever peers do', () => {
+    for (let i = 0; i < 2 * placesMax; i++) say(1, `vsock cid ${i}`);
+    log.about('listeners', 'settings').warn('no descriptors');
+    expect(lines.at(-1)).toBe('no descriptors');
+  });
+
   it('says what is left to count when it ends', () => {
     say(linesMax + 3);
     log.close();

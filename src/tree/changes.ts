@@ -1,4 +1,4 @@
-import { type Answer, andThen, forEach, inOrder, lastly } from '../answer.ts';
+import { type Answer, andThen, forEach, inOrder, lastly, recover } from '../answer.ts';
 import { S_IFDIR, S_IFREG } from '../attr.ts';
 import { putOff } from '../batch.ts';
 import { EINVAL, EISDIR } from '../errno.ts';
@@ -8,12 +8,15 @@ import type { LocalNode, NodeTable } from './local-node.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 import { type Actor, type Change, type Stamp, stampOf, type Watch } from './tree.ts';
 
-/** Writes of a file that one client sent together. */
+/** Writes of a file that one client sent together. `sys` answers at once. */
 interface Run {
   readonly file: LocalOpen;
   readonly watch: Watch;
   readonly sys: Syscalls;
 }
+
+/** No object's stamp, for after a change of one that cannot be asked any more: then the version moves. */
+const noStamp = (): Stamp => 0;
 
 /** Changes of objects: every one is framed by the stamps that the actor's watch is told of. */
 export class Changes {
@@ -29,21 +32,7 @@ export class Changes {
   }
 
   #stamp(node: LocalNode): Answer<Stamp> {
-    const attr = node.volume.scratch();
-    return andThen(
-      this.#nodes.use(node, fd => node.volume.sys.stat(serverCaller, fd, attr)),
-      () => stampOf(attr),
-    );
-  }
-
-  /** 0, which no object's stamp is, when the object cannot be asked: then the version moves. */
-  #stampOrNone(node: LocalNode): Answer<Stamp> {
-    try {
-      const stamp = this.#stamp(node);
-      return stamp instanceof Promise ? stamp.catch(() => 0) : stamp;
-    } catch {
-      return 0;
-    }
+    return this.#nodes.use(node, fd => stampAt(node, node.volume.sys, fd));
   }
 
   /** Runs a change of `node`. */
@@ -55,7 +44,10 @@ export class Changes {
   }
 
   #settle(actor: Actor, node: LocalNode): Answer<void> {
-    return andThen(this.#stampOrNone(node), after => actor.watch.after(node, after));
+    return andThen(
+      recover<Stamp>(() => this.#stamp(node), noStamp),
+      after => actor.watch.after(node, after),
+    );
   }
 
   /**
@@ -86,8 +78,7 @@ export class Changes {
     if (this.#run?.file === file && this.#run.watch === watch) return true;
     this.#endRun();
     if (!putOff(this.#endRun)) return false;
-    const stamp = lookAt(file, sys);
-    watch.before(file.node, stamp);
+    watch.before(file.node, stampAt(file.node, sys, file.fd) as Stamp);
     this.#opens.borrow(file);
     this.#run = { file, watch, sys };
     return true;
@@ -98,13 +89,8 @@ export class Changes {
     if (!run) return;
     const { file, watch, sys } = run;
     this.#run = undefined;
-    let stamp = 0;
-    try {
-      stamp = lookAt(file, sys);
-    } catch {
-      // As in #stampOrNone.
-    }
-    watch.after(file.node, stamp);
+    const stamp = recover<Stamp>(() => stampAt(file.node, sys, file.fd), noStamp);
+    watch.after(file.node, stamp as Stamp);
     this.#opens.giveBack(file);
   };
 
@@ -154,9 +140,8 @@ export class Changes {
   }
 }
 
-/** The stamp of an open file, through a `sys` that answers at once. */
-function lookAt({ fd, node }: LocalOpen, sys: Syscalls): Stamp {
-  const attr = node.volume.scratch();
-  void sys.stat(serverCaller, fd, attr);
-  return stampOf(attr);
+/** The stamp of what is open at `fd`. */
+function stampAt({ volume }: LocalNode, sys: Syscalls, fd: number): Answer<Stamp> {
+  const attr = volume.scratch();
+  return andThen(sys.stat(serverCaller, fd, attr), () => stampOf(attr));
 }

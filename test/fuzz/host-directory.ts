@@ -1,9 +1,10 @@
-import { chmodSync, lstatSync, mkdtempSync, readdirSync, readlinkSync, rmSync } from 'node:fs';
+import { chmodSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { SecurityModel } from '../../src/security/model.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
 import { LocalTree } from '../../src/tree/local-tree.ts';
+import { heldBy } from '../support/descriptors.ts';
 import { must } from './choices.ts';
 
 /** So few that objects are closed and opened anew; a third is enough for what sequences hold that has lost its name. */
@@ -12,15 +13,7 @@ const waitMsMax = 5000;
 
 /** Descriptors of this process that lead below a directory. */
 function heldBelow(directory: string): string[] {
-  const links = readdirSync('/proc/self/fd').map(fd => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`);
-    } catch {
-      // That of the listing itself.
-      return '';
-    }
-  });
-  return links.filter(link => link.startsWith(directory));
+  return heldBy().filter(link => link.startsWith(directory));
 }
 
 /** What is still held when all had time to end: some descriptors are closed by threads. */

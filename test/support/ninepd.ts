@@ -1,8 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readlinkSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { heldBy } from './descriptors.ts';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
 const program = join(repository, 'dist/cli/main.js');
@@ -100,15 +101,7 @@ export class Ninepd {
 
   /** Its open descriptors that lead to a path below `directory` (given without symlinks), as those paths. */
   descriptorsBelow(directory: string): string[] {
-    const table = `/proc/${this.pid}/fd`;
-    return readdirSync(table).flatMap(fd => {
-      try {
-        const path = readlinkSync(join(table, fd));
-        return path === directory || path.startsWith(`${directory}/`) ? [path] : [];
-      } catch {
-        return [];
-      }
-    });
+    return heldBy(this.pid).filter(path => path === directory || path.startsWith(`${directory}/`));
   }
 
   /** Asks it to end as an administrator would, and gives back its exit status; null if it had to be killed. */

@@ -26,6 +26,12 @@ function mountsHere(): string[] {
   });
 }
 
+/** The program in the place of a shell that has done something first. */
+function startBy(command: string): Running {
+  const args = ['-c', `${command}; exec "$@"`, '-', process.execPath, program, 'serve', files, ...listen];
+  return new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));
+}
+
 describe('a root directory of its own', () => {
   it('follows what the host mounts and unmounts in an export', async () => {
     const sub = join(files, 'sub');
@@ -128,18 +134,14 @@ describe('a root directory of its own', () => {
   });
 
   it('is not left by a descriptor that the program was started with', async () => {
-    const command = 'exec 100</etc; exec "$@"';
-    const args = ['-c', command, '-', process.execPath, program, 'serve', files, ...listen];
-    const running = new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));
+    const running = startBy('exec 100</etc');
     await canServe({ port: await running.port() });
     const held = readdirSync(`/proc/${running.child.pid}/fd`);
     expect(held).not.toContain('100');
   });
 
   it('is had by a program whose working directory was removed', async () => {
-    const command = 'mkdir gone; cd gone; rmdir ../gone; exec "$@"';
-    const args = ['-c', command, '-', process.execPath, program, 'serve', files, ...listen];
-    const running = new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));
+    const running = startBy('mkdir gone; cd gone; rmdir ../gone');
     await canServe({ port: await running.port() });
     expect(running.log).toContain('a root directory of its own');
   });

@@ -1,4 +1,4 @@
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -11,6 +11,7 @@ import {
   Server,
   StartFaults,
 } from '../../src/index.ts';
+import { heldBy } from '../support/descriptors.ts';
 import { logTo } from '../support/line-log.ts';
 
 let dir: string;
@@ -25,14 +26,7 @@ afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
 /** Descriptors of this process on anything below the test's directory. */
 function held(): string[] {
-  return readdirSync('/proc/self/fd').flatMap(fd => {
-    try {
-      const path = readlinkSync(`/proc/self/fd/${fd}`);
-      return path.startsWith(dir) ? [path] : [];
-    } catch {
-      return [];
-    }
-  });
+  return heldBy().filter(path => path.startsWith(dir));
 }
 
 function portOf(uri: string): number {

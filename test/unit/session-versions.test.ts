@@ -1,19 +1,11 @@
-import { appendFileSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { beginBatch, endBatch } from '../../src/batch.ts';
 import { nameOf } from '../../src/name.ts';
 import { Versions } from '../../src/session/versions.ts';
 import type { Node } from '../../src/tree/tree.ts';
+import { heldBy } from '../support/descriptors.ts';
 import { Ground, Talk } from './session-fixture.ts';
-
-/** What a descriptor of this process is open on. */
-function linkOf(fd: string): string {
-  try {
-    return readlinkSync(`/proc/self/fd/${fd}`);
-  } catch {
-    return '';
-  }
-}
 
 const node: Node = { type: 0o100000, pathLow: 1, pathHigh: 0 };
 
@@ -126,7 +118,7 @@ describe('qid.version', () => {
     }
     await talk.session.close();
     // The clunked file was closed although its run of writes had not ended then.
-    expect(readdirSync('/proc/self/fd').filter(fd => linkOf(fd).endsWith('/a'))).toEqual([]);
+    expect(heldBy().filter(path => path.endsWith('/a'))).toEqual([]);
   });
 
   it('of a directory is kept when the session itself makes something in it', async () => {

@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { encodeRequest } from '../../src/protocol/codec.ts';
+import { heldBy } from '../support/descriptors.ts';
 import { Frontend, Monitor, regionBytes, request, u32, u64 } from '../support/vhost-frontend.ts';
 import { type Served, serveDirectory } from '../support/vhost-served.ts';
 
@@ -21,15 +22,8 @@ async function until(done: () => boolean): Promise<void> {
 
 /** Files this process holds or has mapped that are guest memory of these tests. */
 function memoryHeld(): string[] {
-  const held = readdirSync('/proc/self/fd').map(fd => {
-    try {
-      return readlinkSync(`/proc/self/fd/${fd}`);
-    } catch {
-      return '';
-    }
-  });
   const mapped = readFileSync('/proc/self/maps', 'latin1').split('\n');
-  return [...held, ...mapped].filter(text => text.includes('/dev/shm/ninepd-test'));
+  return [...heldBy(), ...mapped].filter(text => text.includes('/dev/shm/ninepd-test'));
 }
 
 function tlock(tag: number, type: number, client_id: string): Buffer {

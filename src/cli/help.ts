@@ -46,8 +46,8 @@ Where it listens:
       vhost-user:///PATH?tag=TAG[&export=NAME][&group=GROUP]
                                    the guest's virtio-9p device itself, for a monitor at this socket;
                                    export= names the one export that the guest reaches
-      …?busy-poll=US               any of these: for so many microseconds after a request the next one is looked
-                                   for, instead of going to sleep
+      …?busy-poll=US               any of these: for so many microseconds after a request the next one is
+                                   looked for, instead of going to sleep
       fd://NUMBER, fd://NAME       a socket that the program was started with
                                    Without --listen, sockets that systemd passes are used.
 

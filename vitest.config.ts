@@ -30,6 +30,8 @@ class LongestFirst extends BaseSequencer {
 // do for long, `guest` boots real kernels.
 export default defineConfig({
   test: {
+    // Memory that a request must not use any more is overwritten (src/transport/poison.ts), in spawned servers too.
+    env: { NINEPD_POISON: '1' },
     sequence: { sequencer: LongestFirst },
     projects: [
       {

@@ -97,6 +97,8 @@ export type Data = Uint8Array | readonly Uint8Array[];
 export type Finish<T> = (result: number) => T;
 /** Makes the call that `begin` described. */
 export type Perform = <T>(finish: Finish<T>, data?: Data) => Answer<T>;
+/** Makes it before it returns. */
+export type PerformNow = <T>(finish: Finish<T>, data?: Data) => T;
 
 /** Told that a call had to wait for a disk, for so many milliseconds. */
 export type Waited = (ms: number) => void;
@@ -144,7 +146,7 @@ addon.setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
 export const { run } = binding;
 
 /** As `run`. */
-export const atOnce: Perform = (finish, data) => finish(data === undefined ? run() : run(data));
+export const atOnce: PerformNow = (finish, data) => finish(data === undefined ? run() : run(data));
 
 /** The milliseconds for which the last call that was run had to wait for a disk; 0 when it had not, or was a moment. */
 export function waitedMs(): number {

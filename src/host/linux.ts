@@ -2,6 +2,7 @@ import type { Answer } from '../answer.ts';
 import type { Attr } from '../attr.ts';
 import { ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, Errno } from '../errno.ts';
 import type { Bytes, Name } from '../name.ts';
+import type { Owned, OwnedSegments, Segments } from '../owned.ts';
 import { UTIME_NOW, UTIME_OMIT } from './constants.ts';
 import {
   asItIs,
@@ -12,6 +13,7 @@ import {
   nothing,
   onPool,
   type Perform,
+  type PerformNow,
   run,
   shimOf,
   wide,
@@ -19,7 +21,7 @@ import {
 import {
   type Caller,
   type HostLock,
-  type Segments,
+  type InlineSyscalls,
   type Syscalls,
   serverCaller,
   type Time,
@@ -59,7 +61,7 @@ export const op = {
   testLock: shimOf('testLock'),
   handle: shimOf('handle'),
   openHandle: shimOf('openHandle'),
-} satisfies Record<keyof Syscalls, number>;
+} satisfies Record<keyof InlineSyscalls, number>;
 
 /** readlink(2) gives at most PATH_MAX − 1 bytes. */
 const linkBytesMax = 4096;
@@ -116,7 +118,7 @@ export class Linux implements Syscalls {
     return this.perform(asItIs, attr.bytes);
   }
 
-  statfs(caller: Caller, fd: number, into: Buffer): Answer<void> {
+  statfs(caller: Caller, fd: number, into: Owned): Answer<void> {
     begin(op.statfs, caller, fd);
     return this.perform(nothing, into);
   }
@@ -186,19 +188,13 @@ export class Linux implements Syscalls {
     return this.perform(nothing);
   }
 
-  read(caller: Caller, fd: number, into: Segments, offset: number): Answer<number> {
+  read(caller: Caller, fd: number, into: OwnedSegments, offset: number): Answer<number> {
     begin(op.read, caller, fd);
     wide[0] = offset;
     return this.perform(count, only(into));
   }
 
-  readCached(caller: Caller, fd: number, into: Segments, offset: number): Answer<number> {
-    begin(op.readCached, caller, fd);
-    wide[0] = offset;
-    return this.perform(asItIs, only(into));
-  }
-
-  write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number> {
+  write(caller: Caller, fd: number, from: OwnedSegments, offset: number): Answer<number> {
     begin(op.write, caller, fd);
     wide[0] = offset;
     return this.perform(count, only(from));
@@ -214,7 +210,7 @@ export class Linux implements Syscalls {
     fd: number,
     cookieLow: number,
     cookieHigh: number,
-    into: Uint8Array,
+    into: Owned,
     hide: Bytes,
     typeXattr: Bytes,
   ): Answer<number> {
@@ -222,17 +218,17 @@ export class Linux implements Syscalls {
     return this.perform(count, into);
   }
 
-  getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): Answer<number> {
+  getxattr(caller: Caller, fd: number, name: Bytes, into: Owned): Answer<number> {
     begin(op.getxattr, caller, fd, 0, 0, name);
     return this.perform(asItIs, into);
   }
 
-  listxattr(caller: Caller, fd: number, into: Uint8Array): Answer<number> {
+  listxattr(caller: Caller, fd: number, into: Owned): Answer<number> {
     begin(op.listxattr, caller, fd);
     return this.perform(asItIs, into);
   }
 
-  setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
+  setxattr(caller: Caller, fd: number, name: Bytes, value: Owned, flags: number): Answer<void> {
     begin(op.setxattr, caller, fd, flags, 0, name);
     return this.perform(nothing, value);
   }
@@ -288,9 +284,12 @@ export class Linux implements Syscalls {
  * The same at once, on this thread. The calls that make up most requests are written out: then each of them is a function
  * that the compiler of V8 can join with its caller, and costs half as much.
  */
-export class Inline extends Linux {
+export class Inline extends Linux implements InlineSyscalls {
+  protected override readonly perform: PerformNow;
+
   constructor(perform = atOnce) {
     super(perform);
+    this.perform = perform;
   }
 
   override lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
@@ -319,20 +318,45 @@ export class Inline extends Linux {
     return count(run(only(into)));
   }
 
+  /** Never waits. */
+  readCached(caller: Caller, fd: number, into: Segments, offset: number): number {
+    begin(op.readCached, caller, fd);
+    wide[0] = offset;
+    return run(only(into));
+  }
+
   override write(caller: Caller, fd: number, from: Segments, offset: number): number {
     begin(op.write, caller, fd);
     wide[0] = offset;
     return count(run(only(from)));
   }
 
+  override readdir(
+    caller: Caller,
+    fd: number,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Uint8Array,
+    hide: Bytes,
+    typeXattr: Bytes,
+  ): number {
+    begin(op.readdir, caller, fd, cookieLow, cookieHigh, hide, typeXattr);
+    return this.perform(count, into);
+  }
+
   override getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): number {
     begin(op.getxattr, caller, fd, 0, 0, name);
     return run(into);
   }
+
+  override setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): void {
+    begin(op.setxattr, caller, fd, flags, 0, name);
+    this.perform(nothing, value);
+  }
 }
 
 /** Makes each call at once, on this thread. */
-export const inline: Syscalls = new Inline();
+export const inline: InlineSyscalls = new Inline();
 
 /** Makes each call on a thread of the addon's pool and answers with a promise. */
 export const pool: Syscalls = new Linux(onPool);

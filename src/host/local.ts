@@ -2,6 +2,7 @@ import { type Answer, andThen } from '../answer.ts';
 import type { Attr } from '../attr.ts';
 import { EAGAIN, EINVAL, EXDEV } from '../errno.ts';
 import type { Name } from '../name.ts';
+import type { Segments } from '../owned.ts';
 import { AT_STATX_DONT_SYNC, RESOLVE_CACHED, RESOLVE_NO_XDEV } from './constants.ts';
 import {
   asItIs,
@@ -17,7 +18,7 @@ import {
   wide,
 } from './control.ts';
 import { Inline, inline, Linux, only, op } from './linux.ts';
-import type { Caller, HostLock, Segments, Syscalls } from './syscalls.ts';
+import type { Caller, HostLock, InlineSyscalls, Syscalls } from './syscalls.ts';
 
 /** The same on the threads of a place, telling when a call had to wait for a disk. */
 export function poolAt(place: Place, waited?: Waited): Syscalls {
@@ -80,12 +81,12 @@ class LocalAtOnce extends Inline {
 }
 
 /** What the kernel has in memory of the attributes: all of them, on a file system of this machine. */
-function statInMemory(caller: Caller, fd: number, attr: Attr): void {
+export function statInMemory(caller: Caller, fd: number, attr: Attr): void {
   begin(op.stat, caller, fd, AT_STATX_DONT_SYNC);
   nothing(run(attr.bytes));
 }
 
-export function localAtOnce(waited: Waited): Syscalls {
+export function localAtOnce(waited: Waited): InlineSyscalls {
   return new LocalAtOnce(waited);
 }
 

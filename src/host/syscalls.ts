@@ -1,6 +1,7 @@
 import type { Answer } from '../answer.ts';
 import type { Attr } from '../attr.ts';
 import type { Bytes, Name } from '../name.ts';
+import type { Owned, OwnedSegments, Segments } from '../owned.ts';
 
 /**
  * As whom a host call runs. The shim makes the thread's filesystem credentials match before the call; `serverCaller`
@@ -19,14 +20,12 @@ export const serverCaller: Caller = Object.freeze({ uid: -1, gid: -1, groups: []
 /** A time for utimensat: seconds and nanoseconds, the clock of now, or left as it is. */
 export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'omit';
 
-export type Segments = readonly Uint8Array[];
-
 /**
- * The system calls of the tree, each on a descriptor and at most one checked name. Two instances exist: `inline` runs a
- * call at once on this thread, `pool` on a thread of the addon's pool. Every call throws (or rejects with) the `Errno` of
- * its failure, except where a method says that it returns −errno. EINTR is retried. The caller is never optional.
+ * The system calls of the tree, each on a descriptor and at most one checked name. A call runs on this thread or on a thread of
+ * the addon's pool. Every call throws (or rejects with) the `Errno` of its failure, except where a method says that it
+ * returns −errno. EINTR is retried. The caller is never optional.
  *
- * Buffers handed to a call on the pool belong to the call until it is answered.
+ * A call may wait, so what it reads or fills is `Owned`. `InlineSyscalls` are done when they return and take any memory.
  */
 export interface Syscalls {
   /** openat2(O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS). Returns the fd, or −errno. */
@@ -45,7 +44,7 @@ export interface Syscalls {
   /** statx(dirfd, name, AT_SYMLINK_NOFOLLOW). Returns 0, or −errno. */
   statAt(caller: Caller, dirfd: number, name: Name, attr: Attr): Answer<number>;
   /** fstatfs into 64 bytes: the 60 of Rstatfs in wire order (bsize is f_frsize, type the host's f_type). */
-  statfs(caller: Caller, fd: number, into: Buffer): Answer<void>;
+  statfs(caller: Caller, fd: number, into: Owned): Answer<void>;
 
   mkdir(caller: Caller, dirfd: number, name: Name, mode: number): Answer<void>;
   /** mknodat; rdev as new_encode_dev. */
@@ -72,14 +71,9 @@ export interface Syscalls {
   truncate(caller: Caller, fd: number, size: number): Answer<void>;
 
   /** preadv; bytes read, 0 at the end of the file. One segment takes pread. */
-  read(caller: Caller, fd: number, into: Segments, offset: number): Answer<number>;
-  /**
-   * preadv2 with RWF_NOWAIT: what is in memory, all of it up to the end of the file. Otherwise −errno: EAGAIN when part of
-   * it is on the disk, EOPNOTSUPP when the file system cannot tell.
-   */
-  readCached(caller: Caller, fd: number, into: Segments, offset: number): Answer<number>;
+  read(caller: Caller, fd: number, into: OwnedSegments, offset: number): Answer<number>;
   /** pwritev; bytes written. One segment takes pwrite. */
-  write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number>;
+  write(caller: Caller, fd: number, from: OwnedSegments, offset: number): Answer<number>;
   fsync(caller: Caller, fd: number, dataOnly: boolean): Answer<void>;
 
   /**
@@ -94,17 +88,17 @@ export interface Syscalls {
     fd: number,
     cookieLow: number,
     cookieHigh: number,
-    into: Uint8Array,
+    into: Owned,
     hide: Bytes,
     typeXattr: Bytes,
   ): Answer<number>;
 
   /** getxattr by descriptor, O_PATH included. Bytes of the value, or −errno (ENODATA is an everyday answer). */
-  getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): Answer<number>;
+  getxattr(caller: Caller, fd: number, name: Bytes, into: Owned): Answer<number>;
   /** listxattr by descriptor: NUL-terminated names. Bytes, or −errno. */
-  listxattr(caller: Caller, fd: number, into: Uint8Array): Answer<number>;
+  listxattr(caller: Caller, fd: number, into: Owned): Answer<number>;
   /** setxattr by descriptor; flags XATTR_CREATE 1, XATTR_REPLACE 2. */
-  setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): Answer<void>;
+  setxattr(caller: Caller, fd: number, name: Bytes, value: Owned, flags: number): Answer<void>;
   removexattr(caller: Caller, fd: number, name: Bytes): Answer<void>;
 
   /**
@@ -125,6 +119,29 @@ export interface Syscalls {
   handle(fd: number): Answer<Bytes | undefined>;
   /** open_by_handle_at(mountfd, handle, O_PATH|O_NOFOLLOW|O_CLOEXEC). Runs as the server. Returns the fd, or −errno. */
   openHandle(mountfd: number, handle: Bytes): Answer<number>;
+}
+
+/** Calls on this thread that are done when they return, so that memory of the current callback will do. */
+export interface InlineSyscalls extends Syscalls {
+  stat(caller: Caller, fd: number, attr: Attr): void;
+  read(caller: Caller, fd: number, into: Segments, offset: number): number;
+  /**
+   * preadv2 with RWF_NOWAIT: what is in memory, all of it up to the end of the file. Otherwise −errno: EAGAIN when part of
+   * it is on the disk, EOPNOTSUPP when the file system cannot tell.
+   */
+  readCached(caller: Caller, fd: number, into: Segments, offset: number): number;
+  write(caller: Caller, fd: number, from: Segments, offset: number): number;
+  readdir(
+    caller: Caller,
+    fd: number,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Uint8Array,
+    hide: Bytes,
+    typeXattr: Bytes,
+  ): number;
+  getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): number;
+  setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): void;
 }
 
 export interface HostLock {

@@ -4,6 +4,7 @@ import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { symlinkTargetBytesMax } from '../limits.ts';
 import type { Bytes } from '../name.ts';
+import { allocOwned } from '../owned.ts';
 import type { SecurityModel, Shape, Target, Want } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
 import { type Complain, modeXattr, readField, recordPrefix, writeField } from './record-xattr.ts';
@@ -17,7 +18,7 @@ export interface MappedOptions {
 
 const hostCapability = `${recordPrefix}security.capability`;
 /** Asks whether an xattr is there without reading it. */
-const nothing = new Uint8Array(0);
+const nothing = allocOwned(0);
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
 /** S_IXGRP: with it S_ISGID means set-gid, without it mandatory locking, which a write leaves alone. */
@@ -239,7 +240,7 @@ function readContent({ sys, fd: held }: Target): Answer<Bytes> {
   return andThen(sys.reopen(serverCaller, held, 0), fd =>
     lastly(
       () => {
-        const bytes = Buffer.allocUnsafe(symlinkTargetBytesMax);
+        const bytes = allocOwned(symlinkTargetBytesMax);
         return andThen(sys.read(serverCaller, fd, [bytes], 0), length => bytes.toString('latin1', 0, length));
       },
       () => sys.close(fd),

@@ -67,7 +67,10 @@ export interface SecurityModel {
     change: { readonly uid?: number; readonly gid?: number; readonly mode?: number },
   ): Answer<void>;
   readlink(target: Target, caller: Caller): Answer<Bytes>;
-  /** Data is about to change: set-id bits and file capabilities fall, as the kernel lets them (file_remove_privs). */
+  /**
+   * Data is about to change: set-id bits and file capabilities fall, as the kernel lets them (file_remove_privs). A model that
+   * waits here is asked twice for a write.
+   */
   writing(target: Target, caller: Caller): Answer<void>;
 
   /** The host's name of a client's xattr. Throws the errno the client gets: EOPNOTSUPP, EPERM, ENODATA. */

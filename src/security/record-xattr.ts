@@ -2,6 +2,7 @@ import { type Answer, andThen } from '../answer.ts';
 import { EACCES, ENODATA, EOPNOTSUPP, EPERM, ERANGE, Errno } from '../errno.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Bytes } from '../name.ts';
+import { allocOwned } from '../owned.ts';
 import type { Target } from './model.ts';
 
 /**
@@ -27,7 +28,7 @@ const absent = new Set([ENODATA, EOPNOTSUPP, EPERM, EACCES].map(errno => -errno.
 
 /** A field's value, or undefined when it is absent, of the wrong length, or −1 (which QEMU writes for "unset"). */
 export function readField(target: Target, field: Field, complain: Complain): Answer<number | undefined> {
-  const bytes = Buffer.allocUnsafe(8);
+  const bytes = allocOwned(8);
   const wanted = field === 'rdev' ? 8 : 4;
   return andThen(target.sys.getxattr(serverCaller, target.fd, recordPrefix + field, bytes), length => {
     if (length === wanted) {
@@ -47,7 +48,7 @@ export function readField(target: Target, field: Field, complain: Complain): Ans
 }
 
 export function writeField(target: Target, field: Field, value: number): Answer<void> {
-  const bytes = Buffer.allocUnsafe(field === 'rdev' ? 8 : 4);
+  const bytes = allocOwned(field === 'rdev' ? 8 : 4);
   bytes.writeUInt32LE(value, 0);
   if (field === 'rdev') bytes.writeUInt32LE(0, 4);
   return target.sys.setxattr(serverCaller, target.fd, recordPrefix + field, bytes, 0);

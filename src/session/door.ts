@@ -1,11 +1,12 @@
-import type { Segments } from '../host/syscalls.ts';
+import type { OwnedSegments, Segments } from '../owned.ts';
 
 /**
  * One request on its way through a session: what the transport received, and where the reply goes. The session does not
  * know what the transport is; a stream and a virtqueue hand it the same thing.
  *
  * A session answers an exchange with exactly one `commit` or one `drop`, during `Session.receive` or later. What is not
- * answered when `receive` returns must have been kept by `later()`.
+ * answered when `receive` returns must have been kept by `later()`. Memory of an exchange is valid until `receive` returns;
+ * what is `Owned` of a kept one is valid until that is answered.
  */
 export interface Exchange {
   /** The memory that the message lies in, often with others. Private: nobody changes it while it is read. */
@@ -22,7 +23,8 @@ export interface Exchange {
 
   /**
    * Memory for `count` bytes of Rread or Rreaddir data, directly behind a head of 11 bytes. Called at most once, and once
-   * more after `later`; `out` and `at` are read only afterwards, since making room may move them.
+   * more after `later` or when the first was not used; `out` and `at` are read only afterwards, since making room may move
+   * them.
    */
   space(count: number): Segments;
 
@@ -33,12 +35,16 @@ export interface Exchange {
   drop(): void;
 
   /**
-   * The same exchange in a form that outlives this turn: payload and space stay valid until it is answered. A stream
-   * copies the payload here; a virtqueue returns itself. Called at most once, and what is answered is then what it
-   * returned; a space that was taken before is worth nothing any more. The session hands no memory of an exchange that was not kept to a call that may outlive the turn,
-   * and answers none before such a call is done with its memory.
+   * The same exchange in a form that is valid until it is answered. A stream copies the payload here; a virtqueue returns
+   * itself, and the guest gets its buffers back with the answer. Called at most once, and what is answered is then what it
+   * returned; a space that was taken before is void. No answer is given before every call that has the payload is settled.
    */
-  later(): Exchange;
+  later(): KeptExchange;
+}
+
+/** An exchange that was kept. */
+export interface KeptExchange extends Exchange {
+  readonly payload: OwnedSegments;
 }
 
 /** Bytes of the largest reply that is not Rread or Rreaddir: Rreadlink and Rgetlock with their strings, rounded up. */

@@ -1,5 +1,6 @@
 import { EBADF, EMFILE } from '../errno.ts';
 import type { Bytes, Name } from '../name.ts';
+import type { Owned } from '../owned.ts';
 import { NOFID } from '../protocol/constants.ts';
 import type { Node, OpenDir, OpenFile } from '../tree/tree.ts';
 import type { Attachment } from './exports.ts';
@@ -44,7 +45,7 @@ export interface XattrWrite {
   readonly kind: 'xattr-write';
   readonly name: Bytes;
   readonly flags: number;
-  readonly value: Uint8Array;
+  readonly value: Owned;
   written: number;
 }
 

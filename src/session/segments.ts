@@ -1,4 +1,4 @@
-import type { Segments } from '../host/syscalls.ts';
+import type { Segments } from '../owned.ts';
 
 export function lengthOf(segments: Segments): number {
   let length = 0;

@@ -9,6 +9,7 @@ import {
   unversionedFrameBytesMax,
 } from '../limits.ts';
 import type { Logger } from '../log.ts';
+import { allocOwned, type Owned } from '../owned.ts';
 import {
   decodeRequest,
   encodeError,
@@ -25,7 +26,7 @@ import { showAny, showFrame, showReply, showRequest } from '../protocol/trace.ts
 import { type Node, stampOf, type Tree } from '../tree/tree.ts';
 import { beginTurn, newQueue, turn } from '../turn.ts';
 import { answerByHand, answered } from './by-hand.ts';
-import type { Door, Exchange, Line } from './door.ts';
+import type { Door, Exchange, KeptExchange, Line } from './door.ts';
 import type { Export, Exports } from './exports.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
@@ -87,7 +88,7 @@ export class Session implements Door {
   readonly #load: Load;
   /** Of the request being started. */
   #aside = 0;
-  #kept: Exchange | undefined;
+  #kept: KeptExchange | undefined;
   #cancel: (() => void) | undefined;
 
   constructor(parts: SessionParts) {
@@ -263,15 +264,15 @@ export class Session implements Door {
   }
 
   /** The exchange in a form that outlives the turn, for a handler that knows that it will wait. */
-  keep(exchange: Exchange): Exchange {
+  keep(exchange: Exchange): KeptExchange {
     this.#kept ??= exchange.later();
     return this.#kept;
   }
 
   /** Memory for the request being started to read into, which nobody else has. */
-  aside(bytes: number): Buffer {
+  aside(bytes: number): Owned<Buffer> {
     this.#aside += bytes;
-    return Buffer.allocUnsafe(bytes);
+    return allocOwned(bytes);
   }
 
   /** How the request being started is called off. It counts as blocked, and not as running. */

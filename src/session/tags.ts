@@ -1,5 +1,5 @@
 import type { Op } from '../protocol/operations.ts';
-import type { Exchange } from './door.ts';
+import type { KeptExchange } from './door.ts';
 import type { Fid, Reservation } from './fids.ts';
 
 /**
@@ -39,7 +39,7 @@ const withoutEffect: ReadonlySet<Op> = new Set([
 export class Pending {
   readonly tag: number;
   readonly op: Op;
-  readonly exchange: Exchange;
+  readonly exchange: KeptExchange;
   readonly pinned: readonly Fid[];
   readonly newfid: Reservation | undefined;
   /** Calls off what has not happened yet; the handler then fails with ECANCELED. */
@@ -57,7 +57,7 @@ export class Pending {
   constructor(
     tag: number,
     op: Op,
-    exchange: Exchange,
+    exchange: KeptExchange,
     pinned: readonly Fid[],
     newfid: Reservation | undefined,
     cancel: (() => void) | undefined,

@@ -1,3 +1,5 @@
+import { poison } from './poison.ts';
+
 /**
  * Memory that replies are gathered in. Whoever takes a chunk gives it back once, when nothing reads or writes it any more.
  * Sizes are powers of two from 64 KiB on: what replies to a burst of small requests fill.
@@ -21,6 +23,7 @@ export function takeChunk(bytes: number): Buffer {
 }
 
 export function giveBackChunk(chunk: Buffer): void {
+  poison(chunk);
   const size = chunk.length;
   if (keptBytes + size > keptBytesMax) return;
   const those = kept.get(size);

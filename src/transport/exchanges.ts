@@ -1,7 +1,7 @@
-import type { Segments } from '../host/syscalls.ts';
+import { copyOwned, type OwnedSegments, type Segments } from '../owned.ts';
 import { dataReplyHeadBytes, writeHeadBytes } from '../protocol/constants.ts';
 import { operations } from '../protocol/operations.ts';
-import { type Exchange, replyHeadBytesMax } from '../session/door.ts';
+import { type Exchange, type KeptExchange, replyHeadBytesMax } from '../session/door.ts';
 import { giveBackChunk, takeChunk } from './chunks.ts';
 import type { Outbox } from './outbox.ts';
 
@@ -58,18 +58,18 @@ export class InlineExchange implements Exchange {
 
   drop(): void {}
 
-  later(): Exchange {
-    const head = Buffer.from(this.head.subarray(this.from, this.to));
-    const payload = this.payload.map(segment => Buffer.from(segment));
+  later(): KeptExchange {
+    const head = copyOwned(this.head.subarray(this.from, this.to));
+    const payload = this.payload.map(copyOwned);
     return new LateExchange(head, payload, this.#outbox, this.#kept);
   }
 }
 
 /** An exchange with memory of its own. */
-class LateExchange implements Exchange {
+class LateExchange implements KeptExchange {
   readonly head: Buffer;
   readonly from = 0;
-  readonly payload: Segments;
+  readonly payload: OwnedSegments;
   readonly at = 0;
   readonly #outbox: Outbox;
   readonly #kept: Kept;
@@ -77,7 +77,7 @@ class LateExchange implements Exchange {
   #bytes: number;
   #answered = false;
 
-  constructor(head: Buffer, payload: Segments, outbox: Outbox, kept: Kept) {
+  constructor(head: Buffer, payload: OwnedSegments, outbox: Outbox, kept: Kept) {
     this.head = head;
     this.payload = payload;
     this.#outbox = outbox;
@@ -112,7 +112,7 @@ class LateExchange implements Exchange {
     if (chunk) giveBackChunk(chunk);
   }
 
-  later(): Exchange {
+  later(): KeptExchange {
     return this;
   }
 

@@ -1,3 +1,5 @@
+import { poison } from './poison.ts';
+
 /** size[4] type[1] tag[2]: what every message begins with. */
 const frameBytesMin = 7;
 
@@ -76,6 +78,11 @@ export class Inbox {
     this.from = this.#start;
     this.#start += size;
     return true;
+  }
+
+  /** Nobody uses the frames any more that were handed out. */
+  forget(): void {
+    poison(this.#bytes, 0, this.#start);
   }
 
   get bytes(): Buffer {

@@ -190,6 +190,7 @@ export class Stream {
     } finally {
       this.#pumping = false;
       this.#outbox.flush();
+      inbox.forget();
       this.#turns.spend(performance.now() - began);
       if (this.#awakeMs > 0) stayAwake(this.#awakeMs);
     }

@@ -1,18 +1,17 @@
 import { type Answer, andThen, forEach, inOrder, lastly, recover } from '../answer.ts';
-import { S_IFDIR, S_IFREG } from '../attr.ts';
+import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
 import { putOff } from '../batch.ts';
 import { EINVAL, EISDIR } from '../errno.ts';
-import { type Caller, type Syscalls, serverCaller } from '../host/syscalls.ts';
+import { type Caller, type InlineSyscalls, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { SecurityModel } from '../security/model.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 import { type Actor, type Change, type Stamp, stampOf, type Watch } from './tree.ts';
 
-/** Writes of a file that one client sent together. `sys` answers at once. */
+/** Writes of a file that one client sent together. */
 interface Run {
   readonly file: LocalOpen;
   readonly watch: Watch;
-  readonly sys: Syscalls;
 }
 
 /** No object's stamp, for after a change of one that cannot be asked any more: then the version moves. */
@@ -54,14 +53,33 @@ export class Changes {
    * Runs a write of `file`, before which set-id bits and file capabilities fall. That is asked anew before every write: a
    * write moves ctime itself, so that ctime cannot tell whether somebody else has set such a bit at the same time.
    */
-  writing<T>(actor: Actor, file: LocalOpen, act: () => Answer<T>): Answer<T> {
+  writing<T>(actor: Actor, file: LocalOpen, write: () => Answer<T>): Answer<T> {
     const { sys } = file.node.volume;
-    const write = () =>
+    this.#endRun();
+    return this.around(actor, file.node, () =>
       andThen(
         this.#opens.use(file, fd => this.#model.writing({ sys, fd }, actor.caller)),
-        act,
-      );
-    return this.#inRun(actor.watch, file, sys) ? write() : this.around(actor, file.node, write);
+        write,
+      ),
+    );
+  }
+
+  /** The same where nothing waits; elsewhere undefined, with nothing written. */
+  writingNow<T>(actor: Actor, file: LocalOpen, write: (sys: InlineSyscalls, fd: number) => T): T | undefined {
+    const { inline: sys, fd, node } = file;
+    if (!sys) return undefined;
+    const { caller, watch } = actor;
+    const inRun = this.#inRun(watch, file);
+    if (!inRun) watch.before(node, stampNow(file));
+    try {
+      const allowed = this.#model.writing({ sys, fd }, caller);
+      if (!(allowed instanceof Promise)) return write(sys, fd);
+      // `writing` asks again, and tells of a failure.
+      allowed.catch(() => undefined);
+      return undefined;
+    } finally {
+      if (!inRun) watch.after(node, recover<Stamp>(() => stampNow(file), noStamp) as Stamp);
+    }
   }
 
   /**
@@ -70,27 +88,22 @@ export class Changes {
    * the first and one after the last, before any of them is answered. What somebody else writes between the two is taken for
    * the client's own, as it is between the two of a single write. None of them waits.
    */
-  #inRun(watch: Watch, file: LocalOpen, sys: Syscalls): boolean {
-    if (!file.atOnce || file.fd < 0) {
-      this.#endRun();
-      return false;
-    }
+  #inRun(watch: Watch, file: LocalOpen): boolean {
     if (this.#run?.file === file && this.#run.watch === watch) return true;
     this.#endRun();
     if (!putOff(this.#endRun)) return false;
-    watch.before(file.node, stampAt(file.node, sys, file.fd) as Stamp);
+    watch.before(file.node, stampNow(file));
     this.#opens.borrow(file);
-    this.#run = { file, watch, sys };
+    this.#run = { file, watch };
     return true;
   }
 
   readonly #endRun = (): void => {
     const run = this.#run;
     if (!run) return;
-    const { file, watch, sys } = run;
+    const { file, watch } = run;
     this.#run = undefined;
-    const stamp = recover<Stamp>(() => stampAt(file.node, sys, file.fd), noStamp);
-    watch.after(file.node, stamp as Stamp);
+    watch.after(file.node, recover<Stamp>(() => stampNow(file), noStamp) as Stamp);
     this.#opens.giveBack(file);
   };
 
@@ -142,6 +155,12 @@ export class Changes {
 
 /** The stamp of what is open at `fd`. */
 function stampAt({ volume }: LocalNode, sys: Syscalls, fd: number): Answer<Stamp> {
-  const attr = volume.scratch();
+  if (volume.local) return stampOf(volume.statNow(fd));
+  const attr = new Attr();
   return andThen(sys.stat(serverCaller, fd, attr), () => stampOf(attr));
+}
+
+/** The stamp of a file on a local file system that has its descriptor. */
+function stampNow({ node, fd }: LocalOpen): Stamp {
+  return stampOf(node.volume.statNow(fd));
 }

@@ -3,6 +3,7 @@ import { Errno } from '../errno.ts';
 import { O_DIRECTORY, O_RDONLY } from '../host/constants.ts';
 import { type Syscalls, serverCaller } from '../host/syscalls.ts';
 import { type Bytes, type Name, nameOf } from '../name.ts';
+import { allocOwned } from '../owned.ts';
 import { parseDirents } from '../protocol/dirent.ts';
 import type { SecurityModel } from '../security/model.ts';
 
@@ -99,7 +100,7 @@ export class Leftovers {
     high: number,
     bytes: number,
   ): Promise<{ cleared: number; others: number }> {
-    const into = Buffer.alloc(bytes);
+    const into = allocOwned(bytes);
     const packed = await sys.readdir(serverCaller, fd, low, high, into, '', '');
     const names = parseDirents(into.subarray(0, packed)).map(({ name }) => name);
     const own = names.filter(name => this.#isUnfinished(name));

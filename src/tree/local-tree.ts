@@ -2,16 +2,16 @@ import { openSync } from 'node:fs';
 import { type Answer, andThen, attempt, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
-import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC, READDIR_HID } from '../host/constants.ts';
+import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constants.ts';
 import { elsewhere } from '../host/local.ts';
-import { type Caller, type Segments, serverCaller } from '../host/syscalls.ts';
+import { type Caller, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
+import type { Owned, OwnedSegments, Segments } from '../owned.ts';
 import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
 import { Changes } from './changes.ts';
 import type { Descriptors } from './descriptors.ts';
-import { EntryTypes, type Exceptions } from './entry-types.ts';
 import { Leftovers } from './leftovers.ts';
-import { fixListing } from './listing.ts';
+import { Listings } from './listings.ts';
 import { OwnerLocks } from './local-locks.ts';
 import { type LocalNode, NodeTable } from './local-node.ts';
 import { LocalXattrs } from './local-xattrs.ts';
@@ -54,8 +54,7 @@ export class LocalTree implements Tree {
   readonly #changes: Changes;
   readonly #names: Names;
   readonly #views: Views;
-  readonly #leftovers: Leftovers;
-  readonly #types = new EntryTypes();
+  readonly #listings: Listings;
 
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
@@ -67,8 +66,9 @@ export class LocalTree implements Tree {
     this.#locks = new OwnerLocks(nodes, this.#opens, parts.descriptors);
     this.#changes = new Changes(nodes, this.#opens, parts.model);
     this.#views = new Views(nodes, parts.model);
-    this.#leftovers = new Leftovers(parts.model, parts.readonly ?? false);
-    this.#names = new Names(nodes, this.#changes, parts.model, this.#leftovers);
+    const leftovers = new Leftovers(parts.model, parts.readonly ?? false);
+    this.#names = new Names(nodes, this.#changes, parts.model, leftovers);
+    this.#listings = new Listings(nodes, this.#opens, parts.model, leftovers);
   }
 
   /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
@@ -149,7 +149,7 @@ export class LocalTree implements Tree {
     );
   }
 
-  statfs(node: LocalNode, into: Buffer): Answer<void> {
+  statfs(node: LocalNode, into: Owned): Answer<void> {
     return this.#nodes.use(node, fd => node.volume.sys.statfs(serverCaller, fd, into));
   }
 
@@ -275,16 +275,30 @@ export class LocalTree implements Tree {
     return this.#names.isEntry(dir, name, node);
   }
 
-  read(file: LocalOpen, into: Segments, offset: number, late: () => Segments): Answer<number> {
-    return this.#opens.use(file, fd => file.node.volume.read(fd, into, offset, late));
+  read(file: LocalOpen, into: OwnedSegments, offset: number): Answer<number> {
+    return this.#opens.use(file, fd => file.node.volume.read(fd, into, offset));
   }
 
-  write(actor: Actor, file: LocalOpen, from: Segments, offset: number): Answer<number> {
+  readNow(file: LocalOpen, into: Segments, offset: number): number | undefined {
+    if (!file.inline) return undefined;
+    file.touched = true;
+    return file.node.volume.readNow(file.fd, into, offset);
+  }
+
+  write(actor: Actor, file: LocalOpen, from: OwnedSegments, offset: number): Answer<number> {
     const { node } = file;
     // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
     const sys = (file.flags & O_DSYNC) !== 0 ? node.volume.pool : node.volume.sys;
+    const as = this.#model.runsAs(actor.caller);
     return this.#changes.writing(actor, file, () =>
-      this.#opens.use(file, fd => writeAll(sys, this.#model.runsAs(actor.caller), fd, from, offset)),
+      this.#opens.use(file, fd => writeAll((rest, at) => sys.write(as, fd, rest, at), from, offset)),
+    );
+  }
+
+  writeNow(actor: Actor, file: LocalOpen, from: Segments, offset: number): number | undefined {
+    const as = this.#model.runsAs(actor.caller);
+    return this.#changes.writingNow(actor, file, (sys, fd) =>
+      writeAll((rest, at) => sys.write(as, fd, rest, at), from, offset),
     );
   }
 
@@ -304,43 +318,12 @@ export class LocalTree implements Tree {
     this.#opens.charge(open, pins);
   }
 
-  readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): Answer<number> {
-    const { node } = dir;
-    const { sys } = node.volume;
-    const { ownPrefix, typeXattr } = this.#model;
-    const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
-    const read = (xattr: Bytes) => {
-      const done = this.#opens.use(dir, fd =>
-        sys.readdir(serverCaller, fd, cookieLow, cookieHigh, into, ownPrefix, xattr),
-      );
-      return andThen(done, result => {
-        const bytes = result & ~READDIR_HID;
-        if (bytes !== result) {
-          void this.#opens.use(dir, fd =>
-            this.#leftovers.clearPart(sys, fd, cookieLow, cookieHigh, into.byteLength),
-          );
-        }
-        return bytes;
-      });
-    };
-    const show = (bytes: number, known?: Exceptions) => {
-      const root = node === this.root ? node : undefined;
-      fixListing(packed, bytes, this.#nodes.volumes.paths, node.volume, root, known);
-      return bytes;
-    };
-    if (typeXattr === '') return andThen(read(''), bytes => show(bytes));
-    const attr = new Attr();
-    return andThen(
-      this.#opens.use(dir, fd => sys.stat(serverCaller, fd, attr)),
-      () => {
-        const known = this.#types.of(node, attr);
-        if (known) return andThen(read(''), bytes => show(bytes, known));
-        return andThen(read(typeXattr), bytes => {
-          this.#types.learn(dir, attr, cookieLow, cookieHigh, packed, bytes);
-          return show(bytes);
-        });
-      },
-    );
+  readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Owned): Answer<number> {
+    return this.#listings.read(dir, cookieLow, cookieHigh, into);
+  }
+
+  readdirNow(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number | undefined {
+    return this.#listings.readNow(dir, cookieLow, cookieHigh, into);
   }
 
   closeDir(dir: LocalOpen): void {
@@ -355,7 +338,7 @@ export class LocalTree implements Tree {
     return this.#xattrs.list(caller, node);
   }
 
-  setXattr(actor: Actor, node: LocalNode, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
+  setXattr(actor: Actor, node: LocalNode, name: Bytes, value: Owned, flags: number): Answer<void> {
     return this.#changes.around(actor, node, () => this.#xattrs.set(actor.caller, node, name, value, flags));
   }
 

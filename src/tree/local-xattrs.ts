@@ -3,6 +3,7 @@ import { EPERM, ERANGE, Errno } from '../errno.ts';
 import type { Caller } from '../host/syscalls.ts';
 import { xattrValueBytesMax } from '../limits.ts';
 import type { Bytes } from '../name.ts';
+import { allocOwned, asOwned, type Owned } from '../owned.ts';
 import { writableFile } from '../security/may-write.ts';
 import type { SecurityModel } from '../security/model.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
@@ -47,10 +48,10 @@ export class LocalXattrs {
     );
   }
 
-  set(caller: Caller, node: LocalNode, name: Bytes, value: Uint8Array, flags: number): Answer<void> {
+  set(caller: Caller, node: LocalNode, name: Bytes, value: Owned, flags: number): Answer<void> {
     const hostName = this.#model.xattrToHost(name, caller, 'set', node.type);
     const as = this.#model.runsAs(caller);
-    const kept = this.#model.valueToHost?.(name, value) ?? value;
+    const kept = asOwned(this.#model.valueToHost?.(name, value) ?? value);
     return this.#nodes.use(node, fd => node.volume.sys.setxattr(as, fd, hostName, kept, flags));
   }
 
@@ -71,12 +72,12 @@ export class LocalXattrs {
 }
 
 /** Exactly the bytes that the last call returned: the size may change between two calls (CVE-2017-15038). */
-function readWhole(read: (into: Uint8Array) => Answer<number>): Answer<Uint8Array> {
-  const small = new Uint8Array(firstTryBytes);
+function readWhole(read: (into: Owned) => Answer<number>): Answer<Uint8Array> {
+  const small = allocOwned(firstTryBytes);
   return andThen(read(small), length => {
     if (length >= 0) return small.subarray(0, length);
     if (length !== -ERANGE.code) throw Errno.of(-length);
-    const large = new Uint8Array(xattrValueBytesMax);
+    const large = allocOwned(xattrValueBytesMax);
     return andThen(read(large), again => {
       if (again < 0) throw Errno.of(-again);
       return large.subarray(0, again);

@@ -5,6 +5,7 @@ import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPERM, Errno } from '../err
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
+import { asOwned } from '../owned.ts';
 import type { SecurityModel, Shape, Want } from '../security/model.ts';
 import { unfinishedNameBytes } from './leftovers.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
@@ -255,13 +256,14 @@ function closeAll(dir: LocalNode, ...fds: readonly number[]): Answer<void> {
 
 function writeAll(dir: LocalNode, fd: number, bytes: Buffer, at = 0): Answer<void> {
   if (at === bytes.length) return;
-  return andThen(dir.volume.sys.write(serverCaller, fd, [bytes.subarray(at)], at), count =>
+  return andThen(dir.volume.sys.write(serverCaller, fd, [asOwned(bytes.subarray(at))], at), count =>
     writeAll(dir, fd, bytes, at + count),
   );
 }
 
 function isRemoved(dir: LocalNode, dirfd: number): Answer<boolean> {
-  const attr = dir.volume.scratch();
+  if (dir.volume.local) return dir.volume.statNow(dirfd).nlink === 0;
+  const attr = new Attr();
   return andThen(dir.volume.sys.stat(serverCaller, dirfd, attr), () => attr.nlink === 0);
 }
 

@@ -11,8 +11,9 @@ import {
   EPERM,
   type Errno,
 } from '../errno.ts';
-import type { Caller, Segments } from '../host/syscalls.ts';
+import type { Caller } from '../host/syscalls.ts';
 import { type Bytes, type Name, nameBytesMax } from '../name.ts';
+import type { Segments } from '../owned.ts';
 import { Clock } from './memory/clock.ts';
 import { type Beginning, MemoryNode, nodeBytes } from './memory/memory-node.ts';
 import { MemoryOpen } from './memory/memory-open.ts';
@@ -307,6 +308,19 @@ export class MemoryTree implements Tree {
 
   isEntry(dir: MemoryNode, name: Name, node: MemoryNode): boolean {
     return dir.entries?.get(name) === node;
+  }
+
+  // Nothing waits, so that memory of the current callback does as well.
+  readNow(file: MemoryOpen, into: Segments, offset: number): number {
+    return this.read(file, into, offset);
+  }
+
+  writeNow(actor: Actor, file: MemoryOpen, from: Segments, offset: number): number {
+    return this.write(actor, file, from, offset);
+  }
+
+  readdirNow(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
+    return this.readdir(dir, cookieLow, cookieHigh, into);
   }
 
   read(file: MemoryOpen, into: Segments, offset: number): number {

@@ -1,6 +1,6 @@
 import { type Answer, andThen } from '../answer.ts';
 import { O_DSYNC, O_TRUNC } from '../host/constants.ts';
-import { serverCaller } from '../host/syscalls.ts';
+import { type InlineSyscalls, serverCaller } from '../host/syscalls.ts';
 import type { Descriptors, Holder } from './descriptors.ts';
 import type { LocalNode, NodeTable, Opened } from './local-node.ts';
 import type { Pins } from './pins.ts';
@@ -41,9 +41,12 @@ export class LocalOpen implements OpenFile, OpenDir, Holder, Opened {
     this.writable = writable;
   }
 
-  /** A synchronous write goes to the pool; O_SYNC contains the bit of O_DSYNC. */
-  get atOnce(): boolean {
-    return this.node.volume.atOnce && (this.flags & O_DSYNC) === 0;
+  /**
+   * The calls to use on `fd` now, on this thread; undefined when one may wait: the descriptor has to be opened again first, the
+   * file system's calls wait at present, or writes are synchronous (O_SYNC contains the bit of O_DSYNC).
+   */
+  get inline(): InlineSyscalls | undefined {
+    return this.fd >= 0 && (this.flags & O_DSYNC) === 0 ? this.node.volume.inline : undefined;
   }
 
   giveUp(): boolean {

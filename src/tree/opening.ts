@@ -2,7 +2,8 @@ import { type Answer, andThen } from '../answer.ts';
 import { S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EISDIR, ELOOP, ENOSPC, ENXIO } from '../errno.ts';
 import { O_APPEND, O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } from '../host/constants.ts';
-import type { Caller, Segments, Syscalls } from '../host/syscalls.ts';
+import type { Caller } from '../host/syscalls.ts';
+import type { Segments } from '../owned.ts';
 import type { Want } from '../security/model.ts';
 import type { LocalNode } from './local-node.ts';
 import type { Making, OpenHow } from './tree.ts';
@@ -36,15 +37,23 @@ export function wantOf(what: Making, caller: Caller): Want {
  * Writes until all is written. When the disk fills up midway, what was written counts and the next write gets the error;
  * a write of nothing is an error, since v9fs before 6.8 repeats a write that was answered with 0 for ever.
  */
-export function writeAll(
-  sys: Syscalls,
-  as: Caller,
-  fd: number,
-  from: Segments,
+export function writeAll<S extends Segments>(
+  write: (from: S, offset: number) => number,
+  from: S,
+  offset: number,
+): number;
+export function writeAll<S extends Segments>(
+  write: (from: S, offset: number) => Answer<number>,
+  from: S,
+  offset: number,
+): Answer<number>;
+export function writeAll<S extends Segments>(
+  write: (from: S, offset: number) => Answer<number>,
+  from: S,
   offset: number,
 ): Answer<number> {
   const total = from.reduce((sum, segment) => sum + segment.length, 0);
-  return andThen(sys.write(as, fd, from, offset), written => {
+  return andThen(write(from, offset), written => {
     if (written === total) return total;
     if (written === 0) throw ENOSPC;
     return writeOn(written);
@@ -54,7 +63,7 @@ export function writeAll(
     if (written === total) return total;
     let more: Answer<number>;
     try {
-      more = sys.write(as, fd, without(from, written), offset + written);
+      more = write(without(from, written) as readonly Uint8Array[] as S, offset + written);
     } catch {
       return written;
     }
@@ -63,7 +72,7 @@ export function writeAll(
   }
 }
 
-/** The segments behind the first `count` bytes. */
+/** The segments behind the first `count` bytes; views of the same memory. */
 function without(segments: Segments, count: number): Segments {
   const rest: Uint8Array[] = [];
   for (const segment of segments) {

@@ -8,12 +8,16 @@
  *   resolves a path: a `Node` is the object itself.
  * - What it returns held is released by the receiver, exactly once.
  * - Names are checked (`Name`), so no implementation checks them again, but each refuses its own bookkeeping names.
+ * - Memory of a call that may wait is `Owned`. `readNow`, `writeNow` and `readdirNow` get memory that is valid until they return:
+ *   they do the whole of it, or nothing and return undefined, and the same is asked again with memory to keep. A tree that
+ *   always waits leaves them out.
  */
 import type { Answer } from '../answer.ts';
 import type { Attr } from '../attr.ts';
 import type { Errno } from '../errno.ts';
-import type { Caller, Segments, Time } from '../host/syscalls.ts';
+import type { Caller, Time } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
+import type { Owned, OwnedSegments, Segments } from '../owned.ts';
 import type { Pins } from './pins.ts';
 
 /** An object that is held and counted: file, directory, symlink, device, FIFO or socket. Fids share it. */
@@ -30,18 +34,11 @@ export interface OpenFile {
   readonly node: Node;
   readonly readable: boolean;
   readonly writable: boolean;
-  /**
-   * Whether every write of it is done within the turn, and every read too, or else into memory that is asked for then. What
-   * may wait is given memory that nobody else uses before it is done. It may change from one request to the next.
-   */
-  readonly atOnce: boolean;
 }
 
 /** A directory that can be read. It has a position of its own: clones of a fid do not share it. */
 export interface OpenDir {
   readonly node: Node;
-  /** As of a file. */
-  readonly atOnce: boolean;
 }
 
 /** How a file is opened. `sync` is O_SYNC, `dsync` O_DSYNC. There is no direct I/O: the client's alignment is not the host's. */
@@ -130,7 +127,7 @@ export interface Tree {
   /** Attributes as the client sees them. qid.version is left to the session; `stampOf(attr)` is what it is made of. */
   stat(node: Node, attr: Attr): Answer<void>;
   /** As `stat`, for an open file: works on the very descriptor. */
-  statfs(node: Node, into: Buffer): Answer<void>;
+  statfs(node: Node, into: Owned<Buffer>): Answer<void>;
   change(actor: Actor, node: Node, change: Change, file?: OpenFile): Answer<void>;
   readlink(caller: Caller, node: Node): Answer<Bytes>;
 
@@ -165,13 +162,12 @@ export interface Tree {
    */
   isEntry(dir: Node, name: Name, node: Node): Answer<boolean>;
 
-  /**
-   * Reads at most what `into` holds; 0 at the end. What outlives the turn reads into what `late` gives, as large as `into`,
-   * in its place.
-   */
-  read(file: OpenFile, into: Segments, offset: number, late: () => Segments): Answer<number>;
+  /** Reads at most what `into` holds; 0 at the end. */
+  read(file: OpenFile, into: OwnedSegments, offset: number): Answer<number>;
+  readNow?(file: OpenFile, into: Segments, offset: number): number | undefined;
   /** Writes and returns how much: all of it, or less than all but more than 0 when the disk filled up midway. */
-  write(actor: Actor, file: OpenFile, from: Segments, offset: number): Answer<number>;
+  write(actor: Actor, file: OpenFile, from: OwnedSegments, offset: number): Answer<number>;
+  writeNow?(actor: Actor, file: OpenFile, from: Segments, offset: number): number | undefined;
   /** To stable storage; works on files opened for reading, and on directories. */
   sync(file: OpenFile | OpenDir, dataOnly: boolean): Answer<void>;
   closeFile(file: OpenFile): void;
@@ -179,7 +175,8 @@ export interface Tree {
    * Packs whole 9P entries from the cookie on (0 starts anew and sees the directory as it is now). Returns the bytes; 0 at
    * the end; EINVAL when the next entry does not fit. Calls on one OpenDir are made one after another by the session.
    */
-  readdir(dir: OpenDir, cookieLow: number, cookieHigh: number, into: Uint8Array): Answer<number>;
+  readdir(dir: OpenDir, cookieLow: number, cookieHigh: number, into: Owned): Answer<number>;
+  readdirNow?(dir: OpenDir, cookieLow: number, cookieHigh: number, into: Uint8Array): number | undefined;
   closeDir(dir: OpenDir): void;
 
   /** The value, at most 64 KiB. ENODATA when absent, EOPNOTSUPP where the model or file system has none. */
@@ -187,7 +184,7 @@ export interface Tree {
   /** NUL-terminated names. */
   listXattr(caller: Caller, node: Node): Answer<Uint8Array>;
   /** flags: XATTR_CREATE 1, XATTR_REPLACE 2. An empty value is a value. */
-  setXattr(actor: Actor, node: Node, name: Bytes, value: Uint8Array, flags: number): Answer<void>;
+  setXattr(actor: Actor, node: Node, name: Bytes, value: Owned, flags: number): Answer<void>;
   removeXattr(actor: Actor, node: Node, name: Bytes): Answer<void>;
 
   /**

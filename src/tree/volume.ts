@@ -4,9 +4,10 @@ import { EOPNOTSUPP } from '../errno.ts';
 import { EXT4_SUPER_MAGIC, O_RDONLY } from '../host/constants.ts';
 import { placeOf } from '../host/control.ts';
 import { inline } from '../host/linux.ts';
-import { elsewhere, localAtOnce, localOnPool, poolAt } from '../host/local.ts';
-import { type Segments, type Syscalls, serverCaller } from '../host/syscalls.ts';
+import { elsewhere, localAtOnce, localOnPool, poolAt, statInMemory } from '../host/local.ts';
+import { type InlineSyscalls, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { Bytes } from '../name.ts';
+import { allocOwned, type OwnedSegments, type Segments } from '../owned.ts';
 import { type CtimeTells, ctimeTells, keepsHandles, waitsFor } from './file-systems.ts';
 import type { LocalNode } from './local-node.ts';
 import { Strain } from './strain.ts';
@@ -82,8 +83,8 @@ function hash(a: number, b: number): number {
   return (h ^ (h >>> 15)) >>> 0;
 }
 
-/** What an inline call fills nobody else touches before it is read. */
-const scratch = new Attr();
+/** What `statNow` returns, until it is called again. */
+const attrNow = new Attr();
 
 /** One mount of one device below an export, and the nodes known on it. */
 export class Volume {
@@ -94,8 +95,8 @@ export class Volume {
   readonly pool: Syscalls;
   /** Whether it is a file system of this machine. Attributes are then there at once, whatever `sys` is. */
   readonly local: boolean;
-  /** Whether all calls of `sys` are made at once. */
-  atOnce: boolean;
+  /** The calls of `sys` when all of them are made on this thread, else undefined. Changes with the state of the disk. */
+  inline: InlineSyscalls | undefined;
   readonly nodes = new Map<number | bigint, LocalNode>();
   /** Whether O_TMPFILE works here: true until it was seen to fail. */
   unnamedFiles = true;
@@ -121,46 +122,53 @@ export class Volume {
     this.dev = dev;
     this.index = index;
     this.local = waits !== 'others';
-    this.atOnce = this.local;
     this.#tellsWhatIsCached = waits === 'disk';
     if (waits === 'disk') {
       const strain = new Strain(strained => {
-        this.atOnce = !strained;
+        this.inline = strained ? undefined : calm;
         this.sys = strained ? busy : calm;
       });
       const calm = localAtOnce(strain.waited);
       const busy = localOnPool(place, strain.waited);
       this.#strain = strain;
       this.pool = busy;
+      this.inline = calm;
       this.sys = calm;
     } else {
       this.pool = poolAt(place);
-      this.sys = this.local ? localAtOnce(() => undefined) : this.pool;
+      this.inline = this.local ? localAtOnce(() => undefined) : undefined;
+      this.sys = this.inline ?? this.pool;
     }
     this.keepsHandles = keepsHandles(type);
     this.ctimeTells = ctimeTells(type);
     this.smallInos = type === EXT4_SUPER_MAGIC;
   }
 
-  /** A record for one `sys.stat`, to be read as soon as that is answered: at once on a file system of this machine. */
-  scratch(): Attr {
-    return this.local ? scratch : new Attr();
+  /**
+   * The attributes of what is open at `fd`, on a local file system: they are in the kernel's memory, whatever state its disk
+   * is in. The record is overwritten by the next call.
+   */
+  statNow(fd: number): Attr {
+    statInMemory(serverCaller, fd, attrNow);
+    return attrNow;
   }
 
-  /**
-   * Reads into `into` what is in memory; what has to be waited for is read into what `late` gives, which outlives the turn.
-   */
-  read(fd: number, into: Segments, offset: number, late: () => Segments): Answer<number> {
-    if (!this.atOnce) return this.pool.read(serverCaller, fd, late(), offset);
-    if (!this.#tellsWhatIsCached) return this.sys.read(serverCaller, fd, into, offset);
-    const read = inline.readCached(serverCaller, fd, into, offset) as number;
+  /** Bytes read, or undefined when part of them is not in memory, or the calls of this file system wait at present. */
+  readNow(fd: number, into: Segments, offset: number): number | undefined {
+    const sys = this.inline;
+    if (!sys) return undefined;
+    if (!this.#tellsWhatIsCached) return sys.read(serverCaller, fd, into, offset);
+    const read = sys.readCached(serverCaller, fd, into, offset);
     if (read >= 0) return read;
-    if (read === -EOPNOTSUPP.code) {
-      this.#tellsWhatIsCached = false;
-      return this.sys.read(serverCaller, fd, into, offset);
-    }
-    // Whatever else it says, the call that may wait says it again.
-    return this.pool.read(serverCaller, fd, late(), offset);
+    // Any error but this one comes again from the call that may wait.
+    if (read !== -EOPNOTSUPP.code) return undefined;
+    this.#tellsWhatIsCached = false;
+    return sys.read(serverCaller, fd, into, offset);
+  }
+
+  /** Always on the pool. */
+  read(fd: number, into: OwnedSegments, offset: number): Answer<number> {
+    return this.pool.read(serverCaller, fd, into, offset);
   }
 
   /** Always on the pool. */
@@ -187,7 +195,7 @@ export class Volumes {
 
   /** `fd` is any descriptor on the object that `attr` describes, which counts as arriving until it is a node. */
   discover(fd: number, attr: Attr): Answer<Volume> {
-    const statfs = Buffer.alloc(64);
+    const statfs = allocOwned(64);
     return andThen(elsewhere.statfs(serverCaller, fd, statfs), async () => {
       const known = this.find(attr);
       if (known) {

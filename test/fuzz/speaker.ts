@@ -1,8 +1,8 @@
-import type { Segments } from '../../src/host/syscalls.ts';
 import { silent } from '../../src/log.ts';
+import { asOwned, type OwnedSegments, type Segments } from '../../src/owned.ts';
 import { frameTag } from '../../src/protocol/codec.ts';
 import { operations } from '../../src/protocol/operations.ts';
-import { type Exchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
+import { type KeptExchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
 import type { Exports } from '../../src/session/exports.ts';
 import { Session } from '../../src/session/session.ts';
 import { must } from './choices.ts';
@@ -12,19 +12,23 @@ const dataReplyHeadBytes = 11;
 /** Lies behind all memory that is lent, and stays as it is. */
 const canary = 0xa5;
 const canaryBytes = 16;
+/** What memory is filled with that the session must not use any more. */
+const voided = 0xee;
 
 /** One request as a transport hands it over which is as nasty as the rules of `Exchange` allow. */
-class StrictExchange implements Exchange {
+class StrictExchange implements KeptExchange {
   /** With something else before and behind it. */
   readonly head: Buffer;
   readonly from = 5;
   readonly to: number;
-  readonly payload: Segments;
+  readonly payload: OwnedSegments;
   readonly at = 3;
   readonly #said: (reply: Buffer | undefined) => void;
   #out = Buffer.alloc(3 + replyHeadBytesMax);
   #room = 0;
   #lent = false;
+  #spaces = 0;
+  readonly #voided: Buffer[] = [];
   #answered = false;
   #kept = false;
 
@@ -37,7 +41,7 @@ class StrictExchange implements Exchange {
     const half = payload.length >> 1;
     const pieces = [payload.subarray(0, half), payload.subarray(half)];
     // As from a virtqueue: in pieces.
-    this.payload = pieces.filter(piece => piece.length > 0);
+    this.payload = pieces.filter(piece => piece.length > 0).map(asOwned);
     this.#said = said;
   }
 
@@ -46,7 +50,9 @@ class StrictExchange implements Exchange {
   }
 
   space(count: number): Segments {
-    must(!this.#lent && !this.#answered, () => 'space was asked for twice, or too late');
+    must(!this.#answered, () => 'space was asked for too late');
+    must(++this.#spaces <= 2, () => 'space was asked for more than twice');
+    this.#void(this.#out);
     this.#lent = true;
     this.#room = count;
     this.#out = Buffer.alloc(
@@ -71,21 +77,32 @@ class StrictExchange implements Exchange {
     this.#said(undefined);
   }
 
-  later(): Exchange {
-    must(!this.#kept && !this.#lent && !this.#answered, () => 'an exchange was kept twice, or too late');
+  later(): KeptExchange {
+    must(!this.#kept && !this.#answered, () => 'an exchange was kept twice, or too late');
     this.#kept = true;
+    this.#void(this.#out);
+    this.#lent = false;
+    this.#out = Buffer.alloc(3 + replyHeadBytesMax);
     return this;
+  }
+
+  /** Nobody may write into a space that was given up: the transport uses it for something else. */
+  #void(space: Buffer): void {
+    space.fill(voided);
+    this.#voided.push(space);
   }
 
   /** The turn is over: what was not kept is used for something else. */
   turnOver(): void {
     must(this.#kept || this.#answered, () => 'an exchange was neither answered nor kept');
     if (this.#kept) return;
-    this.head.fill(0xee);
-    for (const segment of this.payload) segment.fill(0xee);
+    this.head.fill(voided);
+    for (const segment of this.payload) segment.fill(voided);
   }
 
   #answer(): void {
+    const untouched = this.#voided.every(space => space.every(byte => byte === voided));
+    must(untouched, () => 'a space that was given up was written to');
     must(!this.#answered, () => 'an exchange was answered twice');
     this.#answered = true;
   }

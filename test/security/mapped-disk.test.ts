@@ -32,6 +32,7 @@ import {
   Errno,
 } from '../../src/errno.ts';
 import { nameOf } from '../../src/name.ts';
+import { asOwned } from '../../src/owned.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
 import { LocalTree } from '../../src/tree/local-tree.ts';
@@ -220,10 +221,10 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     const file = await create('x', 0o644);
     const root: Actor = { caller: await tree.caller(0), watch };
     const acl = Buffer.from('0200000001000600ffffffff04000400ffffffff20000400ffffffff', 'hex');
-    await tree.setXattr(root, file, 'system.posix_acl_access', acl, 0);
-    await tree.setXattr(root, file, 'security.capability', Buffer.from('cap'), 0);
-    await tree.setXattr(root, file, 'trusted.t', Buffer.from('t'), 0);
-    await tree.setXattr(root, file, 'user.plain', Buffer.from('p'), 0);
+    await tree.setXattr(root, file, 'system.posix_acl_access', asOwned(acl), 0);
+    await tree.setXattr(root, file, 'security.capability', asOwned(Buffer.from('cap')), 0);
+    await tree.setXattr(root, file, 'trusted.t', asOwned(Buffer.from('t')), 0);
+    await tree.setXattr(root, file, 'user.plain', asOwned(Buffer.from('p')), 0);
     expect(getAttributeSync(at('x'), 'user.virtfs.system.posix_acl_access').equals(acl)).toBe(true);
     expect(getAttributeSync(at('x'), 'user.virtfs.security.capability').toString()).toBe('cap');
     expect(getAttributeSync(at('x'), 'user.virtfs.trusted.t').toString()).toBe('t');
@@ -241,7 +242,9 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     ]);
     expect(await names(user)).toEqual(['security.capability', 'system.posix_acl_access', 'user.plain']);
     expect(await refusal(() => tree.getXattr(user.caller, file, 'trusted.t'))).toBe(ENODATA);
-    expect(await refusal(() => tree.setXattr(user, file, 'trusted.t', Buffer.from('u'), 0))).toBe(EPERM);
+    expect(await refusal(() => tree.setXattr(user, file, 'trusted.t', asOwned(Buffer.from('u')), 0))).toBe(
+      EPERM,
+    );
     tree.release(file);
   });
 
@@ -251,10 +254,10 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     for (const field of ['uid', 'gid', 'mode', 'rdev', 'security.capability', 'anything']) {
       const name = `user.virtfs.${field}`;
       expect(await refusal(() => tree.getXattr(root.caller, file, name))).toBe(ENODATA);
-      expect(await refusal(() => tree.setXattr(root, file, name, Buffer.alloc(4), 0))).toBe(EACCES);
+      expect(await refusal(() => tree.setXattr(root, file, name, asOwned(Buffer.alloc(4)), 0))).toBe(EACCES);
       expect(await refusal(() => tree.removeXattr(root, file, name))).toBe(EACCES);
     }
-    expect(await refusal(() => tree.setXattr(root, file, 'system.other', Buffer.alloc(4), 0))).toBe(
+    expect(await refusal(() => tree.setXattr(root, file, 'system.other', asOwned(Buffer.alloc(4)), 0))).toBe(
       EOPNOTSUPP,
     );
     tree.release(file);
@@ -263,7 +266,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
   it('refuses user attributes on what is no file or directory to the guest', async () => {
     const link = await make('s', { type: 'symlink', target: 't', gid: 0 });
     expect(await refusal(() => tree.getXattr(user.caller, link, 'user.x'))).toBe(ENODATA);
-    expect(await refusal(() => tree.setXattr(user, link, 'user.x', Buffer.alloc(1), 0))).toBe(EPERM);
+    expect(await refusal(() => tree.setXattr(user, link, 'user.x', asOwned(Buffer.alloc(1)), 0))).toBe(EPERM);
     tree.release(link);
   });
 
@@ -302,7 +305,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect(await refusal(() => tree.unlink(user, tree.root, own, 'file'))).toBe(ENOENT);
     const open = await tree.openDir(user.caller, tree.root);
     const into = new Uint8Array(4096);
-    const bytes = await tree.readdir(open, 0, 0, into);
+    const bytes = await tree.readdir(open, 0, 0, asOwned(into));
     expect(Buffer.from(into.buffer, 0, bytes).toString('latin1')).not.toContain('.ninepd-new-');
     tree.closeDir(open);
   });
@@ -317,7 +320,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     const list = async () => {
       const open = await tree.openDir(user.caller, tree.root);
       const into = new Uint8Array(4096);
-      await tree.readdir(open, 0, 0, into);
+      await tree.readdir(open, 0, 0, asOwned(into));
       tree.closeDir(open);
       await new Promise(setImmediate);
     };

@@ -4,8 +4,9 @@ import { join } from 'node:path';
 import { setAttributeSync } from 'fs-xattr';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { Attr, S_IFIFO, S_IFREG } from '../../src/attr.ts';
-import { Linux } from '../../src/host/linux.ts';
+import { Inline } from '../../src/host/linux.ts';
 import { nameOf } from '../../src/name.ts';
+import { asOwned } from '../../src/owned.ts';
 import { mapped } from '../../src/security/mapped.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
 import { LocalTree } from '../../src/tree/local-tree.ts';
@@ -40,7 +41,7 @@ async function types(): Promise<Record<string, number>> {
   const into = Buffer.alloc(80);
   let cookie: [number, number] = [0, 0];
   for (;;) {
-    const bytes = await tree.readdir(open, ...cookie, into);
+    const bytes = await tree.readdir(open, ...cookie, asOwned(into));
     if (bytes === 0) break;
     for (let at = 0; at < bytes; at += 24 + into.readUInt16LE(at + 22)) {
       const name = into.toString('latin1', at + 24, at + 24 + into.readUInt16LE(at + 22));
@@ -54,7 +55,7 @@ async function types(): Promise<Record<string, number>> {
 }
 
 it('asks the records of an unchanged directory for their types once, and is never wrong after a change', async () => {
-  const listing = vi.spyOn(Linux.prototype, 'readdir');
+  const listing = vi.spyOn(Inline.prototype, 'readdir');
   /** The xattrs that entries were asked for since this was called last. */
   const asked = () => {
     const names = new Set(listing.mock.calls.map(args => args[6]));

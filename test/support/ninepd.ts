@@ -24,6 +24,8 @@ export interface NinepdOptions {
   /** Further command line options. */
   args?: string[];
   env?: NodeJS.ProcessEnv;
+  /** Its RLIMIT_NOFILE. */
+  openFilesMax?: number;
   /** Files it shall see as /etc/passwd and /etc/group, through a mount namespace of its own (needs root). */
   userDatabase?: { passwd: string; group: string };
 }
@@ -116,12 +118,13 @@ export class Ninepd {
   }
 }
 
-function spawnNode(args: string[], { userDatabase, env }: NinepdOptions): ChildProcess {
+function spawnNode(args: string[], { userDatabase, env, openFilesMax }: NinepdOptions): ChildProcess {
   const command = [process.execPath, ...args];
   if (userDatabase !== undefined) {
     const { passwd, group } = userDatabase;
     command.unshift('unshare', '--mount', 'sh', '-ec', withUserDatabase, 'sh', passwd, group);
   }
+  if (openFilesMax !== undefined) command.unshift('prlimit', `--nofile=${openFilesMax}`);
   return spawn(command[0]!, command.slice(1), {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, ...env },

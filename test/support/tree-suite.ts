@@ -29,6 +29,7 @@ import {
 } from '../../src/errno.ts';
 import type { Name } from '../../src/name.ts';
 import { nameOf } from '../../src/name.ts';
+import { asOwned } from '../../src/owned.ts';
 import type { SecurityModel } from '../../src/security/model.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
 import { LocalTree } from '../../src/tree/local-tree.ts';
@@ -73,7 +74,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     async function createFile(text: string, content = '', actor = root, mode = 0o644) {
       const how = { ...rw, exclusive: true, mode, gid: actor.caller.gid };
       const made = await tree.create(actor, tree.root, name(text), how, new Attr());
-      if (content) await tree.write(actor, made.file, [Buffer.from(content)], 0);
+      if (content) await tree.write(actor, made.file, [asOwned(Buffer.from(content))], 0);
       return made;
     }
 
@@ -98,9 +99,9 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     it('reads back what was written, beyond 4 GiB too', async () => {
       const { node, file } = await createFile('big');
       const offset = 5 * 2 ** 30 + 7;
-      expect(await tree.write(root, file, [Buffer.from('hello')], offset)).toBe(5);
+      expect(await tree.write(root, file, [asOwned(Buffer.from('hello'))], offset)).toBe(5);
       const into = Buffer.alloc(10);
-      expect(await tree.read(file, [into], offset, () => [into])).toBe(5);
+      expect(await tree.read(file, [asOwned(into)], offset)).toBe(5);
       expect(into.toString('latin1', 0, 5)).toBe('hello');
       tree.closeFile(file);
       tree.release(node);
@@ -130,11 +131,11 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       await tree.stat(node, attr);
       expect([attr.nlink, attr.size]).toEqual([0, 4]);
       await tree.change(root, node, { mode: 0o600, uid: 5, size: 2 });
-      await tree.setXattr(root, node, 'user.x', Buffer.from('v'), 0);
+      await tree.setXattr(root, node, 'user.x', asOwned(Buffer.from('v')), 0);
       expect(Buffer.from(await tree.getXattr(root.caller, node, 'user.x')).toString()).toBe('v');
       const again = await tree.open(root, node, rw);
       const into = Buffer.alloc(9);
-      expect(await tree.read(again, [into], 0, () => [into])).toBe(2);
+      expect(await tree.read(again, [asOwned(into)], 0)).toBe(2);
       tree.closeFile(again);
       tree.closeFile(file);
       tree.release(node);
@@ -199,7 +200,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const fresh = await createFile('a', 'fresh');
       await tree.rename(root, tree.root, name('a'), tree.root, name('b'));
       const into = Buffer.alloc(8);
-      expect(into.toString('latin1', 0, await tree.read(old.file, [into], 0, () => [into]))).toBe('old');
+      expect(into.toString('latin1', 0, await tree.read(old.file, [asOwned(into)], 0))).toBe('old');
       const now = await found('b');
       expect(now).toBe(fresh.node);
       expect(await tree.isEntry(tree.root, name('b'), fresh.node)).toBe(true);
@@ -259,7 +260,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
         writeFileSync(join(dir, `n${i}`), '');
         nodes.push(await found(`n${i}`));
       }
-      expect(await tree.write(root, file, [Buffer.from('new')], 0)).toBe(3);
+      expect(await tree.write(root, file, [asOwned(Buffer.from('new'))], 0)).toBe(3);
       expect(readFileSync(join(dir, 'final'), 'utf8')).toBe('new');
       for (const one of nodes) tree.release(one);
       tree.closeFile(file);
@@ -279,7 +280,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
         expect([attr.size, attr.mode & 0o7777, attr.nlink]).toEqual([3, 0o600, unlinked ? 0 : 1]);
         const again = await tree.open(root, node, rw);
         const into = Buffer.alloc(9);
-        expect(await tree.read(again, [into], 0, () => [into])).toBe(3);
+        expect(await tree.read(again, [asOwned(into)], 0)).toBe(3);
         tree.closeFile(again);
         tree.release(node);
         if (!unlinked) await tree.unlink(root, tree.root, name('made'), 'file');
@@ -292,8 +293,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       expect(readdirSync('/proc/self/fd').length).toBeLessThan(100);
       for (const [i, { node, file }] of made.entries()) {
         const into = Buffer.alloc(64);
-        expect(await tree.read(file, [into], 0, () => [into])).toBe(i);
-        await tree.write(root, file, [Buffer.from('more')], i);
+        expect(await tree.read(file, [asOwned(into)], 0)).toBe(i);
+        await tree.write(root, file, [asOwned(Buffer.from('more'))], i);
         const attr = new Attr();
         await tree.stat(node, attr);
         expect(attr.size).toBe(i + 4);
@@ -325,8 +326,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
 
     it('keeps xattrs apart from its own bookkeeping', async () => {
       const { node, file } = await createFile('x');
-      await tree.setXattr(root, node, 'user.a', Buffer.alloc(0), 0);
-      await tree.setXattr(root, node, 'trusted.t', Buffer.from('t'), 0);
+      await tree.setXattr(root, node, 'user.a', asOwned(Buffer.alloc(0)), 0);
+      await tree.setXattr(root, node, 'trusted.t', asOwned(Buffer.from('t')), 0);
       const list = Buffer.from(await tree.listXattr(root.caller, node))
         .toString()
         .split('\0')
@@ -344,8 +345,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const capability = Buffer.from('0100000200040000000000000000000000000000', 'hex');
       const attr = new Attr();
       await tree.change(root, node, { mode: 0o6755 });
-      await tree.setXattr(root, node, 'security.capability', capability, 0);
-      await tree.write(user, file, [Buffer.from('y')], 0);
+      await tree.setXattr(root, node, 'security.capability', asOwned(capability), 0);
+      await tree.write(user, file, [asOwned(Buffer.from('y'))], 0);
       await tree.stat(node, attr);
       expect((attr.mode & 0o7777).toString(8)).toBe('755');
       await refusal(() => tree.getXattr(root.caller, node, 'security.capability')).toBe(ENODATA);
@@ -358,7 +359,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       symlinkSync('nowhere', join(dir, 'link'));
       const open = await tree.openDir(root.caller, tree.root);
       const into = new Uint8Array(4096);
-      const bytes = await tree.readdir(open, 0, 0, into);
+      const bytes = await tree.readdir(open, 0, 0, asOwned(into));
       const packed = Buffer.from(into.buffer, 0, bytes);
       const seen: string[] = [];
       for (let at = 0; at < bytes; ) {

@@ -8,6 +8,7 @@ import { O_EXCL, O_RDONLY, O_WRONLY } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
 import { descriptorLimit, effectiveCapabilities, groupsOf, peerCredentials } from '../../src/host/process.ts';
 import { type Caller, serverCaller as server } from '../../src/host/syscalls.ts';
+import { asOwned } from '../../src/owned.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
 const user = (uid: number, gid = uid, groups: readonly number[] = []): Caller => ({ uid, gid, groups });
@@ -71,17 +72,19 @@ describe.each([
     const fd = await sys.lookup(server, dir, n('privileged'));
     const one = Buffer.from('1');
     // CAP_SYS_ADMIN
-    expect(await refusal(() => sys.setxattr(user(1000), fd, 'trusted.a', one, 0))).toBe(errno.EPERM);
-    await sys.setxattr(user(0), fd, 'trusted.a', one, 0);
-    expect(await sys.getxattr(user(1000), fd, 'trusted.a', Buffer.alloc(1))).toBe(-errno.ENODATA.code);
-    expect(await sys.getxattr(user(0), fd, 'trusted.a', Buffer.alloc(1))).toBe(1);
+    expect(await refusal(() => sys.setxattr(user(1000), fd, 'trusted.a', asOwned(one), 0))).toBe(errno.EPERM);
+    await sys.setxattr(user(0), fd, 'trusted.a', asOwned(one), 0);
+    expect(await sys.getxattr(user(1000), fd, 'trusted.a', asOwned(Buffer.alloc(1)))).toBe(
+      -errno.ENODATA.code,
+    );
+    expect(await sys.getxattr(user(0), fd, 'trusted.a', asOwned(Buffer.alloc(1)))).toBe(1);
     // CAP_SETFCAP: an empty set of capabilities, version 2
     const caps = Buffer.alloc(20);
     caps.writeUInt32LE(0x0200_0000, 0);
-    expect(await refusal(() => sys.setxattr(user(1000), fd, 'security.capability', caps, 0))).toBe(
+    expect(await refusal(() => sys.setxattr(user(1000), fd, 'security.capability', asOwned(caps), 0))).toBe(
       errno.EPERM,
     );
-    await sys.setxattr(user(0), fd, 'security.capability', caps, 0);
+    await sys.setxattr(user(0), fd, 'security.capability', asOwned(caps), 0);
     await sys.close(fd);
   });
 
@@ -107,7 +110,7 @@ describe.each([
     expect(await refusal(() => sys.chmod(user(1001), fd, 0o777))).toBe(errno.EPERM);
     await sys.chmod(server, fd, 0o6777);
     const open = await sys.reopen(user(1001), fd, O_WRONLY);
-    await sys.write(user(1001), open, [Buffer.from('x')], 0);
+    await sys.write(user(1001), open, [asOwned(Buffer.from('x'))], 0);
     expect(statSync(at('mine')).mode & 0o7777).toBe(0o777);
     await sys.close(open);
     await sys.close(fd);

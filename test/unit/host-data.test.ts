@@ -22,6 +22,7 @@ import {
 } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
 import { serverCaller as server } from '../../src/host/syscalls.ts';
+import { asOwned } from '../../src/owned.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
 describe.each([
@@ -47,22 +48,22 @@ describe.each([
       const whole = Buffer.concat(parts);
       await sys.close(await made('segments'));
       const fd = await opened('segments', O_RDWR);
-      expect(await sys.write(server, fd, parts, 3)).toBe(whole.length);
+      expect(await sys.write(server, fd, parts.map(asOwned), 3)).toBe(whole.length);
       const into = parts.map(part => Buffer.alloc(part.length));
-      expect(await sys.read(server, fd, into, 3)).toBe(whole.length);
+      expect(await sys.read(server, fd, into.map(asOwned), 3)).toBe(whole.length);
       expect(Buffer.concat(into).equals(whole)).toBe(true);
-      expect(await sys.write(server, fd, [...parts, Buffer.from('more')], 0)).toBe(whole.length);
+      expect(await sys.write(server, fd, [...parts, Buffer.from('more')].map(asOwned), 0)).toBe(whole.length);
       await sys.close(fd);
     });
 
     test('a read at the end gives 0, and no or empty segments move nothing', async () => {
       await sys.close(await made('short', 'abc'));
       const fd = await opened('short', O_RDWR);
-      expect(await sys.read(server, fd, [Buffer.alloc(8)], 3)).toBe(0);
-      expect(await sys.read(server, fd, [Buffer.alloc(8)], 2)).toBe(1);
+      expect(await sys.read(server, fd, [asOwned(Buffer.alloc(8))], 3)).toBe(0);
+      expect(await sys.read(server, fd, [asOwned(Buffer.alloc(8))], 2)).toBe(1);
       expect(await sys.read(server, fd, [], 0)).toBe(0);
-      expect(await sys.read(server, fd, [Buffer.alloc(0)], 0)).toBe(0);
-      expect(await sys.write(server, fd, [Buffer.alloc(0)], 0)).toBe(0);
+      expect(await sys.read(server, fd, [asOwned(Buffer.alloc(0))], 0)).toBe(0);
+      expect(await sys.write(server, fd, [asOwned(Buffer.alloc(0))], 0)).toBe(0);
       await sys.close(fd);
     });
 
@@ -70,7 +71,7 @@ describe.each([
       await sys.close(await made('view', 'abcdef'));
       const fd = await opened('view', O_RDONLY);
       const memory = Buffer.alloc(8, '.');
-      await sys.read(server, fd, [memory.subarray(2, 4)], 1);
+      await sys.read(server, fd, [asOwned(memory.subarray(2, 4))], 1);
       expect(memory.toString('latin1')).toBe('..bc....');
       await sys.close(fd);
     });
@@ -80,18 +81,18 @@ describe.each([
       const fd = await opened('far', O_RDWR);
       const far = 2 ** 40 + 12345;
       const into = Buffer.alloc(2);
-      await sys.write(server, fd, [Buffer.from('ab')], far);
-      expect(await sys.read(server, fd, [into], far)).toBe(2);
+      await sys.write(server, fd, [asOwned(Buffer.from('ab'))], far);
+      expect(await sys.read(server, fd, [asOwned(into)], far)).toBe(2);
       expect(into.toString('latin1')).toBe('ab');
-      expect(await refusal(() => sys.read(server, fd, [into], -1))).toBe(errno.EINVAL);
-      expect(await refusal(() => sys.write(server, fd, [into], 1.5))).toBe(errno.EINVAL);
+      expect(await refusal(() => sys.read(server, fd, [asOwned(into)], -1))).toBe(errno.EINVAL);
+      expect(await refusal(() => sys.write(server, fd, [asOwned(into)], 1.5))).toBe(errno.EINVAL);
       await sys.close(fd);
     });
 
     test('writing through a read-only descriptor is EBADF, truncating its object is not', async () => {
       const held = await made('kept', 'abcdef');
       const fd = await opened('kept', O_RDONLY);
-      expect(await refusal(() => sys.write(server, fd, [Buffer.from('x')], 0))).toBe(errno.EBADF);
+      expect(await refusal(() => sys.write(server, fd, [asOwned(Buffer.from('x'))], 0))).toBe(errno.EBADF);
       expect(await refusal(() => sys.ftruncate(server, fd, 1))).toBe(errno.EINVAL);
       await sys.truncate(server, fd, 4);
       await sys.truncate(server, held, 3);
@@ -115,18 +116,18 @@ describe.each([
     test('are set, read, listed and removed by an O_PATH descriptor', async () => {
       const fd = await made('x');
       const into = Buffer.alloc(64);
-      await sys.setxattr(server, fd, 'user.bytes', Buffer.from([0, 255, 128]), XATTR_CREATE);
-      expect(await refusal(() => sys.setxattr(server, fd, 'user.bytes', into, XATTR_CREATE))).toBe(
+      await sys.setxattr(server, fd, 'user.bytes', asOwned(Buffer.from([0, 255, 128])), XATTR_CREATE);
+      expect(await refusal(() => sys.setxattr(server, fd, 'user.bytes', asOwned(into), XATTR_CREATE))).toBe(
         errno.EEXIST,
       );
-      expect(await sys.getxattr(server, fd, 'user.bytes', into)).toBe(3);
+      expect(await sys.getxattr(server, fd, 'user.bytes', asOwned(into))).toBe(3);
       expect([...into.subarray(0, 3)]).toEqual([0, 255, 128]);
-      expect(await sys.listxattr(server, fd, into)).toBe(11);
+      expect(await sys.listxattr(server, fd, asOwned(into))).toBe(11);
       expect(into.toString('latin1', 0, 11)).toBe('user.bytes\0');
       await sys.removexattr(server, fd, 'user.bytes');
-      expect(await sys.getxattr(server, fd, 'user.bytes', into)).toBe(-errno.ENODATA.code);
+      expect(await sys.getxattr(server, fd, 'user.bytes', asOwned(into))).toBe(-errno.ENODATA.code);
       expect(await refusal(() => sys.removexattr(server, fd, 'user.bytes'))).toBe(errno.ENODATA);
-      expect(await refusal(() => sys.setxattr(server, fd, 'user.y', into, XATTR_REPLACE))).toBe(
+      expect(await refusal(() => sys.setxattr(server, fd, 'user.y', asOwned(into), XATTR_REPLACE))).toBe(
         errno.ENODATA,
       );
       await sys.close(fd);
@@ -134,13 +135,13 @@ describe.each([
 
     test('an empty buffer asks for the size, one too small is ERANGE, an empty value is a value', async () => {
       const fd = await made('sizes');
-      await sys.setxattr(server, fd, 'user.a', Buffer.alloc(100), 0);
-      await sys.setxattr(server, fd, 'user.empty', Buffer.alloc(0), 0);
-      expect(await sys.getxattr(server, fd, 'user.a', Buffer.alloc(0))).toBe(100);
-      expect(await sys.listxattr(server, fd, Buffer.alloc(0))).toBe('user.a\0user.empty\0'.length);
-      expect(await sys.getxattr(server, fd, 'user.a', Buffer.alloc(99))).toBe(-errno.ERANGE.code);
-      expect(await sys.listxattr(server, fd, Buffer.alloc(3))).toBe(-errno.ERANGE.code);
-      expect(await sys.getxattr(server, fd, 'user.empty', Buffer.alloc(9))).toBe(0);
+      await sys.setxattr(server, fd, 'user.a', asOwned(Buffer.alloc(100)), 0);
+      await sys.setxattr(server, fd, 'user.empty', asOwned(Buffer.alloc(0)), 0);
+      expect(await sys.getxattr(server, fd, 'user.a', asOwned(Buffer.alloc(0)))).toBe(100);
+      expect(await sys.listxattr(server, fd, asOwned(Buffer.alloc(0)))).toBe('user.a\0user.empty\0'.length);
+      expect(await sys.getxattr(server, fd, 'user.a', asOwned(Buffer.alloc(99)))).toBe(-errno.ERANGE.code);
+      expect(await sys.listxattr(server, fd, asOwned(Buffer.alloc(3)))).toBe(-errno.ERANGE.code);
+      expect(await sys.getxattr(server, fd, 'user.empty', asOwned(Buffer.alloc(9)))).toBe(0);
       await sys.close(fd);
     });
 
@@ -149,9 +150,11 @@ describe.each([
       symlinkSync('pointed', at('pointer'));
       const link = await sys.lookup(server, dir, n('pointer'));
       const file = await sys.lookup(server, dir, n('pointed'));
-      await sys.setxattr(server, link, 'trusted.a', Buffer.from('1'), 0);
-      expect(await sys.getxattr(server, link, 'trusted.a', Buffer.alloc(1))).toBe(1);
-      expect(await sys.getxattr(server, file, 'trusted.a', Buffer.alloc(1))).toBe(-errno.ENODATA.code);
+      await sys.setxattr(server, link, 'trusted.a', asOwned(Buffer.from('1')), 0);
+      expect(await sys.getxattr(server, link, 'trusted.a', asOwned(Buffer.alloc(1)))).toBe(1);
+      expect(await sys.getxattr(server, file, 'trusted.a', asOwned(Buffer.alloc(1)))).toBe(
+        -errno.ENODATA.code,
+      );
       await sys.close(link);
       await sys.close(file);
     });

@@ -12,6 +12,7 @@ import { O_RDWR } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
 import { setPoolBounds } from '../../src/host/process.ts';
 import { serverCaller as server } from '../../src/host/syscalls.ts';
+import { asOwned } from '../../src/owned.ts';
 import { descriptorsOpen, freshDirectory, n, refusal } from './host-fixture.ts';
 
 const { path, fd: dir } = freshDirectory();
@@ -89,7 +90,12 @@ describe('the pool', () => {
     const writes: unknown[] = [];
     for (let i = 0; i < 256; i++) {
       writes.push(
-        pool.write(server, held, [Buffer.from(new Uint8Array(4096).fill(i)), Buffer.alloc(1, i)], i * 4097),
+        pool.write(
+          server,
+          held,
+          [asOwned(Buffer.from(new Uint8Array(4096).fill(i))), asOwned(Buffer.alloc(1, i))],
+          i * 4097,
+        ),
       );
       if (i % 32 === 0) gc();
     }

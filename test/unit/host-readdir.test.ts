@@ -6,6 +6,7 @@ import * as errno from '../../src/errno.ts';
 import { O_DIRECTORY, O_RDONLY, READDIR_HID } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
 import { serverCaller as server } from '../../src/host/syscalls.ts';
+import { asOwned } from '../../src/owned.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
 interface Entry {
@@ -53,7 +54,7 @@ describe.each([
   };
   const from = async (fd: number, low: number, high: number, count: number, hide = '', xattr = '') => {
     const into = Buffer.alloc(count, 0xee);
-    const result = await sys.readdir(server, fd, low, high, into, hide, xattr);
+    const result = await sys.readdir(server, fd, low, high, asOwned(into), hide, xattr);
     if (hide === '') expect(result & READDIR_HID).toBe(0);
     const bytes = result & ~READDIR_HID;
     expect(into.subarray(bytes).every(byte => byte === 0xee)).toBe(true);
@@ -136,8 +137,8 @@ describe.each([
     writeFileSync(join(path, 'hide', '.ow'), '');
     expect((await all(fd, 300, '.own-')).map(e => e.name).sort()).toEqual(['.', '..', '.ow']);
     const into = Buffer.alloc(4096);
-    expect((await sys.readdir(server, fd, 0, 0, into, '.own-', '')) & READDIR_HID).toBe(READDIR_HID);
-    expect((await sys.readdir(server, fd, 0, 0, into, '.other-', '')) & READDIR_HID).toBe(0);
+    expect((await sys.readdir(server, fd, 0, 0, asOwned(into), '.own-', '')) & READDIR_HID).toBe(READDIR_HID);
+    expect((await sys.readdir(server, fd, 0, 0, asOwned(into), '.other-', '')) & READDIR_HID).toBe(0);
     await sys.close(fd);
   });
 
@@ -147,7 +148,7 @@ describe.each([
     const mode = (value: number) => Buffer.from([value & 0xff, (value >> 8) & 0xff, 0, 0]);
     const mark = async (name: string, value: Uint8Array) => {
       const file = await sys.lookup(server, fd, n(name));
-      await sys.setxattr(server, file, 'user.virtfs.mode', value, 0);
+      await sys.setxattr(server, file, 'user.virtfs.mode', asOwned(value), 0);
       await sys.close(file);
     };
     for (const name of ['link', 'device', 'plain', 'bare', 'broken', 'zero'])

@@ -41,6 +41,7 @@ import {
 } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
 import { serverCaller as server } from '../../src/host/syscalls.ts';
+import { asOwned } from '../../src/owned.ts';
 import { descriptorsOpen, freshDirectory, n, refusal } from './host-fixture.ts';
 
 describe.each([
@@ -81,12 +82,12 @@ describe.each([
         const attr = new Attr();
         await sys.chmod(server, fd, 0o640);
         await sys.truncate(server, fd, 5);
-        await sys.setxattr(server, fd, 'user.a', Buffer.from('b'), 0);
+        await sys.setxattr(server, fd, 'user.a', asOwned(Buffer.from('b')), 0);
         await sys.stat(server, fd, attr);
         expect([attr.nlink, attr.size, attr.mode & 0o7777]).toEqual([0, 5, 0o640]);
         const open = await sys.reopen(server, fd, O_RDONLY);
         const into = Buffer.alloc(10);
-        expect(await sys.read(server, open, [into], 0)).toBe(5);
+        expect(await sys.read(server, open, [asOwned(into)], 0)).toBe(5);
         expect(into.toString('latin1', 0, 5)).toBe('still');
         await sys.close(open);
       });
@@ -141,7 +142,7 @@ describe.each([
 
     test('a file without a name gets one by link', async () => {
       const fd = await sys.createUnnamed(server, dir, 0o600);
-      await sys.write(server, fd, [Buffer.from('whole')], 0);
+      await sys.write(server, fd, [asOwned(Buffer.from('whole'))], 0);
       await sys.link(server, fd, dir, n('named'));
       await sys.close(fd);
       expect(readFileSync(at('named'), 'latin1')).toBe('whole');
@@ -224,7 +225,7 @@ describe.each([
     test('statfs fills 60 bytes in the order of Rstatfs', async () => {
       const into = Buffer.alloc(64);
       const real = statfsSync(path, { bigint: true });
-      await sys.statfs(server, dir, into);
+      await sys.statfs(server, dir, asOwned(into));
       expect(into.readUInt32LE(0)).toBe(Number(real.type));
       expect([into.readBigUInt64LE(8), into.readBigUInt64LE(32)]).toEqual([real.blocks, real.files]);
       expect(into.readUInt32LE(56)).toBe(255);
@@ -302,7 +303,7 @@ describe.each([
         await sys.lookup(server, dir, n('missing'));
         await refusal(() => sys.reopen(server, fd, O_DIRECTORY));
         await sys.handle(fd);
-        await sys.readdir(server, dir, 0, 0, Buffer.alloc(8192), '', 'user.none');
+        await sys.readdir(server, dir, 0, 0, asOwned(Buffer.alloc(8192)), '', 'user.none');
       });
     await round();
     const before = descriptorsOpen();
@@ -314,7 +315,7 @@ describe.each([
     await sys.close(99_999);
     expect(await sys.lookup(server, 99_999, n('x'))).toBe(-errno.EBADF.code);
     expect(await refusal(() => sys.stat(server, 99_999, new Attr()))).toBe(errno.EBADF);
-    expect(await refusal(() => sys.read(server, 99_999, [Buffer.alloc(1)], 0))).toBe(errno.EBADF);
+    expect(await refusal(() => sys.read(server, 99_999, [asOwned(Buffer.alloc(1))], 0))).toBe(errno.EBADF);
     expect(await refusal(() => sys.reopen(server, 99_999, O_RDONLY))).toBe(errno.ENOENT);
   });
 
@@ -325,7 +326,7 @@ describe.each([
       writeFileSync(at('before'), 'other');
       const open = await sys.reopen(server, fd, O_RDONLY);
       const into = Buffer.alloc(4);
-      await sys.read(server, open, [into], 0);
+      await sys.read(server, open, [asOwned(into)], 0);
       expect(into.toString('latin1')).toBe('same');
       await sys.close(open);
     });

@@ -12,6 +12,7 @@ const src = join(root, 'src');
  */
 const layers: Readonly<Record<string, { values: readonly string[]; types?: readonly string[] }>> = {
   errno: { values: [] },
+  owned: { values: [] },
   batch: { values: [] },
   turn: { values: [] },
   limits: { values: [] },
@@ -23,15 +24,28 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   name: { values: ['errno'] },
   attr: { values: ['name', 'errno'] },
   protocol: { values: ['answer', 'attr', 'errno', 'limits', 'name'], types: ['host'] },
-  host: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'turn'] },
-  security: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'host'], types: ['tree'] },
-  tree: { values: ['answer', 'attr', 'batch', 'errno', 'limits', 'name', 'host', 'security', 'protocol'] },
+  host: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'owned', 'turn'] },
+  security: { values: ['answer', 'attr', 'errno', 'limits', 'name', 'owned', 'host'], types: ['tree'] },
+  tree: {
+    values: ['answer', 'attr', 'batch', 'errno', 'limits', 'name', 'owned', 'host', 'security', 'protocol'],
+  },
   session: {
-    values: ['answer', 'attr', 'errno', 'limits', 'log', 'name', 'protocol', 'tree', 'turn'],
+    values: ['answer', 'attr', 'errno', 'limits', 'log', 'name', 'owned', 'protocol', 'tree', 'turn'],
     types: ['host', 'security'],
   },
   transport: {
-    values: ['batch', 'errno', 'limits', 'log', 'name', 'protocol', 'session', 'start-faults', 'host'],
+    values: [
+      'batch',
+      'errno',
+      'limits',
+      'log',
+      'name',
+      'owned',
+      'protocol',
+      'session',
+      'start-faults',
+      'host',
+    ],
   },
   workers: {
     values: ['errno', 'limits', 'log', 'party', 'sparing-log', 'start-faults', 'transport', 'host'],

@@ -2,13 +2,13 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Errno } from '../../src/errno.ts';
-import type { Segments } from '../../src/host/syscalls.ts';
 import type { Logger } from '../../src/log.ts';
+import { asOwned, type OwnedSegments, type Segments } from '../../src/owned.ts';
 import { decodeReply, encodeRequest, frameTag } from '../../src/protocol/codec.ts';
 import { dialect, NOFID, NONUNAME, NOTAG, writeHeadBytes } from '../../src/protocol/constants.ts';
 import { type Op, operations, type RMessage, type TMessage } from '../../src/protocol/operations.ts';
 import { mapped } from '../../src/security/mapped.ts';
-import { type Exchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
+import { type KeptExchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
 import { Session } from '../../src/session/session.ts';
 import { Descriptors } from '../../src/tree/descriptors.ts';
 import { LocalTree } from '../../src/tree/local-tree.ts';
@@ -65,6 +65,9 @@ export class Gate {
   }
 }
 
+/** What a tree leaves out that always waits. */
+export const nowCalls: ReadonlySet<string | symbol> = new Set(['readNow', 'writeNow', 'readdirNow']);
+
 /** The same tree on a file system that makes everybody wait: each of these calls is made when the gate is open. */
 export function waiting(tree: Tree, gate: Gate, calls: readonly (keyof Tree)[]): Tree {
   return new Proxy(tree, {
@@ -72,10 +75,7 @@ export function waiting(tree: Tree, gate: Gate, calls: readonly (keyof Tree)[]):
       const value: unknown = Reflect.get(target, property);
       if (typeof value !== 'function') return value;
       const call = value.bind(target) as (...args: unknown[]) => unknown;
-      if (property === 'open' || property === 'openDir') {
-        return async (...args: unknown[]) =>
-          Object.defineProperty((await call(...args)) as object, 'atOnce', { value: false });
-      }
+      if (nowCalls.has(property)) return undefined;
       if (!calls.includes(property as keyof Tree)) return call;
       return async (...args: unknown[]) => {
         await gate.pass();
@@ -135,7 +135,9 @@ export class Talk implements Line {
   }
 
   sayFrame(frame: Buffer): void {
-    this.session.receive(new Memory(frame, this));
+    const exchange = new Memory(frame, this);
+    this.session.receive(exchange);
+    exchange.end();
   }
 
   /** Tags of the replies so far, in order; takes them. */
@@ -172,21 +174,22 @@ export class Talk implements Line {
 }
 
 /** What is asked and answered in plain memory. */
-class Memory implements Exchange {
+class Memory implements KeptExchange {
   readonly head: Buffer;
   readonly from = 0;
   readonly to: number;
-  readonly payload: Segments;
+  readonly payload: OwnedSegments;
   out = Buffer.alloc(replyHeadBytesMax);
   readonly at = 0;
   readonly #talk: Talk;
   #answered = false;
+  #kept = false;
 
   constructor(frame: Buffer, talk: Talk) {
     const isWrite = frame[4] === operations.write.type;
     this.head = isWrite ? frame.subarray(0, writeHeadBytes) : frame;
     this.to = this.head.length;
-    this.payload = isWrite ? [frame.subarray(writeHeadBytes)] : [];
+    this.payload = isWrite ? [asOwned(frame.subarray(writeHeadBytes))] : [];
     this.#talk = talk;
   }
 
@@ -207,7 +210,15 @@ class Memory implements Exchange {
     this.#talk.dropped++;
   }
 
-  later(): Exchange {
+  /** Memory of a request that was not kept is used for something else. */
+  end(): void {
+    if (this.#kept) return;
+    this.head.fill(0xdb);
+    for (const segment of this.payload) segment.fill(0xdb);
+  }
+
+  later(): KeptExchange {
+    this.#kept = true;
     return this;
   }
 
@@ -220,4 +231,12 @@ class Memory implements Exchange {
 /** Lets everything that needs no more than turns of the event loop happen. */
 export async function turns(count = 20): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise(resolve => setImmediate(resolve));
+}
+
+/** Lets the event loop go on until `reached` is true. */
+export async function until(reached: () => boolean): Promise<void> {
+  for (const end = Date.now() + 20_000; !reached(); ) {
+    if (Date.now() > end) throw new Error('what was waited for did not happen within 20 s');
+    await new Promise(resolve => setTimeout(resolve, 1));
+  }
 }

@@ -2,6 +2,7 @@ import { andThen } from '../../answer.ts';
 import { S_IFDIR, S_IFREG } from '../../attr.ts';
 import { EFBIG, EINVAL, EISDIR, ENAMETOOLONG } from '../../errno.ts';
 import type { Time } from '../../host/syscalls.ts';
+import { allocOwned } from '../../owned.ts';
 import {
   P9_ATTR_ATIME,
   P9_ATTR_ATIME_SET,
@@ -85,7 +86,7 @@ export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'>
 
   statfs(session, { fid: number }) {
     const { attachment, node } = session.fids.object(number);
-    const statfs = Buffer.alloc(statfsBytes);
+    const statfs = allocOwned(statfsBytes);
     return andThen(attachment.tree.statfs(node, statfs), () => {
       statfs.writeUInt32LE(V9FS_MAGIC, 0);
       if (statfs.readUInt32LE(4) === 0) statfs.writeUInt32LE(4096, 4);

@@ -1,7 +1,6 @@
 import { type Answer, andThen } from '../../answer.ts';
 import { EBADF, EINVAL, ENOTDIR } from '../../errno.ts';
 import type { DirUse } from '../fids.ts';
-import { lengthOf, spread } from '../segments.ts';
 import type { Handlers } from './handler.ts';
 
 /** A directory has one position on the host, so its listings are made one after another. */
@@ -27,19 +26,14 @@ export const directories: Handlers<'readdir'> = {
     // A reply of 0 bytes would mean the end of the directory.
     if (wanted === 0) throw EINVAL;
     const { tree } = fid.attachment;
-    if (!use.dir.atOnce || use.running) {
-      // Into memory of its own, as a file is read that may wait.
-      const bytes = session.aside(wanted);
-      return inTurn(use, () =>
-        andThen(tree.readdir(use.dir, offset.low, offset.high, bytes), count => ({ data: { count, bytes } })),
-      );
+    if (!use.running && tree.readdirNow) {
+      const [space] = exchange.space(wanted);
+      const count = tree.readdirNow(use.dir, offset.low, offset.high, space!);
+      if (count !== undefined) return { data: { count } };
     }
-    const space = exchange.space(wanted);
-    const into = space.length === 1 ? space[0]! : Buffer.allocUnsafe(lengthOf(space));
-    const listed = tree.readdir(use.dir, offset.low, offset.high, into);
-    return andThen(listed, packed => {
-      if (space.length !== 1) spread(into.subarray(0, packed), space);
-      return { data: { count: packed } };
-    });
+    const bytes = session.aside(wanted);
+    return inTurn(use, () =>
+      andThen(tree.readdir(use.dir, offset.low, offset.high, bytes), count => ({ data: { count, bytes } })),
+    );
   },
 };

@@ -4,6 +4,12 @@ import { lengthOf } from '../segments.ts';
 import { done, type Handlers } from './handler.ts';
 import { readXattr, writeXattr } from './xattrs.ts';
 
+/** fs/9p before 6.8 repeats a write that was answered with 0 for ever. */
+function written(count: number): { count: number } {
+  if (count === 0) throw EIO;
+  return { count };
+}
+
 export const files: Handlers<'read' | 'write' | 'fsync'> = {
   read(session, { fid: number, offset, count }, exchange) {
     const fid = session.fids.get(number);
@@ -13,15 +19,12 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     if (use.kind === 'dir') throw EISDIR;
     if (use.kind !== 'file' || !use.file.readable) throw EBADF;
     if (wanted === 0) return { data: { count: 0 } };
-    // What waits reads into memory of its own: flushed, it is not waited for, and must not write where others read by then.
-    let bytes: Buffer | undefined;
-    const late = () => {
-      bytes ??= session.aside(wanted);
-      return [bytes];
-    };
-    const into = use.file.atOnce ? exchange.space(wanted) : late();
-    const read = fid.attachment.tree.read(use.file, into, offset, late);
-    return andThen(read, got => ({ data: bytes ? { count: got, bytes } : { count: got } }));
+    const { tree } = fid.attachment;
+    const now = tree.readNow?.(use.file, exchange.space(wanted), offset);
+    if (now !== undefined) return { data: { count: now } };
+    // A flushed read is not waited for, so that it needs memory that is not the exchange's.
+    const bytes = session.aside(wanted);
+    return andThen(tree.read(use.file, [bytes], offset), count => ({ data: { count, bytes } }));
   },
 
   write(session, { fid: number, offset, data: { count } }, exchange) {
@@ -33,13 +36,11 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     if (use.kind !== 'file' || !use.file.writable) throw EBADF;
     if (count === 0) return { count };
     if (offset > Number.MAX_SAFE_INTEGER - count) throw EFBIG;
-    const from = use.file.atOnce ? payload : session.keep(exchange).payload;
     const { tree, actor } = fid.attachment;
-    return andThen(tree.write(actor, use.file, from, offset), written => {
-      // fs/9p before 6.8 repeats a write that was answered with 0 for ever.
-      if (written === 0) throw EIO;
-      return { count: written };
-    });
+    const now = tree.writeNow?.(actor, use.file, payload, offset);
+    if (now !== undefined) return written(now);
+    const kept = session.keep(exchange).payload;
+    return andThen(tree.write(actor, use.file, kept, offset), written);
   },
 
   fsync(session, { fid: number, datasync }) {

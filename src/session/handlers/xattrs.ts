@@ -1,7 +1,7 @@
 import { type Answer, attempt, recover } from '../../answer.ts';
 import { E2BIG, EINVAL, ENODATA, ENOMEM, ENOSPC } from '../../errno.ts';
-import type { Segments } from '../../host/syscalls.ts';
 import { xattrValueBytesMax } from '../../limits.ts';
+import { asOwned, type Segments } from '../../owned.ts';
 import { P9_XATTR_CREATE, P9_XATTR_REPLACE } from '../../protocol/constants.ts';
 import type { Data } from '../../protocol/kinds.ts';
 import { Fid, type XattrRead, type XattrWrite } from '../fids.ts';
@@ -91,7 +91,7 @@ export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
     if (attr_size.high !== 0 || attr_size.low > xattrValueBytesMax) throw E2BIG;
     admit(session, attr_size.low);
     // Zeroed: what is not written must not show what was in memory before (CVE-2016-9103).
-    fid.use = { kind: 'xattr-write', name, flags, value: new Uint8Array(attr_size.low), written: 0 };
+    fid.use = { kind: 'xattr-write', name, flags, value: asOwned(new Uint8Array(attr_size.low)), written: 0 };
     return done;
   },
 };

@@ -1,5 +1,6 @@
-import type { Segments } from '../../host/syscalls.ts';
-import { type Exchange, replyHeadBytesMax } from '../../session/door.ts';
+import { asOwned, type OwnedSegments, type Segments } from '../../owned.ts';
+import { type KeptExchange, replyHeadBytesMax } from '../../session/door.ts';
+import { poison } from '../poison.ts';
 import { Broken } from './broken.ts';
 import { Pieces } from './memory.ts';
 import type { SplitRing } from './ring.ts';
@@ -18,7 +19,7 @@ const messageBytesMin = 7;
 const headBytesMax = 2 ** 17 + 2 ** 10;
 const headBytesUsual = 8192;
 
-const nothing: Segments = [];
+const nothing: OwnedSegments = [];
 
 /** What a chain needs of its device. */
 export interface ChainOwner {
@@ -31,10 +32,11 @@ export interface ChainOwner {
 }
 
 /** One request on the virtqueue: the buffers of its chain, and private memory for the heads of request and reply. */
-export class Chain implements Exchange {
+export class Chain implements KeptExchange {
   readonly from = 0;
   to = 0;
-  payload: Segments = nothing;
+  /** Guest memory. It stays mapped until the chain is answered (`lent`), and a Twrite is answered when its write is settled. */
+  payload: OwnedSegments = nothing;
   readonly out = Buffer.allocUnsafeSlow(replyHeadBytesMax);
   readonly at = 0;
 
@@ -73,7 +75,7 @@ export class Chain implements Exchange {
     if (headBytes > headBytesMax) throw new Broken(`a message of ${size} bytes that is no Twrite`);
     this.head = headBytes > there ? this.#readLonger(head, headBytes) : head;
     this.to = headBytes;
-    this.payload = headBytes === size ? nothing : readable.views(headBytes, size - headBytes);
+    this.payload = headBytes === size ? nothing : readable.views(headBytes, size - headBytes).map(asOwned);
     if (this.payload !== nothing) this.#lend();
   }
 
@@ -89,6 +91,13 @@ export class Chain implements Exchange {
     this.readable.read(longer);
     head.copy(longer);
     return longer;
+  }
+
+  /** The exchange is over; the chain may be used for another. */
+  recycle(): void {
+    this.ring = undefined;
+    poison(this.head);
+    poison(this.out);
   }
 
   /** What the driver left too little room for makes a short read. */
@@ -115,7 +124,7 @@ export class Chain implements Exchange {
     this.#close(() => 0);
   }
 
-  later(): Exchange {
+  later(): KeptExchange {
     return this;
   }
 

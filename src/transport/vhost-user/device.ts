@@ -278,7 +278,7 @@ export class Device implements ChainOwner, Line {
   }
 
   #free(chain: Chain): void {
-    chain.ring = undefined;
+    chain.recycle();
     this.#idle.push(chain);
   }
 

@@ -6,7 +6,6 @@ export class MemoryOpen implements OpenFile, OpenDir {
   readonly node: MemoryNode;
   readonly readable: boolean;
   readonly writable: boolean;
-  readonly atOnce = true;
   readonly append: boolean;
   closed = false;
 

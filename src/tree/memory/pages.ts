@@ -1,5 +1,5 @@
 import { EFBIG, ENOSPC } from '../../errno.ts';
-import type { Segments } from '../../host/syscalls.ts';
+import type { Segments } from '../../owned.ts';
 import type { Space } from './space.ts';
 
 export const pageBytes = 4096;

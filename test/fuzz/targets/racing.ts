@@ -38,6 +38,9 @@ const atOnce: ReadonlySet<string | symbol> = new Set([
   'close',
 ]);
 
+/** What may say that it would wait. */
+const now: ReadonlySet<string | symbol> = new Set(['readNow', 'writeNow', 'readdirNow']);
+
 /** A tree some of whose calls are made, or answered, only when they are let go on. */
 class SlowTree {
   readonly tree: Tree;
@@ -54,23 +57,12 @@ class SlowTree {
     if (typeof value !== 'function') return value;
     const call = value.bind(target) as (...args: unknown[]) => unknown;
     if (atOnce.has(property)) return call;
+    // While calls wait, nothing is done at once; what is done at once before or after them may be mixed in.
+    if (now.has(property)) return (...args: unknown[]) => (this.slow === 'no' ? call(...args) : undefined);
     return (...args: unknown[]) => {
       const { slow } = this;
-      if (property === 'open' || property === 'openDir' || property === 'create')
-        return this.#open(call, args, property);
       return slow === 'no' ? call(...args) : this.#later(slow, () => call(...args));
     };
-  }
-
-  /** What is open may wait from now on. */
-  #open(call: (...args: unknown[]) => unknown, args: unknown[], property: string): unknown {
-    const open = () => {
-      const made = call(...args) as object;
-      const file = property === 'create' ? (made as { file: object }).file : made;
-      Object.defineProperty(file, 'atOnce', { value: false });
-      return made;
-    };
-    return this.slow === 'no' ? open() : this.#later(this.slow, open);
   }
 
   async #later(slow: 'before' | 'after', act: () => unknown): Promise<unknown> {

@@ -135,7 +135,7 @@ describe('a session whose tree waits', () => {
     expect(await talk.errno('clunk', { fid: 2 })).toBe('EBADF');
     gate.open();
     await talk.request('walk', { fid: 0, newfid: 2, wname: [] });
-    await turns();
+    await until(() => talk.replies.length > 0);
     const [reply] = talk.replies;
     expect(talk.takeTags()).toEqual([5]);
     expect(reply!.frame.toString('latin1', 11)).toBe('content');
@@ -185,7 +185,7 @@ describe('a session whose tree waits', () => {
     }
     expect(talk.session.full).toBe(true);
     gate.open();
-    await turns();
+    await until(() => talk.replies.length === defaultLimits.requestsPerSession);
     expect(talk.session.full).toBe(false);
     expect(talk.resumed).toBe(1);
     expect(talk.takeTags()).toHaveLength(defaultLimits.requestsPerSession);

@@ -39,6 +39,8 @@ export default defineConfig({
           name: 'unit',
           include: ['test/{unit,protocol,conformance,security}/**/*.test.ts'],
           pool: 'forks',
+          // Vitest leaves a processor free by default. These tests wait more than they compute.
+          maxWorkers: 2,
           // A busy machine takes ten times as long as an idle one.
           testTimeout: 100_000,
           hookTimeout: 100_000,

@@ -47,6 +47,13 @@ function otherNode() {
   return binary;
 }
 
+const nodeTests = [
+  ...['test/conformance', 'test/protocol/client'],
+  ...['host', 'transport', 'server', 'vhost', 'vsock', 'cli', 'workers', 'sandbox', 'own-root'].map(
+    name => `test/unit/${name}`,
+  ),
+];
+
 function guestTests() {
   if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
     throw new SetupFault('the guests could not be made: see above');
@@ -58,8 +65,8 @@ const stages = {
   lint: () => check(process.execPath, biome, 'check', '.'),
   types: () => check(process.execPath, tsc, '-p', 'tsconfig.json'),
   unit: () => tests('unit', 'unit'),
-  // A million fids say nothing more about another Node.js, and take their time.
-  'other-node': () => tests('other-node', 'unit', otherNode(), '--exclude=**/million-fids*'),
+  // What depends on Node.js: the addon, sockets, processes, and the program as a whole.
+  'other-node': () => tests('other-node', 'unit', otherNode(), ...nodeTests),
   asan: () => check(process.execPath, join(root, 'scripts', 'test-asan.mjs')),
   stress: () => tests('stress', 'stress'),
   guest: guestTests,

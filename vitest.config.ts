@@ -35,6 +35,7 @@ export default defineConfig({
     sequence: { sequencer: LongestFirst },
     projects: [
       {
+        extends: true,
         test: {
           name: 'unit',
           include: ['test/{unit,protocol,conformance,security}/**/*.test.ts'],
@@ -47,6 +48,7 @@ export default defineConfig({
         },
       },
       {
+        extends: true,
         test: {
           name: 'stress',
           include: ['test/stress/**/*.test.ts'],
@@ -58,6 +60,7 @@ export default defineConfig({
         },
       },
       {
+        extends: true,
         test: {
           name: 'guest',
           include: ['test/guest/**/*.test.ts'],

@@ -5,6 +5,7 @@ import type { LockWish } from './lock-wish.ts';
 import type { LockClient, LockOwner } from './locks.ts';
 
 type Wanted = Pick<LockWish, 'owner' | 'type' | 'start' | 'end'>;
+type Range = Pick<LockWish, 'start' | 'end'>;
 
 /**
  * Delays between two tries when nobody will tell that the lock is free. A holder outside that locks again as soon as it
@@ -18,9 +19,13 @@ const endless = Number.POSITIVE_INFINITY;
  * The locks of one file: a table of regions for the owners of all sessions, mirrored to the host so that programs outside
  * see them and are seen. What changes the table runs one after another, since the host may take time to answer.
  *
- * A request that has to wait stands in a queue and holds no thread. Nobody overtakes it whose lock would be in its way,
- * save an owner that it waits for anyway. There is no search for deadlocks: a client_id and proc_id is a process with all
- * its threads and its flock(2) locks, and a cycle among processes is none among those.
+ * A request that has to wait stands in a queue and holds no thread. As with fcntl(2), only a lock that is held makes anybody
+ * wait, and a request that waits keeps nobody out (fs/locks.c: a waiter blocks on the holder and tries again when that
+ * lets go). A writer behind readers would otherwise make a reader wait that one of those waits for in turn. When
+ * something is given up, those that wait for it are tried in their order.
+ *
+ * There is no search for deadlocks: a client_id and proc_id is a process with all its threads and its flock(2) locks, and a
+ * cycle among processes is none among those.
  *
  * A region is *doubtful* when another process of the same client unlocked the whole file through the same fid: that is
  * either `flock -u` in a child, which gives the lock up, or a child's close(2), which does not. The client's kernel knows,
@@ -40,6 +45,8 @@ export class LockPlace {
   #trying: LockWish | undefined;
   #last: Promise<void> = Promise.resolve();
   #turns = 0;
+  /** What was given up since those that wait were tried. */
+  #freed: Range[] = [];
   #timer: NodeJS.Timeout | undefined;
   #retryMs = retryMsMin;
 
@@ -65,9 +72,7 @@ export class LockPlace {
   cancel(wish: LockWish): void {
     wish.cancelled = true;
     if (this.#trying === wish || !this.#queue.includes(wish)) return;
-    this.#leaveQueue(wish);
     this.#answer(wish, () => wish.settle('cancelled'));
-    void this.#inTurn(() => this.#wake(wish.start, wish.end));
   }
 
   /** The region that would be in the way; `free` when all that is in the way would yield. */
@@ -99,21 +104,18 @@ export class LockPlace {
     answer: (wish: LockWish) => void,
   ): Promise<void> {
     return this.#inTurn(async () => {
-      for (const wish of this.#queue.filter(wanted)) {
-        this.#leaveQueue(wish);
-        this.#answer(wish, () => answer(wish));
-      }
+      for (const wish of this.#queue.filter(wanted)) this.#answer(wish, () => answer(wish));
       // Here they are gone even where the host did not say so: its descriptor for the owner is closed next.
       await Promise.allSettled(this.#regions(wanted).map(region => this.#giveUpRegion(region)));
-      await this.#wake(0, endless);
     });
   }
 
   #inTurn(act: () => Promise<void>): Promise<void> {
     this.#turns++;
     const run = this.#last.then(act);
-    const done = () => {
+    const done = async () => {
       this.#forgetIdle();
+      await this.#tryWaiting();
       if (--this.#turns === 0 && this.#counts.size === 0) this.#emptied();
     };
     this.#last = run.then(done, done);
@@ -121,8 +123,8 @@ export class LockPlace {
   }
 
   async #first(wish: LockWish): Promise<void> {
+    if (!wish.cancelled && (await this.#try(wish))) return;
     if (wish.cancelled) return this.#answer(wish, () => wish.settle('cancelled'));
-    if (await this.#try(wish, this.#queue.length)) return;
     const { client } = wish.owner;
     // A client that is told "blocked" asks again by itself, later.
     const mayWait = wish.block && client.waiting < client.holdings.limits.waitingLocksPerSession;
@@ -130,14 +132,13 @@ export class LockPlace {
     this.#queue.push(wish);
     client.waiting++;
     if (wish.outside) this.#retryMs = retryMsMin;
-    this.#retryLater();
   }
 
-  /** Tries to grant; true when the wish is answered by that. Those in the queue from `behind` on do not count. */
-  async #try(wish: LockWish, behind: number): Promise<boolean> {
+  /** Tries to grant; true when the wish is answered by that. */
+  async #try(wish: LockWish): Promise<boolean> {
     this.#trying = wish;
     try {
-      const obstacle = await this.#attempt(wish, behind);
+      const obstacle = await this.#attempt(wish);
       wish.outside = obstacle === 'outside';
       if (obstacle !== undefined && !wish.cancelled) return false;
       const outcome = obstacle === undefined ? 'granted' : 'cancelled';
@@ -151,27 +152,23 @@ export class LockPlace {
   }
 
   /** Says what is in the way, or grants. */
-  async #attempt(wish: LockWish, behind: number): Promise<undefined | 'inside' | 'outside'> {
+  async #attempt(wish: LockWish): Promise<undefined | 'inside' | 'outside'> {
     const { owner, type, start, end, through } = wish;
     if (type === 2) {
       this.#doubt(wish);
       await this.#giveUp(owner, through, start, end);
-      await this.#wake(start, end);
       return undefined;
     }
     const conflicts = this.#conflicts(wish);
-    if (!conflicts.every(region => yields(region, owner)) || this.#overtakes(wish, behind)) return 'inside';
+    if (!conflicts.every(region => yields(region, owner))) return 'inside';
     for (const region of conflicts) await this.#giveUpRegion(region);
     const range = { type, start, length: lengthOf(start, end) };
     this.#asked.add(owner);
     if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
     const held = this.#held.get(owner) ?? [];
     this.#set(owner, add(held, { owner, type, start, end, through, doubtful: false }));
-    if (type === 0 && held.some(one => one.type === 1 && overlaps(one, wish))) {
-      // It has what it waited for: whoever is woken must not find it among those that wait, and count it again.
-      this.#leaveQueue(wish);
-      await this.#wake(start, end);
-    }
+    if (type === 0 && held.some(one => one.type === 1 && overlaps(one, wish)))
+      this.#freed.push({ start, end });
     return undefined;
   }
 
@@ -187,6 +184,7 @@ export class LockPlace {
   }
 
   async #giveUp(owner: LockOwner, through: LockedThrough, start: number, end: number): Promise<void> {
+    this.#freed.push({ start, end });
     const held = this.#held.get(owner);
     if (!held) return;
     this.#set(owner, subtract(held, owner, start, end));
@@ -211,13 +209,6 @@ export class LockPlace {
     return found;
   }
 
-  #overtakes(wish: LockWish, behind: number): boolean {
-    const own = this.#held.get(wish.owner) ?? [];
-    return this.#queue
-      .slice(0, behind)
-      .some(earlier => conflict(earlier, wish) && !own.some(region => conflict(region, earlier)));
-  }
-
   #regions(wanted: (region: Region<LockOwner>) => boolean): Region<LockOwner>[] {
     return [...this.#held.values()].flat().filter(wanted);
   }
@@ -238,14 +229,15 @@ export class LockPlace {
   }
 
   #answer(wish: LockWish, answer: () => void): void {
+    this.#leaveQueue(wish);
     this.#count(wish.owner, -1);
     answer();
   }
 
   #leaveQueue(wish: LockWish): void {
-    const rest = this.#queue.filter(one => one !== wish);
-    wish.owner.client.waiting -= this.#queue.length - rest.length;
-    this.#queue = rest;
+    if (!this.#queue.includes(wish)) return;
+    this.#queue = this.#queue.filter(one => one !== wish);
+    wish.owner.client.waiting--;
     if (this.#queue.length > 0) return;
     clearTimeout(this.#timer);
     this.#timer = undefined;
@@ -256,17 +248,23 @@ export class LockPlace {
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#retryMs = Math.min(this.#retryMs * 2, retryMsMax);
-      void this.#inTurn(() => this.#wake(0, endless));
+      void this.#inTurn(async () => void this.#freed.push({ start: 0, end: endless }));
     }, this.#retryMs);
   }
 
-  /** Tries those that wait for anything in this range, in their order. Some may be called off meanwhile. */
-  async #wake(start: number, end: number): Promise<void> {
-    const before = this.#trying;
-    for (const wish of this.#queue.filter(one => overlaps(one, { start, end }))) {
-      if (!wish.answered && (await this.#try(wish, this.#queue.indexOf(wish)))) this.#leaveQueue(wish);
+  /** Tries those that wait for what was given up, in their order, and again for what they give up by that. */
+  async #tryWaiting(): Promise<void> {
+    while (this.#freed.length > 0 && this.#queue.length > 0) {
+      const freed = this.#freed;
+      this.#freed = [];
+      for (const wish of this.#queue) {
+        // Others may have been called off meanwhile.
+        if (wish.answered || ![...freed, ...this.#freed].some(range => overlaps(range, wish))) continue;
+        await this.#try(wish);
+      }
+      this.#forgetIdle();
     }
-    this.#trying = before;
+    this.#freed = [];
     this.#retryLater();
   }
 }

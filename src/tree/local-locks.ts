@@ -62,13 +62,19 @@ export class OwnerLocks {
     });
   }
 
-  #setOn(node: LocalNode, fd: number, range: LockRange): Answer<boolean> {
+  /**
+   * A write lock needs a descriptor that is open for writing (fcntl(2): EBADF). Where this server cannot have one, a read lock
+   * stands for it, once no lock outside is in the way: it keeps writers out, and whoever asks for a write lock sees it.
+   */
+  #setOn(node: LocalNode, fd: number, { type, start, length }: LockRange): Answer<boolean> {
+    const { sys } = node.volume;
     return recover<boolean>(
-      () => node.volume.sys.lock(serverCaller, fd, range.type, range.start, range.length),
+      () => sys.lock(serverCaller, fd, type, start, length),
       error => {
-        // A write lock needs a writable descriptor. Where the host lets nobody write, nobody outside can be hurt.
-        if (error === EBADF && range.type === 1) return true;
-        throw error;
+        if (error !== EBADF || type !== 1) throw error;
+        return andThen(sys.testLock(serverCaller, fd, 1, start, length), found =>
+          found ? false : sys.lock(serverCaller, fd, 0, start, length),
+        );
       },
     );
   }

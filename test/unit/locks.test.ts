@@ -1,4 +1,6 @@
-import { writeFileSync } from 'node:fs';
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Attr } from '../../src/attr.ts';
 import { EBADF, ENOLCK, Errno } from '../../src/errno.ts';
@@ -67,11 +69,15 @@ describe('locks', () => {
   const WRITE = 1;
   const UNLOCK = 2;
 
-  async function open(of: LocalTree, name = 'f'): Promise<{ file: LocalOpen; locked: boolean }> {
+  async function open(
+    of: LocalTree,
+    name = 'f',
+    write = true,
+  ): Promise<{ file: LocalOpen; locked: boolean }> {
     const node = await of.walk(serverCaller, of.root, nameOf(name), new Attr());
     if (node instanceof Errno) throw node;
     const actor = { caller: serverCaller, watch: { before: () => undefined, after: () => undefined } };
-    const how = { read: true, write: true, truncate: false, sync: 'none' } as const;
+    const how = { read: true, write, truncate: false, sync: 'none' } as const;
     const file = await of.open(actor, node, how);
     opened.push({ tree: of, node, file });
     return { file, locked: true };
@@ -79,6 +85,8 @@ describe('locks', () => {
 
   type Through = Awaited<ReturnType<typeof open>>;
   let fid: Through;
+  /** One that runs a file of the export, which nobody can open for writing meanwhile. */
+  let program: ChildProcess | undefined;
 
   const wish = (
     client: LockClient,
@@ -106,6 +114,8 @@ describe('locks', () => {
   afterEach(async () => {
     await Promise.all([a, b, c].map(client => client.dropAll()));
     expect([a.count, b.count, c.count]).toEqual([0, 0, 0]);
+    program?.kill();
+    program = undefined;
     for (const one of opened) {
       one.tree.closeFile(one.file);
       one.tree.release(one.node);
@@ -176,24 +186,51 @@ describe('locks', () => {
     expect(await second.outcome).toBe('granted');
   });
 
-  it('for reading do not overtake a writer that waits, save for who holds one already', async () => {
-    await ask(a, READ);
+  it('wait for what is held, and not for who waits: no cycle that fcntl(2) does not have', async () => {
+    await ask(a, READ, { pid: 1 });
     const writer = wish(b, WRITE, { block: true });
-    await turns();
-    expect(await ask(c, READ)).toBe('blocked');
-    expect(await ask(a, READ, { start: 5, length: 1 })).toBe('granted');
-    await ask(a, UNLOCK);
+    expect(await now(writer)).toBe('waits');
+    // A child that the holder waits for, and then another guest: with the writer in their way nobody would go on.
+    expect(await now(wish(a, READ, { pid: 2, block: true }))).toBe('granted');
+    expect(await now(wish(c, READ, { block: true }))).toBe('granted');
+    expect(await now(writer)).toBe('waits');
+    for (const [client, pid] of [
+      [a, 1],
+      [a, 2],
+      [c, 1],
+    ] as const)
+      await ask(client, UNLOCK, { pid });
     expect(await writer.outcome).toBe('granted');
   });
 
-  it('are had by those behind when the one before them is called off', async () => {
+  it('are refused exactly when Tgetlock tells of one in the way', async () => {
     await ask(a, READ);
     const writer = wish(b, WRITE, { block: true });
+    expect(await now(writer)).toBe('waits');
+    for (const [type, outcome] of [
+      [READ, 'granted'],
+      [WRITE, 'blocked'],
+    ] as const) {
+      const found = await c.test(tree, fid, { type, start: 5, length: 1 }, 'vm', 1);
+      expect(found === undefined).toBe(outcome === 'granted');
+      expect(await ask(c, type, { start: 5, length: 1 })).toBe(outcome);
+    }
+  });
+
+  it('of those that wait are tried in their order, whatever was called off before them', async () => {
+    await ask(a, WRITE);
+    const writer = wish(b, WRITE, { block: true });
     const reader = wish(c, READ, { block: true });
-    expect(await now(reader)).toBe('waits');
+    const next = wish(a, WRITE, { pid: 2, block: true });
+    expect(await now(next)).toBe('waits');
     b.cancel(tree, writer);
     expect(await writer.outcome).toBe('cancelled');
+    expect(await now(reader)).toBe('waits');
+    await ask(a, UNLOCK);
     expect(await reader.outcome).toBe('granted');
+    expect(await now(next)).toBe('waits');
+    await ask(c, UNLOCK);
+    expect(await next.outcome).toBe('granted');
   });
 
   it('are granted when a writer becomes a reader', async () => {
@@ -211,13 +248,34 @@ describe('locks', () => {
     b.cancel(tree, waiting);
     expect(await waiting.outcome).toBe('cancelled');
     expect(b.count).toBe(0);
+    // It may be called off before it was even tried, and at any moment while it is.
+    for (let steps = 0; steps < 20; steps++) {
+      const early = wish(b, WRITE, { block: true });
+      for (let step = 0; step < steps; step++) await undefined;
+      b.cancel(tree, early);
+      expect(await now(early)).toBe('cancelled');
+      expect(b.count).toBe(0);
+    }
     await ask(a, UNLOCK);
     expect(await ask(c, WRITE)).toBe('granted');
-    // It may be called off before it was even tried.
-    const early = wish(b, WRITE, { block: true });
-    b.cancel(tree, early);
-    await turns();
-    expect(b.count).toBe(0);
+  });
+
+  it('for writing heed those outside where the file cannot be opened for writing', async () => {
+    copyFileSync('/bin/sleep', ground.path('busy'));
+    program = spawn(ground.path('busy'), ['60'], { stdio: 'ignore' });
+    await once(program, 'spawn');
+    const by = await open(tree, 'busy', false);
+    const far = await open(await ground.tree(), 'busy', false);
+    const outside = opened.at(-1)!.tree;
+    const owner = {};
+    expect(await outside.lock(owner, far.file, { type: READ, start: 5, length: 1 })).toBe(true);
+    const whole = { type: WRITE, start: 0, length: 0 } as const;
+    expect(await a.test(tree, by, whole, 'vm', 1)).toMatchObject({ type: READ, start: 5, length: 1 });
+    expect(await ask(a, WRITE, { by })).toBe('blocked');
+    expect(await ask(a, WRITE, { by, start: 6 })).toBe('granted');
+    expect(await outside.testLock(owner, far.file, whole)).toMatchObject({ start: 6 });
+    expect(await outside.lock(owner, far.file, { type: WRITE, start: 10, length: 1 })).toBe(false);
+    outside.forgetLocks(owner, far.file.node);
   });
 
   it('fall with the fid they were taken through, and what waits through it is EBADF', async () => {
@@ -248,6 +306,16 @@ describe('locks', () => {
     expect(await a.test(tree, fid, { type: WRITE, start: 0, length: 0 }, 'vm', 3)).toBeUndefined();
     expect(await ask(a, WRITE, { pid: 3 })).toBe('granted');
     expect(await ask(a, WRITE, { pid: 1 })).toBe('blocked');
+  });
+
+  it('that yield are had by those that wait for the rest of them, and by their own client at once', async () => {
+    await ask(a, WRITE, { pid: 1, length: 100 });
+    const elsewhere = wish(b, WRITE, { start: 50, length: 10, block: true });
+    const own = wish(a, WRITE, { start: 0, length: 10, pid: 3, block: true });
+    expect(await now(own)).toBe('waits');
+    await ask(a, UNLOCK, { pid: 2 });
+    expect(await own.outcome).toBe('granted');
+    expect(await elsewhere.outcome).toBe('granted');
   });
 
   it('are in doubt only when the whole file was unlocked, by the same client, through the same fid', async () => {

@@ -69,10 +69,8 @@ export class Connections {
   add(stream: Stream, session: Session, peer: Peer): void {
     this.#streams.set(stream, { session, peer, since: performance.now() });
     this.#party(peer.origin).connections++;
-    this.shares.divide(this.#streams.size);
     void stream.closed.then(() => {
       this.#streams.delete(stream);
-      this.shares.divide(Math.max(1, this.#streams.size));
       const party = this.#party(peer.origin);
       if (--party.connections === 0) this.#parties.delete(partyOf(peer.origin));
     });

@@ -70,8 +70,8 @@ export interface Line {
   readonly peer: Peer;
   /** Closes the connection after what was committed is sent; for broken framing and for bugs of ours. */
   hangUp(reason: string): void;
-  /** A session that was `full` has room again. */
-  resume?(): void;
+  /** To be asked again whether it takes requests (`Door.takes`). In the middle of something: what follows is for a later turn. */
+  resume(): void;
 }
 
 /** What a session is to its transport. */
@@ -80,12 +80,13 @@ export interface Door {
   receive(exchange: Exchange): void;
   /** The largest frame the peer may send now: size[4] and payload included. Changes with every Tversion. */
   readonly frameBytesMax: number;
-  /** So many requests run that the transport shall read no more until `Line.resume`. Blocked locks do not count. */
-  readonly full: boolean;
+  /**
+   * Whether a request of this type shall be handed over now, from a peer that leaves so many bytes of replies unread. After a
+   * no, whatever comes next waits: the transport asks again at `Line.resume`, and when the peer has read some of it.
+   */
+  takes(type: number, unreadBytes: number): boolean;
   /** The transport keeps so many bytes of payloads and replies more, or less, for requests that outlive their turn. */
   keeps(bytes: number): void;
-  /** Bytes of replies that the peer may leave unread before nothing more of it shall be read. */
-  readonly unreadBytesMax: number;
   /** Resolves when no request is running; blocked locks do not count. For a server that is told to stop. */
   finish(): Promise<void>;
   /** The connection is gone: nothing is answered any more. Resolves when the last running call is done and all is let go. */

@@ -21,7 +21,7 @@ import {
 } from '../protocol/codec.ts';
 import { dataReplyHeadBytes, P9_STATS_BASIC } from '../protocol/constants.ts';
 import type { Data, Qid } from '../protocol/kinds.ts';
-import type { Op, RMessage } from '../protocol/operations.ts';
+import { type Op, operations, type RMessage } from '../protocol/operations.ts';
 import { showAny, showFrame, showReply, showRequest } from '../protocol/trace.ts';
 import { type Node, stampOf, type Tree } from '../tree/tree.ts';
 import { beginTurn, newQueue, turn } from '../turn.ts';
@@ -45,6 +45,7 @@ type Reply<O extends Op> = RMessage<O> | Errno;
 
 /** The unit of the client's page cache; its requests shall be multiples of it. */
 const pageBytes = 4096;
+const Tflush = operations.flush.type;
 
 /** What a session holds; for leak checks. After `close` all are 0. */
 export interface Counts {
@@ -93,7 +94,7 @@ export class Session implements Door {
 
   constructor(parts: SessionParts) {
     const { exports, line, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
-    this.#load = new Load(parts.shares ?? new Shares(limits));
+    this.#load = new Load(parts.shares ?? new Shares(limits), () => line.resume());
     this.holdings = new Holdings(limits);
     this.fids = new Fids(this.holdings);
     this.locks = new LockClient(this.holdings);
@@ -123,16 +124,12 @@ export class Session implements Door {
     return bytes - (bytes % pageBytes);
   }
 
-  get full(): boolean {
-    return this.#load.full;
-  }
-
-  get unreadBytesMax(): number {
-    return this.#load.shares.unreadBytes;
+  takes(type: number, unreadBytes: number): boolean {
+    return this.#load.takes(type === Tflush, unreadBytes);
   }
 
   keeps(bytes: number): void {
-    this.#load.bytes += bytes;
+    this.#load.keep(bytes);
   }
 
   counts(): Counts {
@@ -203,12 +200,10 @@ export class Session implements Door {
     const aside = this.#aside;
     this.#load.begin(blocked, aside);
     const over = (reply: Reply<O>) => {
-      const wasFull = this.full;
       this.#load.end(blocked, aside);
       this.fids.unpin(pending.pinned);
       this.#finish(op, pending, reply);
       this.#load.settle();
-      if (wasFull && !this.full && !this.#ended) this.#line.resume?.();
     };
     answer.then(over, error => over(this.#failureOf(error, pending.exchange)));
   }
@@ -383,6 +378,7 @@ export class Session implements Door {
     await this.#letGo();
     await this.#load.whenIdle(true);
     this.holdings.leave();
+    this.#load.leave();
   }
 
   #letGo(): Promise<void> {

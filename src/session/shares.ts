@@ -1,4 +1,5 @@
 import type { Limits } from '../limits.ts';
+import type { Load } from './load.ts';
 
 /** What each session of a server may use at a time of what all of them use: an even share, where there are many. */
 export class Shares {
@@ -9,15 +10,29 @@ export class Shares {
   /** Bytes of replies that a peer leaves unread. */
   unreadBytes = 0;
   readonly #limits: Limits;
+  readonly #loads = new Set<Load>();
 
   constructor(limits: Limits) {
     this.#limits = limits;
-    this.divide(1);
+    this.#divide();
   }
 
-  divide(sessions: number): void {
+  join(load: Load): void {
+    this.#loads.add(load);
+    this.#divide();
+  }
+
+  /** The shares of the others grow. */
+  leave(load: Load): void {
+    if (!this.#loads.delete(load)) return;
+    this.#divide();
+    for (const other of this.#loads) other.wake();
+  }
+
+  #divide(): void {
     const { requestsPerSession, requestsInAll, bytesPerSession, bytesInAll } = this.#limits;
     const { unreadBytesPerSession, unreadBytesInAll } = this.#limits;
+    const sessions = Math.max(1, this.#loads.size);
     this.requests = Math.min(requestsPerSession, Math.ceil(requestsInAll / sessions));
     this.bytes = Math.min(bytesPerSession, bytesInAll / sessions);
     this.unreadBytes = Math.min(unreadBytesPerSession, unreadBytesInAll / sessions);

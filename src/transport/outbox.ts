@@ -20,12 +20,16 @@ export class Outbox {
   /** What is left of them waits for the kernel to take it, in this order. */
   readonly #writing: Buffer[] = [];
   readonly #flush = (): void => this.flush();
+  readonly #taken: () => void;
   readonly #written = (): void => {
     giveBackChunk(this.#writing.shift()!);
+    this.#taken();
   };
 
-  constructor(socket: Socket) {
+  /** `taken` is called when fewer bytes are `waiting` than before. */
+  constructor(socket: Socket, taken: () => void) {
     this.#socket = socket;
+    this.#taken = taken;
   }
 
   /** Bytes the kernel has not taken yet. */

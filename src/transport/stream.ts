@@ -1,5 +1,4 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
-import { operations } from '../protocol/operations.ts';
 import type { Door, Line, Peer } from '../session/door.ts';
 import { stayAwake } from './awake.ts';
 import { InlineExchange } from './exchanges.ts';
@@ -16,7 +15,6 @@ const requestsPerLook = 16;
 const farewellMsMax = 5000;
 /** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
 const keepAliveMs = 30_000;
-const Tflush = operations.flush.type;
 
 type State = 'open' | 'finishing' | 'closed';
 
@@ -70,8 +68,8 @@ export class Stream {
       onread: { buffer: () => inbox.room(), callback: (count: number) => this.#arrived(count) },
     } as unknown as SocketConstructorOpts);
     this.#socket = socket;
-    this.#outbox = new Outbox(socket);
-    this.#exchange = new InlineExchange(this.#outbox, bytes => this.#keep(bytes));
+    this.#outbox = new Outbox(socket, () => this.#resumeSoon());
+    this.#exchange = new InlineExchange(this.#outbox, bytes => this.#session.keeps(bytes));
     const line: Line = {
       peer,
       hangUp: reason => {
@@ -84,7 +82,6 @@ export class Stream {
     this.#line = line;
     // What keeps a connection from working also ends it, and `close` always follows.
     socket.on('error', () => undefined);
-    socket.on('drain', () => this.#resume());
     socket.on('end', () => void this.finish());
     this.#closed = new Promise(resolve => socket.on('close', resolve)).then(() => this.#end());
     socket.setNoDelay(true);
@@ -110,11 +107,6 @@ export class Stream {
   /** Closes at once. */
   destroy(): void {
     this.#socket.destroy();
-  }
-
-  #keep(bytes: number): void {
-    this.#session.keeps(bytes);
-    if (bytes < 0) this.#resumeSoon();
   }
 
   #hurry(): void {
@@ -206,11 +198,9 @@ export class Stream {
     return this.#waitsForTurn;
   }
 
-  /** A flush is let through while there is too much to do, since it makes less of it. */
+  /** What is not there yet need not wait. */
   #mustWait(): boolean {
-    if (this.#outbox.waiting > this.#session.unreadBytesMax) return true;
-    if (!this.#session.full) return false;
     const type = this.#inbox.nextType;
-    return type >= 0 && type !== Tflush;
+    return type >= 0 && !this.#session.takes(type, this.#outbox.waiting);
   }
 }

@@ -140,6 +140,9 @@ export class Speaker implements Line {
     this.hungUp = reason;
   }
 
+  /** Whatever there is to say is said at once. */
+  resume(): void {}
+
   ask(frame: Buffer): Asking {
     const asking: Asking = { tag: frameTag(frame), frame, state: 'waiting', reply: undefined };
     const exchange = new StrictExchange(frame, reply => {

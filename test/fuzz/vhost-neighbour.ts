@@ -11,7 +11,7 @@ export const turn = () => new Promise(resolve => setImmediate(resolve));
  */
 export async function withNeighbour(act: (served: Served) => Promise<void>): Promise<void> {
   const served = await serveDirectory();
-  const other = await serveDirectory('other');
+  const other = await serveDirectory({ tag: 'other' });
   try {
     const neighbour = await Frontend.connect(other.path);
     await neighbour.start();

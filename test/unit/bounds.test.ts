@@ -7,7 +7,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Client, Server, StartFaults } from '../../src/index.ts';
 import { defaultLimits, type Limits, limitFaults } from '../../src/limits.ts';
 import { silent } from '../../src/log.ts';
+import { operations } from '../../src/protocol/operations.ts';
 import { Holdings } from '../../src/session/holdings.ts';
+import { Load } from '../../src/session/load.ts';
 import { Session } from '../../src/session/session.ts';
 import { Shares } from '../../src/session/shares.ts';
 import { linesMax } from '../../src/sparing-log.ts';
@@ -63,30 +65,80 @@ describe('what sessions use at a time', () => {
       bytesPerSession: 50,
       bytesInAll: 500,
     });
+    const loads: Load[] = [];
+    const join = (sessions: number) => {
+      while (loads.length < sessions) loads.push(new Load(shares, () => undefined));
+    };
     expect([shares.requests, shares.bytes]).toEqual([100, 50]);
-    shares.divide(10);
+    join(10);
     expect([shares.requests, shares.bytes]).toEqual([100, 50]);
-    shares.divide(40);
+    join(40);
     expect([shares.requests, shares.bytes]).toEqual([25, 12.5]);
-    shares.divide(5000);
+    join(5000);
     // One request at a time always.
     expect(shares.requests).toBe(1);
     expect(shares.bytes).toBeGreaterThan(0);
+    for (const load of loads.splice(10)) load.leave();
+    expect([shares.requests, shares.bytes]).toEqual([100, 50]);
+  });
+
+  it('makes whoever was refused ask again, whatever gives room', () => {
+    const shares = new Shares({
+      ...defaultLimits,
+      requestsPerSession: 2,
+      requestsInAll: 2,
+      bytesInAll: 200,
+      unreadBytesInAll: 20,
+    });
+    let asked = 0;
+    const load = new Load(shares, () => void asked++);
+    const other = new Load(shares, () => undefined);
+    load.begin(false, 50);
+    expect(load.takes(false, 0)).toBe(false);
+    expect(load.takes(true, 0)).toBe(true);
+    // Whoever was let through last asks on by himself.
+    load.end(false, 50);
+    expect([load.takes(false, 0), asked]).toEqual([true, 0]);
+    load.begin(false, 50);
+    const gives: [refused: () => boolean, give: () => void][] = [
+      [() => load.takes(false, 0), () => load.end(false, 50)],
+      [() => load.takes(false, 11), () => other.leave()],
+    ];
+    for (const [at, [takes, give]] of gives.entries()) {
+      expect(takes()).toBe(false);
+      give();
+      expect(asked).toBe(at + 1);
+      expect(takes()).toBe(true);
+    }
+    load.keep(200);
+    expect(load.takes(false, 0)).toBe(false);
+    load.keep(-1);
+    expect([asked, load.takes(false, 0)]).toEqual([3, true]);
+    // A lock that waits takes nothing but what is kept for it.
+    load.begin(true, 1);
+    expect(load.takes(false, 0)).toBe(false);
+    load.end(true, 1);
+    expect([asked, load.takes(false, 0)]).toEqual([4, true]);
   });
 });
 
+const [Tgetattr, Tflush] = [operations.getattr.type, operations.flush.type];
+
 describe('a session', () => {
-  it('is full while its requests and what is kept for them are as many as it may have', () => {
+  it('takes nothing but flushes while its requests and what is kept for them are as many as it may have', () => {
     const limits = { ...defaultLimits, bytesPerSession: 100, unreadBytesPerSession: 50 };
-    const line = { peer: { label: 'test' }, hangUp: () => undefined };
+    let resumed = 0;
+    const line = { peer: { label: 'test' }, hangUp: () => undefined, resume: () => void resumed++ };
     const session = new Session({ exports: { find: () => undefined }, line, log: silent, limits });
-    expect([session.full, session.unreadBytesMax]).toEqual([false, 50]);
+    const takes = () => [Tgetattr, Tflush].map(type => session.takes(type, 0));
+    expect([50, 51].map(unread => session.takes(Tflush, unread))).toEqual([true, false]);
     session.keeps(99);
-    expect(session.full).toBe(false);
+    expect(takes()).toEqual([true, true]);
     session.keeps(1);
-    expect(session.full).toBe(true);
+    expect(takes()).toEqual([false, true]);
+    expect(session.takes(Tgetattr, 0)).toBe(false);
     session.keeps(-1);
-    expect(session.full).toBe(false);
+    expect([resumed, ...takes()]).toEqual([1, true, true]);
   });
 });
 

@@ -126,6 +126,11 @@ export class Talk implements Line {
     this.resumed++;
   }
 
+  /** Whether a transport would hand over a request now. */
+  get takes(): boolean {
+    return this.session.takes(operations.getattr.type, 0);
+  }
+
   /** With a version agreed on and the root as fid 0. */
   async begin(msize = 65536): Promise<this> {
     await this.request('version', { msize, version: dialect });

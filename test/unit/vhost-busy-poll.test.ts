@@ -12,7 +12,7 @@ describe('a virtqueue that is polled', () => {
   let guest: Frontend;
 
   beforeEach(async () => {
-    served = await serveDirectory('share', microseconds);
+    served = await serveDirectory({ tag: 'share', busyPoll: microseconds });
     guest = await Frontend.connect(served.path);
     await guest.start();
     await guest.attach();

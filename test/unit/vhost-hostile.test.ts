@@ -266,7 +266,7 @@ describe('a guest that breaks the rules of virtio', () => {
   });
 
   it('costs nobody anything by shortening the file of its memory', async () => {
-    const other = await serveDirectory('other');
+    const other = await serveDirectory({ tag: 'other' });
     const neighbour = await Frontend.connect(other.path);
     await neighbour.start();
     await neighbour.attach();

@@ -244,7 +244,7 @@ describe('a monitor', () => {
   });
 
   it('is served beside those of other sockets', async () => {
-    const other = await serveDirectory('other');
+    const other = await serveDirectory({ tag: 'other' });
     const neighbour = await Frontend.connect(other.path);
     await guest.start();
     await neighbour.start();

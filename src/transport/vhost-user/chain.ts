@@ -52,18 +52,16 @@ export class Chain implements KeptExchange {
   readonly #memory = Buffer.allocUnsafeSlow(headBytesUsual);
   head: Buffer = this.#memory;
   #copied: Buffer | undefined;
+  #payloadBytes = 0;
   #open = false;
 
   constructor(owner: ChainOwner) {
     this.#owner = owner;
   }
 
-  /** Takes the request out of the collected buffers. Throws Broken when there is none. */
-  open(): void {
+  /** Takes the request out of the collected buffers, and returns its type. Throws Broken when there is none. */
+  readHead(): number {
     const { readable } = this;
-    this.#open = true;
-    this.lent = false;
-    this.#copied = undefined;
     if (readable.bytes < messageBytesMin) throw new Broken(`a request of ${readable.bytes} bytes`);
     const head = this.#memory;
     const there = readable.read(head);
@@ -75,7 +73,17 @@ export class Chain implements KeptExchange {
     if (headBytes > headBytesMax) throw new Broken(`a message of ${size} bytes that is no Twrite`);
     this.head = headBytes > there ? this.#readLonger(head, headBytes) : head;
     this.to = headBytes;
-    this.payload = headBytes === size ? nothing : readable.views(headBytes, size - headBytes).map(asOwned);
+    this.#payloadBytes = size - headBytes;
+    return this.head[4]!;
+  }
+
+  /** The request is to be answered. */
+  open(): void {
+    this.#open = true;
+    this.lent = false;
+    this.#copied = undefined;
+    this.payload =
+      this.#payloadBytes === 0 ? nothing : this.readable.views(this.to, this.#payloadBytes).map(asOwned);
     if (this.payload !== nothing) this.#lend();
   }
 

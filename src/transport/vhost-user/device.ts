@@ -150,7 +150,7 @@ export class Device implements ChainOwner, Line {
   }
 
   resume(): void {
-    this.serve();
+    setImmediate(() => this.serve());
   }
 
   /** Marks the device as broken; only a reset helps. */
@@ -185,8 +185,6 @@ export class Device implements ChainOwner, Line {
   #takeAll(ring: SplitRing): void {
     ring.hush();
     for (let taken = 0; this.#ring === ring && this.#enabled; ) {
-      // A full session says when it has room again.
-      if (this.#session!.full) return;
       if (taken === requestsPerTurnMax) {
         setImmediate(() => this.serve());
         return;
@@ -194,7 +192,9 @@ export class Device implements ChainOwner, Line {
       const index = ring.take();
       if (index >= 0) {
         taken++;
-        this.#receive(ring, index);
+        if (this.#receive(ring, index)) continue;
+        ring.putBack(index);
+        return;
       } else {
         if (this.#pollMs > 0 && this.#pollsFor(taken)) return;
         if (!ring.listen()) return;
@@ -227,13 +227,21 @@ export class Device implements ChainOwner, Line {
     }
   };
 
-  #receive(ring: SplitRing, index: number): void {
+  /** Hands a request over. False when it has to wait: the session says when it has room again. */
+  #receive(ring: SplitRing, index: number): boolean {
+    const session = this.#session!;
     const chain = this.#idle.pop() ?? new Chain(this);
     ring.collect(index, chain.readable, chain.writable);
+    // Replies are written to the guest's memory at once, read or not.
+    if (!session.takes(chain.readHead(), 0)) {
+      this.#free(chain);
+      return false;
+    }
     chain.ring = ring;
     chain.index = index;
     chain.open();
-    this.#session!.receive(chain);
+    session.receive(chain);
+    return true;
   }
 
   /** What breaks the rules of virtio breaks the device and nothing else. */

@@ -102,6 +102,12 @@ export class SplitRing {
     return head;
   }
 
+  /** The chain that was taken last is offered still. */
+  putBack(head: number): void {
+    this.#taken[head] = 0;
+    this.next = (this.next - 1) & 0xffff;
+  }
+
   /** Collects the buffers of a chain: those to read, then those to write. */
   collect(head: number, readable: Pieces, writable: Pieces): void {
     const { window, start } = this.#descriptors;

@@ -199,11 +199,12 @@ describe('a monitor', () => {
     expect(served.complaints.join()).toMatch(/outside of the guest's memory/);
   });
 
-  it('breaks the device by taking away the memory of its queue', async () => {
+  it('breaks the device by taking away the memory of its queue and adding no other', async () => {
     await guest.start();
     await guest.attach();
     await guest.monitor.order(request.remMemReg, Buffer.concat([u64(0), regionBytes(guest.regions[0]!)]));
-    expect(guest.errors).toBeLessThanOrEqual(1);
+    // It might have been cut anew.
+    await until(() => guest.errors === 1);
     expect(served.complaints.join()).toMatch(/descriptor table lies outside/);
   });
 

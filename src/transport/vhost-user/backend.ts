@@ -225,11 +225,11 @@ export class Backend {
 
   #removeRegion(place: RegionPlace): undefined {
     this.device.memory.remove(place);
-    this.#memoryChanged();
+    this.#memoryChanged(true);
   }
 
-  #memoryChanged(): void {
-    this.device.memoryChanged();
+  #memoryChanged(mayComeAgain = false): void {
+    this.device.memoryChanged(mayComeAgain);
     this.#startIfReady();
   }
 

@@ -25,7 +25,7 @@ const nothing: OwnedSegments = [];
 export interface ChainOwner {
   /** Whether the guest's memory may be written to for this chain now. */
   reachable(chain: Chain): boolean;
-  /** The session has got guest memory to work on, until the chain is answered. */
+  /** A call may work on the guest's memory beyond this turn, until the chain is answered. */
   lent(): void;
   /** The exchange is answered: `deliver` writes the reply and says how long it is, as soon as the ring may be used. */
   answered(chain: Chain, deliver: () => number): void;
@@ -43,10 +43,12 @@ export class Chain implements KeptExchange {
   /** The ring it came from, and its first descriptor there. */
   ring: SplitRing | undefined;
   index = 0;
-  /** Whether the session has memory of the guest to work on. */
+  /** Whether a call that may outlive the turn works on the guest's memory. */
   lent = false;
   readonly readable = new Pieces();
   readonly writable = new Pieces();
+  /** When the buffers were looked up (`GuestMemory.era`). */
+  era = 0;
 
   readonly #owner: ChainOwner;
   readonly #memory = Buffer.allocUnsafeSlow(headBytesUsual);
@@ -84,13 +86,6 @@ export class Chain implements KeptExchange {
     this.#copied = undefined;
     this.payload =
       this.#payloadBytes === 0 ? nothing : this.readable.views(this.to, this.#payloadBytes).map(asOwned);
-    if (this.payload !== nothing) this.#lend();
-  }
-
-  #lend(): void {
-    if (this.lent) return;
-    this.lent = true;
-    this.#owner.lent();
   }
 
   /** What was read and judged already stays as it was read. */
@@ -114,10 +109,7 @@ export class Chain implements KeptExchange {
     if (this.#owner.reachable(this)) {
       const views = this.writable.views(readHeadBytes, room);
       // Directory entries are packed into one piece.
-      if (this.head[4] !== Treaddir || views.length === 1) {
-        this.#lend();
-        return views;
-      }
+      if (this.head[4] !== Treaddir || views.length === 1) return views;
     }
     this.#copied = Buffer.allocUnsafe(room);
     return [this.#copied];
@@ -133,6 +125,10 @@ export class Chain implements KeptExchange {
   }
 
   later(): KeptExchange {
+    if (this.payload !== nothing) {
+      this.lent = true;
+      this.#owner.lent();
+    }
     return this;
   }
 

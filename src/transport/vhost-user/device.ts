@@ -1,8 +1,9 @@
 import { mappingFaults, signal } from '../../host/vhost.ts';
 import type { Logger } from '../../log.ts';
 import type { Door, Line, Peer } from '../../session/door.ts';
-import { Broken } from './broken.ts';
+import { Broken, Unmapped } from './broken.ts';
 import { Chain, type ChainOwner } from './chain.ts';
+import { Gap } from './gap.ts';
 import { GuestMemory } from './memory.ts';
 import { Refused } from './messages.ts';
 import { type RingPlace, SplitRing } from './ring.ts';
@@ -42,7 +43,7 @@ export class Device implements ChainOwner, Line {
   #session: Door | undefined;
   #ring: SplitRing | undefined;
   #stopped: SplitRing | undefined;
-  /** Replies to a stopped queue. */
+  /** Replies to a queue that is stopped, or that waits for memory. */
   #held: (() => void)[] = [];
   #lent = 0;
   #whenNothingLent: (() => void) | undefined;
@@ -50,6 +51,8 @@ export class Device implements ChainOwner, Line {
   #enabled = false;
   #serving = false;
   #signalling = false;
+  /** While it is waited for, the queue stands still. */
+  readonly #gap = new Gap(() => this.#lookAgain());
   #next = 0;
   #faults = mappingFaults();
   readonly #pollMs: number;
@@ -92,6 +95,10 @@ export class Device implements ChainOwner, Line {
   #continue(ring: SplitRing): void {
     this.#ring = ring;
     this.#stopped = undefined;
+    this.#deliverHeld();
+  }
+
+  #deliverHeld(): void {
     for (const deliver of this.#held.splice(0)) deliver();
   }
 
@@ -112,6 +119,7 @@ export class Device implements ChainOwner, Line {
       this.#stopped = ring;
       this.#next = ring.next;
       this.#ring = undefined;
+      this.#gap.stopWaiting();
     }
     this.#broken = false;
     await this.#nothingLent();
@@ -128,6 +136,7 @@ export class Device implements ChainOwner, Line {
   /** Gives up, without a word to the guest. Resolves when nothing works on the guest's memory, which is then let go. */
   async close(): Promise<void> {
     this.#ring = undefined;
+    this.#gap.stopWaiting();
     await this.#forget();
     this.memory.clear();
     if (this.#lent === 0) this.memory.release();
@@ -139,10 +148,23 @@ export class Device implements ChainOwner, Line {
     await this.#session?.finish();
   }
 
-  /** The guest's memory is another: regions came or went. */
-  memoryChanged(): void {
-    this.#guard(() => this.#ring?.locate());
+  /** The guest's memory is another: regions came or went. Those that went may come again as parts of others. */
+  memoryChanged(mayComeAgain: boolean): void {
+    if (mayComeAgain) this.#gap.begin();
     if (this.#lent === 0) this.memory.release();
+    this.#lookAgain();
+  }
+
+  /** Goes on with the memory that there is now. */
+  #lookAgain(): void {
+    const ring = this.#ring;
+    const { waited } = this.#gap;
+    this.#gap.stopWaiting();
+    if (!ring) return;
+    this.#guard(() => ring.locate());
+    if (!waited || this.#gap.waited || this.#ring !== ring) return;
+    this.#deliverHeld();
+    this.serve();
   }
 
   hangUp(reason: string): void {
@@ -164,6 +186,7 @@ export class Device implements ChainOwner, Line {
     this.#broken = true;
     if (this.#ring) this.#next = this.#ring.next;
     this.#ring = undefined;
+    this.#gap.stopWaiting();
     void this.#forget();
     if (this.errorDescriptor !== undefined) signal(this.errorDescriptor);
   }
@@ -171,14 +194,14 @@ export class Device implements ChainOwner, Line {
   /** Takes the requests that wait in the queue. */
   serve(): void {
     const ring = this.#ring;
-    if (!ring || !this.#enabled || this.#serving) return;
+    if (!ring || !this.#enabled || this.#serving || this.#gap.waited) return;
     this.#serving = true;
     try {
       this.#guard(() => this.#takeAll(ring));
     } finally {
       this.#serving = false;
     }
-    if (this.#ring === ring) this.#tell(ring);
+    if (this.#ring === ring && !this.#gap.waited) this.#tell(ring);
     this.#checkFaults();
   }
 
@@ -231,7 +254,14 @@ export class Device implements ChainOwner, Line {
   #receive(ring: SplitRing, index: number): boolean {
     const session = this.#session!;
     const chain = this.#idle.pop() ?? new Chain(this);
-    ring.collect(index, chain.readable, chain.writable);
+    try {
+      ring.collect(index, chain.readable, chain.writable);
+    } catch (error) {
+      this.#free(chain);
+      if (error instanceof Unmapped) ring.putBack(index);
+      throw error;
+    }
+    chain.era = this.memory.era;
     // Replies are written to the guest's memory at once, read or not.
     if (!session.takes(chain.readHead(), 0)) {
       this.#free(chain);
@@ -244,18 +274,28 @@ export class Device implements ChainOwner, Line {
     return true;
   }
 
-  /** What breaks the rules of virtio breaks the device and nothing else. */
+  /** What breaks the rules of virtio breaks the device and nothing else; what is no memory now may be soon. */
   #guard(act: () => void): void {
     try {
       act();
     } catch (error) {
       if (!(error instanceof Broken)) throw error;
-      this.fail(error.message);
+      if (error instanceof Unmapped && this.#gap.open) this.#gap.wait();
+      else this.fail(error.message);
     }
   }
 
   reachable(chain: Chain): boolean {
-    return chain.ring === this.#ring;
+    return chain.ring === this.#ring && !this.#gap.waited && this.#translate(chain);
+  }
+
+  /** Looks the buffers for the reply up anew when the memory has changed. False when some of them are no memory now. */
+  #translate(chain: Chain): boolean {
+    const { era } = this.memory;
+    if (chain.era === era) return true;
+    if (!chain.writable.translate(this.memory)) return false;
+    chain.era = era;
+    return true;
   }
 
   lent(): void {
@@ -266,9 +306,9 @@ export class Device implements ChainOwner, Line {
     if (chain.lent) this.#returned(chain);
     const { ring } = chain;
     if (ring === undefined) return;
-    if (ring === this.#ring) this.#deliver(ring, chain, deliver);
-    else if (ring === this.#stopped) this.#held.push(() => this.#deliver(ring, chain, deliver));
-    else this.#free(chain);
+    if (ring !== this.#ring && ring !== this.#stopped) this.#free(chain);
+    else if (ring === this.#stopped || this.#gap.waited) this.#hold(ring, chain, deliver);
+    else this.#deliver(ring, chain, deliver);
   }
 
   #returned(chain: Chain): void {
@@ -279,8 +319,20 @@ export class Device implements ChainOwner, Line {
     this.#whenNothingLent?.();
   }
 
+  #hold(ring: SplitRing, chain: Chain, deliver: () => number): void {
+    this.#held.push(() => this.#deliver(ring, chain, deliver));
+  }
+
   #deliver(ring: SplitRing, chain: Chain, deliver: () => number): void {
-    this.#guard(() => ring.give(chain.index, deliver()));
+    const there = this.#translate(chain);
+    if (!there && this.#gap.open) {
+      this.#hold(ring, chain, deliver);
+      this.#gap.wait();
+      return;
+    }
+    if (!there)
+      this.#log.warn(`${this.peer.label}: a reply is lost: the monitor took away the memory for it`);
+    this.#guard(() => ring.give(chain.index, there ? deliver() : 0));
     this.#free(chain);
     if (!this.#serving) this.#tellSoon();
   }

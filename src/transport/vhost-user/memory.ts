@@ -30,12 +30,16 @@ interface Region extends RegionPlace {
 const pageBytes = 4096;
 /** Node 20 has no buffer above 4 GiB. */
 const windowBytesMax = 2 ** 30;
+/** Regions that have gone and are still used by requests: more than a monitor ever has at a time (QEMU: 509). */
+const goneMax = 1024;
 
 /**
- * The memory of one guest: what the monitor shares of it. Addresses are looked up anew at each use, and a view that was
- * given out stays usable after its region has gone (`Mapping`).
+ * The memory of one guest: what the monitor shares of it. Addresses are looked up anew at each use and after each change, and
+ * a view that was given out stays usable after its region has gone (`Mapping`).
  */
 export class GuestMemory {
+  /** Another one after each change: what was looked up before is to be looked up again. */
+  era = 0;
   #regions: Region[] = [];
   #gone: Region[] = [];
   #last: Window | undefined;
@@ -57,6 +61,7 @@ export class GuestMemory {
   }
 
   add(place: RegionPlace, descriptor: number): void {
+    this.era++;
     this.#add(place, descriptor, []);
   }
 
@@ -116,8 +121,11 @@ export class GuestMemory {
   }
 
   #retire(regions: readonly Region[]): void {
+    this.era++;
     this.#gone.push(...regions);
     this.#last = undefined;
+    if (this.#gone.length > goneMax)
+      throw new Refused('memory is changed faster than requests that use it end');
   }
 
   #add(place: RegionPlace, descriptor: number, before: readonly Region[]): void {
@@ -201,9 +209,9 @@ const none: readonly Uint8Array[] = [];
  * the end of a region continues in the next one where there is one.
  */
 export class Pieces {
-  readonly #windows: Window[] = [];
-  readonly #starts: number[] = [];
-  readonly #lengths: number[] = [];
+  #windows: Window[] = [];
+  #starts: number[] = [];
+  #lengths: number[] = [];
   #count = 0;
   #bytes = 0;
 
@@ -228,6 +236,23 @@ export class Pieces {
       guestAddress += part;
       length -= part;
     }
+    return true;
+  }
+
+  /**
+   * Looks the same addresses up in memory that has changed. False when some are no memory now; then all stays as it was, and
+   * may be tried again after the next change.
+   */
+  translate(memory: GuestMemory): boolean {
+    const found = new Pieces();
+    for (let i = 0; i < this.#count; i++) {
+      const address = this.#windows[i]!.guestAddress + this.#starts[i]!;
+      if (!found.add(memory, address, this.#lengths[i]!)) return false;
+    }
+    this.#windows = found.#windows;
+    this.#starts = found.#starts;
+    this.#lengths = found.#lengths;
+    this.#count = found.#count;
     return true;
   }
 

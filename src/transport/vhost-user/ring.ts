@@ -1,4 +1,4 @@
-import { Broken } from './broken.ts';
+import { Broken, Unmapped } from './broken.ts';
 import { type GuestMemory, Pieces, type Window } from './memory.ts';
 
 /** Where the parts of a split virtqueue lie in the guest, and how it is used. */
@@ -67,7 +67,7 @@ export class SplitRing {
     const window = this.#memory.windowAt(address);
     if (address % alignment !== 0) throw new Broken(`the ${name} is not aligned to ${alignment} bytes`);
     if (window === undefined || address + bytes > window.end) {
-      throw new Broken(`the ${name} lies outside of the guest's memory`);
+      throw new Unmapped(`the ${name} lies outside of the guest's memory`);
     }
     return { window, start: address - window.guestAddress };
   }
@@ -146,7 +146,7 @@ export class SplitRing {
   #addBuffer(to: Pieces, writable: Pieces, address: number, length: number): void {
     if (to !== writable && writable.bytes > 0) throw new Broken('a buffer to read behind one to write');
     if (!to.add(this.#memory, address, length)) {
-      throw new Broken(
+      throw new Unmapped(
         `a buffer of ${length} bytes at 0x${address.toString(16)} lies outside of the guest's memory`,
       );
     }
@@ -160,7 +160,7 @@ export class SplitRing {
     }
     this.#tablePlace.clear();
     if (!this.#tablePlace.add(this.#memory, address, length)) {
-      throw new Broken("an indirect table lies outside of the guest's memory");
+      throw new Unmapped("an indirect table lies outside of the guest's memory");
     }
     this.#tablePlace.read(this.#table);
     return length / descriptorBytes;

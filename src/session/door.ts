@@ -87,8 +87,8 @@ export interface Door {
   takes(type: number, unreadBytes: number): boolean;
   /** The transport keeps so many bytes of payloads and replies more, or less, for requests that outlive their turn. */
   keeps(bytes: number): void;
-  /** Resolves when no request is running; blocked locks do not count. For a server that is told to stop. */
-  finish(): Promise<void>;
+  /** Resolves when no request is running; with `blockedToo`, when none waits for a lock either. */
+  finish(blockedToo?: boolean): Promise<void>;
   /** The connection is gone: nothing is answered any more. Resolves when the last running call is done and all is let go. */
   close(): Promise<void>;
 }

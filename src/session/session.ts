@@ -368,8 +368,8 @@ export class Session implements Door {
     return Promise.all(over).then(() => era === this.#era);
   }
 
-  finish(): Promise<void> {
-    return this.#load.whenIdle(false);
+  finish(blockedToo = false): Promise<void> {
+    return this.#load.whenIdle(blockedToo);
   }
 
   async close(): Promise<void> {

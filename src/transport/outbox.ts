@@ -5,6 +5,8 @@ import { chunkBytesMin, giveBackChunk, takeChunk } from './chunks.ts';
 
 /** A reply of this size or more is not worth copying into a batch. */
 const ownWriteBytesMin = 16384;
+const nothing = new Uint8Array(0);
+const EAGAIN = 11;
 
 /**
  * Replies on their way to a socket, gathered into one chunk and one write for as many as are made in one turn. The
@@ -35,6 +37,15 @@ export class Outbox {
   /** Bytes the kernel has not taken yet. */
   get waiting(): number {
     return this.#socket.writableLength;
+  }
+
+  /**
+   * Whether the peer has closed both directions, as far as the kernel knows: a Unix or vsock peer at once, one of TCP when its
+   * host has said so (RST).
+   */
+  get peerIsGone(): boolean {
+    const sent = send(descriptorOf(this.#socket), nothing);
+    return sent < 0 && sent !== -EAGAIN;
   }
 
   /** Makes sure that `count` bytes fit behind `at`. */

@@ -11,8 +11,10 @@ export type Source = { readonly handle: object } | { readonly fd: number };
 
 /** How many requests are answered between two looks at the clock. */
 const requestsPerLook = 16;
-/** A peer that has ended its side, or is being hung up on, gets so long for what is still to come to it. */
+/** How long a peer may take for its last replies, when no further ones will come. */
 const farewellMsMax = 5000;
+/** How often a peer that has ended its side is looked at, while it waits for replies: it may be gone altogether. */
+const lookMs = 1000;
 /** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
 const keepAliveMs = 30_000;
 
@@ -43,6 +45,7 @@ export class Stream {
   #paused = false;
   #resuming = false;
   #farewell: NodeJS.Timeout | undefined;
+  #looking: NodeJS.Timeout | undefined;
 
   /**
    * `open` makes the session. `log` is told why a connection is closed by this side. `turns` are the peer's. For `busyPoll`
@@ -82,7 +85,7 @@ export class Stream {
     this.#line = line;
     // What keeps a connection from working also ends it, and `close` always follows.
     socket.on('error', () => undefined);
-    socket.on('end', () => void this.finish());
+    socket.on('end', () => void this.#peerEnded());
     this.#closed = new Promise(resolve => socket.on('close', resolve)).then(() => this.#end());
     socket.setNoDelay(true);
     socket.setKeepAlive(true, keepAliveMs);
@@ -94,13 +97,22 @@ export class Stream {
     return this.#closed;
   }
 
-  /** Reads no more requests, lets those that run be answered, and closes. */
+  /** Reads no more requests, lets those that run be answered, but for locks that wait, and closes. */
   async finish(): Promise<void> {
+    if (this.#state === 'open') this.#state = 'finishing';
+    this.#socket.pause();
+    await this.#session.finish();
+    this.#endAfterReplies();
+  }
+
+  /** The peer sends no more. What it has asked for is answered, however long that takes. */
+  async #peerEnded(): Promise<void> {
     if (this.#state !== 'open') return;
     this.#state = 'finishing';
-    this.#socket.pause();
-    this.#hurry();
-    await this.#session.finish();
+    this.#looking = setInterval(() => {
+      if (this.#outbox.peerIsGone) this.#socket.destroy();
+    }, lookMs);
+    await this.#session.finish(true);
     this.#endAfterReplies();
   }
 
@@ -109,19 +121,16 @@ export class Stream {
     this.#socket.destroy();
   }
 
-  #hurry(): void {
-    this.#farewell ??= setTimeout(() => this.#socket.destroy(), farewellMsMax);
-  }
-
   #hangUp(): void {
     if (this.#state === 'closed') return;
     this.#state = 'finishing';
     this.#socket.pause();
-    this.#hurry();
     this.#endAfterReplies();
   }
 
   #endAfterReplies(): void {
+    if (this.#state === 'closed' || this.#farewell) return;
+    this.#farewell = setTimeout(() => this.#socket.destroy(), farewellMsMax);
     this.#outbox.flush();
     this.#socket.end(() => this.#socket.destroy());
   }
@@ -129,6 +138,7 @@ export class Stream {
   async #end(): Promise<void> {
     this.#state = 'closed';
     clearTimeout(this.#farewell);
+    clearInterval(this.#looking);
     this.#outbox.close();
     await this.#session.close();
   }

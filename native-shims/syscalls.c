@@ -94,10 +94,16 @@ int64_t sys_chown(const struct call *c) {
   return RESULT(fchownat(c->number[0], "", (uid_t)c->number[1], (gid_t)c->number[2], AT_EMPTY_PATH));
 }
 
+/* Seconds that came as a double. Beyond what a time_t holds they are its bound; no file system keeps more. */
+static time_t seconds_of(double value) {
+  if (value >= 0x1p63) return INT64_MAX;
+  return value >= -0x1p63 ? (time_t)value : INT64_MIN;
+}
+
 int64_t sys_utimens(const struct call *c) {
   struct timespec times[2] = {
-      {.tv_sec = (time_t)c->wide[0], .tv_nsec = c->number[1]},
-      {.tv_sec = (time_t)c->wide[1], .tv_nsec = c->number[2]},
+      {.tv_sec = seconds_of(c->wide[0]), .tv_nsec = c->number[1]},
+      {.tv_sec = seconds_of(c->wide[1]), .tv_nsec = c->number[2]},
   };
   return RESULT(utimensat(c->number[0], "", times, AT_EMPTY_PATH));
 }

@@ -128,11 +128,12 @@ export class Attr {
   set blksize(size: number) {
     setU64(this.bytes, 57, size);
   }
+  /** Negative before 1970. */
   get mtimeSec(): number {
-    return u64(this.bytes, 89);
+    return i64(this.bytes, 89);
   }
   get ctimeSec(): number {
-    return u64(this.bytes, 105);
+    return i64(this.bytes, 105);
   }
   get ctimeSecLow(): number {
     return this.view.getUint32(105, true);
@@ -169,6 +170,10 @@ export function qidTypeOf(mode: number): number {
 /** Reads a u64 as a number; exact below 2^53. */
 export function u64(bytes: Buffer, at: number): number {
   return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
+}
+
+function i64(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at) + bytes.readInt32LE(at + 4) * 0x1_0000_0000;
 }
 
 export function setU64(bytes: Buffer, at: number, value: number): void {

@@ -28,7 +28,7 @@ const doneQueue = new Uint32Array(block, at('doneQueue'), 1);
 const done = new Int32Array(block, at('done'));
 const doneWords = 3;
 
-/** What does not fit into 32 bits: offsets, lengths and seconds, exact below 2^53. Set between `begin` and the call. */
+/** What does not fit into 32 bits: offsets, lengths and seconds, exact up to 2^53. Set between `begin` and the call. */
 export const wide = new Float64Array(block, at('wide'), 4);
 
 /** PATH_MAX with its NUL: no text of a call may be longer, and the block has room for two. */

@@ -17,7 +17,7 @@ export interface Caller {
 /** The process's own credentials: nothing is switched. */
 export const serverCaller: Caller = Object.freeze({ uid: -1, gid: -1, groups: [] });
 
-/** A time for utimensat: seconds and nanoseconds, the clock of now, or left as it is. */
+/** A time for utimensat: any seconds (the file system keeps the nearest it can) and nanoseconds, the clock of now, or left as it is. */
 export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'omit';
 
 /**

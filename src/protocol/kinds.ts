@@ -147,7 +147,7 @@ export const extentLength: Kind<number> = {
 /** How many bytes something has. */
 export const size64 = exact(EFBIG, EFBIG);
 
-/** A signed number, two's complement. Beyond 2^53 either way it is no safe integer: whoever uses it checks. */
+/** A signed number, two's complement. Beyond 2^53 either way it is the nearest number that there is, up to ±2^63. */
 export const i64: Kind<number> = {
   ...fixed(8),
   read: r => {
@@ -162,7 +162,7 @@ export const i64: Kind<number> = {
   show: String,
 };
 
-/** Seconds since 1970, before it too. */
+/** Seconds since 1970, before it too (fs/9p sends and takes time64_t as it is). */
 export const seconds: Kind<number> = i64;
 /** Nanoseconds: whoever uses them checks that they are below 10^9. */
 export const nanoseconds: Kind<number> = i64;

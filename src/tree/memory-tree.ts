@@ -14,7 +14,7 @@ import {
 import type { Caller } from '../host/syscalls.ts';
 import { type Bytes, type Name, nameBytesMax } from '../name.ts';
 import type { Segments } from '../owned.ts';
-import { Clock } from './memory/clock.ts';
+import { Clock, nearest } from './memory/clock.ts';
 import { type Beginning, MemoryNode, nodeBytes } from './memory/memory-node.ts';
 import { MemoryOpen } from './memory/memory-open.ts';
 import { pageBytes } from './memory/pages.ts';
@@ -164,8 +164,8 @@ export class MemoryTree implements Tree {
   #setTimes(node: MemoryNode, atime: Change['atime'] = 'omit', mtime: Change['mtime'] = 'omit'): void {
     if (atime === 'omit' && mtime === 'omit') return;
     const now = this.#clock.now();
-    if (atime !== 'omit') node.atime = atime === 'now' ? now : atime;
-    if (mtime !== 'omit') node.mtime = mtime === 'now' ? now : mtime;
+    if (atime !== 'omit') node.atime = atime === 'now' ? now : nearest(atime);
+    if (mtime !== 'omit') node.mtime = mtime === 'now' ? now : nearest(mtime);
     node.ctime = now;
   }
 

@@ -244,7 +244,7 @@ describe('a 64-bit value', () => {
 
   const noChange = { valid: 0, mode: 0, uid: 0, gid: 0, size: 0, mtime_sec: 0, mtime_nsec: 0 };
 
-  it('that is a time survives on either side of 1970, and is no safe integer where it cannot be exact', () => {
+  it('that is a time survives on either side of 1970, and is the nearest number where it cannot be exact', () => {
     for (const atime_sec of [0, -1, -2_208_988_800, 4_294_967_296, 2 ** 53 - 1, 1 - 2 ** 53]) {
       const frame = encodeRequest('setattr', 1, { ...noChange, fid: 1, atime_sec, atime_nsec: 5 });
       expect(frame.readBigInt64LE(35)).toBe(BigInt(atime_sec));
@@ -253,7 +253,7 @@ describe('a 64-bit value', () => {
     const frame = encodeRequest('setattr', 1, { ...noChange, fid: 1, atime_sec: 0, atime_nsec: 0 });
     for (const atime_sec of [2n ** 53n, 2n ** 53n + 1n, 2n ** 63n - 1n, -(2n ** 53n), -(2n ** 63n)]) {
       frame.writeBigInt64LE(atime_sec, 35);
-      expect(Number.isSafeInteger(decodeRequest('setattr', frame).atime_sec)).toBe(false);
+      expect(decodeRequest('setattr', frame).atime_sec).toBe(Number(atime_sec));
     }
   });
 

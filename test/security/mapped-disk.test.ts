@@ -313,9 +313,9 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
   it('clears away what a killed server has left where a directory is listed or must be empty, and nothing else', async () => {
     const unfinished = (digit: string) => `.ninepd-new-${digit.repeat(24)}`;
     const old = new Date(Date.now() - 60_000);
-    const leave = (path: string) => {
+    const leave = (path: string, when = old) => {
       mkdirSync(at(path), { mode: 0o700 });
-      utimesSync(at(path), old, old);
+      utimesSync(at(path), when, when);
     };
     const list = async () => {
       const open = await tree.openDir(user.caller, tree.root);
@@ -325,6 +325,8 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
       await new Promise(setImmediate);
     };
     leave(unfinished('1'));
+    // Before 1970.
+    leave(unfinished('5'), new Date(-60_000));
     leave('.ninepd-new-notes');
     leave(unfinished('2'));
     writeFileSync(at(`${unfinished('2')}/content`), '');

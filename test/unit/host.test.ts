@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
@@ -5,10 +6,12 @@ import {
   linkSync,
   lstatSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   readFileSync,
   readlinkSync,
   renameSync,
+  rmSync,
   statfsSync,
   statSync,
   symlinkSync,
@@ -196,6 +199,30 @@ describe.each([
         -1n,
       ]);
     });
+
+    // ext4 keeps 34 bits and a sign, tmpfs all.
+    test.each(['/tmp', '/dev/shm'])(
+      'a time is the nearest that a file system keeps, as from touch, in %s',
+      async where => {
+        const folder = mkdtempSync(join(where, 'ninepd-times-'));
+        const [ours, touched] = ['ours', 'touched'].map(name => join(folder, name)) as [string, string];
+        for (const name of [ours, touched]) writeFileSync(name, '');
+        const fd = openSync(ours, O_RDONLY);
+        const seen = (name: string) =>
+          execFileSync('stat', ['-c', '%X', name], { encoding: 'latin1' }).trim();
+        for (const bits of [31n, 32n, 33n, 34n, 53n, 62n, 63n]) {
+          for (const sec of [-(2n ** bits), 2n ** bits - 1n]) {
+            await sys.utimens(server, fd, { sec: Number(sec), nsec: 0 }, 'omit');
+            execFileSync('touch', ['-a', '-d', `@${BigInt.asIntN(64, sec)}`, touched]);
+            // 2^62 − 1 is no number: 2^62 is the nearest.
+            if (bits === 62n && sec > 0n) execFileSync('touch', ['-a', '-d', `@${2n ** 62n}`, touched]);
+            expect([sec, seen(ours)]).toEqual([sec, seen(touched)]);
+          }
+        }
+        closeSync(fd);
+        rmSync(folder, { recursive: true });
+      },
+    );
 
     test('a time may be now or stay as it is', async () => {
       writeFileSync(at('times'), '');

@@ -172,7 +172,14 @@ describe('an object in memory', () => {
     expect(bytes.readBigInt64LE(81)).toBe(999_999_999n);
     expect(bytes.readBigInt64LE(89)).toBe(1_700_000_000n);
     expect(bytes.readBigInt64LE(97)).toBe(123_456_789n);
-    tree.change(by, node, { atime: 'now' });
+    for (const sec of [2 ** 53, 2 ** 63]) {
+      tree.change(by, node, { atime: { sec, nsec: 5 }, mtime: { sec: -sec, nsec: 5 } });
+      const far = stat(node).bytes;
+      const [most, least] = [2n ** 53n - 1n, 1n - 2n ** 53n];
+      expect([far.readBigInt64LE(73), far.readBigInt64LE(89)]).toEqual([most, least]);
+      expect([far.readBigInt64LE(81), far.readBigInt64LE(97)]).toEqual([0n, 0n]);
+    }
+    tree.change(by, node, { atime: 'now', mtime: { sec: 1_700_000_000, nsec: 0 } });
     expect(Math.abs(Number(stat(node).bytes.readBigInt64LE(73)) - Date.now() / 1000)).toBeLessThan(2);
     expect(stat(node).bytes.readBigInt64LE(89)).toBe(1_700_000_000n);
   });

@@ -1,6 +1,6 @@
 import { andThen } from '../../answer.ts';
 import { S_IFDIR, S_IFREG } from '../../attr.ts';
-import { EFBIG, EINVAL, EISDIR, ENAMETOOLONG } from '../../errno.ts';
+import { EINVAL, EISDIR, ENAMETOOLONG } from '../../errno.ts';
 import type { Time } from '../../host/syscalls.ts';
 import { allocOwned } from '../../owned.ts';
 import {
@@ -35,11 +35,10 @@ const changing = P9_ATTR_MODE | P9_ATTR_UID | P9_ATTR_GID | P9_ATTR_SIZE | P9_AT
 const nobody = 0xffff_ffff;
 const statfsBytes = 64;
 
-/** A time that was given: the server's clock without *_SET. */
+/** A time that was given: the server's clock without *_SET. A file system keeps the nearest that it can (timestamp_truncate of fs/inode.c). */
 function timeOf(valid: number, set: number, sec: number, nsec: number): Time {
   if ((valid & set) === 0) return 'now';
   if (nsec < 0 || nsec >= 1e9) throw EINVAL;
-  if (!Number.isSafeInteger(sec)) throw EFBIG;
   return { sec, nsec };
 }
 

@@ -4,6 +4,12 @@ import type { Time } from '../../host/syscalls.ts';
 export type Moment = Exclude<Time, string>;
 
 const nsecMax = 999_999_999;
+const secMax = Number.MAX_SAFE_INTEGER;
+
+/** The nearest moment that is kept here. As in fs/inode.c, timestamp_truncate, the bounds have no nanoseconds. */
+export function nearest({ sec, nsec }: Moment): Moment {
+  return Math.abs(sec) < secMax ? { sec, nsec } : { sec: Math.sign(sec) * secMax, nsec: 0 };
+}
 
 /** The time of day, later with every look: no two changes share a ctime, so that a stamp moves with each. */
 export class Clock {

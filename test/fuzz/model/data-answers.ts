@@ -28,8 +28,8 @@ function timeOf(asked: Asked<'setattr'>, which: 'atime' | 'mtime'): number | und
   const [sec, nsec] = [asked[`${which}_sec`], asked[`${which}_nsec`]];
   if ((asked.valid & valid[`${which}Set`]) === 0) return undefined;
   if (nsec < 0 || nsec >= 1e9) refuse('EINVAL');
-  if (!Number.isSafeInteger(sec)) refuse('EFBIG');
-  return sec;
+  // What is kept of a time that far is the file system's.
+  return Number.isSafeInteger(sec) ? sec : undefined;
 }
 
 /** Refuses before anything is changed. */

@@ -190,6 +190,9 @@ conform('Tsetattr', stage => {
     expect((await c.look(fid)).atime).toBe(-second / 2n);
     await set(SET.ATIME_SET | SET.MTIME_SET);
     expect((await c.look(fid)).mtime).toBe(mtime);
+    const given = { ...c.noChange, fid, valid: SET.MTIME | SET.MTIME_SET, mtime_sec: 1n };
+    for (const mtime_nsec of [10n ** 9n, -1n, 2n ** 53n, 2n ** 63n])
+      expect(await errnoOf(c.loose('setattr', { ...given, mtime_nsec }))).toBe('EINVAL');
   });
 
   it('lets a given mtime win over a change of size in the same message (SA-6)', async () => {

@@ -103,10 +103,13 @@ static bool become_gid(uint32_t gid) {
   return true;
 }
 
+static bool has_effective(const uint32_t effective[2]) {
+  return memcmp(current.effective, effective, sizeof current.effective) == 0;
+}
+
 /* The capabilities follow: without them `current` would not be true to the thread. */
 static bool become_uid(uint32_t uid, const uint32_t effective[2]) {
-  bool same = memcmp(current.effective, effective, sizeof current.effective) == 0;
-  if (current.uid == uid) return same || become_effective(effective);
+  if (current.uid == uid) return has_effective(effective) || become_effective(effective);
   if (syscall(SYS_setresuid, -1L, (long)uid, -1L) != 0) return false;
   current.uid = uid;
   return become_effective(effective);
@@ -122,11 +125,18 @@ static bool keep_caps(void) {
   return kept;
 }
 
-/* A caller has not what it takes to change groups: that is the server's to do, first thing or last. */
+static bool is_already(const struct identity *to) {
+  return current.uid == to->uid && current.gid == to->gid && has_effective(to->effective) && same_groups(&current, to, to->gid);
+}
+
+/*
+ * Every change begins at the server's uid and capabilities, since any part of it may need them: a thread that is a user has no
+ * capabilities, so that setgroups(2) and setresgid(2) fail, and setresuid(2) takes it to the server's uid and no other.
+ */
 static bool become(const struct identity *to) {
-  bool groups = same_groups(&current, to, to->gid) && current.gid == to->gid;
-  if (!groups && !become_uid(server.uid, server.effective)) return false;
-  return become_groups(to) && become_gid(to->gid) && become_uid(to->uid, to->effective);
+  if (is_already(to)) return true;
+  return become_uid(server.uid, server.effective) && become_groups(to) && become_gid(to->gid) &&
+         become_uid(to->uid, to->effective);
 }
 
 void creds_restore(void) {

@@ -6,7 +6,13 @@ import { Attr } from '../../src/attr.ts';
 import * as errno from '../../src/errno.ts';
 import { O_EXCL, O_RDONLY, O_WRONLY } from '../../src/host/constants.ts';
 import { inline, pool } from '../../src/host/linux.ts';
-import { descriptorLimit, effectiveCapabilities, groupsOf, peerCredentials } from '../../src/host/process.ts';
+import {
+  descriptorLimit,
+  effectiveCapabilities,
+  groupsOf,
+  peerCredentials,
+  setPoolBounds,
+} from '../../src/host/process.ts';
 import { type Caller, serverCaller as server } from '../../src/host/syscalls.ts';
 import { asOwned } from '../../src/owned.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
@@ -142,6 +148,41 @@ describe.each([
     );
     expect(await sys.lookup(server, dir, n('nobody'))).toBe(-errno.ENOENT.code);
     expect(thread()).toEqual(before);
+  });
+
+  test('each of two callers gets what it makes, whichever came before it on a thread', async () => {
+    chownSync(at('.'), 0, 7);
+    chmodSync(at('.'), 0o1777);
+    const callers = [
+      user(1000, 100),
+      user(1001, 100),
+      user(1002, 100, [4, 5]),
+      user(1003, 100, [4, 5]),
+      user(1003, 101, [4, 5]),
+      user(1004, 101, [6]),
+      user(0, 0, [0]),
+      user(0, 100, [4, 5]),
+      server,
+    ];
+    // One thread: it keeps the credentials of a call until the next call.
+    setPoolBounds(1, 8);
+    for (const [i, first] of callers.entries()) {
+      for (const [j, second] of callers.entries()) {
+        for (const [which, caller] of [first, second].entries()) {
+          const name = `turn-${i}-${j}-${which}`;
+          const label = `${name} of ${JSON.stringify(caller)}`;
+          expect(await refusal(() => sys.mkdir(caller, dir, n(name), 0o700)), label).toBe('not refused');
+          const { uid, gid } = lstatSync(at(name));
+          expect([uid, gid], label).toEqual(caller === server ? [0, 0] : [caller.uid, caller.gid]);
+        }
+        // Only root has capabilities, whoever was there before.
+        const mayTake = second === server || second.uid === 0 || second.uid === first.uid;
+        const taken = await refusal(() => sys.rename(second, dir, n(`turn-${i}-${j}-0`), dir, n('taken'), 0));
+        expect(taken, `${i} ${j}`).toBe(mayTake ? 'not refused' : errno.EPERM);
+        if (mayTake) await sys.unlink(server, dir, n('taken'), true);
+      }
+    }
+    setPoolBounds(64, 8);
   });
 
   test('a storm of creates under 50 users mixed with the server’s gives each file its owner', async () => {

@@ -2,6 +2,7 @@
  * What a program gives up before it executes itself again. All of it is the calling thread's, and execve(2) leaves no other
  * thread: what begins then has it from its first instruction, whatever threads it starts.
  */
+#include "apart.h"
 #include "syscalls.h"
 
 #include <dirent.h>
@@ -89,5 +90,6 @@ int64_t sys_execute(const struct call *c) {
   for (size_t i = 0; i < c->segment[2].iov_len / sizeof *kept; i++) {
     if (fcntl(kept[i], F_SETFD, 0) != 0) return -(int64_t)errno;
   }
+  apart_retire();
   return RESULT(execve(c->text[0], arguments, environment));
 }

@@ -7,6 +7,7 @@
  * can always become the server again. Nobody can signal or trace it that could not before: those ask the real and saved ids.
  */
 #include "creds.h"
+#include "apart.h"
 
 #include <errno.h>
 #include <linux/capability.h>
@@ -135,8 +136,10 @@ static bool is_already(const struct identity *to) {
  */
 static bool become(const struct identity *to) {
   if (is_already(to)) return true;
-  return become_uid(server.uid, server.effective) && become_groups(to) && become_gid(to->gid) &&
-         become_uid(to->uid, to->effective);
+  bool done = become_uid(server.uid, server.effective) && become_groups(to) && become_gid(to->gid) &&
+              become_uid(to->uid, to->effective);
+  apart_watch_server();
+  return done;
 }
 
 void creds_restore(void) {

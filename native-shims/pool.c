@@ -6,21 +6,18 @@
  * has more than so many jobs running: what a session waits for is no other's business.
  */
 #include "pool.h"
-#include "creds.h"
+#include "apart.h"
 
 #include <errno.h>
 #include <pthread.h>
-#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { IDLE_SECONDS = 5, APART_STACK_BYTES = 256 * 1024 };
+enum { IDLE_SECONDS = 5 };
 
 struct job {
   struct job *next;
@@ -169,26 +166,8 @@ static int serve(void *argument) {
   return 0;
 }
 
-static int serve_apart(void *argument) {
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
-  return serve(argument);
-}
-
-/*
- * A call that a FUSE daemon or a server does not answer cannot be ended by anything, SIGKILL included, once it was sent
- * (request_wait_answer of fs/fuse/dev.c). A thread in it keeps its process from ending: what started ninepd would wait for
- * ever. So this thread lends its stack and thread-local memory to a process that shares all else, as vfork(2) does, and
- * waits for it. The kernel kills it when this thread ends, or as soon as its call returns; by then ninepd is gone.
- */
 static void *run_apart(void *place) {
-  char *stack = malloc(APART_STACK_BYTES);
-  int flags = CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS | CLONE_SIGHAND;
-  pid_t worker = stack ? clone(serve_apart, stack + APART_STACK_BYTES, flags, place) : -1;
-  int status = 0;
-  if (worker < 0) serve(place);
-  else waitpid(worker, &status, __WCLONE);
-  if (status != 0) abort(); /* As if a thread had died. */
-  free(stack);
+  apart_run(serve, place);
   return NULL;
 }
 

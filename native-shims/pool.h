@@ -7,7 +7,7 @@
 
 /*
  * A place is where jobs wait: each file system has one with threads of its own, so that one that hangs holds up no other.
- * From PLACE_APART on, whatever runs may never end, not even by SIGKILL (see `apart` in pool.c).
+ * From PLACE_APART on, whatever runs may never end, not even by SIGKILL: its threads are processes (apart.h).
  */
 enum { PLACES = 128, PLACE_APART = 64 };
 

@@ -9,6 +9,7 @@
  * The kernel keeps by number what is allowed whatever its arguments are, and runs no filter for it (from 5.11 on). An older
  * one runs it from the top, where the frequent calls are.
  */
+#include "apart.h"
 #include "pool.h"
 #include "syscalls.h"
 
@@ -104,7 +105,7 @@ struct check {
 enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET };
 
 static const struct check checks[] = {
-    /* Threads, and the processes of pool.c that are as good as threads; no others. */
+    /* Threads, and the processes of apart.c that are as good as threads; no others. */
     {SYS_clone, 0, CLONE_SIGHAND | NAMESPACES, CLONE_SIGHAND, ALLOW, KILL},
     {SYS_ioctl, 1, UINT32_MAX, TIOCSTI, REFUSE, NEXT},                    /* no typing on the terminal of who started it */
     {SYS_ioctl, 1, UINT32_MAX, TIOCLINUX, REFUSE, ALLOW},
@@ -213,6 +214,7 @@ int64_t sys_filter_calls(const struct call *c) {
   int64_t done = finish(&p, role == STARTER || role == NEXT_PROGRAM ? ALLOW : UNKNOWN);
   if (done < 0) return done;
   struct sock_fprog program = {.len = p.length, .filter = p.code};
+  apart_retire(); /* A filter does not reach other processes, and may forbid to end one. */
   done = RESULT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));
   if (done == 0) pool_renew();
   return done > 0 ? -EBUSY : done; /* a thread with a filter of its own */

@@ -1,5 +1,6 @@
 /* The system calls, each on descriptors and single names. README.md says why each is here. */
 #include "syscalls.h"
+#include "apart.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -11,15 +12,17 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-int proc_fds = -1;
+static int fds_of_server = -1;
 
-static void learn_proc_fds(void) { proc_fds = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC); }
+static void learn_proc_fds(void) { fds_of_server = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC); }
 
 /* Once for the process: /proc/self is the process and not the thread. */
 void open_proc_fds(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, learn_proc_fds);
 }
+
+int proc_fds(void) { return apart_is_here() ? -1 : fds_of_server; }
 
 static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode, int32_t resolve) {
   struct open_how how = {
@@ -37,7 +40,8 @@ int64_t sys_lookup(const struct call *c) {
 /* O_NONBLOCK: opening a FIFO or a device never waits. It changes nothing for files and directories. */
 int64_t sys_reopen(const struct call *c) {
   struct proc_path path = proc_path(c->number[0]);
-  return RESULT(openat(proc_fds, name_of(&path), c->number[1] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  int from = proc_fds();
+  return RESULT(openat(from, name_from(from, &path), c->number[1] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
 }
 
 int64_t sys_create(const struct call *c) {
@@ -68,7 +72,8 @@ int64_t sys_symlink(const struct call *c) { return RESULT(symlinkat(c->text[1], 
 /* /proc/self/fd and not AT_EMPTY_PATH, which asks for CAP_DAC_READ_SEARCH (linkat(2)). */
 int64_t sys_link(const struct call *c) {
   struct proc_path path = proc_path(c->number[0]);
-  return RESULT(linkat(proc_fds, name_of(&path), c->number[1], c->text[0], AT_SYMLINK_FOLLOW));
+  int from = proc_fds();
+  return RESULT(linkat(from, name_from(from, &path), c->number[1], c->text[0], AT_SYMLINK_FOLLOW));
 }
 
 int64_t sys_rename(const struct call *c) {

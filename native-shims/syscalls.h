@@ -39,13 +39,17 @@ static inline struct proc_path proc_path(int fd) {
   return path;
 }
 
-/* An O_PATH descriptor of /proc/self/fd, for calls that take a directory: from there a path is one name, not four. */
-extern int proc_fds;
+/*
+ * An O_PATH descriptor of /proc/self/fd, for calls that take a directory: from there a path is one name, not four. −1 where it
+ * is not to be used: in the processes of apart.c, for which it leads to the descriptors of another process (proc(5): only
+ * those who may trace it can follow these).
+ */
+int proc_fds(void);
 void open_proc_fds(void);
 
-/* The name of an object for a call that starts at `proc_fds`. When that could not be opened it is a whole path. */
-static inline const char *name_of(const struct proc_path *path) {
-  return proc_fds < 0 ? path->text : path->text + sizeof "/proc/self/fd/" - 1;
+/* The name of an object for a call that starts at this value of `proc_fds`. Where that is −1 it is a whole path. */
+static inline const char *name_from(int from, const struct proc_path *path) {
+  return from < 0 ? path->text : path->text + sizeof "/proc/self/fd/" - 1;
 }
 
 /* An offset or a length that came as a double: it, or -EINVAL. */
@@ -89,6 +93,11 @@ shim sys_lock, sys_test_lock;           /* lock.c */
 shim sys_handle, sys_open_handle;       /* handle.c */
 
 /* process.c */
+/*
+ * Closes sockets, pipes and terminals: a process of apart.c that hangs keeps all descriptors open, and whoever waits for the end
+ * of a stream would wait for it. Files are left, since closing one may hang as well.
+ */
+void close_streams(void);
 shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials, sys_descriptor_limit, sys_end;
 
 shim sys_own_root;                                               /* root.c */

@@ -39,7 +39,8 @@ int64_t sys_getxattr(const struct call *c) {
   int64_t got = RESULT(fgetxattr(c->number[0], c->text[0], into, bytes));
   if (got != -EBADF) return got;
   struct proc_path path = proc_path(c->number[0]);
-  got = getxattr_at(proc_fds, name_of(&path), 0, c->text[0], into, bytes);
+  int from = proc_fds();
+  got = getxattr_at(from, name_from(from, &path), 0, c->text[0], into, bytes);
   return got == -ENOSYS ? RESULT(getxattr(path.text, c->text[0], into, bytes)) : got;
 }
 
@@ -55,7 +56,8 @@ int64_t sys_setxattr(const struct call *c) {
   if (done != -EBADF) return done;
   struct proc_path path = proc_path(c->number[0]);
   struct xattr_args_of args = {(uintptr_t)value->iov_base, (uint32_t)value->iov_len, (uint32_t)c->number[1]};
-  done = call_at(CALL_SETXATTRAT, proc_fds, name_of(&path), 0, c->text[0], &args);
+  int from = proc_fds();
+  done = call_at(CALL_SETXATTRAT, from, name_from(from, &path), 0, c->text[0], &args);
   if (done != -ENOSYS) return done;
   return RESULT(setxattr(path.text, c->text[0], value->iov_base, value->iov_len, c->number[1]));
 }

@@ -79,7 +79,7 @@ export function descriptorLimit(): number {
 }
 
 /**
- * Ends the process though calls still run. What hangs may outlive it (native-shims/pool.c), but shall keep no socket and no
+ * Ends the process though calls still run. What hangs may outlive it (native-shims/apart.c), but shall keep no socket and no
  * standard output open, for which somebody waits.
  */
 export function endUnfinished(): never {

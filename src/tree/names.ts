@@ -1,6 +1,6 @@
 import { type Answer, andThen, lastly, recover } from '../answer.ts';
 import { Attr, S_IFDIR } from '../attr.ts';
-import { ENOTDIR, ENOTEMPTY, EPERM } from '../errno.ts';
+import { EEXIST, ENOTDIR, ENOTEMPTY, EPERM } from '../errno.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Name } from '../name.ts';
 import type { SecurityModel } from '../security/model.ts';
@@ -72,7 +72,7 @@ export class Names {
   /** Runs what wants the directory `name` empty: what a killed server has left in it does not count. */
   #emptying(dir: LocalNode, dirfd: number, name: Name, act: () => Answer<void>): Answer<void> {
     return recover<void>(act, async error => {
-      if (error !== ENOTEMPTY || !(await this.#leftovers.clearAll(dir.volume.sys, dirfd, name))) throw error;
+      if (!isNotEmpty(error) || !(await this.#leftovers.clearAll(dir.volume.sys, dirfd, name))) throw error;
       await act();
     });
   }
@@ -108,4 +108,9 @@ export class Names {
   isEntry(dir: LocalNode, name: Name, node: LocalNode): Answer<boolean> {
     return andThen(this.#lookFor(dir, name), found => found === node);
   }
+}
+
+/** rename(2) and rmdir(2) say either of a directory that is not empty; xfs says EEXIST of one that is renamed over. */
+function isNotEmpty(error: unknown): boolean {
+  return error === ENOTEMPTY || error === EEXIST;
 }

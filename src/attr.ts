@@ -43,6 +43,21 @@ export const QTDIR = 0x80;
 export const QTSYMLINK = 0x02;
 export const QTFILE = 0;
 
+/**
+ * Orders requests for attributes among changes: it moves on after every change, before the object is looked at again. Times that
+ * are fewer than 2^31 changes apart can be compared.
+ */
+export const changeClock = {
+  now: 0,
+  tick(): number {
+    changeClock.now = (changeClock.now + 1) | 0;
+    return changeClock.now;
+  },
+  isEarlier(time: number, than: number): boolean {
+    return ((time - than) | 0) < 0;
+  },
+};
+
 export class Attr {
   readonly bytes: Buffer;
   /** What of `bytes` goes over the wire. */
@@ -50,6 +65,9 @@ export class Attr {
 
   /** Of `bytes`: it reads and writes a word in one instruction. */
   readonly view: DataView;
+
+  /** When the host was asked for them, by `changeClock`: the answer may come much later. */
+  asked = 0;
 
   constructor(bytes: Buffer = Buffer.alloc(attrBytes)) {
     this.bytes = bytes;

@@ -1,5 +1,5 @@
 import type { Answer } from '../answer.ts';
-import type { Attr } from '../attr.ts';
+import { type Attr, changeClock } from '../attr.ts';
 import { ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, Errno } from '../errno.ts';
 import type { Bytes, Name } from '../name.ts';
 import type { Owned, OwnedSegments, Segments } from '../owned.ts';
@@ -109,6 +109,7 @@ export class Linux implements Syscalls {
   }
 
   stat(caller: Caller, fd: number, attr: Attr): Answer<void> {
+    attr.asked = changeClock.now;
     begin(op.stat, caller, fd);
     return this.perform(nothing, attr.bytes);
   }
@@ -308,6 +309,7 @@ export class Inline extends Linux implements InlineSyscalls {
   }
 
   override stat(caller: Caller, fd: number, attr: Attr): void {
+    attr.asked = changeClock.now;
     begin(op.stat, caller, fd);
     nothing(run(attr.bytes));
   }

@@ -1,5 +1,5 @@
 import { type Answer, andThen } from '../answer.ts';
-import type { Attr } from '../attr.ts';
+import { type Attr, changeClock } from '../attr.ts';
 import { EAGAIN, EINVAL, EXDEV } from '../errno.ts';
 import type { Name } from '../name.ts';
 import type { Segments } from '../owned.ts';
@@ -82,6 +82,7 @@ class LocalAtOnce extends Inline {
 
 /** What the kernel has in memory of the attributes: all of them, on a file system of this machine. */
 export function statInMemory(caller: Caller, fd: number, attr: Attr): void {
+  attr.asked = changeClock.now;
   begin(op.stat, caller, fd, AT_STATX_DONT_SYNC);
   nothing(run(attr.bytes));
 }

@@ -332,7 +332,7 @@ export class Session implements Door {
   }
 
   versionOf(node: Node, attr: Attr): number {
-    return this.versions.versionOf(node, stampOf(attr));
+    return this.versions.versionOf(node, stampOf(attr), attr.asked);
   }
 
   qidOf(node: Node, attr: Attr): Qid {

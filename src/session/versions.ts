@@ -1,3 +1,4 @@
+import { changeClock } from '../attr.ts';
 import type { Node, Stamp, Watch } from '../tree/tree.ts';
 
 interface Entry {
@@ -5,6 +6,8 @@ interface Entry {
   version: number;
   /** The object's stamp after the client's last change. */
   stamp: Stamp;
+  /** When that was asked for. */
+  asked: number | undefined;
   /** The client's changes that run now. */
   running: number;
 }
@@ -14,6 +17,9 @@ interface Entry {
  * then the version stays while the stamp moves on. A version that moved with the client's own writes would make its next
  * lookup build a second inode beside the one with the dirty pages (fs/9p: v9fs_test_inode_dotl), and lose them.
  *
+ * Where a file system may wait, answers come in another order than they were asked for. What was asked for before the look at the
+ * last own change says nothing about what others have done since; whoever looks next is told.
+ *
  * An entry lives as long as its node, which goes when nobody holds it any more; a client that caches an object holds a fid
  * on it. So the number of entries is bounded by what is held.
  */
@@ -22,28 +28,36 @@ export class Versions implements Watch {
   /** Whether the client ever changed anything. */
   #used = false;
 
-  before(node: Node, stamp: Stamp): void {
+  before(node: Node, stamp: Stamp, asked?: number): void {
     const entry = this.#entries.get(node);
     if (!entry) {
       this.#used = true;
-      this.#entries.set(node, { version: stamp, stamp, running: 1 });
+      this.#entries.set(node, { version: stamp, stamp, asked, running: 1 });
       return;
     }
-    if (entry.running === 0 && entry.stamp !== stamp) entry.version = stamp;
+    if (entry.running === 0 && entry.stamp !== stamp && !isOutdated(asked, entry)) entry.version = stamp;
     entry.running++;
   }
 
-  after(node: Node, stamp: Stamp): void {
+  after(node: Node, stamp: Stamp, asked?: number): void {
     const entry = this.#entries.get(node);
     if (!entry) return;
     entry.running--;
+    if (isOutdated(asked, entry)) return;
     entry.stamp = stamp;
+    entry.asked = asked;
   }
 
-  /** qid.version of an object whose stamp is `stamp` now; never 0, as stamps never are. */
-  versionOf(node: Node, stamp: Stamp): number {
+  /** qid.version of an object whose stamp was `stamp` when it was asked for; never 0, as stamps never are. */
+  versionOf(node: Node, stamp: Stamp, asked?: number): number {
     if (!this.#used) return stamp;
     const entry = this.#entries.get(node);
-    return entry && (entry.running > 0 || entry.stamp === stamp) ? entry.version : stamp;
+    if (!entry) return stamp;
+    return entry.running > 0 || entry.stamp === stamp || isOutdated(asked, entry) ? entry.version : stamp;
   }
+}
+
+/** Whether a stamp was asked for before the one that is kept. */
+function isOutdated(asked: number | undefined, entry: Entry): boolean {
+  return asked !== undefined && entry.asked !== undefined && changeClock.isEarlier(asked, entry.asked);
 }

@@ -1,5 +1,5 @@
 import { type Answer, andThen, forEach, inOrder, lastly, recover } from '../answer.ts';
-import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
+import { Attr, changeClock, S_IFDIR, S_IFREG } from '../attr.ts';
 import { putOff } from '../batch.ts';
 import { EINVAL, EISDIR } from '../errno.ts';
 import { type Caller, type InlineSyscalls, type Syscalls, serverCaller } from '../host/syscalls.ts';
@@ -14,8 +14,14 @@ interface Run {
   readonly watch: Watch;
 }
 
+/** What an object was like, and when it was asked. */
+interface Look {
+  readonly stamp: Stamp;
+  readonly asked: number;
+}
+
 /** No object's stamp, for after a change of one that cannot be asked any more: then the version moves. */
-const noStamp = (): Stamp => 0;
+const noStamp: Stamp = 0;
 
 /** Changes of objects: every one is framed by the stamps that the actor's watch is told of. */
 export class Changes {
@@ -30,23 +36,25 @@ export class Changes {
     this.#model = model;
   }
 
-  #stamp(node: LocalNode): Answer<Stamp> {
-    return this.#nodes.use(node, fd => stampAt(node, node.volume.sys, fd));
+  #look(node: LocalNode): Answer<Look> {
+    return this.#nodes.use(node, fd => lookAt(node, node.volume.sys, fd));
   }
 
   /** Runs a change of `node`. */
   around<T>(actor: Actor, node: LocalNode, act: () => Answer<T>): Answer<T> {
-    return andThen(this.#stamp(node), before => {
-      actor.watch.before(node, before);
+    return andThen(this.#look(node), ({ stamp, asked }) => {
+      actor.watch.before(node, stamp, asked);
       return lastly(act, () => this.#settle(actor, node));
     });
   }
 
   #settle(actor: Actor, node: LocalNode): Answer<void> {
-    return andThen(
-      recover<Stamp>(() => this.#stamp(node), noStamp),
-      after => actor.watch.after(node, after),
+    const asked = changeClock.tick();
+    const stamp = recover<Stamp>(
+      () => andThen(this.#look(node), look => look.stamp),
+      () => noStamp,
     );
+    return andThen(stamp, after => actor.watch.after(node, after, asked));
   }
 
   /**
@@ -66,11 +74,11 @@ export class Changes {
 
   /** The same where nothing waits; elsewhere undefined, with nothing written. */
   writingNow<T>(actor: Actor, file: LocalOpen, write: (sys: InlineSyscalls, fd: number) => T): T | undefined {
-    const { inline: sys, fd, node } = file;
+    const { inline: sys, fd } = file;
     if (!sys) return undefined;
     const { caller, watch } = actor;
     const inRun = this.#inRun(watch, file);
-    if (!inRun) watch.before(node, stampNow(file));
+    if (!inRun) tellBefore(watch, file);
     try {
       const allowed = this.#model.writing({ sys, fd }, caller);
       if (!(allowed instanceof Promise)) return write(sys, fd);
@@ -78,7 +86,7 @@ export class Changes {
       allowed.catch(() => undefined);
       return undefined;
     } finally {
-      if (!inRun) watch.after(node, recover<Stamp>(() => stampNow(file), noStamp) as Stamp);
+      if (!inRun) tellAfter(watch, file);
     }
   }
 
@@ -92,7 +100,7 @@ export class Changes {
     if (this.#run?.file === file && this.#run.watch === watch) return true;
     this.#endRun();
     if (!putOff(this.#endRun)) return false;
-    watch.before(file.node, stampNow(file));
+    tellBefore(watch, file);
     this.#opens.borrow(file);
     this.#run = { file, watch };
     return true;
@@ -103,18 +111,18 @@ export class Changes {
     if (!run) return;
     const { file, watch } = run;
     this.#run = undefined;
-    watch.after(file.node, recover<Stamp>(() => stampNow(file), noStamp) as Stamp);
+    tellAfter(watch, file);
     this.#opens.giveBack(file);
   };
 
   /** Runs a change of several nodes at once; absent ones and repetitions do not count. */
   aroundAll<T>(actor: Actor, nodes: readonly (LocalNode | undefined)[], act: () => Answer<T>): Answer<T> {
     const distinct: LocalNode[] = [];
-    const before: Stamp[] = [];
+    const before: Look[] = [];
     for (const node of nodes) if (node && !distinct.includes(node)) distinct.push(node);
-    const asked = forEach(distinct, node => andThen(this.#stamp(node), stamp => before.push(stamp)));
+    const asked = forEach(distinct, node => andThen(this.#look(node), look => before.push(look)));
     return andThen(asked, () => {
-      distinct.forEach((node, i) => void actor.watch.before(node, before[i]!));
+      distinct.forEach((node, i) => void actor.watch.before(node, before[i]!.stamp, before[i]!.asked));
       return lastly(act, () => forEach(distinct, node => this.#settle(actor, node)));
     });
   }
@@ -153,14 +161,29 @@ export class Changes {
   }
 }
 
-/** The stamp of what is open at `fd`. */
-function stampAt({ volume }: LocalNode, sys: Syscalls, fd: number): Answer<Stamp> {
-  if (volume.local) return stampOf(volume.statNow(fd));
+/** At what is open at `fd`. */
+function lookAt({ volume }: LocalNode, sys: Syscalls, fd: number): Answer<Look> {
+  if (volume.local) return lookIn(volume.statNow(fd));
   const attr = new Attr();
-  return andThen(sys.stat(serverCaller, fd, attr), () => stampOf(attr));
+  return andThen(sys.stat(serverCaller, fd, attr), () => lookIn(attr));
 }
 
-/** The stamp of a file on a local file system that has its descriptor. */
-function stampNow({ node, fd }: LocalOpen): Stamp {
-  return stampOf(node.volume.statNow(fd));
+function lookIn(attr: Attr): Look {
+  return { stamp: stampOf(attr), asked: attr.asked };
+}
+
+/** Tells a watch how a file on a local file system is before a change. */
+function tellBefore(watch: Watch, { node, fd }: LocalOpen): void {
+  const attr = node.volume.statNow(fd);
+  watch.before(node, stampOf(attr), attr.asked);
+}
+
+/** The same after it. */
+function tellAfter(watch: Watch, { node, fd }: LocalOpen): void {
+  const asked = changeClock.tick();
+  const stamp = recover<Stamp>(
+    () => stampOf(node.volume.statNow(fd)),
+    () => noStamp,
+  );
+  watch.after(node, stamp as Stamp, asked);
 }

@@ -75,12 +75,16 @@ export interface Change {
  */
 export type Stamp = number;
 
-/** Called around a change so that a session can tell its own changes from others'. See session/versions.ts. */
+/**
+ * Called around a change so that a session can tell its own changes from others'. See session/versions.ts. `asked` is when the
+ * object was asked for the stamp, by `changeClock`: answers to several changes may come out of order. A tree that answers
+ * at once leaves it out.
+ */
 export interface Watch {
   /** Before the change, with the stamp as it is. */
-  before(node: Node, stamp: Stamp): void;
-  /** After the change, whether it succeeded or not. */
-  after(node: Node, stamp: Stamp): void;
+  before(node: Node, stamp: Stamp, asked?: number): void;
+  /** After the change, whether it succeeded or not. The clock has moved on between the change and the question. */
+  after(node: Node, stamp: Stamp, asked?: number): void;
 }
 
 /** On whose behalf a call runs: credentials, and the watch that is told of the changes it makes. */

@@ -1,9 +1,10 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { beginBatch, endBatch } from '../../src/batch.ts';
 import { nameOf } from '../../src/name.ts';
 import { Versions } from '../../src/session/versions.ts';
 import type { Node } from '../../src/tree/tree.ts';
+import { interceptCalls } from '../support/between-calls.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { Ground, Talk } from './session-fixture.ts';
 
@@ -44,6 +45,32 @@ describe('the version of an object', () => {
     versions.before(node, 20);
     versions.after(node, 21);
     expect(versions.versionOf(node, 21)).toBe(20);
+  });
+
+  it('stays when answers about changes of its own come in another order than they were asked for', () => {
+    const versions = new Versions();
+    versions.before(node, 7, 0);
+    versions.before(node, 7, 0);
+    versions.after(node, 9, 2);
+    versions.after(node, 8, 1);
+    expect(versions.versionOf(node, 9, 2)).toBe(7);
+    versions.before(node, 8, 1);
+    versions.after(node, 10, 3);
+    expect(versions.versionOf(node, 10, 3)).toBe(7);
+    expect(versions.versionOf(node, 9, 2)).toBe(7);
+    expect(versions.versionOf(node, 11, 3)).toBe(11);
+    versions.before(node, 11, 3);
+    versions.after(node, 12, 4);
+    expect(versions.versionOf(node, 12, 4)).toBe(11);
+  });
+
+  it('stays so however many changes there were', () => {
+    const versions = new Versions();
+    const [before, after] = [2 ** 31 - 1, -(2 ** 31)];
+    versions.before(node, 7, before);
+    versions.after(node, 8, after);
+    expect(versions.versionOf(node, 9, before)).toBe(7);
+    expect(versions.versionOf(node, 9, after)).toBe(9);
   });
 });
 
@@ -133,5 +160,86 @@ describe('qid.version', () => {
     writeFileSync(ground.path('x'), '');
     expect(await version()).not.toBe(before);
     await talk.session.close();
+  });
+
+  describe('where every call may wait', () => {
+    let talk: Talk;
+    let restore: () => void;
+    /** The answer to the next stat(2) is kept back until `goOn`. */
+    let keepsNext: boolean;
+    /** The same from the next write(2) on. */
+    let keepsAfterWrite: boolean;
+    let goOn: () => void;
+
+    beforeEach(async () => {
+      writeFileSync(ground.path('f'), 'old');
+      const tree = await ground.tree();
+      const { volume } = tree.root;
+      Object.defineProperties(volume, { local: { value: false }, inline: { value: undefined } });
+      volume.sys = volume.pool;
+      talk = await new Talk(tree).begin();
+      await talk.request('walk', { fid: 0, newfid: 1, wname: [nameOf('f')] });
+      await talk.request('walk', { fid: 1, newfid: 2, wname: [] });
+      await talk.request('lopen', { fid: 2, flags: 2 });
+      keepsNext = keepsAfterWrite = false;
+      const released = new Promise<void>(resolve => {
+        goOn = resolve;
+      });
+      restore = interceptCalls((name, call) => {
+        const answer = call();
+        if (name === 'write' && keepsAfterWrite) {
+          keepsNext = true;
+          keepsAfterWrite = false;
+        }
+        if (name !== 'stat' || !keepsNext) return answer;
+        keepsNext = false;
+        return Promise.resolve(answer).then(result => released.then(() => result));
+      });
+    });
+    afterEach(async () => {
+      restore();
+      await talk.session.close();
+    });
+
+    const version = (attr: Uint8Array) => Buffer.from(attr).readUInt32LE(9);
+    const look = async () => {
+      const { attr } = await talk.request('getattr', { fid: 1, request_mask: { low: 0x3fff, high: 0 } });
+      return version(attr);
+    };
+    const write = (text: string) =>
+      talk.request('write', { fid: 2, offset: 0, data: { count: text.length, bytes: Buffer.from(text) } });
+    /** Makes a request of which an answer of the host comes after a whole write of the same client. */
+    const overtaken = async <T>(request: () => Promise<T>): Promise<T> => {
+      const slow = request();
+      await vi.waitFor(() => expect(keepsNext || keepsAfterWrite).toBe(false));
+      await write('a write that is longer than the other');
+      goOn();
+      return slow;
+    };
+
+    it('is kept when a write after this one is answered before it', async () => {
+      const first = await look();
+      keepsAfterWrite = true;
+      await overtaken(() => write('one'));
+      expect(await look()).toBe(first);
+    });
+
+    it('is kept when a write that was asked for earlier begins after this one', async () => {
+      const first = await look();
+      await write('0');
+      keepsNext = true;
+      await overtaken(() => write('one'));
+      expect(await look()).toBe(first);
+    });
+
+    it('is the old one in an answer that is older than the last write', async () => {
+      const first = await look();
+      await write('0');
+      keepsNext = true;
+      expect(await overtaken(look)).toBe(first);
+      expect(await look()).toBe(first);
+      appendFileSync(ground.path('f'), 'theirs');
+      expect(await look()).not.toBe(first);
+    });
   });
 });

@@ -1,0 +1,54 @@
+import { EIO } from '../../src/errno.ts';
+import { commonPlace } from '../../src/host/control.ts';
+import { inline, Linux } from '../../src/host/linux.ts';
+import { localAtOnce, localOnPool } from '../../src/host/local.ts';
+import type { Syscalls } from '../../src/host/syscalls.ts';
+
+type CallName = keyof Syscalls;
+type Method = (...args: unknown[]) => unknown;
+
+/** Stands in for a system call: makes it by `call`, at once or later, or does something else. */
+export type Intercept = (name: CallName, call: () => unknown, args: readonly unknown[]) => unknown;
+
+const classes = [
+  Linux.prototype,
+  Object.getPrototypeOf(inline),
+  Object.getPrototypeOf(localAtOnce(() => undefined)),
+  Object.getPrototypeOf(localOnPool(commonPlace, () => undefined)),
+] as Record<string, unknown>[];
+
+/** From now on every system call of this process goes through `intercept`, until the function returned is called. */
+export function interceptCalls(intercept: Intercept): () => void {
+  const undo: (() => void)[] = [];
+  for (const one of classes) {
+    for (const name of Object.getOwnPropertyNames(one)) {
+      const method = one[name];
+      if (name === 'constructor' || typeof method !== 'function') continue;
+      one[name] = function (this: unknown, ...args: unknown[]) {
+        return intercept(name as CallName, () => (method as Method).apply(this, args), args);
+      };
+      undo.push(() => {
+        one[name] = method;
+      });
+    }
+  }
+  return () => {
+    for (const one of undo) one();
+  };
+}
+
+/** Runs `act` while the system call of this number, counted from 1, fails with EIO. Resolves to whether there was one. */
+export async function withFault(number: number, act: () => Promise<unknown>): Promise<boolean> {
+  let calls = 0;
+  const restore = interceptCalls((name, call) => {
+    // close(2) gives the descriptor back whatever it says.
+    if (name !== 'close' && ++calls === number) throw EIO;
+    return call();
+  });
+  try {
+    await act();
+  } finally {
+    restore();
+  }
+  return calls >= number;
+}

@@ -48,7 +48,6 @@ export class Listings {
     const { inline: sys, fd, node } = dir;
     if (!sys) return undefined;
     const { ownPrefix, typeXattr } = this.#model;
-    dir.touched = true;
     const attr = typeXattr === '' ? noAttr : node.volume.statNow(fd);
     const known = typeXattr === '' ? noExceptions : this.#types.of(node, attr);
     const xattr = known ? '' : typeXattr;

@@ -1,31 +1,27 @@
-import { type Answer, andThen } from '../answer.ts';
-import { Attr } from '../attr.ts';
-import { Errno, ESTALE } from '../errno.ts';
+import { type Answer, andThen, recover } from '../answer.ts';
+import { Attr, S_IFDIR } from '../attr.ts';
+import { ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
 import { O_PATH } from '../host/constants.ts';
 import { inline } from '../host/linux.ts';
-import { serverCaller } from '../host/syscalls.ts';
+import { type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
-import type { Descriptors, Holder } from './descriptors.ts';
+import type { Descriptors, Holder, Loss } from './descriptors.ts';
+import { withFresh } from './fresh.ts';
+import { type Place, Places } from './places.ts';
 import type { Node } from './tree.ts';
 import type { Seen } from './views.ts';
 import { inoKey, type Volume, type Volumes } from './volume.ts';
 
-/** What is open on a node. */
+/** What is open on a node, and lends it the descriptor that it has until it is closed. */
 export interface Opened {
-  /** Counts as one that keeps its descriptors, from now on. */
-  pin(): void;
-  /** Whether it is of a session that keeps more than others leave it. */
-  readonly isOverdrawn: boolean;
-  /** Lets the node use its descriptor. */
-  lend<T>(act: (fd: number) => Answer<T>): Answer<T>;
+  use<T>(act: (fd: number) => Answer<T>): Answer<T>;
 }
 
-const nothing: readonly Opened[] = [];
-
 /**
- * An object of the host's file system: found by (mount, device, inode) and shared by all fids on it. It holds one O_PATH
- * descriptor, which pins the inode, or, when the descriptor budget is spent, what it takes to get one again: a file
- * handle, or without the privilege for those its parent and name, with the identity checked.
+ * An object of the host's file system: found by (mount, device, inode) and shared by all fids on it. A descriptor pins its
+ * inode: an O_PATH descriptor of its own, or that of anything that is open on it. When the budget is spent and nothing is open, what
+ * is left is what it takes to get one again: a file handle, or without the privilege for those a name, with the identity
+ * checked.
  */
 export class LocalNode implements Node, Holder {
   readonly volume: Volume;
@@ -36,16 +32,14 @@ export class LocalNode implements Node, Holder {
   readonly pathHigh: number;
   /** Tells a new inode from an old one of the same number (a hash of the birth time). */
   readonly gen: number;
-  /** −1 when given up, or when there is a lender. */
+  /** Its own; −1 when given up, or when it never had one since it was made open. */
   fd: number;
-  /**
-   * The open file that it was made as, for as long as it has no descriptor of its own: most new files are written, closed
-   * and not looked at in between. On local volumes only, where a descriptor is used within a turn.
-   */
-  lender: Opened | undefined = undefined;
-  /** Where it was last seen: the directory is held. Undefined for the root. */
+  /** The directory it was last seen in, which is held. Undefined for the root. */
   parent: LocalNode | undefined;
+  /** Its name there; undefined for the root, and when that name was taken away and no other is known. */
   name: Name | undefined;
+  /** Of what is no directory and has several names. */
+  others: Place[] | undefined = undefined;
   refs = 1;
   /** Running calls that use the descriptor. */
   busy = 0;
@@ -54,10 +48,9 @@ export class LocalNode implements Node, Holder {
   /** What the model has shown of it, if that can be trusted: see Views. */
   seen: Seen | undefined = undefined;
   opens: Opened | Set<Opened> | undefined = undefined;
-  #unlinked = false;
   readonly #table: NodeTable;
 
-  constructor(table: NodeTable, volume: Volume, attr: Attr, fd: number) {
+  constructor(table: NodeTable, volume: Volume, attr: Attr) {
     this.#table = table;
     this.volume = volume;
     this.ino = inoKey(attr);
@@ -66,38 +59,23 @@ export class LocalNode implements Node, Holder {
     const [low, high] = table.volumes.paths.of(volume.index, attr.inoLow, attr.inoHigh);
     this.pathLow = low;
     this.pathHigh = high;
-    this.fd = fd;
+    this.fd = -1;
   }
 
-  /** Lost a name: it may have no other, and then nothing but the descriptor leads to it. */
-  get unlinked(): boolean {
-    return this.#unlinked;
+  get isDirectory(): boolean {
+    return this.type === S_IFDIR;
   }
 
-  set unlinked(lost: boolean) {
-    this.#unlinked = lost;
-    if (lost) for (const open of this.allOpens) open.pin();
-  }
-
-  get allOpens(): Iterable<Opened> {
-    const { opens } = this;
-    return opens === undefined ? nothing : opens instanceof Set ? opens : [opens];
-  }
-
-  giveUp(): boolean {
-    return this.#table.giveUp(this);
-  }
-
-  giveUpForGood(): boolean {
-    return this.#table.giveUpForGood(this);
+  giveUp(allowed: Loss = 'nothing'): boolean {
+    return this.#table.giveUp(this, allowed);
   }
 }
 
 /** The nodes of one tree: who is held, and with which descriptor. */
 export class NodeTable {
   readonly volumes: Volumes;
+  readonly places = new Places(this);
   readonly #descriptors: Descriptors;
-  readonly #attr = new Attr();
 
   constructor(volumes: Volumes, descriptors: Descriptors) {
     this.volumes = volumes;
@@ -124,7 +102,23 @@ export class NodeTable {
   }
 
   #useOther<T>(node: LocalNode, act: (fd: number) => Answer<T>): Answer<T> {
-    return node.lender ? node.lender.lend(act) : andThen(this.#revive(node), act);
+    const { opens } = node;
+    if (!opens) return andThen(this.#revive(node), act);
+    return (opens instanceof Set ? opens.values().next().value! : opens).use(act);
+  }
+
+  /** Runs `act` while the node has a descriptor. `has` tells whether it could be had. */
+  keeping<T>(node: LocalNode, act: (has: boolean) => Answer<T>): Answer<T> {
+    let had = false;
+    const kept = () =>
+      this.use(node, () => {
+        had = true;
+        return act(true);
+      });
+    return recover<T>(kept, error => {
+      if (had) throw error;
+      return act(false);
+    });
   }
 
   #used(node: LocalNode): void {
@@ -144,11 +138,12 @@ export class NodeTable {
     for (let node: LocalNode | undefined = last; node; ) {
       if (node.volume.nodes.get(node.ino) === node) node.volume.nodes.delete(node.ino);
       if (node.fd >= 0) {
-        this.#descriptors.leave(node, 'node');
+        this.#descriptors.leave(node);
         this.#close(node.fd);
         node.fd = -1;
       }
       this.volumes.leave(node.volume);
+      if (node.others) this.places.forgetOthers(node);
       const parent: LocalNode | undefined = node.parent;
       node.parent = undefined;
       node = parent && --parent.refs === 0 && parent.busy === 0 ? parent : undefined;
@@ -156,96 +151,104 @@ export class NodeTable {
   }
 
   /**
-   * Makes a fresh O_PATH descriptor into a held node, or finds the node that is there already and closes the descriptor.
-   * `attr` describes the object behind `fd`. The receiver of the node owns one count.
+   * Makes a fresh O_PATH descriptor, which it takes whatever happens, into a held node with its attributes, or finds the node
+   * that is there already. `mode` is what the object stands for, where that is known. The receiver owns one count.
    */
-  adopt(fd: number, attr: Attr, parent: LocalNode | undefined, name: Name | undefined): Answer<LocalNode> {
-    const volume = this.volumes.find(attr);
-    if (volume) return this.#adoptOn(volume, fd, attr, parent, name);
-    return andThen(this.volumes.discover(fd, attr), found => {
-      found.arriving--;
-      return this.#adoptOn(found, fd, attr, parent, name);
+  arrive(
+    sys: Syscalls,
+    fd: number,
+    attr: Attr,
+    parent: LocalNode | undefined,
+    name: Name | undefined,
+    mode?: number,
+  ): Answer<LocalNode> {
+    const described = withFresh(sys, fd, () => sys.stat(serverCaller, fd, attr));
+    return andThen(described, () => {
+      if (mode !== undefined) attr.mode = mode;
+      const volume = this.volumes.find(attr);
+      if (volume) return this.#adopt(volume, fd, attr, parent, name);
+      const found = withFresh(sys, fd, () => this.volumes.discover(fd, attr));
+      return andThen(found, discovered => {
+        discovered.arriving--;
+        return this.#adopt(discovered, fd, attr, parent, name);
+      });
     });
   }
 
-  #adoptOn(
+  #adopt(
     volume: Volume,
     fd: number,
     attr: Attr,
     parent: LocalNode | undefined,
     name: Name | undefined,
   ): LocalNode {
+    const node = this.#nodeOf(volume, attr, parent, name);
+    if (node.fd >= 0) this.#close(fd);
+    else this.#equip(node, fd);
+    return node;
+  }
+
+  /**
+   * Makes an object that was just made, and is open at `fd`, into a held node. Its descriptor is the open file's, which `open`
+   * makes of `fd` in the same turn. When it fails, `fd` is the caller's.
+   */
+  arriveOpen<T>(
+    sys: Syscalls,
+    fd: number,
+    attr: Attr,
+    parent: LocalNode,
+    name: Name,
+    mode: number | undefined,
+    open: (node: LocalNode) => T,
+  ): Answer<T> {
+    return andThen(sys.stat(serverCaller, fd, attr), () => {
+      if (mode !== undefined) attr.mode = mode;
+      const volume = this.volumes.find(attr);
+      if (volume) return open(this.#nodeOf(volume, attr, parent, name));
+      return andThen(this.volumes.discover(fd, attr), discovered => {
+        discovered.arriving--;
+        return open(this.#nodeOf(discovered, attr, parent, name));
+      });
+    });
+  }
+
+  /** The one node of an object, held; the only place where one is made. The object has a descriptor, so that it is there. */
+  #nodeOf(volume: Volume, attr: Attr, parent: LocalNode | undefined, name: Name | undefined): LocalNode {
     const key = inoKey(attr);
-    const known = volume.nodes.get(key);
-    if (known && (known.fd >= 0 || known.lender || known.gen === attr.gen)) {
-      if (known.fd >= 0) this.#close(fd);
-      else this.#equip(known, fd);
-      known.refs++;
-      known.touched = true;
-      this.moved(known, parent, name);
-      return known;
+    let node = volume.nodes.get(key);
+    if (node && isSame(node, attr)) {
+      node.refs++;
+      node.touched = true;
+    } else {
+      // One that is not the same has no descriptor, and its object is gone: its inode number belongs to another one now.
+      node = new LocalNode(this, volume, attr);
+      volume.nodes.set(key, node);
     }
-    // A node without a descriptor whose inode number now belongs to another object: its own object is gone.
-    const node = new LocalNode(this, volume, attr, -1);
-    volume.nodes.set(key, node);
-    this.#equip(node, fd);
-    this.moved(node, parent, name);
+    this.places.seenAt(node, parent, name, attr.nlink > 1);
     return node;
   }
 
   #equip(node: LocalNode, fd: number): void {
     node.fd = fd;
-    node.lender = undefined;
     node.touched = true;
-    this.#descriptors.admit(node, 'node');
+    this.#descriptors.admit(node);
   }
 
-  /**
-   * Makes an object that was just made, and is open, into a held node without a descriptor of its own. The receiver names
-   * the lender in the same turn. Undefined where the node must have its own.
-   */
-  adoptOpen(attr: Attr, parent: LocalNode, name: Name): LocalNode | undefined {
-    const volume = this.volumes.find(attr);
-    if (!volume?.local) return undefined;
-    const node = new LocalNode(this, volume, attr, -1);
-    volume.nodes.set(inoKey(attr), node);
-    this.moved(node, parent, name);
-    return node;
-  }
-
-  /** The lender is about to close `fd`, and the node goes on without it. */
-  lenderLeaves(node: LocalNode, fd: number): void {
-    node.lender = undefined;
-    // Only the lender holds it.
-    if (node.refs === 1) return;
-    try {
-      this.#equip(node, inline.reopen(serverCaller, fd, O_PATH) as number);
-    } catch {
-      // Out of descriptors: it is opened again when there are some.
-      this.canDoWithout(node, fd);
-    }
-  }
-
-  /** Notes where the object was last seen. */
-  moved(node: LocalNode, parent: LocalNode | undefined, name: Name | undefined): void {
-    if (parent === undefined || parent === node || this.isRoot(node)) return;
-    node.name = name;
-    const old = node.parent;
-    if (old === parent) return;
-    if (old) this.#cutCycle(node, parent);
-    parent.refs++;
-    node.parent = parent;
-    if (old) this.release(old);
-  }
-
-  /** Directories moved about by others can leave a stale parent above `parent` that leads back to `node`. */
-  #cutCycle(node: LocalNode, parent: LocalNode): void {
-    for (let at: LocalNode | undefined = parent; at; at = at.parent) {
-      if (at.parent !== node) continue;
-      at.parent = undefined;
-      this.release(node);
-      return;
-    }
+  /** The last that is open on a node is about to be closed: gives the node a descriptor of its own. */
+  equipFrom(node: LocalNode, fd: number): Answer<void> {
+    // Of a local file system nothing is asked for that.
+    const sys = node.volume.local ? inline : node.volume.sys;
+    const opened = recover<number>(
+      () => sys.reopen(serverCaller, fd, O_PATH),
+      () => {
+        // Out of descriptors: it is opened again when there are some.
+        this.#noteWayBack(node, fd);
+        return -1;
+      },
+    );
+    return andThen(opened, own => {
+      if (own >= 0) this.#revived(node, own);
+    });
   }
 
   /** Set by the tree; its node is never moved and never given up. */
@@ -256,57 +259,26 @@ export class NodeTable {
   }
 
   find(attr: Attr): LocalNode | undefined {
-    return this.volumes.find(attr)?.nodes.get(inoKey(attr));
+    const node = this.volumes.find(attr)?.nodes.get(inoKey(attr));
+    return node && isSame(node, attr) ? node : undefined;
   }
 
-  /** Closes the descriptor of a node that can be opened again. An unlinked object cannot, so it keeps its own. */
-  giveUp(node: LocalNode): boolean {
+  /** Closes the descriptor of a node that has another, or can be opened again, or may be lost. */
+  giveUp(node: LocalNode, allowed: Loss): boolean {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    if (!this.canDoWithout(node, node.fd)) return false;
+    if (!node.opens && !this.#noteWayBack(node, node.fd)) {
+      if (allowed === 'nothing' || (allowed === 'nameless' && !isNameless(node, node.fd))) return false;
+    }
     this.#close(node.fd);
     node.fd = -1;
     return true;
   }
 
   /** Whether a node can be opened again after `fd`, which is its last descriptor; notes what that takes. */
-  canDoWithout(node: LocalNode, fd: number): boolean {
-    // A name that was lost leads nowhere; where there are no handles either, another link does not help.
-    const { local, mountFd } = node.volume;
-    if (node.unlinked && (!local || mountFd < 0)) return false;
-    if (local && this.#links(fd) === 0) return false;
-    if (mountFd >= 0) node.handle = inline.handle(fd) as Bytes | undefined;
-    return node.handle !== undefined || node.parent !== undefined;
-  }
-
-  #links(fd: number): number {
-    try {
-      void inline.stat(serverCaller, fd, this.#attr);
-      return this.#attr.nlink;
-    } catch {
-      return 0;
-    }
-  }
-
-  /** Gives up an object without a name for good, unless somebody has it open who has a right to that: ESTALE from then on. */
-  giveUpForGood(node: LocalNode): boolean {
-    if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    if (!node.unlinked && this.isNameless(node, node.fd)) node.unlinked = true;
-    if (!node.unlinked) return false;
-    for (const open of node.allOpens) if (!open.isOverdrawn) return false;
-    this.#close(node.fd);
-    node.fd = -1;
-    return true;
-  }
-
-  /** Whether somebody else took its last name. */
-  isNameless(node: LocalNode, fd: number): boolean {
-    if (!node.volume.local) return false;
-    try {
-      void inline.stat(serverCaller, fd, this.#attr);
-      return this.#attr.nlink === 0;
-    } catch {
-      return false;
-    }
+  #noteWayBack(node: LocalNode, fd: number): boolean {
+    if (isNameless(node, fd)) return false;
+    node.handle = node.volume.mountFd >= 0 ? handleOf(fd) : undefined;
+    return node.handle !== undefined || node.name !== undefined;
   }
 
   /** An O_PATH descriptor knows nothing of its file system, so that closing one never waits. */
@@ -319,14 +291,23 @@ export class NodeTable {
     const { sys, mountFd } = node.volume;
     if (node.handle !== undefined && mountFd >= 0) {
       return andThen(sys.openHandle(mountFd, node.handle), fd => {
-        if (fd < 0) throw fd === -ESTALE.code ? ESTALE : Errno.of(-fd);
+        if (fd < 0) throw Errno.of(-fd);
         return this.#revived(node, fd);
       });
     }
     // Ancestors first, one after another: a guest decides how many there are.
     const lost = [node];
-    for (let at = node.parent; at && at.fd < 0 && at.handle === undefined; at = at.parent) lost.push(at);
-    return this.#reviveByName(lost);
+    for (let at = node.parent; at && this.#lacksAll(at); at = at.parent) lost.push(at);
+    if (!node.others) return this.#reviveByName(lost);
+    const others = [...node.others];
+    return recover<number>(
+      () => this.#reviveByName(lost),
+      error => this.#reviveByOther(node, others, error),
+    );
+  }
+
+  #lacksAll(node: LocalNode): boolean {
+    return node.fd < 0 && !node.opens && node.handle === undefined;
   }
 
   /** Revives the last of `lost` first, and in the end the first. */
@@ -334,7 +315,7 @@ export class NodeTable {
     let fd = -1;
     while (lost.length > 0) {
       const next = lost.pop()!;
-      const found = next.fd >= 0 ? next.fd : this.#findByName(next);
+      const found = next.fd >= 0 ? next.fd : this.#findAt(next, next.parent, next.name);
       if (found instanceof Promise)
         return lost.length === 0 ? found : found.then(() => this.#reviveByName(lost));
       fd = found;
@@ -342,20 +323,33 @@ export class NodeTable {
     return fd;
   }
 
-  #findByName(node: LocalNode): Answer<number> {
-    const { sys } = node.volume;
-    const { parent, name } = node;
-    if (parent === undefined || name === undefined) throw ESTALE;
+  /** Under the other names that are known, the one noted last first, when it was not found under the one before. */
+  #reviveByOther(node: LocalNode, others: Place[], failure: unknown): Answer<number> {
+    const other = others.pop();
+    if (failure !== ESTALE || !other) throw failure;
+    return recover<number>(
+      () => this.#findAt(node, other.dir, other.name),
+      error => this.#reviveByOther(node, others, error),
+    );
+  }
+
+  #findAt(node: LocalNode, dir: LocalNode | undefined, name: Name | undefined): Answer<number> {
+    if (dir === undefined || name === undefined) throw ESTALE;
+    const { sys } = dir.volume;
     return andThen(
-      this.use(parent, parentFd => sys.lookup(serverCaller, parentFd, name)),
+      this.use(dir, dirfd => sys.lookup(serverCaller, dirfd, name)),
       fd => {
-        if (fd < 0) throw ESTALE;
+        if (fd === -ENOENT.code || fd === -ENOTDIR.code) throw ESTALE;
+        if (fd < 0) throw Errno.of(-fd);
         const attr = new Attr();
-        return andThen(sys.stat(serverCaller, fd, attr), () => {
-          if (inoKey(attr) === node.ino && attr.gen === node.gen) return this.#revived(node, fd);
-          this.#close(fd);
-          throw ESTALE;
-        });
+        const found = withFresh(sys, fd, () =>
+          andThen(sys.stat(serverCaller, fd, attr), () => {
+            const { volume, ino, gen } = node;
+            const isThere = this.volumes.find(attr) === volume && inoKey(attr) === ino && attr.gen === gen;
+            if (!isThere) throw ESTALE;
+          }),
+        );
+        return andThen(found, () => this.#revived(node, fd));
       },
     );
   }
@@ -365,5 +359,31 @@ export class NodeTable {
     if (node.fd >= 0) this.#close(fd);
     else this.#equip(node, fd);
     return node.fd;
+  }
+}
+
+/** `attr` is of an object of the node's volume with its inode number, which nobody else has while a descriptor pins the inode. */
+function isSame(node: LocalNode, attr: Attr): boolean {
+  return node.fd >= 0 || node.opens !== undefined || node.gen === attr.gen;
+}
+
+/**
+ * Whether the object has no name any more. Elsewhere than on this machine, where asking may wait, only what this server has
+ * done to its names is known.
+ */
+function isNameless({ volume, name }: LocalNode, fd: number): boolean {
+  if (!volume.local) return name === undefined;
+  try {
+    return volume.statNow(fd).nlink === 0;
+  } catch {
+    return true;
+  }
+}
+
+function handleOf(fd: number): Bytes | undefined {
+  try {
+    return inline.handle(fd) as Bytes | undefined;
+  } catch {
+    return undefined;
   }
 }

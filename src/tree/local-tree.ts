@@ -1,7 +1,7 @@
 import { openSync } from 'node:fs';
 import { type Answer, andThen, attempt, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
-import { EEXIST, EINVAL, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
+import { EEXIST, EINVAL, EMFILE, ENOENT, ENOTDIR, Errno, ESTALE } from '../errno.ts';
 import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constants.ts';
 import { elsewhere } from '../host/local.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
@@ -19,7 +19,6 @@ import { Maker } from './making.ts';
 import { Names } from './names.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
 import { openFlags, refuseToOpen, wantOf, writeAll } from './opening.ts';
-import type { Pins } from './pins.ts';
 import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow, Tree } from './tree.ts';
 import { Views } from './views.ts';
 import { Volumes } from './volume.ts';
@@ -63,7 +62,7 @@ export class LocalTree implements Tree {
     this.#opens = new OpenTable(nodes, parts.descriptors);
     this.#maker = new Maker(nodes, parts.model);
     this.#xattrs = new LocalXattrs(nodes, parts.model);
-    this.#locks = new OwnerLocks(nodes, this.#opens, parts.descriptors);
+    this.#locks = new OwnerLocks(nodes, this.#opens);
     this.#changes = new Changes(nodes, this.#opens, parts.model);
     this.#views = new Views(nodes, parts.model);
     const leftovers = new Leftovers(parts.model, parts.readonly ?? false);
@@ -75,9 +74,7 @@ export class LocalTree implements Tree {
   static async open(path: string, parts: LocalTreeParts): Promise<LocalTree> {
     const fd = openSync(path, O_PATH | O_DIRECTORY);
     const nodes = new NodeTable(new Volumes(), parts.descriptors);
-    const attr = new Attr();
-    await elsewhere.stat(serverCaller, fd, attr);
-    const root = await nodes.adopt(fd, attr, undefined, undefined);
+    const root = await nodes.arrive(elsewhere, fd, new Attr(), undefined, undefined);
     nodes.root = root;
     return new LocalTree(root, nodes, parts);
   }
@@ -108,18 +105,7 @@ export class LocalTree implements Tree {
 
   /** From a fresh O_PATH descriptor to a held node and its attributes. */
   #arrive(fd: number, dir: LocalNode, name: Name, attr: Attr): Answer<LocalNode> {
-    const { sys } = dir.volume;
-    const described = attempt(
-      () => sys.stat(serverCaller, fd, attr),
-      () => void sys.close(fd),
-    );
-    const adopted = andThen(described, () =>
-      attempt(
-        () => this.#nodes.adopt(fd, attr, dir, name),
-        () => void sys.close(fd),
-      ),
-    );
-    return andThen(adopted, node =>
+    return andThen(this.#nodes.arrive(dir.volume.sys, fd, attr, dir, name), node =>
       andThen(
         attempt(
           () =>
@@ -169,26 +155,32 @@ export class LocalTree implements Tree {
   open(actor: Actor, node: LocalNode, how: OpenHow): Answer<LocalOpen> {
     refuseToOpen(node);
     const { sys } = node.volume;
-    const as = this.#model.runsAs(actor.caller);
+    const { caller, pins = this.#opens.nobody } = actor;
+    const as = this.#model.runsAs(caller);
     const flags = openFlags(how);
     const reopen = () => this.#nodes.use(node, fd => sys.reopen(as, fd, flags));
-    const fd = how.truncate
-      ? this.#changes.around(actor, node, () =>
-          andThen(
-            this.#withTarget(node, target => this.#model.writing(target, actor.caller)),
-            reopen,
-          ),
-        )
-      : reopen();
-    return andThen(fd, opened => this.#opens.add(node, opened, flags, how.read, how.write));
+    const truncate = () =>
+      this.#changes.around(actor, node, () =>
+        andThen(
+          this.#withTarget(node, target => this.#model.writing(target, caller)),
+          reopen,
+        ),
+      );
+    return this.#opens.counted(pins, EMFILE, () =>
+      andThen(how.truncate ? truncate() : reopen(), fd =>
+        this.#opens.add(pins, node, fd, flags, how.read, how.write),
+      ),
+    );
   }
 
-  openDir(caller: Caller, node: LocalNode): Answer<LocalOpen> {
+  openDir({ caller, pins = this.#opens.nobody }: Actor, node: LocalNode): Answer<LocalOpen> {
     if (node.type !== S_IFDIR) throw ENOTDIR;
     const { sys } = node.volume;
     const flags = O_RDONLY | O_DIRECTORY;
-    const opened = this.#nodes.use(node, fd => sys.reopen(this.#model.runsAs(caller), fd, flags));
-    return andThen(opened, fd => this.#opens.add(node, fd, flags, true, false));
+    const reopen = () => this.#nodes.use(node, fd => sys.reopen(this.#model.runsAs(caller), fd, flags));
+    return this.#opens.counted(pins, EMFILE, () =>
+      andThen(reopen(), fd => this.#opens.add(pins, node, fd, flags, true, false)),
+    );
   }
 
   create(actor: Actor, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): Answer<Created> {
@@ -232,22 +224,23 @@ export class LocalTree implements Tree {
   }
 
   #createNew(actor: Actor, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): Answer<Created> {
+    const { caller, pins = this.#opens.nobody } = actor;
     const flags = openFlags(how) & ~O_TRUNC;
     const mode = S_IFREG | (how.mode & 0o7777);
-    const want: Want = { mode, uid: actor.caller.uid, gid: how.gid, rdev: 0, target: '' };
-    return andThen(this.#maker.make(actor.caller, dir, name, want, flags, attr), ({ node, fd }) => {
-      const file = this.#opens.add(node, fd, flags, how.read, how.write);
-      if (node.fd < 0) node.lender = file;
-      return { node, file };
+    const want: Want = { mode, uid: caller.uid, gid: how.gid, rdev: 0, target: '' };
+    const open = (node: LocalNode, fd: number) => ({
+      node,
+      file: this.#opens.add(pins, node, fd, flags, how.read, how.write),
     });
+    return this.#opens.counted(pins, EMFILE, () =>
+      this.#maker.create(caller, dir, name, want, flags, attr, open),
+    );
   }
 
   make(actor: Actor, dir: LocalNode, name: Name, what: Making, attr: Attr): Answer<LocalNode> {
     this.#refuseToMake(dir, name);
     const want = wantOf(what, actor.caller);
-    return this.#changes.around(actor, dir, () =>
-      andThen(this.#maker.make(actor.caller, dir, name, want, undefined, attr), ({ node }) => node),
-    );
+    return this.#changes.around(actor, dir, () => this.#maker.make(actor.caller, dir, name, want, attr));
   }
 
   #refuseToMake(dir: LocalNode, name: Name): void {
@@ -281,7 +274,6 @@ export class LocalTree implements Tree {
 
   readNow(file: LocalOpen, into: Segments, offset: number): number | undefined {
     if (!file.inline) return undefined;
-    file.touched = true;
     return file.node.volume.readNow(file.fd, into, offset);
   }
 
@@ -308,14 +300,6 @@ export class LocalTree implements Tree {
 
   closeFile(file: LocalOpen): void {
     this.#opens.close(file);
-  }
-
-  mayKeep(pins: Pins): boolean {
-    return this.#opens.mayKeep(pins);
-  }
-
-  keep(open: LocalOpen, pins: Pins): void {
-    this.#opens.charge(open, pins);
   }
 
   readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Owned): Answer<number> {

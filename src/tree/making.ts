@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { type Answer, andThen, attempt, forEach, recover } from '../answer.ts';
+import { type Answer, andThen, attempt, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, EOPNOTSUPP, EPERM, Errno } from '../errno.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '../host/constants.ts';
@@ -7,10 +7,11 @@ import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { type Name, nameOf } from '../name.ts';
 import { asOwned } from '../owned.ts';
 import type { SecurityModel, Shape, Want } from '../security/model.ts';
+import { withFresh } from './fresh.ts';
 import { unfinishedNameBytes } from './leftovers.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
 
-/** What `make` was asked for. */
+/** What is to be made. */
 interface Order {
   readonly caller: Caller;
   readonly dir: LocalNode;
@@ -18,14 +19,8 @@ interface Order {
   readonly name: Name;
   readonly want: Want;
   readonly shape: Shape;
-  /** Opens a regular file at once. */
+  /** A regular file is opened so; undefined for what is not opened. */
   readonly openFlags: number | undefined;
-}
-
-/** A new object: an O_PATH descriptor, or one that is open as it was asked for, or both; −1 for the absent one. */
-interface Made {
-  readonly pathFd: number;
-  readonly fd: number;
 }
 
 /** An object on its way to its name. */
@@ -55,93 +50,74 @@ export class Maker {
   }
 
   /**
-   * Makes an object that must not exist yet (EEXIST). With `openFlags` a regular file comes back open as `fd`, otherwise that
-   * is −1. The node comes back held, with what its qid is made of in `attr`; an open one may have no descriptor of its own yet.
+   * Makes an object that must not exist yet (EEXIST). The node comes back held, with what its qid is made of in `attr`.
    */
-  make(
+  make(caller: Caller, dir: LocalNode, name: Name, want: Want, attr: Attr): Answer<LocalNode> {
+    const shape = this.#model.shape(want);
+    return this.#nodes.use(dir, dirfd => {
+      const made = this.#make({ caller, dir, dirfd, name, want, shape, openFlags: undefined });
+      const mode = shape.aside ? want.mode : undefined;
+      return andThen(made, pathFd =>
+        andThen(this.#nodes.arrive(dir.volume.sys, pathFd, attr, dir, name, mode), node => {
+          attr.setQidPath(node.pathLow, node.pathHigh);
+          return node;
+        }),
+      );
+    });
+  }
+
+  /** The same for a regular file, opened with `flags`; `open` takes charge of its descriptor. */
+  create<T>(
     caller: Caller,
     dir: LocalNode,
     name: Name,
     want: Want,
-    openFlags: number | undefined,
+    flags: number,
     attr: Attr,
-  ): Answer<{ node: LocalNode; fd: number }> {
+    open: (node: LocalNode, fd: number) => T,
+  ): Answer<T> {
+    const { sys } = dir.volume;
     const shape = this.#model.shape(want);
     return this.#nodes.use(dir, dirfd => {
-      const order: Order = { caller, dir, dirfd, name, want, shape, openFlags };
-      const made = shape.aside ? this.#makeAside(order) : this.#makeInPlace(order);
-      return andThen(made, done => this.#toNode(order, done, attr));
+      const made = this.#make({ caller, dir, dirfd, name, want, shape, openFlags: flags });
+      const mode = shape.aside ? want.mode : undefined;
+      return andThen(made, opened =>
+        withFresh(sys, opened, fd =>
+          this.#nodes.arriveOpen(sys, fd, attr, dir, name, mode, node => {
+            attr.setQidPath(node.pathLow, node.pathHigh);
+            return open(node, fd);
+          }),
+        ),
+      );
     });
   }
 
-  #toNode(
-    { dir, name, want, shape }: Order,
-    made: Made,
-    attr: Attr,
-  ): Answer<{ node: LocalNode; fd: number }> {
-    const { sys } = dir.volume;
-    const { fd, pathFd } = made;
-    return attempt(
-      () =>
-        andThen(sys.stat(serverCaller, pathFd >= 0 ? pathFd : fd, attr), () => {
-          // On the host it may be a file that stands for something else.
-          if (shape.aside) attr.mode = want.mode;
-          return andThen(this.#adopt(dir, name, made, attr), node => {
-            attr.setQidPath(node.pathLow, node.pathHigh);
-            return { node, fd };
-          });
-        }),
-      () => closeAll(dir, pathFd, fd),
-    );
+  /** A fresh descriptor on the new object: open as it was asked for, or O_PATH. */
+  #make(order: Order): Answer<number> {
+    return order.shape.aside ? this.#makeAside(order) : this.#makeInPlace(order);
   }
 
-  #adopt(dir: LocalNode, name: Name, { fd, pathFd }: Made, attr: Attr): Answer<LocalNode> {
-    if (pathFd >= 0) return this.#nodes.adopt(pathFd, attr, dir, name);
-    const node = this.#nodes.adoptOpen(attr, dir, name);
-    if (node) return node;
-    const { sys } = dir.volume;
-    return andThen(sys.reopen(serverCaller, fd, O_PATH), own =>
-      attempt(
-        () => this.#nodes.adopt(own, attr, dir, name),
-        () => sys.close(own),
-      ),
-    );
-  }
-
-  #makeInPlace(order: Order): Answer<Made> {
-    const { caller, dir, dirfd, name, want, openFlags } = order;
+  #makeInPlace({ caller, dir, dirfd, name, want, openFlags }: Order): Answer<number> {
     const { sys } = dir.volume;
     const maker = this.#model.makesAs(caller, want.gid);
     const type = want.mode & S_IFMT;
     const bits = want.mode & 0o7777;
-    if (openFlags !== undefined) {
-      return andThen(sys.create(maker, dirfd, name, openFlags | O_EXCL, bits), fd => ({ fd, pathFd: -1 }));
-    }
+    if (openFlags !== undefined) return sys.create(maker, dirfd, name, openFlags | O_EXCL, bits);
     const made =
       type === S_IFDIR
         ? sys.mkdir(maker, dirfd, name, bits)
         : type === S_IFLNK
           ? sys.symlink(maker, dirfd, name, want.target)
           : sys.mknod(maker, dirfd, name, want.mode, want.rdev);
-    return andThen(made, () =>
-      attempt(
-        () =>
-          andThen(sys.lookup(serverCaller, dirfd, name), found => this.#stampMade(order, maker, ok(found))),
-        () => discard(dir, dirfd, name, type === S_IFDIR),
-      ),
-    );
-  }
-
-  #stampMade({ dir, want }: Order, maker: Caller, pathFd: number): Answer<Made> {
-    const { sys } = dir.volume;
-    return attempt(
-      () => andThen(this.#model.stamp({ sys, fd: pathFd }, maker, want), () => ({ fd: -1, pathFd })),
-      () => sys.close(pathFd),
-    );
+    const stamped = () =>
+      andThen(sys.lookup(serverCaller, dirfd, name), found =>
+        withFresh(sys, ok(found), fd => andThen(this.#model.stamp({ sys, fd }, maker, want), () => fd)),
+      );
+    return andThen(made, () => attempt(stamped, () => discard(dir, dirfd, name, type === S_IFDIR)));
   }
 
   /** All that may fail comes before the object gets its name. */
-  #makeAside(order: Order): Answer<Made> {
+  #makeAside(order: Order): Answer<number> {
     const { dir, dirfd, name, shape } = order;
     const { sys } = dir.volume;
     // Refuse early what exists; the publishing step is what decides.
@@ -149,7 +125,7 @@ export class Maker {
       if (found === 0) throw EEXIST;
       return andThen(this.#startAside(dir, dirfd, shape), aside =>
         attempt(
-          () => this.#finishAside(order, aside),
+          () => withFresh(sys, aside.fd, () => this.#finishAside(order, aside)),
           () =>
             aside.tempName === undefined
               ? undefined
@@ -159,42 +135,28 @@ export class Maker {
     });
   }
 
-  #finishAside(order: Order, aside: Aside): Answer<Made> {
+  #finishAside(order: Order, aside: Aside): Answer<number> {
     const { caller, dir, want, shape } = order;
     const { fd } = aside;
     const target = { sys: dir.volume.sys, fd };
-    return attempt(
-      () =>
-        andThen(
-          shape.content === '' ? undefined : writeAll(dir, fd, Buffer.from(shape.content, 'latin1')),
-          () =>
-            andThen(this.#model.stamp(target, caller, want), () =>
-              andThen(this.#wanted(order, fd), made =>
-                attempt(
-                  () =>
-                    andThen(this.#publish(order, aside), () => {
-                      const kept = made.fd === fd || made.pathFd === fd;
-                      return andThen(kept ? undefined : dir.volume.sys.close(fd), () => made);
-                    }),
-                  () => closeAll(dir, ...[made.fd, made.pathFd].filter(other => other !== fd)),
-                ),
-              ),
-            ),
-        ),
-      () => closeAll(dir, fd),
-    );
+    const written =
+      shape.content === '' ? undefined : writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
+    const stamped = andThen(written, () => this.#model.stamp(target, caller, want));
+    return andThen(stamped, () => this.#publishOpen(order, aside));
   }
 
   /** The descriptor at hand will do for a directory and for most open files; others need another. */
-  #wanted({ dir, shape, openFlags }: Order, fd: number): Answer<Made> {
-    if (shape.type === S_IFDIR) return { fd: -1, pathFd: fd };
+  #publishOpen(order: Order, aside: Aside): Answer<number> {
+    const { dir, shape, openFlags } = order;
     const { sys } = dir.volume;
-    if (openFlags === undefined) {
-      return andThen(sys.reopen(serverCaller, fd, O_PATH), pathFd => ({ fd: -1, pathFd }));
-    }
+    const { fd } = aside;
     // It reads and writes; only writing in a way of its own asks for another.
-    if ((openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0) return { fd, pathFd: -1 };
-    return andThen(sys.reopen(serverCaller, fd, openFlags), opened => ({ fd: opened, pathFd: -1 }));
+    const reads = openFlags !== undefined && (openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0;
+    if (shape.type === S_IFDIR || reads) return andThen(this.#publish(order, aside), () => fd);
+    return andThen(sys.reopen(serverCaller, fd, openFlags ?? O_PATH), other => {
+      const published = withFresh(sys, other, () => this.#publish(order, aside));
+      return andThen(published, () => andThen(sys.close(fd), () => other));
+    });
   }
 
   /** A file without a name where the file system has those, otherwise an object under a name that is hidden. */
@@ -248,10 +210,6 @@ export class Maker {
       },
     );
   }
-}
-
-function closeAll(dir: LocalNode, ...fds: readonly number[]): Answer<void> {
-  return forEach(fds, fd => (fd >= 0 ? dir.volume.sys.close(fd) : undefined));
 }
 
 function writeAll(dir: LocalNode, fd: number, bytes: Buffer, at = 0): Answer<void> {

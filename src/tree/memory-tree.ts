@@ -188,7 +188,7 @@ export class MemoryTree implements Tree {
     return this.#opened(node, how.read, how.write, how.append);
   }
 
-  openDir(_caller: Caller, node: MemoryNode): MemoryOpen {
+  openDir(_actor: Actor, node: MemoryNode): MemoryOpen {
     entriesOf(node);
     return this.#opened(node, true, false);
   }

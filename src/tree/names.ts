@@ -27,9 +27,10 @@ export class Names {
     if (node.type === S_IFDIR) throw EPERM;
     const { sys } = dir.volume;
     const as = this.#model.runsAs(actor.caller);
-    return this.#changes.aroundAll(actor, [node, dir], () =>
+    const linked = this.#changes.aroundAll(actor, [node, dir], () =>
       this.#nodes.use(node, fd => this.#nodes.use(dir, dirfd => sys.link(as, fd, dirfd, name))),
     );
+    return andThen(linked, () => this.#nodes.places.seenAt(node, dir, name, true));
   }
 
   rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): Answer<void> {
@@ -46,8 +47,13 @@ export class Names {
           ),
         );
         return andThen(renamed, () => {
-          if (moved && moved !== victim) this.#nodes.moved(moved, toDir, to);
-          if (victim && victim !== moved) victim.unlinked = true;
+          // rename(2) of one link over another of the same file does nothing.
+          if (moved === victim) return;
+          const { places } = this.#nodes;
+          if (victim) places.lost(victim, toDir, to);
+          if (!moved) return;
+          places.lost(moved, fromDir, from);
+          places.seenAt(moved, toDir, to, true);
         });
       }),
     );
@@ -64,7 +70,7 @@ export class Names {
         ),
       );
       return andThen(gone, () => {
-        if (victim) victim.unlinked = true;
+        if (victim) this.#nodes.places.lost(victim, dir, name);
       });
     });
   }
@@ -86,13 +92,7 @@ export class Names {
       if (!node) return act(undefined);
       this.#nodes.hold(node);
       return lastly(
-        () => {
-          const has = recover<boolean>(
-            () => this.#nodes.use(node, () => true),
-            () => false,
-          );
-          return andThen(has, there => act(there ? node : undefined));
-        },
+        () => this.#nodes.keeping(node, has => act(has ? node : undefined)),
         () => this.#nodes.release(node),
       );
     });

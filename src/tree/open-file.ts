@@ -1,31 +1,34 @@
-import { type Answer, andThen } from '../answer.ts';
+import { type Answer, andThen, attempt } from '../answer.ts';
+import type { Errno } from '../errno.ts';
 import { O_DSYNC, O_TRUNC } from '../host/constants.ts';
-import { type InlineSyscalls, serverCaller } from '../host/syscalls.ts';
-import type { Descriptors, Holder } from './descriptors.ts';
+import type { InlineSyscalls } from '../host/syscalls.ts';
+import type { Descriptors } from './descriptors.ts';
 import type { LocalNode, NodeTable, Opened } from './local-node.ts';
-import type { Pins } from './pins.ts';
+import { Pins } from './pins.ts';
 import type { OpenDir, OpenFile } from './tree.ts';
 
-/** An open file without a name keeps its own descriptor and its node's. */
-const pinsOfNameless = 2;
-
-/** A descriptor on a file or directory that was opened, which can be closed for a while and opened again. */
-export class LocalOpen implements OpenFile, OpenDir, Holder, Opened {
+/**
+ * A descriptor of a file or directory that was opened. It is there until it is closed, and with it the object, whatever anybody
+ * does to its names.
+ */
+export class LocalOpen implements OpenFile, OpenDir, Opened {
   readonly node: LocalNode;
   readonly readable: boolean;
   readonly writable: boolean;
   readonly flags: number;
+  /** −1 once it is closed. */
   fd: number;
   busy = 0;
-  touched = true;
   closed = false;
-  /** Whose it is, and how many descriptors it keeps from being given up. */
-  pins: Pins;
-  pinned = 0;
+  /** Its node has a descriptor of its own, or goes on without one. */
+  replaced = false;
+  /** Whose it is. */
+  readonly pins: Pins;
   readonly #table: OpenTable;
 
   constructor(
     table: OpenTable,
+    pins: Pins,
     node: LocalNode,
     fd: number,
     flags: number,
@@ -33,7 +36,7 @@ export class LocalOpen implements OpenFile, OpenDir, Holder, Opened {
     writable: boolean,
   ) {
     this.#table = table;
-    this.pins = table.nobody;
+    this.pins = pins;
     this.node = node;
     this.fd = fd;
     this.flags = flags & ~O_TRUNC;
@@ -42,36 +45,22 @@ export class LocalOpen implements OpenFile, OpenDir, Holder, Opened {
   }
 
   /**
-   * The calls to use on `fd` now, on this thread; undefined when one may wait: the descriptor has to be opened again first, the
-   * file system's calls wait at present, or writes are synchronous (O_SYNC contains the bit of O_DSYNC).
+   * The calls to use on `fd` now, on this thread; undefined when one may wait: the file system's calls wait at present, or
+   * writes are synchronous (O_SYNC contains the bit of O_DSYNC).
    */
   get inline(): InlineSyscalls | undefined {
-    return this.fd >= 0 && (this.flags & O_DSYNC) === 0 ? this.node.volume.inline : undefined;
+    return (this.flags & O_DSYNC) === 0 ? this.node.volume.inline : undefined;
   }
 
-  giveUp(): boolean {
-    return this.#table.giveUp(this);
-  }
-
-  giveUpForGood(): boolean {
-    return this.#table.giveUpForGood(this);
-  }
-
-  pin(): void {
-    this.#table.pin(this);
-  }
-
-  get isOverdrawn(): boolean {
-    return this.#table.isOverdrawn(this);
-  }
-
-  lend<T>(act: (fd: number) => Answer<T>): Answer<T> {
+  use<T>(act: (fd: number) => Answer<T>): Answer<T> {
     return this.#table.use(this, act);
   }
 }
 
 /** The open files and directories of one tree. Each holds its node. */
 export class OpenTable {
+  /** For who brings none. */
+  readonly nobody = new Pins();
   readonly #nodes: NodeTable;
   readonly #descriptors: Descriptors;
 
@@ -80,52 +69,31 @@ export class OpenTable {
     this.#descriptors = descriptors;
   }
 
-  /** Takes charge of `fd`. */
-  add(node: LocalNode, fd: number, flags: number, readable: boolean, writable: boolean): LocalOpen {
-    const open = new LocalOpen(this, node, fd, flags, readable, writable);
+  /** Runs `act`, which ends with an `add`. Throws `full` when the session has its share of descriptors already. */
+  counted<T>(pins: Pins, full: Errno, act: () => Answer<T>): Answer<T> {
+    if (!this.#descriptors.mayPin(pins)) throw full;
+    this.#descriptors.pin(pins);
+    return attempt(act, () => this.#descriptors.unpin(pins));
+  }
+
+  /** Takes charge of `fd`, which was counted. */
+  add(
+    pins: Pins,
+    node: LocalNode,
+    fd: number,
+    flags: number,
+    readable: boolean,
+    writable: boolean,
+  ): LocalOpen {
+    const open = new LocalOpen(this, pins, node, fd, flags, readable, writable);
     this.#nodes.hold(node);
     node.opens = joined(node.opens, open);
-    if (node.unlinked || !node.volume.local) this.pin(open);
-    this.#descriptors.admit(open, 'open');
     return open;
-  }
-
-  mayKeep(pins: Pins): boolean {
-    return this.#descriptors.pinned.admits(pins, pinsOfNameless);
-  }
-
-  get nobody(): Pins {
-    return this.#descriptors.pinned.nobody;
-  }
-
-  /** It counts for this session from now on. */
-  charge(open: LocalOpen, pins: Pins): void {
-    const { pinned } = open;
-    this.#unpin(open);
-    open.pins = pins;
-    if (pinned > 0) this.pin(open);
-  }
-
-  /** Counts as one that keeps its descriptors. */
-  pin(open: LocalOpen): void {
-    if (open.pinned > 0 || open.closed) return;
-    open.pinned = open.node.volume.local ? pinsOfNameless : 1;
-    this.#descriptors.pinned.add(open.pins, open.pinned);
-  }
-
-  #unpin(open: LocalOpen): void {
-    if (open.pinned > 0) this.#descriptors.pinned.add(open.pins, -open.pinned);
-    open.pinned = 0;
-  }
-
-  isOverdrawn({ pins }: LocalOpen): boolean {
-    return this.#descriptors.pinned.isOverdrawn(pins);
   }
 
   /** The descriptor stays as it is until `giveBack`. */
   borrow(open: LocalOpen): void {
     open.busy++;
-    open.touched = true;
   }
 
   giveBack(open: LocalOpen): void {
@@ -137,7 +105,7 @@ export class OpenTable {
     this.borrow(open);
     let answer: Answer<T>;
     try {
-      answer = open.fd >= 0 ? act(open.fd) : andThen(this.#reopen(open), act);
+      answer = act(open.fd);
     } catch (error) {
       this.giveBack(open);
       throw error;
@@ -151,16 +119,22 @@ export class OpenTable {
   close(open: LocalOpen): void {
     if (open.closed) return;
     open.closed = true;
-    open.node.opens = without(open.node.opens, open);
-    this.#unpin(open);
     if (open.busy === 0) this.#drop(open);
   }
 
   #drop(open: LocalOpen): void {
-    this.#descriptors.leave(open, 'open');
-    if (open.node.lender === open) this.#nodes.lenderLeaves(open.node, open.fd);
-    if (open.fd >= 0) this.#closeFd(open);
-    this.#nodes.release(open.node);
+    const { node } = open;
+    // The node uses its descriptor, and somebody else holds the node.
+    if (!open.replaced && node.fd < 0 && node.opens === open && node.refs > 1) {
+      open.replaced = true;
+      this.borrow(open);
+      void andThen(this.#nodes.equipFrom(node, open.fd), () => this.giveBack(open));
+      return;
+    }
+    node.opens = without(node.opens, open);
+    this.#closeFd(open);
+    this.#descriptors.unpin(open.pins);
+    this.#nodes.release(node);
   }
 
   // Closing a file that was written waits on a network file system, and may free an unlinked file's blocks.
@@ -168,48 +142,9 @@ export class OpenTable {
     void open.node.volume.sys.close(open.fd);
     open.fd = -1;
   }
-
-  /** An unlinked object keeps its descriptor: nothing leads back to it but the node's own. */
-  giveUp(open: LocalOpen): boolean {
-    if (open.busy > 0 || open.closed || open.fd < 0 || open.node.unlinked || !open.node.volume.local)
-      return false;
-    if (open.node.lender === open) {
-      if (!this.#nodes.canDoWithout(open.node, open.fd)) return false;
-      open.node.lender = undefined;
-    }
-    this.#closeFd(open);
-    return true;
-  }
-
-  /** Of a session that keeps more than others leave it. */
-  giveUpForGood(open: LocalOpen): boolean {
-    if (open.busy > 0 || open.closed || open.fd < 0) return false;
-    const { node } = open;
-    const lends = node.lender === open;
-    if (lends && !node.unlinked && this.#nodes.isNameless(node, open.fd)) node.unlinked = true;
-    if (!node.unlinked || !node.volume.local || !this.isOverdrawn(open)) return false;
-    if (lends) node.lender = undefined;
-    this.#closeFd(open);
-    return true;
-  }
-
-  // The right to open was checked when it was opened first, so opening again runs as the server.
-  #reopen(open: LocalOpen): Answer<number> {
-    const { sys } = open.node.volume;
-    const opened = this.#nodes.use(open.node, fd => sys.reopen(serverCaller, fd, open.flags));
-    return andThen(opened, fd => {
-      if (open.fd >= 0) {
-        void sys.close(fd);
-        return open.fd;
-      }
-      open.fd = fd;
-      this.#descriptors.admit(open, 'open');
-      return fd;
-    });
-  }
 }
 
-/** What is open on a node: most have nothing, or one thing. */
+/** What is open on a node: most have nothing, or one thing, and a set has more than one. */
 function joined(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
   if (!opens) return open;
   if (!(opens instanceof Set)) return new Set([opens, open]);
@@ -219,5 +154,5 @@ function joined(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] 
 function without(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
   if (!(opens instanceof Set)) return opens === open ? undefined : opens;
   opens.delete(open);
-  return opens.size > 0 ? opens : undefined;
+  return opens.size > 1 ? opens : opens.values().next().value;
 }

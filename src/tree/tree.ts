@@ -91,6 +91,8 @@ export interface Watch {
 export interface Actor {
   readonly caller: Caller;
   readonly watch: Watch;
+  /** Of its session: what it keeps open counts there, in a tree that has a bound for that. */
+  readonly pins?: Pins;
 }
 
 /** Who owns a byte-range lock: (session, client_id, proc_id), one object per owner, compared by identity. */
@@ -135,15 +137,12 @@ export interface Tree {
   change(actor: Actor, node: Node, change: Change, file?: OpenFile): Answer<void>;
   readlink(caller: Caller, node: Node): Answer<Bytes>;
 
-  /** Opens a regular file. ENXIO for devices, FIFOs and sockets, which are never opened on the host; ELOOP for symlinks. */
-  open(actor: Actor, node: Node, how: OpenHow): Answer<OpenFile>;
-  openDir(caller: Caller, node: Node): Answer<OpenDir>;
   /**
-   * For a tree that holds something for what is open, and cannot have it again once its name is gone: whether a session may open
-   * one more, and who has opened this one.
+   * Opens a regular file. ENXIO for devices, FIFOs and sockets, which are never opened on the host; ELOOP for symlinks; EMFILE
+   * when the actor's session may have nothing more open. What is open stays what it is whatever becomes of its names.
    */
-  mayKeep?(pins: Pins): boolean;
-  keep?(open: OpenFile | OpenDir, pins: Pins): void;
+  open(actor: Actor, node: Node, how: OpenHow): Answer<OpenFile>;
+  openDir(actor: Actor, node: Node): Answer<OpenDir>;
   /**
    * Creates and opens a file, or opens the existing one unless `exclusive` (EEXIST). The node comes back held. The
    * permission to open does not depend on the mode asked for, as with open(2). `attr` receives what a qid is made of, type

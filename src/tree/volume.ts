@@ -1,14 +1,14 @@
 import { type Answer, andThen } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
-import { EOPNOTSUPP } from '../errno.ts';
+import { EOPNOTSUPP, Errno } from '../errno.ts';
 import { EXT4_SUPER_MAGIC, O_RDONLY } from '../host/constants.ts';
 import { placeOf } from '../host/control.ts';
 import { inline } from '../host/linux.ts';
 import { elsewhere, localAtOnce, localOnPool, poolAt, statInMemory } from '../host/local.ts';
 import { type InlineSyscalls, type Syscalls, serverCaller } from '../host/syscalls.ts';
-import type { Bytes } from '../name.ts';
 import { allocOwned, type OwnedSegments, type Segments } from '../owned.ts';
 import { type CtimeTells, ctimeTells, keepsHandles, waitsFor } from './file-systems.ts';
+import { withFresh } from './fresh.ts';
 import type { LocalNode } from './local-node.ts';
 import { Strain } from './strain.ts';
 
@@ -215,25 +215,22 @@ export class Volumes {
     });
   }
 
-  /** Opens a descriptor for open_by_handle_at, if this process and file system can use handles at all. */
+  /** Opens a descriptor for open_by_handle_at; −1 where this process or file system cannot use handles. */
   async #handleMount(pool: Syscalls, fd: number): Promise<number> {
-    let handle: Bytes | undefined;
-    let mountFd: number;
     try {
-      handle = await pool.handle(fd);
+      const handle = await pool.handle(fd);
       if (handle === undefined) return -1;
       // open_by_handle_at refuses O_PATH descriptors (EBADF).
-      mountFd = await pool.reopen(serverCaller, fd, O_RDONLY);
-    } catch {
-      return -1;
+      return await withFresh(pool, await pool.reopen(serverCaller, fd, O_RDONLY), async mountFd => {
+        const probe = await pool.openHandle(mountFd, handle);
+        if (probe < 0) throw Errno.of(-probe);
+        await pool.close(probe);
+        return mountFd;
+      });
+    } catch (error) {
+      if (error instanceof Errno) return -1;
+      throw error;
     }
-    const probe = await pool.openHandle(mountFd, handle);
-    if (probe >= 0) {
-      await pool.close(probe);
-      return mountFd;
-    }
-    await pool.close(mountFd);
-    return -1;
   }
 
   /** Lets go of a mount on which no client holds anything any more, so that the host can unmount it. */

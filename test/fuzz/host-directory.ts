@@ -7,7 +7,7 @@ import { LocalTree } from '../../src/tree/local-tree.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { must } from './choices.ts';
 
-/** So few that objects are closed and opened anew; a third is enough for what sequences hold that has lost its name. */
+/** So few that objects are closed and opened anew; two thirds are enough for what sequences have open. */
 const descriptorsMax = 48;
 const waitMsMax = 5000;
 

@@ -303,7 +303,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect(await tree.walk(user.caller, tree.root, own, new Attr())).toBe(ENOENT);
     expect(await refusal(() => make(own, { type: 'directory', mode: 0o755, gid: 0 }))).toBe(EINVAL);
     expect(await refusal(() => tree.unlink(user, tree.root, own, 'file'))).toBe(ENOENT);
-    const open = await tree.openDir(user.caller, tree.root);
+    const open = await tree.openDir(user, tree.root);
     const into = new Uint8Array(4096);
     const bytes = await tree.readdir(open, 0, 0, asOwned(into));
     expect(Buffer.from(into.buffer, 0, bytes).toString('latin1')).not.toContain('.ninepd-new-');
@@ -318,7 +318,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
       utimesSync(at(path), when, when);
     };
     const list = async () => {
-      const open = await tree.openDir(user.caller, tree.root);
+      const open = await tree.openDir(user, tree.root);
       const into = new Uint8Array(4096);
       await tree.readdir(open, 0, 0, asOwned(into));
       tree.closeDir(open);

@@ -36,7 +36,7 @@ async function make(name: string, what: Making) {
 
 /** The types of all entries, listed in pieces of two or three. */
 async function types(): Promise<Record<string, number>> {
-  const open = await tree.openDir(user.caller, tree.root);
+  const open = await tree.openDir(user, tree.root);
   const seen: Record<string, number> = {};
   const into = Buffer.alloc(80);
   let cookie: [number, number] = [0, 0];

@@ -198,7 +198,7 @@ export function heldIn(tree: MemoryTree): string[] {
     watch: { before: () => undefined, after: () => undefined },
   };
   const empty = (dir: MemoryNode) => {
-    const open = tree.openDir(actor.caller, dir);
+    const open = tree.openDir(actor, dir);
     const bytes = Buffer.alloc(65_536);
     for (let count = tree.readdir(open, 0, 0, bytes); count > 51; count = tree.readdir(open, 0, 0, bytes)) {
       for (const { name } of parseDirents(bytes.subarray(0, count)).slice(2)) {

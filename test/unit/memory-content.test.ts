@@ -78,7 +78,7 @@ describe('content in memory', () => {
 
 describe('a listing of a directory in memory', () => {
   function list(tree: MemoryTree, dir: MemoryNode, each: (name: string) => void, room = 100): string[] {
-    const open = tree.openDir(user, dir);
+    const open = tree.openDir(actor(), dir);
     const into = Buffer.alloc(room);
     const names: string[] = [];
     for (let cookie = 0; ; ) {
@@ -116,7 +116,7 @@ describe('a listing of a directory in memory', () => {
   it('says EINVAL rather than nothing when the next entry does not fit', () => {
     const { tree, create } = newTree();
     create('a-longer-name');
-    const open = tree.openDir(user, tree.root);
+    const open = tree.openDir(actor(), tree.root);
     expect(thrown(() => tree.readdir(open, 0, 0, Buffer.alloc(24)))).toBe(EINVAL);
     expect(tree.readdir(open, 0, 0, Buffer.alloc(60))).toBe(51);
     expect(thrown(() => tree.readdir(open, 2, 0, Buffer.alloc(36)))).toBe(EINVAL);

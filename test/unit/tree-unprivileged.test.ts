@@ -1,4 +1,5 @@
 import { mapped } from '../../src/security/mapped.ts';
+import { describeShortage } from '../support/shortage-suite.ts';
 import { describeTree } from '../support/tree-suite.ts';
 
 // This file's process gives up its privileges for good; every file of tests has a process of its own.
@@ -7,3 +8,8 @@ process.setgid!(65_534);
 process.setuid!(65_534);
 
 describeTree('mapped without any privilege', () => mapped({ fmode: 0o600, dmode: 0o700 }, () => {}), false);
+describeShortage(
+  'mapped without any privilege',
+  () => mapped({ fmode: 0o600, dmode: 0o700 }, () => {}),
+  false,
+);

@@ -43,7 +43,7 @@ function open({ attachment, node }: Fid, how: OpenHow, flags: number): Answer<Us
   const { tree, actor, readonly } = attachment;
   if (node.type === S_IFDIR) {
     if (how.write || how.truncate) throw EISDIR;
-    return andThen(tree.openDir(actor.caller, node), dir => ({ kind: 'dir', dir, running: undefined }));
+    return andThen(tree.openDir(actor, node), dir => ({ kind: 'dir', dir, running: undefined }));
   }
   if ((flags & P9_DIRECTORY) !== 0) throw ENOTDIR;
   if (readonly && (how.write || how.truncate)) throw EROFS;
@@ -64,8 +64,7 @@ function turning<T>(
   turn: () => Answer<T>,
 ): Answer<T> {
   const { holdings } = session;
-  const { tree } = fid.attachment;
-  if (!holdings.mayAdd('opens', 1) || tree.mayKeep?.(holdings.pins) === false) throw EMFILE;
+  if (!holdings.mayAdd('opens', 1)) throw EMFILE;
   holdings.add('opens', 1);
   fid.use = { kind: 'claimed', number, before: otherwise };
   return attempt(turn, () => {
@@ -89,8 +88,6 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
           () =>
             andThen(session.qid(attachment.tree, node), qid => {
               fid.use = use;
-              if (use.kind === 'file') attachment.tree.keep?.(use.file, session.holdings.pins);
-              else if (use.kind === 'dir') attachment.tree.keep?.(use.dir, session.holdings.pins);
               // An iounit would make the client ask for less of a directory than a message holds.
               return { qid, iounit: use.kind === 'dir' ? 0 : session.iounit };
             }),
@@ -118,7 +115,6 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
         fid.name = name;
         fid.node = node;
         fid.use = { kind: 'file', file, locked: false };
-        tree.keep?.(file, session.holdings.pins);
         return { qid: session.qidOf(node, attr), iounit: session.iounit };
       });
     });

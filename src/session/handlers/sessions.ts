@@ -30,7 +30,7 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
     if (!session.holdings.attach(tree)) throw EUSERS;
     const newfid = fids.reserve(number);
     try {
-      const actor = { caller: await tree.caller(n_uname), watch };
+      const actor = { caller: await tree.caller(n_uname), watch, pins: session.holdings.pins };
       const qid = await andThen(session.stat(tree, tree.root), attr => {
         if (attr.nlink === 0) trouble?.removed();
         return session.qidOf(tree.root, attr);

@@ -1,10 +1,11 @@
 import { PinBudget, type Pins } from './pins.ts';
 
 /**
- * What may be lost when a descriptor is given up: nothing, since the object can be had again; an object that has no name any
- * more; or one that may have a name, which nobody here knows.
+ * What may be lost when a descriptor is given up, from the least on: nothing, since the object can be had again; an object that
+ * has no name any more; or one that may have a name, which nobody here knows.
  */
-export type Loss = 'nothing' | 'nameless' | 'unknown';
+export const losses = ['nothing', 'nameless', 'unknown'] as const;
+export type Loss = (typeof losses)[number];
 
 /** Who holds a descriptor that it can give up. */
 export interface Holder {

@@ -5,7 +5,7 @@ import { O_PATH } from '../host/constants.ts';
 import { inline } from '../host/linux.ts';
 import { type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
-import type { Descriptors, Holder, Loss } from './descriptors.ts';
+import { type Descriptors, type Holder, type Loss, losses } from './descriptors.ts';
 import { withFresh } from './fresh.ts';
 import { type Place, Places } from './places.ts';
 import type { Node } from './tree.ts';
@@ -30,8 +30,11 @@ export class LocalNode implements Node, Holder {
   type: number;
   readonly pathLow: number;
   readonly pathHigh: number;
-  /** Tells a new inode from an old one of the same number (a hash of the birth time). */
-  readonly gen: number;
+  /**
+   * Tells a new inode from an old one of the same number (a hash of the birth time). overlayfs gives a file another one when it
+   * copies it up.
+   */
+  gen: number;
   /** Its own; −1 when given up, or when it never had one since it was made open. */
   fd: number;
   /** The directory it was last seen in, which is held. Undefined for the root. */
@@ -242,7 +245,7 @@ export class NodeTable {
       () => sys.reopen(serverCaller, fd, O_PATH),
       () => {
         // Out of descriptors: it is opened again when there are some.
-        this.#noteWayBack(node, fd);
+        this.#lossOf(node, fd);
         return -1;
       },
     );
@@ -266,19 +269,18 @@ export class NodeTable {
   /** Closes the descriptor of a node that has another, or can be opened again, or may be lost. */
   giveUp(node: LocalNode, allowed: Loss): boolean {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
-    if (!node.opens && !this.#noteWayBack(node, node.fd)) {
-      if (allowed === 'nothing' || (allowed === 'nameless' && !isNameless(node, node.fd))) return false;
-    }
+    const loss = node.opens ? 'nothing' : this.#lossOf(node, node.fd);
+    if (losses.indexOf(loss) > losses.indexOf(allowed)) return false;
     this.#close(node.fd);
     node.fd = -1;
     return true;
   }
 
-  /** Whether a node can be opened again after `fd`, which is its last descriptor; notes what that takes. */
-  #noteWayBack(node: LocalNode, fd: number): boolean {
-    if (isNameless(node, fd)) return false;
+  /** What is lost with `fd`, a node's last descriptor; notes what it takes to open the node again. */
+  #lossOf(node: LocalNode, fd: number): Loss {
+    if (!hasName(node, fd)) return 'nameless';
     node.handle = node.volume.mountFd >= 0 ? handleOf(fd) : undefined;
-    return node.handle !== undefined || node.name !== undefined;
+    return node.handle !== undefined || node.name !== undefined ? 'nothing' : 'unknown';
   }
 
   /** An O_PATH descriptor knows nothing of its file system, so that closing one never waits. */
@@ -368,15 +370,17 @@ function isSame(node: LocalNode, attr: Attr): boolean {
 }
 
 /**
- * Whether the object has no name any more. Elsewhere than on this machine, where asking may wait, only what this server has
- * done to its names is known.
+ * Whether the object at `fd` has a name; notes by what it is told from others then. Elsewhere than on this machine, where asking may
+ * wait, only what this server has done to its names is known.
  */
-function isNameless({ volume, name }: LocalNode, fd: number): boolean {
-  if (!volume.local) return name === undefined;
+function hasName(node: LocalNode, fd: number): boolean {
+  if (!node.volume.local) return node.name !== undefined;
   try {
-    return volume.statNow(fd).nlink === 0;
+    const attr = node.volume.statNow(fd);
+    node.gen = attr.gen;
+    return attr.nlink > 0;
   } catch {
-    return true;
+    return false;
   }
 }
 

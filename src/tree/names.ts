@@ -102,7 +102,11 @@ export class Names {
     const { sys } = dir.volume;
     const attr = new Attr();
     const found = this.#nodes.use(dir, dirfd => sys.statAt(serverCaller, dirfd, name, attr));
-    return andThen(found, result => (result < 0 ? undefined : this.#nodes.find(attr)));
+    return andThen(found, result => {
+      const node = result < 0 ? undefined : this.#nodes.find(attr);
+      if (node) this.#nodes.places.seenAt(node, dir, name, attr.nlink > 1);
+      return node;
+    });
   }
 
   isEntry(dir: LocalNode, name: Name, node: LocalNode): Answer<boolean> {

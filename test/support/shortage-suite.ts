@@ -199,24 +199,38 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       }
     });
 
-    it.runIf(handles)(
-      'knows an object by its handle when it has names that nobody here has seen',
-      async () => {
-        const nodes = [];
-        for (let i = 0; i < 60; i++) {
-          writeFileSync(join(dir, `a${i}`), 'x'.repeat(i));
-          linkSync(join(dir, `a${i}`), join(dir, `b${i}`));
-          nodes.push(await found(`a${i}`));
-        }
-        for (const i of nodes.keys()) await tree.unlink(root, tree.root, name(`a${i}`), 'file');
-        await forgetDescriptors();
-        const attr = new Attr();
-        for (const [i, node] of nodes.entries()) {
-          await tree.stat(node, attr);
-          expect([attr.size, attr.nlink]).toEqual([i, 1]);
-          tree.release(node);
-        }
-      },
-    );
+    it('keeps an object that the host has renamed, and that loses its new name here', async () => {
+      for (const one of ['a', 'b', 'over']) writeFileSync(join(dir, one), one);
+      const [removed, replaced] = [await found('a'), await found('b')];
+      await forgetDescriptors();
+      for (const one of ['a', 'b']) renameSync(join(dir, one), join(dir, `new-${one}`));
+      await tree.unlink(root, tree.root, name('new-a'), 'file');
+      await tree.rename(root, tree.root, name('over'), tree.root, name('new-b'));
+      const attr = new Attr();
+      for (const node of [removed, replaced]) {
+        await tree.stat(node, attr);
+        expect([attr.size, attr.nlink]).toEqual([1, 0]);
+        tree.release(node);
+      }
+    });
+
+    if (!handles) return;
+
+    it('knows an object by its handle when it has names that nobody here has seen', async () => {
+      const nodes = [];
+      for (let i = 0; i < 2 * max; i++) {
+        writeFileSync(join(dir, `a${i}`), 'x'.repeat(i));
+        linkSync(join(dir, `a${i}`), join(dir, `b${i}`));
+        nodes.push(await found(`a${i}`));
+      }
+      for (const i of nodes.keys()) await tree.unlink(root, tree.root, name(`a${i}`), 'file');
+      await forgetDescriptors();
+      const attr = new Attr();
+      for (const [i, node] of nodes.entries()) {
+        await tree.stat(node, attr);
+        expect([attr.size, attr.nlink]).toEqual([i, 1]);
+        tree.release(node);
+      }
+    });
   });
 }

@@ -1,4 +1,5 @@
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -109,5 +110,31 @@ describe.each(models)('an object has one node, $model.name', ({ model, publishes
       tree.release(second);
       rmSync(join(path, 'name'));
     }
+  });
+});
+
+describe('an object of overlayfs', () => {
+  it('is found again after it was copied up', async () => {
+    const top = mkdtempSync(join(tmpdir(), 'ninepd-overlay-'));
+    for (const name of ['lower', 'upper', 'work', 'merged']) mkdirSync(join(top, name));
+    writeFileSync(join(top, 'lower/f'), 'content');
+    const layers = ['lower', 'upper', 'work'].map(name => `${name}dir=${join(top, name)}`);
+    execFileSync('mount', ['-t', 'overlay', '-o', layers.join(','), 'none', join(top, 'merged')]);
+    const descriptors = new Descriptors(64);
+    const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
+    const tree = await LocalTree.open(join(top, 'merged'), { descriptors, model });
+    const root = { caller: await tree.caller(0), watch };
+    const node = await tree.walk(root.caller, tree.root, nameOf('f'), new Attr());
+    if (node instanceof Errno) throw node;
+    await tree.change(root, node, { mode: 0o640 });
+    expect(node.giveUp()).toBe(true);
+    const attr = new Attr();
+    await tree.stat(node, attr);
+    expect([attr.size, attr.mode & 0o777]).toEqual([7, 0o640]);
+    expect(await tree.isEntry(tree.root, nameOf('f'), node)).toBe(true);
+    tree.release(node);
+    tree.close();
+    execFileSync('umount', [join(top, 'merged')]);
+    rmSync(top, { recursive: true });
   });
 });

@@ -1,6 +1,7 @@
+import { type Answer, recover } from '../answer.ts';
 import { Attr, S_IFDIR } from '../attr.ts';
-import { Errno } from '../errno.ts';
-import { O_DIRECTORY, O_RDONLY } from '../host/constants.ts';
+import { EPERM, Errno } from '../errno.ts';
+import { O_DIRECTORY, O_NOATIME, O_RDONLY } from '../host/constants.ts';
 import { type Syscalls, serverCaller } from '../host/syscalls.ts';
 import { type Bytes, type Name, nameOf } from '../name.ts';
 import { allocOwned } from '../owned.ts';
@@ -75,7 +76,7 @@ export class Leftovers {
   }
 
   async #opened<T>(sys: Syscalls, dir: number, act: (fd: number) => Promise<T>): Promise<T> {
-    const fd = await sys.reopen(serverCaller, dir, O_RDONLY | O_DIRECTORY);
+    const fd = await openUnseen(sys, dir);
     try {
       return await act(fd);
     } finally {
@@ -123,4 +124,16 @@ async function clearOne(sys: Syscalls, dirfd: number, name: Name): Promise<boole
     if (error instanceof Errno) return false;
     throw error;
   }
+}
+
+/** Opens a directory in which nobody but the server reads: its atime stays, where that is for the server to say (open(2)). */
+function openUnseen(sys: Syscalls, dir: number): Answer<number> {
+  const flags = O_RDONLY | O_DIRECTORY;
+  return recover<number>(
+    () => sys.reopen(serverCaller, dir, flags | O_NOATIME),
+    error => {
+      if (error !== EPERM) throw error;
+      return sys.reopen(serverCaller, dir, flags);
+    },
+  );
 }

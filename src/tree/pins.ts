@@ -4,9 +4,9 @@ export class Pins {
 }
 
 /**
- * Descriptors that are never given up: those of open files and directories, and of locks. Two thirds of all are for whoever comes;
- * when these are taken, the last third is for sessions that have less than an even share of it. What of all this is not taken,
- * is there for what can be given up, which needs none to be held for it.
+ * Descriptors that are never given up: those of open files and directories, and of locks. Two thirds of all are for whoever comes
+ * first; when these are taken, the last third is for sessions that have less than an even share of it. Nodes use what is not
+ * taken: they give theirs up for what is opened.
  */
 export class PinBudget {
   readonly #shared: number;

@@ -5,6 +5,7 @@ import {
   mkdtempSync,
   readdirSync,
   rmSync,
+  statSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -84,5 +85,13 @@ describe.each(['ext4', 'xfs', 'btrfs'])('what a killed server has left in a dire
     expect([EEXIST, ENOTEMPTY]).toContain(refused);
     await expect(remove('full')).rejects.toBe(ENOTEMPTY);
     expect(existsSync(join(path, 'full/file'))).toBe(true);
+  });
+
+  it('is looked for without a trace in the directory', async () => {
+    mkdirSync(join(path, 'looked/at'), { recursive: true });
+    // With relatime, whoever reads it next moves its atime.
+    utimesSync(join(path, 'looked'), 1, 2);
+    await expect(remove('looked')).rejects.toBe(ENOTEMPTY);
+    expect(statSync(join(path, 'looked')).atimeMs).toBe(1000);
   });
 });

@@ -3,7 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { Guest } from '../support/guest.ts';
+import { Guest, type MountOptions } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { Bench, type BenchMaker, type Device, type ExportName, readonlyExports } from './bench.ts';
 import type { Model } from './check.ts';
@@ -76,8 +76,8 @@ export class HostBench extends Bench {
   }
 
   /** Mounts the mapped export by QEMU's own device. */
-  async mountQemu(path: string): Promise<string> {
-    return await this.guest.mount({ trans: 'virtio', tag: qemuTag, path, posixacl: true });
+  async mountQemu(path: string, more: Partial<MountOptions> = {}): Promise<string> {
+    return await this.guest.mount({ trans: 'virtio', tag: qemuTag, path, posixacl: true, ...more });
   }
 
   protected device(): Device {

@@ -1,7 +1,8 @@
 /*
- * exercise FILE SEED ROUNDS [mapread] [mapwrite] [stay]: random reads, writes, appends, truncations, reopenings, fsyncs
- * and, where asked for, shared mappings of one file against an oracle in memory, as fsx does it; the first wrong byte
- * ends the program. `stay` leaves out closing and opening again. The oracle is left in /tmp/oracle-SEED.
+ * exercise FILE SEED ROUNDS [mapread] [mapwrite] [stay] [flush] [noappend]: random reads, writes, appends, truncations,
+ * reopenings, fsyncs and, where asked for, shared mappings of one file against an oracle in memory, as fsx does it; the first
+ * wrong byte ends the program. `stay` leaves out closing and opening again, `noappend` leaves out appends, and `flush` calls
+ * fsync before each mapping that is stored to. The oracle is left in /tmp/oracle-SEED.
  */
 #define _GNU_SOURCE
 #include "check.h"
@@ -18,6 +19,7 @@ static const char *path;
 static int fd = -1;
 static int round_now;
 static unsigned seed;
+static int flush;
 
 static size_t random_below(size_t limit) {
   return limit == 0 ? 0 : (size_t)rand_r(&seed) % limit;
@@ -77,8 +79,13 @@ static void do_truncate(void) {
   size = to;
 }
 
+static void do_fsync(void) {
+  if (fsync(fd) != 0) fail("round %d: fsync", round_now);
+}
+
 static void do_map(int writing) {
   if (size < 2) return;
+  if (writing && flush) do_fsync();
   size_t at = random_below(size - 1), length = 1 + random_below(size - at);
   size_t page = at & ~(size_t)4095;
   int protection = writing ? PROT_READ | PROT_WRITE : PROT_READ;
@@ -104,27 +111,29 @@ static void check_all(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc < 4) fail("usage: exercise FILE SEED ROUNDS [mapread] [mapwrite] [stay]");
+  if (argc < 4) fail("usage: exercise FILE SEED ROUNDS [mapread] [mapwrite] [stay] [flush] [noappend]");
   path = argv[1];
   seed = (unsigned)atoi(argv[2]);
   int rounds = atoi(argv[3]);
-  int mapread = 0, mapwrite = 0, stay = 0;
+  int mapread = 0, mapwrite = 0, stay = 0, noappend = 0;
   for (int i = 4; i < argc; i++) {
     mapread |= strcmp(argv[i], "mapread") == 0;
     mapwrite |= strcmp(argv[i], "mapwrite") == 0;
     stay |= strcmp(argv[i], "stay") == 0;
+    flush |= strcmp(argv[i], "flush") == 0;
+    noappend |= strcmp(argv[i], "noappend") == 0;
   }
   reopen(O_CREAT | O_TRUNC);
   for (round_now = 0; round_now < rounds; round_now++) {
     switch (random_below(12)) {
     case 0: case 1: case 2: do_read(); break;
     case 3: case 4: case 5: do_write(); break;
-    case 6: do_append(); break;
+    case 6: if (noappend) do_write(); else do_append(); break;
     case 7: do_truncate(); break;
     case 8: if (mapwrite) do_map(1); else do_write(); break;
     case 9: if (mapread) do_map(0); else do_read(); break;
     case 10: if (!stay) reopen(0); break;
-    case 11: if (fsync(fd) != 0) fail("round %d: fsync", round_now); break;
+    case 11: do_fsync(); break;
     }
     if (round_now % 50 == 49) check_all();
   }

@@ -1,5 +1,6 @@
-/* Node's side. No system call is made here, nothing is thrown, and once loaded no object is made. */
+/* Node's side. No system call is made here, nothing is thrown, and once loaded no object is made but those of `groupList`. */
 #define NAPI_VERSION 8
+#include "carrier.h"
 #include "creds.h"
 #include "pool.h"
 #include "syscalls.h"
@@ -16,6 +17,7 @@
 struct binding {
   struct loop loop; /* first, so that the loop leads back here */
   struct shared *shared;
+  struct group_list *groups; /* that were used last */
   napi_env env;
   napi_threadsafe_function wake;
   napi_ref block;
@@ -48,6 +50,12 @@ static int segments_of(napi_env env, napi_value value, struct iovec *segments) {
   return (int)count;
 }
 
+/* The list of the caller in the block, if that is in more groups than there is room for. */
+static struct group_list *groups_in(const struct binding *binding) {
+  const struct creds *creds = &binding->shared->control.creds;
+  return creds->server == 0 && creds->group_count > GROUPS_MAX ? binding->groups : NULL;
+}
+
 /* run(data?): the call in the control block, at once. The thread is the server's again before JavaScript goes on. */
 static napi_value run(napi_env env, napi_callback_info info) {
   struct binding *binding;
@@ -58,8 +66,7 @@ static napi_value run(napi_env env, napi_callback_info info) {
   const struct control *control = &binding->shared->control;
   int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
   if (segment_count < 0 || control_bytes(control) < 0) return number_of(env, -EINVAL);
-  int64_t result = perform(control, segments, segment_count, &binding->shared->took);
-  creds_restore();
+  int64_t result = carry(control, groups_in(binding), segments, segment_count, &binding->shared->took);
   return number_of(env, result);
 }
 
@@ -73,7 +80,7 @@ static napi_value submit(napi_env env, napi_callback_info info) {
   const struct control *control = &binding->shared->control;
   int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
   if (segment_count < 0 || control_bytes(control) < 0) return number_of(env, -EINVAL);
-  int64_t failed = pool_submit(&binding->loop, control, segments, segment_count);
+  int64_t failed = pool_submit(&binding->loop, control, groups_in(binding), segments, segment_count);
   if (failed == 0 && binding->outstanding++ == 0) napi_ref_threadsafe_function(env, binding->wake);
   return number_of(env, failed);
 }
@@ -89,6 +96,37 @@ static napi_value withdraw(napi_env env, napi_callback_info info) {
   if (done && --binding->outstanding == 0) napi_unref_threadsafe_function(env, binding->wake);
   napi_get_boolean(env, done, &result);
   return result;
+}
+
+static void drop_list(napi_env env, void *list, void *unused) {
+  (void)env;
+  (void)unused;
+  group_list_drop(list);
+}
+
+/* groupList(words): an object that stands for these groups, or undefined when there are more than NGROUPS_MAX. */
+static napi_value group_list(napi_env env, napi_callback_info info) {
+  napi_value words, result = NULL;
+  size_t count = 1;
+  struct iovec gids;
+  napi_get_cb_info(env, info, &count, &words, NULL, NULL);
+  struct group_list *list = segment_of(env, words, &gids) ? group_list_of(gids.iov_base, gids.iov_len / 4) : NULL;
+  if (list && napi_create_external(env, list, drop_list, NULL, &result) != napi_ok) group_list_drop(list);
+  return result;
+}
+
+/* useGroups(list): the caller in the block, whose count says that there are more than it has room for, has these. */
+static napi_value use_groups(napi_env env, napi_callback_info info) {
+  struct binding *binding;
+  napi_value object;
+  size_t count = 1;
+  void *list;
+  napi_get_cb_info(env, info, &count, &object, NULL, (void **)&binding);
+  if (napi_get_value_external(env, object, &list) != napi_ok) return NULL;
+  group_list_hold(list);
+  group_list_drop(binding->groups);
+  binding->groups = list;
+  return NULL;
 }
 
 /* On a pool thread. */
@@ -127,6 +165,7 @@ static void leave(void *context) {
 static void discard(napi_env env, void *binding, void *unused) {
   (void)env;
   (void)unused;
+  group_list_drop(((struct binding *)binding)->groups);
   free(binding);
 }
 
@@ -138,7 +177,7 @@ void set_function(napi_env env, napi_value object, const char *name, napi_callba
 
 /*
  * attach(block, finished): a control block of its own and what is called with the count of finished jobs.
- * Returns { run, submit, withdraw }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
+ * Returns { run, submit, withdraw, useGroups }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
  * `wake` (hooks run last in, first out).
  */
 static napi_value attach(napi_env env, napi_callback_info info) {
@@ -166,6 +205,7 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   set_function(env, result, "run", run, binding);
   set_function(env, result, "submit", submit, binding);
   set_function(env, result, "withdraw", withdraw, binding);
+  set_function(env, result, "useGroups", use_groups, binding);
   return result;
 }
 
@@ -226,6 +266,7 @@ NAPI_MODULE_INIT() {
   set_numbers(env, exports, "constants", constants, constant_count);
   set_numbers(env, exports, "layout", layout, sizeof layout / sizeof *layout);
   set_function(env, exports, "attach", attach, NULL);
+  set_function(env, exports, "groupList", group_list, NULL);
   set_function(env, exports, "setPoolBounds", set_pool_bounds, NULL);
   set_function(env, exports, "watch", watch_open, NULL);
   set_function(env, exports, "memory", memory_of, NULL);

@@ -5,9 +5,10 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+/* GROUPS_MAX are in the block; those of a caller who has more are in a list (creds.h). */
 enum { GROUPS_MAX = 64, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
 
-/* As whom a call runs. `server` is not 0 for the process itself; uid, gid and groups then mean nothing. */
+/* As whom a call runs. `server` is not 0 for the process itself; uid, gid and groups then mean nothing. `group_count` may be more than are here. */
 struct creds {
   uint32_t server, uid, gid, group_count;
   uint32_t groups[GROUPS_MAX];
@@ -80,11 +81,15 @@ extern const int constant_count;
 /* Bytes of the block that are in use, or -EINVAL for a block that names no shim or has more text than room. */
 int64_t control_bytes(const struct control *control);
 
+struct group_list;
+
 /*
- * Runs the shim that the block names, under its credentials; the thread keeps them. EINTR is retried. `took` is the
+ * Runs the shim that the block names, under its credentials; the thread keeps them. `groups` has those of a caller who is in more
+ * than GROUPS_MAX. EINTR is retried. `took` is the
  * milliseconds of a MEASURED call that waited longer than a tick of the kernel's clock (1 to 10 ms), unless it is the first of
  * its thread in a while to do so; otherwise 0.
  */
-int64_t perform(const struct control *control, const struct iovec *segment, int segment_count, uint32_t *took);
+int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
+                uint32_t *took);
 
 #endif

@@ -2,6 +2,7 @@
 #include "syscalls.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/magic.h>
 #include <linux/openat2.h>
@@ -37,6 +38,7 @@ const struct constant constants[] = {
     THIS(RENAME_NOREPLACE), THIS(RENAME_EXCHANGE), THIS(RENAME_WHITEOUT),
     THIS(UTIME_NOW), THIS(UTIME_OMIT),
     THIS(XATTR_CREATE), THIS(XATTR_REPLACE),
+    THIS(NGROUPS_MAX),
     THIS(READDIR_HID),
     THIS(F_RDLCK), THIS(F_WRLCK), THIS(F_UNLCK),
     THIS(EXT4_SUPER_MAGIC), THIS(XFS_SUPER_MAGIC), THIS(BTRFS_SUPER_MAGIC), THIS(F2FS_SUPER_MAGIC),

@@ -10,6 +10,7 @@
 #include "apart.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <pthread.h>
 #include <stdbool.h>
@@ -20,14 +21,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SERVER_GROUPS_MAX = 65536 };
-
 /* 32-bit machines have other calls for 32-bit ids, which the raw numbers below would miss. */
 _Static_assert(sizeof(long) == 8, "a 64-bit machine is needed");
 
 struct identity {
   uint32_t uid, gid, group_count, effective[2];
   const uint32_t *groups;
+  struct group_list *list; /* whose `groups` are, if they are a list's */
 };
 
 static struct identity server;
@@ -39,6 +39,25 @@ static _Thread_local bool switched;
 static _Thread_local struct identity current;
 static _Thread_local uint32_t current_groups[GROUPS_MAX];
 
+struct group_list *group_list_of(const void *gids, size_t count) {
+  if (count > NGROUPS_MAX) return NULL;
+  struct group_list *list = malloc(sizeof *list + count * sizeof *list->gids);
+  if (!list) return NULL;
+  list->holders = 1;
+  list->count = (uint32_t)count;
+  memcpy(list->gids, gids, count * sizeof *list->gids);
+  return list;
+}
+
+struct group_list *group_list_hold(struct group_list *list) {
+  if (list) list->holders++;
+  return list;
+}
+
+void group_list_drop(struct group_list *list) {
+  if (list && --list->holders == 0) free(list);
+}
+
 static bool get_caps(struct __user_cap_data_struct data[2]) {
   struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
   return syscall(SYS_capget, &head, data) == 0;
@@ -46,8 +65,8 @@ static bool get_caps(struct __user_cap_data_struct data[2]) {
 
 /* Runs before the first switch of any thread, so that the thread it runs on still is what the process is. */
 static void learn_server(void) {
-  static uint32_t groups[SERVER_GROUPS_MAX];
-  long count = syscall(SYS_getgroups, SERVER_GROUPS_MAX, groups);
+  static uint32_t groups[NGROUPS_MAX];
+  long count = syscall(SYS_getgroups, NGROUPS_MAX, groups);
   if (count < 0 || !get_caps(server_caps)) abort();
   server.uid = (uint32_t)geteuid();
   server.gid = (uint32_t)getegid();
@@ -77,6 +96,7 @@ static bool become_effective(const uint32_t effective[2]) {
  */
 static bool same_groups(const struct identity *a, const struct identity *b, uint32_t gid) {
   uint32_t i = 0, j = 0;
+  if (a->groups == b->groups && a->group_count == b->group_count) return true;
   for (;;) {
     while (i < a->group_count && a->groups[i] == gid) i++;
     while (j < b->group_count && b->groups[j] == gid) j++;
@@ -88,9 +108,11 @@ static bool same_groups(const struct identity *a, const struct identity *b, uint
 static bool become_groups(const struct identity *to) {
   if (same_groups(&current, to, to->gid)) return true;
   if (syscall(SYS_setgroups, to->group_count, to->groups) != 0) return false;
+  group_list_drop(current.list);
+  current.list = group_list_hold(to->list);
   current.groups = to->groups;
   current.group_count = to->group_count;
-  if (to->groups != server.groups) {
+  if (!to->list && to->groups != server.groups) {
     memcpy(current_groups, to->groups, to->group_count * sizeof *to->groups);
     current.groups = current_groups;
   }
@@ -151,28 +173,47 @@ void creds_restore(void) {
   switched = false;
 }
 
+void creds_leave(void) {
+  creds_restore();
+  group_list_drop(current.list);
+  current.list = NULL;
+}
+
 /*
  * A caller other than root has no capability, as any process of that user; root has what the server has. With the server's
  * as real and saved ids, and its permitted capabilities, the thread gets back from there.
  */
-static struct identity identity_of(const struct creds *wanted) {
-  struct identity to = {wanted->uid, wanted->gid, wanted->group_count, {0, 0}, wanted->groups};
+static struct identity identity_of(const struct creds *wanted, struct group_list *groups) {
+  struct identity to = {.uid = wanted->uid, .gid = wanted->gid, .group_count = wanted->group_count, .groups = wanted->groups};
+  if (wanted->group_count > GROUPS_MAX) {
+    to.list = groups;
+    to.groups = groups->gids;
+  }
   if (wanted->uid == 0) memcpy(to.effective, server.effective, sizeof to.effective);
   return to;
 }
 
-int creds_assume(const struct creds *wanted) {
+static bool is_possible(const struct creds *wanted, const struct group_list *groups) {
+  if (wanted->uid == (uint32_t)-1 || wanted->gid == (uint32_t)-1) return false;
+  return wanted->group_count <= GROUPS_MAX || (groups && groups->count == wanted->group_count);
+}
+
+int creds_assume(const struct creds *wanted, struct group_list *groups) {
   if (wanted->server) {
     creds_restore();
     return 0;
   }
-  if (wanted->uid == (uint32_t)-1 || wanted->gid == (uint32_t)-1 || wanted->group_count > GROUPS_MAX) return -EPERM;
+  if (!is_possible(wanted, groups)) return -EPERM;
   pthread_once(&server_once, learn_server);
   if (!keep_caps()) return -EPERM;
-  if (!switched) current = server;
+  if (!switched) {
+    group_list_drop(current.list);
+    current = server;
+  }
   switched = true;
-  struct identity to = identity_of(wanted);
+  struct identity to = identity_of(wanted, groups);
   if (become(&to)) return 0;
+  int failed = errno == ENOMEM ? -ENOMEM : -EPERM;
   creds_restore();
-  return -EPERM;
+  return failed;
 }

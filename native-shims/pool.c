@@ -7,6 +7,7 @@
  */
 #include "pool.h"
 #include "apart.h"
+#include "creds.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -23,6 +24,7 @@ struct job {
   struct job *next;
   struct loop *loop;
   struct queue *queue;
+  struct group_list *groups;
   int32_t result;
   uint32_t took;
   int segment_count;
@@ -157,12 +159,13 @@ static int serve(void *argument) {
     if (!job && !wait_for_work(place) && !(job = next_job(place))) break;
     if (!job) continue;
     pthread_mutex_unlock(&mutex);
-    job->result = (int32_t)perform(&job->control, job->segment, job->segment_count, &job->took);
+    job->result = (int32_t)perform(&job->control, job->groups, job->segment, job->segment_count, &job->took);
     pthread_mutex_lock(&mutex);
     finish(job);
   }
   place->threads--;
   pthread_mutex_unlock(&mutex);
+  creds_leave();
   return 0;
 }
 
@@ -177,7 +180,7 @@ static void *run_here(void *place) {
 }
 
 /* Signals are the business of Node's main thread. The new thread inherits the server's credentials from this one. */
-static int start_thread(struct place *place) {
+int pool_start_thread(void *(*run)(void *), void *argument) {
   pthread_t thread;
   pthread_attr_t attr;
   sigset_t all, before;
@@ -185,15 +188,20 @@ static int start_thread(struct place *place) {
   pthread_attr_init(&attr);
   pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  int failed = pthread_create(&thread, &attr, place < places + PLACE_APART ? run_here : run_apart, place);
+  int failed = pthread_create(&thread, &attr, run, argument);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attr);
-  if (failed) return -failed;
-  place->threads++;
-  return 0;
+  return -failed;
 }
 
-static struct job *copy(const struct control *control, const struct iovec *segment, int segment_count) {
+static int start_thread(struct place *place) {
+  int failed = pool_start_thread(place < places + PLACE_APART ? run_here : run_apart, place);
+  if (!failed) place->threads++;
+  return failed;
+}
+
+static struct job *copy(const struct control *control, struct group_list *groups, const struct iovec *segment,
+                        int segment_count) {
   size_t head = offsetof(struct job, control) + (size_t)control_bytes(control);
   size_t at = (head + _Alignof(struct iovec) - 1) & ~(_Alignof(struct iovec) - 1);
   char *room = malloc(at + (size_t)segment_count * sizeof *segment);
@@ -202,6 +210,7 @@ static struct job *copy(const struct control *control, const struct iovec *segme
   memcpy(&job->control, control, (size_t)control_bytes(control));
   job->segment = (struct iovec *)(room + at);
   job->segment_count = segment_count;
+  job->groups = group_list_hold(groups);
   if (segment_count > 0) memcpy(job->segment, segment, (size_t)segment_count * sizeof *segment);
   return job;
 }
@@ -242,17 +251,20 @@ static struct job *remove_waiting(struct loop *loop, const uint32_t *slot) {
 static void free_all(struct job *job) {
   while (job) {
     struct job *next = job->next;
+    group_list_drop(job->groups);
     free(job);
     job = next;
   }
 }
 
-int64_t pool_submit(struct loop *loop, const struct control *control, const struct iovec *segment, int segment_count) {
+int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
+                    int segment_count) {
   if (control->place >= PLACES) return -EINVAL;
   struct place *place = &places[control->place];
-  struct job *job = copy(control, segment, segment_count);
+  struct job *job = copy(control, groups, segment, segment_count);
   if (!job) return -ENOMEM;
   job->loop = loop;
+  job->next = NULL;
   pthread_mutex_lock(&mutex);
   make_ready(place);
   struct queue *queue = queue_for(place, job);
@@ -262,7 +274,7 @@ int64_t pool_submit(struct loop *loop, const struct control *control, const stru
   /* Without a thread more, the others will come to it. */
   if (failed && queue && place->threads > 0) failed = 0;
   if (failed && queue) free_all(remove_waiting(loop, &control->slot));
-  else if (failed) free(job);
+  else if (failed) free_all(job);
   else pthread_cond_signal(&place->work);
   pthread_mutex_unlock(&mutex);
   return failed;

@@ -19,7 +19,8 @@ struct loop {
 };
 
 /* Queues a copy of the block; the memory of the segments stays the caller's until the job is done. 0, or -errno. */
-int64_t pool_submit(struct loop *loop, const struct control *control, const struct iovec *segment, int segment_count);
+int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
+                    int segment_count);
 
 /* Takes back a job that nothing was done of yet: true, and it will not be reported. */
 bool pool_withdraw(struct loop *loop, uint32_t slot);
@@ -32,6 +33,9 @@ void pool_leave(struct loop *loop);
 
 /* `threads` for each place, and how many jobs of one queue may run there at a time; queue 0 has no such bound. */
 void pool_set_bounds(unsigned threads, unsigned running);
+
+/* Starts a thread that blocks all signals and ends by itself. 0, or -errno. */
+int pool_start_thread(void *(*run)(void *), void *argument);
 
 /* Has new threads do what comes, and the old ones end after the job they have: what is given up now, all have given up. */
 void pool_renew(void);

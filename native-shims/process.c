@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <linux/capability.h>
 #include <pwd.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -24,24 +25,38 @@ int64_t sys_effective_capabilities(const struct call *c) {
   return 0;
 }
 
+/* getgrouplist(3): all groups of the user, to be freed, with their count; NULL without memory. */
+static gid_t *all_groups(const struct passwd *user, int *count) {
+  gid_t *groups = NULL;
+  for (*count = 64;;) {
+    int room = *count;
+    gid_t *larger = realloc(groups, (size_t)room * sizeof *groups);
+    if (!larger) break;
+    groups = larger;
+    if (getgrouplist(user->pw_name, user->pw_gid, groups, count) >= 0) return groups;
+    if (*count <= room) *count = 2 * room;
+  }
+  free(groups);
+  return NULL;
+}
+
 /*
- * The user database's primary group, then all groups, as words; returns their count, or -ENOENT for an unknown uid.
- * Name services may ask the network, so this belongs on the pool.
+ * The user database's primary group, then all groups, as words, as far as there is room; returns their count, which may be more, or
+ * -ENOENT for an unknown uid. Name services may ask the network, so this belongs on the pool.
  */
 int64_t sys_groups_of(const struct call *c) {
   char strings[16384];
   struct passwd user, *found;
-  int failed = getpwuid_r((uid_t)c->number[0], &user, strings, sizeof strings, &found);
-  if (failed) return -failed;
-  if (!found) return -ENOENT;
-  gid_t groups[4096];
-  int count = 4096;
-  if (getgrouplist(user.pw_name, user.pw_gid, groups, &count) < 0) count = 4096;
   size_t room = c->segment->iov_len / 4;
   if (room < 1) return -EINVAL;
-  if ((size_t)count > room - 1) count = (int)room - 1;
+  int count, failed = getpwuid_r((uid_t)c->number[0], &user, strings, sizeof strings, &found);
+  if (failed) return -failed;
+  if (!found) return -ENOENT;
+  gid_t *groups = all_groups(&user, &count);
+  if (!groups) return -ENOMEM;
   put32(c->segment->iov_base, user.pw_gid);
-  for (int i = 0; i < count; i++) put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
+  for (int i = 0; i < count && (size_t)i < room - 1; i++) put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
+  free(groups);
   return count;
 }
 
@@ -58,13 +73,20 @@ int64_t sys_user_named(const struct call *c) {
   return 0;
 }
 
-/* The gid of the group of that name. */
+/* The gid of the group of that name. A group of many members needs much room for their names. */
 int64_t sys_group_named(const struct call *c) {
-  char strings[65536];
   struct group group, *found;
-  int failed = getgrnam_r(c->text[0], &group, strings, sizeof strings, &found);
-  if (failed) return -failed;
-  return found ? (int64_t)group.gr_gid : -ENOENT;
+  char *strings = NULL;
+  int failed = ERANGE;
+  for (size_t bytes = 4096; failed == ERANGE && bytes <= 1 << 26; bytes *= 2) {
+    char *larger = realloc(strings, bytes);
+    if (!larger) break;
+    strings = larger;
+    failed = getgrnam_r(c->text[0], &group, strings, bytes, &found);
+  }
+  int64_t result = failed ? -failed : found ? (int64_t)group.gr_gid : -ENOENT;
+  free(strings);
+  return result;
 }
 
 /* pid, uid and gid as three words: SO_PEERCRED of unix(7). */

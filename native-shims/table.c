@@ -118,7 +118,8 @@ static int64_t measured(const struct row *row, const struct call *call, uint32_t
   return result;
 }
 
-int64_t perform(const struct control *control, const struct iovec *segment, int segment_count, uint32_t *took) {
+int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
+                uint32_t *took) {
   static const struct creds as_server = {.server = 1};
   static const struct iovec nothing = {0};
   const char *second = control->texts + control->text_bytes[0] + 1;
@@ -134,7 +135,7 @@ int64_t perform(const struct control *control, const struct iovec *segment, int 
   /* A text that a NUL cuts short would name another object than it says. */
   if (strlen(call.text[0]) != control->text_bytes[0] || strlen(second) != control->text_bytes[1]) return -EINVAL;
   const struct row *row = &shims[control->shim];
-  int64_t result = creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds);
+  int64_t result = creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds, groups);
   if (result < 0) return result;
   if (row->flags & MEASURED) return measured(row, &call, took);
   do result = row->run(&call);

@@ -1,5 +1,8 @@
 import { createRequire } from 'node:module';
 
+/** Groups that the addon keeps for a caller who is in more than the control block has room for. */
+export type GroupList = object & { readonly groupList: unique symbol };
+
 /** The two ways to make the call that the control block describes. They return its result: 0 or more, or −errno. */
 export interface Binding {
   /** At once, on this thread. */
@@ -8,6 +11,8 @@ export interface Binding {
   submit(data?: Uint8Array | readonly Uint8Array[]): number;
   /** Takes back what was submitted with this slot. False when it runs or is done. */
   withdraw(slot: number): boolean;
+  /** The caller in the block is in these groups. Its count says that there are more than the block has room for. */
+  useGroups(list: GroupList): void;
 }
 
 /** Descriptors that the event loop waits for. Both return 0 or −errno. */
@@ -26,6 +31,8 @@ export interface Addon {
   /** Where the control block has what, in bytes. */
   readonly layout: Readonly<Record<string, number>>;
   attach(block: ArrayBuffer, finished: (count: number) => void): Binding | undefined;
+  /** A list of these gids, 32 bits each; undefined when there are more than NGROUPS_MAX. */
+  groupList(gids: Uint8Array): GroupList | undefined;
   /** Threads of each place, and calls of one session that may run in it at a time. */
   setPoolBounds(threads: number, running: number): void;
   /** `ready` is called with the count of ids that stand in the block, at most 64 words. */

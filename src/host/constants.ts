@@ -40,6 +40,9 @@ export const AT_STATX_DONT_SYNC = host('AT_STATX_DONT_SYNC');
 export const RESOLVE_NO_XDEV = host('RESOLVE_NO_XDEV');
 export const RESOLVE_CACHED = host('RESOLVE_CACHED');
 
+/** The most groups that a process, and so a caller, may be in: setgroups(2). */
+export const NGROUPS_MAX = host('NGROUPS_MAX');
+
 /** Set in the result of `Syscalls.readdir`. */
 export const READDIR_HID = host('READDIR_HID');
 

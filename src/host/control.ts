@@ -1,9 +1,9 @@
 import type { Answer } from '../answer.ts';
-import { ECANCELED, ENAMETOOLONG, Errno } from '../errno.ts';
+import { E2BIG, ECANCELED, ENAMETOOLONG, Errno } from '../errno.ts';
 import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '../limits.ts';
 import type { Bytes } from '../name.ts';
 import { turn } from '../turn.ts';
-import { addon } from './addon.ts';
+import { addon, type GroupList } from './addon.ts';
 import type { Caller } from './syscalls.ts';
 
 /**
@@ -67,14 +67,28 @@ let written: Caller | undefined;
 /** Callers do not change, so the one that is in the block already needs no writing. */
 function writeCaller(caller: Caller): void {
   if (caller === written) return;
+  written = undefined;
   // Only the number −1: 4294967295 is what a guest without a uid sends (P9_NONUNAME), and the shim refuses it.
   asServer[0] = caller.uid === -1 ? 1 : 0;
-  const count = Math.min(caller.groups.length, groups.length);
+  const count = caller.groups.length;
   ids[0] = caller.uid;
   ids[1] = caller.gid;
   ids[2] = count;
-  for (let i = 0; i < count; i++) groups[i] = caller.groups[i]!;
+  if (count > groups.length) useGroups(listOf(caller.groups));
+  else for (let i = 0; i < count; i++) groups[i] = caller.groups[i]!;
   written = caller;
+}
+
+/** The addon's copies; each is freed some time after its array. */
+const lists = new WeakMap<readonly number[], GroupList>();
+
+function listOf(many: readonly number[]): GroupList {
+  const known = lists.get(many);
+  if (known) return known;
+  const list = addon.groupList(new Uint8Array(Uint32Array.from(many).buffer));
+  if (!list) throw E2BIG;
+  lists.set(many, list);
+  return list;
 }
 
 function writeText(which: 0 | 1, start: number, text: Bytes): void {
@@ -139,7 +153,7 @@ function settle(slot: number): Pending {
 
 const binding = addon.attach(block, finished);
 if (!binding) throw new Error('The native addon does not take the control block: rebuild it.');
-const { submit, withdraw } = binding;
+const { submit, withdraw, useGroups } = binding;
 addon.setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
 
 /** Makes the call that `begin` described on this thread, at once: 0 or more, or −errno. */

@@ -1,6 +1,7 @@
-import type { Answer } from '../answer.ts';
-import { ENOENT, Errno } from '../errno.ts';
+import { type Answer, andThen } from '../answer.ts';
+import { E2BIG, ENOENT, Errno } from '../errno.ts';
 import { addon } from './addon.ts';
+import { NGROUPS_MAX } from './constants.ts';
 import { asItIs, atOnce, begin, count, nothing, onPool, shimOf } from './control.ts';
 import { serverCaller } from './syscalls.ts';
 
@@ -14,8 +15,8 @@ const op = {
   end: shimOf('end'),
 };
 
-/** More groups than a caller can use, so that the database's order decides which are left out. */
-const groupsMax = 1024;
+/** Those who are in more are asked about twice. */
+const groupsUsual = 1024;
 
 /**
  * How many threads each place of the pool may have, and how many calls of one session may run there. Threads are started as
@@ -34,17 +35,30 @@ export function effectiveCapabilities(): ReadonlySet<string> {
   return new Set(names.filter(([, bit]) => (bits[bit >> 3]! >> (bit & 7)) & 1).map(([name]) => name));
 }
 
+/** A user's primary group, and all groups with it among them. */
+export interface UserGroups {
+  readonly gid: number;
+  readonly groups: readonly number[];
+}
+
 /**
- * What the host's user database knows of a uid: the primary group, and all groups with it among them. Undefined when the
- * uid is not known. Runs on the pool, since name services may ask the network.
+ * What the host's user database knows of a uid; undefined when the uid is not known. E2BIG when the user is in more than
+ * NGROUPS_MAX groups. Runs on the pool, since name services may ask the network.
  */
-export function groupsOf(uid: number): Answer<{ gid: number; groups: readonly number[] } | undefined> {
-  const words = new Uint32Array(1 + groupsMax);
+export function groupsOf(uid: number): Answer<UserGroups | undefined> {
+  return ask(uid, groupsUsual);
+}
+
+function ask(uid: number, room: number): Answer<UserGroups | undefined> {
+  const words = new Uint32Array(1 + room);
   begin(op.groupsOf, serverCaller, uid);
-  return onPool(result => {
-    if (result < 0 && Errno.of(-result) === ENOENT) return undefined;
-    return { gid: words[0]!, groups: [...words.subarray(1, 1 + count(result))] };
-  }, new Uint8Array(words.buffer));
+  return andThen(onPool(asItIs, new Uint8Array(words.buffer)), result => {
+    if (result === -ENOENT.code) return undefined;
+    const found = count(result);
+    if (found > NGROUPS_MAX) throw E2BIG;
+    if (found > room) return ask(uid, found);
+    return { gid: words[0]!, groups: Array.from(words.subarray(1, 1 + found)) };
+  });
 }
 
 /** The user of that name in the host's user database; undefined when there is none. */

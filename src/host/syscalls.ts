@@ -10,7 +10,7 @@ import type { Owned, OwnedSegments, Segments } from '../owned.ts';
 export interface Caller {
   readonly uid: number;
   readonly gid: number;
-  /** Supplementary groups, at most 64 of them are used. */
+  /** Supplementary groups, at most NGROUPS_MAX: the call of a caller with more fails with E2BIG. */
   readonly groups: readonly number[];
 }
 

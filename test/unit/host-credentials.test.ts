@@ -185,6 +185,37 @@ describe.each([
     setPoolBounds(64, 8);
   });
 
+  test.each([65, 1000, 65_536])('a caller is in all of its %i groups', async count => {
+    const gids = Array.from({ length: count }, (_x, i) => 100_000 + 2 * i);
+    const files = await Promise.all(
+      [0, count >> 1, count - 1].map(async i => {
+        const name = `of-${count}-${i}`;
+        writeFileSync(at(name), '', { mode: 0o640 });
+        chownSync(at(name), 0, gids[i]!);
+        return sys.lookup(server, dir, n(name));
+      }),
+    );
+    const opens = (caller: Caller, fd: number) =>
+      refusal(async () => sys.close(await sys.reopen(caller, fd, O_RDONLY)));
+    const [one, other] = [user(1000, 1000, gids), user(1001, 1000, gids.slice(1))];
+    const before = thread();
+    for (const fd of files) {
+      expect(await opens(one, fd)).toBe('not refused');
+      expect(await opens(user(1000, 1000, [7]), fd)).toBe(errno.EACCES);
+      expect(await opens(other, fd)).toBe(fd === files[0] ? errno.EACCES : 'not refused');
+      expect(await opens({ ...one, gid: 5 }, fd)).toBe('not refused');
+    }
+    expect(thread()).toEqual(before);
+    for (const fd of files) await sys.close(fd);
+  });
+
+  test('a caller in more groups than Linux knows is refused', async () => {
+    const gids = Array.from({ length: 65_537 }, (_x, i) => i);
+    expect(await refusal(() => sys.mkdir(user(1000, 1000, gids), dir, n('many'), 0o700))).toBe(errno.E2BIG);
+    expect(await refusal(() => sys.mkdir(user(1000, 1000), dir, n('few'), 0o700))).toBe('not refused');
+    expect(lstatSync(at('few')).uid).toBe(1000);
+  });
+
   test('a storm of creates under 50 users mixed with the server’s gives each file its owner', async () => {
     const callers = Array.from({ length: 50 }, (_x, i) =>
       user(10_000 + i, 20_000 + i, i % 3 === 0 ? [30_000 + i] : []),

@@ -130,7 +130,7 @@ static int64_t call(const char *name, struct control *control, struct iovec *seg
   control->shim = shim_called(name);
   control->creds.server = 1;
   uint32_t took = 0;
-  return control_bytes(control) < 0 ? -EINVAL : perform(control, segments, count, &took);
+  return control_bytes(control) < 0 ? -EINVAL : perform(control, NULL, segments, count, &took);
 }
 
 /* qid[13] offset[8] type[1] name[s], as often as there is room, and no name that is hidden. */

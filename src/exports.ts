@@ -144,7 +144,11 @@ export class Exports {
 function modelOf(options: ExportOptions, trouble: HostTrouble, groupsOf: GroupsOf): SecurityModel {
   const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
   if (typeof securityModel === 'object') return withIds(securityModel, options);
-  if (securityModel === 'passthrough') return withIds(passthrough(groupsOf), options);
+  if (securityModel === 'passthrough')
+    return withIds(
+      passthrough(groupsOf, (uid, errno) => trouble.noGroups(uid, errno)),
+      options,
+    );
   return mapped({ fmode, dmode }, text => trouble.wrongRecord(text));
 }
 

@@ -1,6 +1,5 @@
 import { spawn } from 'node:child_process';
 import { accessSync, constants, existsSync, lchownSync, readFileSync, statSync } from 'node:fs';
-import type { Socket } from 'node:net';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { passthroughCapabilities } from '../export-checks.ts';
@@ -18,6 +17,7 @@ import {
   ownRoot,
   type Rule,
 } from '../host/sandbox.ts';
+import { socketPair } from '../host/sockets.ts';
 import { UserDatabase } from '../host/user-database.ts';
 import { closeDescriptor, duplicate } from '../host/vhost.ts';
 import type { Logger } from '../log.ts';
@@ -87,8 +87,9 @@ export function toWorker({ sandbox, ownRoot, landlock, groups }: Handover): (num
 }
 
 /** What a server in its sandbox asks others about. */
-export function outside(groups: number | undefined): Pick<ServerOptions, 'groupsOf'> {
-  return groups === undefined ? {} : { groupsOf: new UserDatabase(groups).groupsOf };
+export function outside(groups: number | undefined, log: Logger): Pick<ServerOptions, 'groupsOf'> {
+  if (groups === undefined) return {};
+  return { groupsOf: new UserDatabase(groups, text => log.error(text)).groupsOf };
 }
 
 /** What is wrong with the options that are about this. */
@@ -276,13 +277,14 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
   };
 }
 
-/** The descriptor of a socket to a process that stays outside: name services cannot be had in here. */
+/** A socket to a process that stays outside: name services cannot be had in here. */
 function startGroups(): number {
   if (!existsSync(groupsProgram))
     throw new StartFaults([`${groupsProgram} is missing: npm rebuild native-shims`]);
-  const child = spawn(groupsProgram, { stdio: ['pipe', 'ignore', 'inherit'], env: {} });
-  const { fd } = (child.stdin as unknown as Socket & { _handle: { fd: number } })._handle;
-  return duplicate(fd);
+  const [ours, theirs] = socketPair();
+  spawn(groupsProgram, { stdio: [theirs, 'ignore', 'inherit'], env: {} });
+  closeDescriptor(theirs);
+  return ours;
 }
 
 function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]): Rule[] {

@@ -107,7 +107,8 @@ async function run(
 async function opened(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<Serving> {
   const { workers, exports, msizeMax, limits } = options;
   if (handover) seal(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
-  if (workers === 1) return Server.open({ exports, msizeMax, limits, log, ...outside(handover?.groups[0]) });
+  if (workers === 1)
+    return Server.open({ exports, msizeMax, limits, log, ...outside(handover?.groups[0], log) });
   const faults = await exportFaults(exports);
   if (faults.length > 0) throw new StartFaults(faults);
   const path = fileURLToPath(new URL('./worker.js', import.meta.url));

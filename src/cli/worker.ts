@@ -47,7 +47,7 @@ class WorkerProcess {
       const connectionEnded = () => this.#report();
       const server = await Server.open({
         ...{ exports, msizeMax, limits, log, connectionEnded },
-        ...outside(handover?.groups[0]),
+        ...outside(handover?.groups[0], log),
       });
       // Sockets that a service manager has passed are not in `listen`, and none of them is a device.
       this.#accepts = (listen.length > 0 ? listen : [defaultListen]).map(endpoint => {

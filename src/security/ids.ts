@@ -7,6 +7,7 @@ import { mapAcl } from './acl-ids.ts';
 import { IdMap, idMax, mapFaults } from './id-map.ts';
 import type { SecurityModel, Shape, Target, Want } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
+import { SharedGroups } from './shared-groups.ts';
 
 /** As whom a guest's users act on the host, and how the host's ids look to them. */
 export interface IdOptions {
@@ -85,6 +86,7 @@ class Ids implements SecurityModel {
   readonly #uids: IdMap;
   readonly #gids: IdMap;
   readonly #mapped: boolean;
+  readonly #groups = new SharedGroups();
 
   constructor(
     model: SecurityModel,
@@ -114,7 +116,10 @@ class Ids implements SecurityModel {
     const hostUid = this.#uids.toHost(uid);
     if (hostUid === undefined) throw EACCES;
     return andThen(this.#model.user(hostUid), known => {
-      const groups = known.groups.filter(gid => this.#mayAct(gid));
+      const groups = this.#groups.of(
+        known.uid,
+        known.groups.filter(gid => this.#mayAct(gid)),
+      );
       const own = uid === 0 ? this.#gids.toHost(0) : known.gid;
       const gid = own !== undefined && this.#mayAct(own) ? own : nobody;
       return this.#guest({ uid: known.uid, gid, groups });

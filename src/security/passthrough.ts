@@ -1,10 +1,11 @@
 import { type Answer, andThen, inOrder, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
-import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
+import { ENODATA, EOPNOTSUPP, EPERM, Errno } from '../errno.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import { writableFile } from './may-write.ts';
 import type { SecurityModel, Target } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
+import { SharedGroups } from './shared-groups.ts';
 
 /** Whether a mode is what is left when set-id bits fall before a write that the caller may make. */
 async function dropsSetIdOnly(target: Target, caller: Caller, mode: number): Promise<boolean> {
@@ -24,6 +25,9 @@ function changeMode(target: Target, caller: Caller, mode: number): Answer<void> 
 /** What the host's user database knows of a uid: its primary group and all groups it is in. */
 export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly number[] } | undefined>;
 
+/** Told of a user whose groups cannot be had, who then cannot attach. */
+export type NoGroups = (uid: number, errno: Errno) => void;
+
 /**
  * The security model `passthrough`: requests go down to the file system with the guest user's credentials, so that objects
  * really belong to the guest's uid and gid and the host enforces permissions, as NFS does.
@@ -32,7 +36,16 @@ export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly n
  * the host does not know is in no group but nogroup. A new object gets the gid that the client's message carries.
  * An attach that names no user acts as nobody. Only uid 0 is root.
  */
-export function passthrough(groupsOf: GroupsOf): SecurityModel {
+export function passthrough(groupsOf: GroupsOf, noGroups: NoGroups = () => undefined): SecurityModel {
+  const known = (uid: number) =>
+    recover(
+      () => groupsOf(uid),
+      error => {
+        if (error instanceof Errno) noGroups(uid, error);
+        throw error;
+      },
+    );
+  const shared = new SharedGroups();
   return {
     name: 'passthrough',
     ownPrefix: '',
@@ -40,10 +53,10 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
 
     user(uid): Answer<Caller> {
       if (uid === noUser) return { uid: nobody, gid: nobody, groups: [] };
-      return andThen(groupsOf(uid), known => ({
+      return andThen(known(uid), found => ({
         uid,
-        gid: known?.gid ?? (uid === 0 ? 0 : nobody),
-        groups: known?.groups ?? [],
+        gid: found?.gid ?? (uid === 0 ? 0 : nobody),
+        groups: shared.of(uid, found?.groups ?? []),
       }));
     },
     runsAs: caller => caller,

@@ -1,4 +1,4 @@
-import { EDQUOT, EIO, ENOSPC, EROFS, type Errno } from '../errno.ts';
+import { E2BIG, EDQUOT, EIO, ENOSPC, EROFS, type Errno } from '../errno.ts';
 import { showAny } from '../protocol/trace.ts';
 import type { Fids } from './fids.ts';
 
@@ -41,6 +41,14 @@ export class HostTrouble {
   /** A record that was not written by a server. `text` is one of a few. */
   wrongRecord(text: string): void {
     this.#once(text, () => text);
+  }
+
+  /** The groups of a user could not be had, so that the user cannot attach. */
+  noGroups(uid: number, errno: Errno): void {
+    const of = `the groups of uid ${uid}`;
+    if (errno === E2BIG)
+      this.#once(of, () => `${of} are more than the 65,536 that Linux knows: the user cannot attach`);
+    else this.#once(`groups ${errno.name}`, () => `${of} cannot be had (${errno}): the user cannot attach`);
   }
 
   #once(key: string, text: () => string): void {

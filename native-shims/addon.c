@@ -2,6 +2,7 @@
 #define NAPI_VERSION 8
 #include "carrier.h"
 #include "creds.h"
+#include "handoff.h"
 #include "pool.h"
 #include "syscalls.h"
 #include "watch.h"
@@ -85,6 +86,21 @@ static napi_value submit(napi_env env, napi_callback_info info) {
   return number_of(env, failed);
 }
 
+/* handOff(data?): the same as `hand_off` makes it: its result, or layout.late, and then the result comes as from the pool. */
+static napi_value offer(napi_env env, napi_callback_info info) {
+  struct binding *binding;
+  struct iovec segments[SEGMENTS_MAX];
+  napi_value data;
+  size_t count = 1;
+  napi_get_cb_info(env, info, &count, &data, NULL, (void **)&binding);
+  struct shared *shared = binding->shared;
+  int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
+  if (segment_count < 0 || control_bytes(&shared->control) < 0) return number_of(env, -EINVAL);
+  int64_t result = hand_off(&binding->loop, &shared->control, groups_in(binding), segments, segment_count, &shared->took);
+  if (result == HANDOFF_LATE && binding->outstanding++ == 0) napi_ref_threadsafe_function(env, binding->wake);
+  return number_of(env, result);
+}
+
 /* withdraw(slot): takes back what was submitted and has not begun. Whether that was so. */
 static napi_value withdraw(napi_env env, napi_callback_info info) {
   struct binding *binding;
@@ -158,6 +174,7 @@ static void woken(napi_env env, napi_value callback, void *context, void *unused
 /* The event loop ends. */
 static void leave(void *context) {
   struct binding *binding = context;
+  handoff_leave(&binding->loop);
   pool_leave(&binding->loop);
   napi_delete_reference(binding->env, binding->block);
 }
@@ -177,7 +194,7 @@ void set_function(napi_env env, napi_value object, const char *name, napi_callba
 
 /*
  * attach(block, finished): a control block of its own and what is called with the count of finished jobs.
- * Returns { run, submit, withdraw, useGroups }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
+ * Returns { run, submit, handOff, withdraw, useGroups }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
  * `wake` (hooks run last in, first out).
  */
 static napi_value attach(napi_env env, napi_callback_info info) {
@@ -204,6 +221,7 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   napi_create_object(env, &result);
   set_function(env, result, "run", run, binding);
   set_function(env, result, "submit", submit, binding);
+  set_function(env, result, "handOff", offer, binding);
   set_function(env, result, "withdraw", withdraw, binding);
   set_function(env, result, "useGroups", use_groups, binding);
   return result;
@@ -225,6 +243,7 @@ static const struct constant layout[] = {
     {"slot", offsetof(struct shared, control.slot)},
     {"place", offsetof(struct shared, control.place)},
     {"queue", offsetof(struct shared, control.queue)},
+    {"trustUs", offsetof(struct shared, control.trust_us)},
     {"textBytes", offsetof(struct shared, control.text_bytes)},
     {"wide", offsetof(struct shared, control.wide)},
     {"number", offsetof(struct shared, control.number)},
@@ -241,6 +260,8 @@ static const struct constant layout[] = {
     {"took", offsetof(struct shared, took)},
     {"doneQueue", offsetof(struct shared, done_queue)},
     {"done", offsetof(struct shared, done)},
+    {"handOffBytesMax", HANDOFF_BYTES_MAX},
+    {"late", (uint32_t)HANDOFF_LATE},
     {"bytes", sizeof(struct shared)},
 };
 

@@ -22,6 +22,7 @@ struct creds {
 struct control {
   uint32_t shim, slot;
   uint32_t place, queue; /* of the pool */
+  uint32_t trust_us;     /* of hand_off */
   uint32_t text_bytes[2];
   double wide[WIDES];
   int32_t number[NUMBERS];
@@ -85,9 +86,8 @@ struct group_list;
 
 /*
  * Runs the shim that the block names, under its credentials; the thread keeps them. `groups` has those of a caller who is in more
- * than GROUPS_MAX. EINTR is retried. `took` is the
- * milliseconds of a MEASURED call that waited longer than a tick of the kernel's clock (1 to 10 ms), unless it is the first of
- * its thread in a while to do so; otherwise 0.
+ * than GROUPS_MAX. EINTR is retried. `took` is the milliseconds of a MEASURED call that waited longer than a tick of the kernel's
+ * clock (1 to 10 ms), unless it is the first in a while to do so; otherwise 0.
  */
 int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
                 uint32_t *took);

@@ -52,7 +52,8 @@ struct place {
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t idle_again = PTHREAD_COND_INITIALIZER;
 static struct place places[PLACES];
-static unsigned threads_max = 64, running_max = 8, generation;
+static unsigned threads_max = 64, running_max = 8;
+static _Atomic unsigned generation;
 
 static void make_ready(struct place *place) {
   pthread_condattr_t attr;
@@ -125,8 +126,10 @@ static struct job *next_job(struct place *place) {
 
 static void finish(struct job *job) {
   struct loop *loop = job->loop;
-  job->queue->running--;
-  forget_if_empty(job->queue);
+  if (job->queue) {
+    job->queue->running--;
+    forget_if_empty(job->queue);
+  }
   job->next = NULL;
   loop->running--;
   if (loop->done_first) {
@@ -279,6 +282,35 @@ int64_t pool_submit(struct loop *loop, const struct control *control, struct gro
   pthread_mutex_unlock(&mutex);
   return failed;
 }
+
+struct job *pool_expect(struct loop *loop, uint32_t slot, uint32_t queue) {
+  struct job *job = calloc(1, sizeof *job);
+  if (!job) return NULL;
+  job->loop = loop;
+  job->control.slot = slot;
+  job->control.queue = queue;
+  pthread_mutex_lock(&mutex);
+  loop->running++;
+  pthread_mutex_unlock(&mutex);
+  return job;
+}
+
+void pool_report(struct job *job, int64_t result, uint32_t took) {
+  job->result = (int32_t)result;
+  job->took = took;
+  pthread_mutex_lock(&mutex);
+  finish(job);
+  pthread_mutex_unlock(&mutex);
+}
+
+void pool_expect_no_more(struct job *job) {
+  pthread_mutex_lock(&mutex);
+  job->loop->running--;
+  pthread_mutex_unlock(&mutex);
+  free(job);
+}
+
+unsigned pool_generation(void) { return generation; }
 
 bool pool_withdraw(struct loop *loop, uint32_t slot) {
   pthread_mutex_lock(&mutex);

@@ -15,12 +15,21 @@ enum { PLACES = 128, PLACE_APART = 64 };
 struct loop {
   struct job *done_first, *done_last;
   unsigned running;
+  struct helper *helper; /* handoff.c */
   void (*finished)(struct loop *loop);
 };
 
 /* Queues a copy of the block; the memory of the segments stays the caller's until the job is done. 0, or -errno. */
 int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
                     int segment_count);
+
+/*
+ * For a call that no thread of the pool makes: its result will come with those of the pool, by `pool_report`, unless
+ * `pool_expect_no_more` says otherwise. NULL without memory.
+ */
+struct job *pool_expect(struct loop *loop, uint32_t slot, uint32_t queue);
+void pool_report(struct job *job, int64_t result, uint32_t took);
+void pool_expect_no_more(struct job *job);
 
 /* Takes back a job that nothing was done of yet: true, and it will not be reported. */
 bool pool_withdraw(struct loop *loop, uint32_t slot);
@@ -39,5 +48,11 @@ int pool_start_thread(void *(*run)(void *), void *argument);
 
 /* Has new threads do what comes, and the old ones end after the job they have: what is given up now, all have given up. */
 void pool_renew(void);
+
+/* Moves with `pool_renew`. */
+unsigned pool_generation(void);
+
+/* A detached thread without signals, with the credentials of this one. 0, or -errno. */
+int pool_start_thread(void *(*run)(void *), void *argument);
 
 #endif

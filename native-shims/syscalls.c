@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -37,11 +38,21 @@ int64_t sys_lookup(const struct call *c) {
   return open_beneath(c->number[0], c->text[0], O_PATH | O_NOFOLLOW | O_CLOEXEC, 0, c->number[1]);
 }
 
-/* O_NONBLOCK: opening a FIFO or a device never waits. It changes nothing for files and directories. */
+static bool is_regular(int fd) {
+  struct stat st;
+  return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+/*
+ * O_NONBLOCK: opening a FIFO or a device never waits. Of a regular file, -EAGAIN says that somebody has a lease on it (fcntl(2),
+ * F_SETLEASE) that has to be broken first. With number[2] that is waited for.
+ */
 int64_t sys_reopen(const struct call *c) {
   struct proc_path path = proc_path(c->number[0]);
-  int from = proc_fds();
-  return RESULT(openat(from, name_from(from, &path), c->number[1] | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
+  int from = proc_fds(), flags = c->number[1] | O_CLOEXEC | O_NOCTTY;
+  int64_t fd = RESULT(openat(from, name_from(from, &path), flags | O_NONBLOCK));
+  if (fd != -EAGAIN || !c->number[2] || !is_regular(c->number[0])) return fd;
+  return RESULT(openat(from, name_from(from, &path), flags));
 }
 
 int64_t sys_create(const struct call *c) {
@@ -53,10 +64,27 @@ int64_t sys_create_unnamed(const struct call *c) {
   return RESULT(openat(c->number[0], ".", O_TMPFILE | O_RDWR | O_CLOEXEC, (mode_t)c->number[1] & 07777));
 }
 
-/* The descriptor is gone whatever close(2) says, and EINTR would be retried. */
+/*
+ * Whether close(2) has something to do for the object: 0, CLOSE_REMOVED when it may be the last of one without a name, CLOSE_LARGE
+ * when it has or may have much to do: for more than `bytes`, by size or blocks. An O_PATH descriptor keeps an object and no more.
+ */
+static int64_t closing(int fd, uint64_t bytes) {
+  enum { SECTOR_BYTES = 512 };
+  struct statx st;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE | STATX_BLOCKS, &st) != 0) return CLOSE_LARGE;
+  bool large = st.stx_size > bytes || st.stx_blocks > bytes / SECTOR_BYTES;
+  if (st.stx_nlink == 0) return large ? CLOSE_LARGE : CLOSE_REMOVED;
+  return large && !(fcntl(fd, F_GETFL) & O_PATH) ? CLOSE_LARGE : 0;
+}
+
+/*
+ * With number[1], nothing is done and CLOSE_* says so when there is more to do than for an object of so many bytes that has a
+ * name. Otherwise the descriptor is gone whatever close(2) says, and EINTR would be retried.
+ */
 int64_t sys_close(const struct call *c) {
-  close(c->number[0]);
-  return 0;
+  int64_t left = c->number[1] > 0 ? closing(c->number[0], (uint64_t)c->number[1]) : 0;
+  if (left == 0) close(c->number[0]);
+  return left;
 }
 
 int64_t sys_mkdir(const struct call *c) {

@@ -20,6 +20,9 @@ enum { CALL_FCHMODAT2 = 100452, CALL_SETXATTRAT = 100463, CALL_GETXATTRAT = 1004
 enum { CALL_FCHMODAT2 = 452, CALL_SETXATTRAT = 463, CALL_GETXATTRAT = 464 };
 #endif
 
+/* Results of close, for which nothing was done. */
+enum { CLOSE_REMOVED = 1, CLOSE_LARGE = 2 };
+
 /* Set in the result of readdir when it has left out a name. */
 enum { READDIR_HID = 1 << 30 };
 

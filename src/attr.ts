@@ -146,6 +146,10 @@ export class Attr {
   set blksize(size: number) {
     setU64(this.bytes, 57, size);
   }
+  /** st_blocks, in bytes. */
+  get blockBytes(): number {
+    return u64(this.bytes, 65) * 512;
+  }
   /** Negative before 1970. */
   get mtimeSec(): number {
     return i64(this.bytes, 89);

@@ -34,6 +34,8 @@ export interface ExportOptions extends GuestOptions, IdOptions {
   readonly fmode?: number;
   /** Permission bits of directories on the host; `mapped` only, 0700 when left out. */
   readonly dmode?: number;
+  /** Its file systems are frozen now and then (FIFREEZE): whatever changes them, nobody else has to wait for that. */
+  readonly freezable?: boolean;
 }
 
 export function exportName({ name, path }: ExportOptions): string {
@@ -113,7 +115,8 @@ export class Exports {
         const trouble = new HostTrouble(text => log.warn(`${name}: ${text}`));
         const model = modelOf(one, trouble, groupsOf);
         const readonly = one.readonly ?? false;
-        const tree = await LocalTree.open(path, { descriptors, model, readonly });
+        const { freezable = false } = one;
+        const tree = await LocalTree.open(path, { descriptors, model, readonly, freezable });
         own.push(tree);
         const access = new Access(one);
         list.push({ name, path, model: model.name, readonly, tree, access, trouble });

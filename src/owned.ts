@@ -13,6 +13,12 @@ export type Owned<T extends Uint8Array = Uint8Array> = T & { readonly [owned]: t
 export type Segments = readonly Uint8Array[];
 export type OwnedSegments = readonly Owned[];
 
+export function lengthOf(segments: Segments): number {
+  let length = 0;
+  for (const segment of segments) length += segment.length;
+  return length;
+}
+
 /** New memory with undefined content. Small sizes share Node's pool of buffers, each with bytes of its own. */
 export function allocOwned(bytes: number): Owned<Buffer> {
   return Buffer.allocUnsafe(bytes) as Owned<Buffer>;

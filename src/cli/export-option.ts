@@ -11,6 +11,7 @@ const examples = {
   fmode: '0600',
   dmode: '0700',
   multidevs: 'remap',
+  freezable: 'on',
   allow: 'cid:5',
   privport: 'on',
   squash: 'root',
@@ -64,7 +65,7 @@ export function parseExport(text: string, fault: (text: string) => void): Export
   const values = readSettings(settings, about);
   const one = (key: Key) => values.get(key)?.[0];
   const mode = (key: 'fmode' | 'dmode') => readMode(key, one(key), about);
-  const flag = (key: 'readonly' | 'privport') => {
+  const flag = (key: 'readonly' | 'privport' | 'freezable') => {
     const value = oneOf(key, one(key), ['on', 'off'], about);
     return value === undefined ? undefined : value === 'on';
   };
@@ -76,6 +77,7 @@ export function parseExport(text: string, fault: (text: string) => void): Export
     ...present('readonly', flag('readonly')),
     ...present('fmode', mode('fmode')),
     ...present('dmode', mode('dmode')),
+    ...present('freezable', flag('freezable')),
     ...present('allow', values.get('allow')),
     ...present('privport', flag('privport')),
     ...present('squash', oneOf('squash', one('squash'), squashes, about)),

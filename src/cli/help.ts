@@ -30,6 +30,8 @@ What is served:
                                    anonuid=UID and anongid=GID
       map=GUEST:HOST:COUNT         passthrough only: a range of users and groups of the guest and what they
                                    are on this machine; u: or g: before it for one kind; may be repeated
+      freezable=on                 its file systems are frozen now and then (fsfreeze), and guests of others
+                                   must not wait for that, however much is written; costs speed
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
                                    A comma in a path or name is written twice.
   --security-model MODEL           for DIR and for exports that name none; mapped when left out

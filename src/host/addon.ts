@@ -9,6 +9,8 @@ export interface Binding {
   run(data?: Uint8Array | readonly Uint8Array[]): number;
   /** On the pool. 0 when it was queued; the result comes through the `finished` of `attach`. */
   submit(data?: Uint8Array | readonly Uint8Array[]): number;
+  /** By the loop's helper: the result, or `layout.late`: then it comes through `finished`. The data is copied. */
+  handOff(data?: Uint8Array | readonly Uint8Array[]): number;
   /** Takes back what was submitted with this slot. False when it runs or is done. */
   withdraw(slot: number): boolean;
   /** The caller in the block is in these groups. Its count says that there are more than the block has room for. */

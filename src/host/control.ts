@@ -17,6 +17,7 @@ const shim = new Uint32Array(block, at('shim'), 1);
 const slotOfCall = new Uint32Array(block, at('slot'), 1);
 const placeOfCall = new Uint32Array(block, at('place'), 1);
 const queueOfCall = new Uint32Array(block, at('queue'), 1);
+const trustUsOfCall = new Uint32Array(block, at('trustUs'), 1);
 const textBytes = new Uint32Array(block, at('textBytes'), 2);
 const numbers = new Int32Array(block, at('number'), 4);
 const asServer = new Uint32Array(block, at('server'), 1);
@@ -153,7 +154,7 @@ function settle(slot: number): Pending {
 
 const binding = addon.attach(block, finished);
 if (!binding) throw new Error('The native addon does not take the control block: rebuild it.');
-const { submit, withdraw, useGroups } = binding;
+const { submit, handOff, withdraw, useGroups } = binding;
 addon.setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
 
 /** Makes the call that `begin` described on this thread, at once: 0 or more, or −errno. */
@@ -194,16 +195,53 @@ export function placeOf(dev: number, apart: boolean): Place {
 export function onPoolAt(place: Place, waited?: Waited): Perform {
   return <T>(finish: Finish<T>, data?: Data) => {
     const slot = freeSlots.pop() ?? pending.length;
+    // What is to be closed is closed, whatever becomes of the request, and does not wait behind what hangs.
+    const closes = shim[0] === closing;
     slotOfCall[0] = slot;
     placeOfCall[0] = place;
-    queueOfCall[0] = turn.queue;
+    queueOfCall[0] = closes ? 0 : turn.queue;
     const failed = data === undefined ? submit() : submit(data);
     const promise = new Promise<unknown>((resolve, reject) => {
       pending[slot] = { finish, resolve, reject, data, waited };
     });
-    if (failed !== 0) settle(slot).reject(Errno.of(-failed));
-    // What is to be closed is closed, whatever becomes of the request.
-    else if (shim[0] !== closing) turn.withdraw ??= withdrawal(slot, pending[slot]!);
+    if (failed !== 0) {
+      const call = settle(slot);
+      if (closes) call.resolve(finish(run()));
+      else call.reject(Errno.of(-failed));
+    } else if (!closes) turn.withdraw ??= withdrawal(slot, pending[slot]!);
+    return promise as Promise<T>;
+  };
+}
+
+/** Bytes of data that a call may have which is handed off. */
+export const handOffBytesMax = at('handOffBytesMax');
+const isLate = at('late') | 0;
+
+/** Told of a call that the event loop waits for no longer. */
+export type Late = (over: Promise<unknown>) => void;
+
+/**
+ * By a thread beside the event loop, which waits for it for a moment; a call that takes longer is answered with a promise. The call
+ * is made on this thread where another change has gone through less than `trustUs` ago (native-shims/handoff.h). Data is
+ * copied, unless it has been used when this returns.
+ */
+export function handedOffAt(place: Place, trustUs: number, waited: Waited, late: Late): Perform {
+  return <T>(finish: Finish<T>, data?: Data) => {
+    const slot = freeSlots.at(-1) ?? pending.length;
+    slotOfCall[0] = slot;
+    placeOfCall[0] = place;
+    queueOfCall[0] = turn.queue;
+    trustUsOfCall[0] = trustUs;
+    const result = data === undefined ? handOff() : handOff(data);
+    if (result !== isLate) {
+      if (tookMs[0]! > 0) waited(tookMs[0]!);
+      return finish(result);
+    }
+    freeSlots.pop();
+    const promise = new Promise<unknown>((resolve, reject) => {
+      pending[slot] = { finish, resolve, reject, data: undefined, waited };
+    });
+    late(promise);
     return promise as Promise<T>;
   };
 }

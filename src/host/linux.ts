@@ -75,12 +75,20 @@ const seconds = (time: Time): number => (typeof time === 'string' ? 0 : time.sec
 const nanoseconds = (time: Time): number =>
   time === 'now' ? UTIME_NOW : time === 'omit' ? UTIME_OMIT : time.nsec;
 
-/** The system calls of Linux, made by the addon in one of its two ways. */
+/**
+ * The system calls of Linux, made by the addon. `change` is for those that change an object: something else than the file system may
+ * hold them up too, a lease (F_SETLEASE) or a delegation of the host's NFS server. `writing` is for writes to what is open,
+ * and for objects that have no name yet.
+ */
 export class Linux implements Syscalls {
   protected readonly perform: Perform;
+  protected readonly change: Perform;
+  protected readonly writing: Perform;
 
-  constructor(perform: Perform) {
+  constructor(perform: Perform, change = perform, writing = change) {
     this.perform = perform;
+    this.change = change;
+    this.writing = writing;
   }
 
   lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
@@ -89,18 +97,18 @@ export class Linux implements Syscalls {
   }
 
   reopen(caller: Caller, fd: number, flags: number): Answer<number> {
-    begin(op.reopen, caller, fd, flags);
+    begin(op.reopen, caller, fd, flags, 1);
     return this.perform(count);
   }
 
   create(caller: Caller, dirfd: number, name: Name, flags: number, mode: number): Answer<number> {
     begin(op.create, caller, dirfd, flags, mode, name);
-    return this.perform(count);
+    return this.change(count);
   }
 
   createUnnamed(caller: Caller, dirfd: number, mode: number): Answer<number> {
     begin(op.createUnnamed, caller, dirfd, mode);
-    return this.perform(count);
+    return this.writing(count);
   }
 
   close(fd: number): Answer<void> {
@@ -126,32 +134,32 @@ export class Linux implements Syscalls {
 
   mkdir(caller: Caller, dirfd: number, name: Name, mode: number): Answer<void> {
     begin(op.mkdir, caller, dirfd, mode, 0, name);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   mknod(caller: Caller, dirfd: number, name: Name, mode: number, rdev: number): Answer<void> {
     begin(op.mknod, caller, dirfd, mode, rdev, name);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   symlink(caller: Caller, dirfd: number, name: Name, target: Bytes): Answer<void> {
     begin(op.symlink, caller, dirfd, 0, 0, name, target);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   link(caller: Caller, fd: number, dirfd: number, name: Name): Answer<void> {
     begin(op.link, caller, fd, dirfd, 0, name);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   rename(caller: Caller, fromfd: number, from: Name, tofd: number, to: Name, flags: number): Answer<void> {
     begin(op.rename, caller, fromfd, tofd, flags, from, to);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   unlink(caller: Caller, dirfd: number, name: Name, directory: boolean): Answer<void> {
     begin(op.unlink, caller, dirfd, directory ? 1 : 0, 0, name);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   readlink(caller: Caller, fd: number): Answer<Bytes> {
@@ -162,31 +170,31 @@ export class Linux implements Syscalls {
 
   chmod(caller: Caller, fd: number, mode: number): Answer<void> {
     begin(op.chmod, caller, fd, mode);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   chown(caller: Caller, fd: number, uid: number, gid: number): Answer<void> {
     begin(op.chown, caller, fd, uid, gid);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   utimens(caller: Caller, fd: number, atime: Time, mtime: Time): Answer<void> {
     begin(op.utimens, caller, fd, nanoseconds(atime), nanoseconds(mtime));
     wide[0] = seconds(atime);
     wide[1] = seconds(mtime);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   ftruncate(caller: Caller, fd: number, size: number): Answer<void> {
     begin(op.ftruncate, caller, fd);
     wide[0] = size;
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   truncate(caller: Caller, fd: number, size: number): Answer<void> {
     begin(op.truncate, caller, fd);
     wide[0] = size;
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   read(caller: Caller, fd: number, into: OwnedSegments, offset: number): Answer<number> {
@@ -198,7 +206,7 @@ export class Linux implements Syscalls {
   write(caller: Caller, fd: number, from: OwnedSegments, offset: number): Answer<number> {
     begin(op.write, caller, fd);
     wide[0] = offset;
-    return this.perform(count, only(from));
+    return this.writing(count, only(from));
   }
 
   fsync(caller: Caller, fd: number, dataOnly: boolean): Answer<void> {
@@ -231,12 +239,12 @@ export class Linux implements Syscalls {
 
   setxattr(caller: Caller, fd: number, name: Bytes, value: Owned, flags: number): Answer<void> {
     begin(op.setxattr, caller, fd, flags, 0, name);
-    return this.perform(nothing, value);
+    return this.change(nothing, value);
   }
 
   removexattr(caller: Caller, fd: number, name: Bytes): Answer<void> {
     begin(op.removexattr, caller, fd, 0, 0, name);
-    return this.perform(nothing);
+    return this.change(nothing);
   }
 
   lock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<boolean> {

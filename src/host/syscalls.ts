@@ -30,7 +30,10 @@ export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'om
 export interface Syscalls {
   /** openat2(O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS). Returns the fd, or −errno. */
   lookup(caller: Caller, dirfd: number, name: Name): Answer<number>;
-  /** open("/proc/self/fd/FD", flags|O_CLOEXEC|O_NOCTTY|O_NONBLOCK): the object itself, also when it was unlinked. */
+  /**
+   * open("/proc/self/fd/FD", flags|O_CLOEXEC|O_NOCTTY|O_NONBLOCK): the object itself, also when it was unlinked. Waits until a
+   * lease on a regular file is broken.
+   */
   reopen(caller: Caller, fd: number, flags: number): Answer<number>;
   /** openat2 with O_CREAT|O_NOFOLLOW|O_CLOEXEC|O_NOCTTY|O_NONBLOCK and the flags given; host flag values. */
   create(caller: Caller, dirfd: number, name: Name, flags: number, mode: number): Answer<number>;
@@ -121,7 +124,10 @@ export interface Syscalls {
   openHandle(mountfd: number, handle: Bytes): Answer<number>;
 }
 
-/** Calls on this thread that are done when they return, so that memory of the current callback will do. */
+/**
+ * Calls that use memory of the current callback only until they return. Those that read are done by then; those that change
+ * something may be late, and have then copied what they were given, which is `handOffBytesMax` at most.
+ */
 export interface InlineSyscalls extends Syscalls {
   stat(caller: Caller, fd: number, attr: Attr): void;
   read(caller: Caller, fd: number, into: Segments, offset: number): number;
@@ -130,7 +136,7 @@ export interface InlineSyscalls extends Syscalls {
    * it is on the disk, EOPNOTSUPP when the file system cannot tell.
    */
   readCached(caller: Caller, fd: number, into: Segments, offset: number): number;
-  write(caller: Caller, fd: number, from: Segments, offset: number): number;
+  write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number>;
   readdir(
     caller: Caller,
     fd: number,
@@ -141,7 +147,7 @@ export interface InlineSyscalls extends Syscalls {
     typeXattr: Bytes,
   ): number;
   getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): number;
-  setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): void;
+  setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): Answer<void>;
 }
 
 export interface HostLock {

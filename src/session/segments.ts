@@ -1,11 +1,5 @@
 import type { Segments } from '../owned.ts';
 
-export function lengthOf(segments: Segments): number {
-  let length = 0;
-  for (const segment of segments) length += segment.length;
-  return length;
-}
-
 /** Copies bytes into segments that hold at least as many. */
 export function spread(bytes: Uint8Array, segments: Segments): void {
   let at = 0;

@@ -1,7 +1,7 @@
 import { type Answer, andThen, forEach, inOrder, lastly, recover } from '../answer.ts';
 import { Attr, changeClock, S_IFDIR, S_IFREG } from '../attr.ts';
 import { putOff } from '../batch.ts';
-import { EINVAL, EISDIR } from '../errno.ts';
+import { EDQUOT, EINVAL, EISDIR, ENOSPC } from '../errno.ts';
 import { type Caller, type InlineSyscalls, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import type { SecurityModel } from '../security/model.ts';
 import type { LocalNode, NodeTable } from './local-node.ts';
@@ -44,7 +44,10 @@ export class Changes {
   around<T>(actor: Actor, node: LocalNode, act: () => Answer<T>): Answer<T> {
     return andThen(this.#look(node), ({ stamp, asked }) => {
       actor.watch.before(node, stamp, asked);
-      return lastly(act, () => this.#settle(actor, node));
+      return lastly(
+        () => node.volume.withRoom(act),
+        () => this.#settle(actor, node),
+      );
     });
   }
 
@@ -72,29 +75,50 @@ export class Changes {
     );
   }
 
-  /** The same where nothing waits; elsewhere undefined, with nothing written. */
-  writingNow<T>(actor: Actor, file: LocalOpen, write: (sys: InlineSyscalls, fd: number) => T): T | undefined {
-    const { inline: sys, fd } = file;
+  /** The same where reading does not wait; elsewhere undefined, with nothing written. */
+  writingNow<T>(
+    actor: Actor,
+    file: LocalOpen,
+    write: (sys: InlineSyscalls, fd: number) => Answer<T>,
+  ): Answer<T> | undefined {
+    const { inline: sys, fd, node } = file;
     if (!sys) return undefined;
     const { caller, watch } = actor;
     const inRun = this.#inRun(watch, file);
     if (!inRun) tellBefore(watch, file);
     try {
       const allowed = this.#model.writing({ sys, fd }, caller);
-      if (!(allowed instanceof Promise)) return write(sys, fd);
+      if (!(allowed instanceof Promise)) {
+        const written = write(sys, fd);
+        return written instanceof Promise ? this.#late(watch, file, written) : written;
+      }
       // `writing` asks again, and tells of a failure.
       allowed.catch(() => undefined);
       return undefined;
+    } catch (error) {
+      // `writing` waits for room.
+      if ((error === ENOSPC || error === EDQUOT) && node.volume.isFreeing) return undefined;
+      throw error;
     } finally {
       if (!inRun) tellAfter(watch, file);
     }
+  }
+
+  /** A late write ends after its run, so it has looks of its own. */
+  #late<T>(watch: Watch, file: LocalOpen, written: Promise<T>): Promise<T> {
+    this.#opens.borrow(file);
+    tellBefore(watch, file);
+    return written.finally(() => {
+      tellAfter(watch, file);
+      this.#opens.giveBack(file);
+    });
   }
 
   /**
    * Whether this write goes without looks of its own. Two looks make a small write three times as dear, since the kernel
    * gives a write that follows a look a ctime of its own. So writes of one batch that follow each other have one before
    * the first and one after the last, before any of them is answered. What somebody else writes between the two is taken for
-   * the client's own, as it is between the two of a single write. None of them waits.
+   * the client's own, as it is between the two of a single write.
    */
   #inRun(watch: Watch, file: LocalOpen): boolean {
     if (this.#run?.file === file && this.#run.watch === watch) return true;
@@ -123,7 +147,10 @@ export class Changes {
     const asked = forEach(distinct, node => andThen(this.#look(node), look => before.push(look)));
     return andThen(asked, () => {
       distinct.forEach((node, i) => void actor.watch.before(node, before[i]!.stamp, before[i]!.asked));
-      return lastly(act, () => forEach(distinct, node => this.#settle(actor, node)));
+      return lastly(
+        () => distinct[0]!.volume.withRoom(act),
+        () => forEach(distinct, node => this.#settle(actor, node)),
+      );
     });
   }
 
@@ -150,13 +177,14 @@ export class Changes {
   #resize(caller: Caller, node: LocalNode, size: number, file: LocalOpen | undefined): Answer<void> {
     if (node.type === S_IFDIR) throw EISDIR;
     if (node.type !== S_IFREG) throw EINVAL;
-    const { sys } = node.volume;
+    const { volume } = node;
+    const { sys } = volume;
     const as = this.#model.runsAs(caller);
     const dropped = this.#nodes.use(node, fd => this.#model.writing({ sys, fd }, caller));
     return andThen(dropped, () =>
       file?.writable
-        ? this.#opens.use(file, fd => sys.ftruncate(as, fd, size))
-        : this.#nodes.use(node, fd => sys.truncate(as, fd, size)),
+        ? this.#opens.use(file, fd => volume.sysToTruncate(fd).ftruncate(as, fd, size))
+        : this.#nodes.use(node, fd => volume.sysToTruncate(fd).truncate(as, fd, size)),
     );
   }
 }

@@ -1,3 +1,4 @@
+import type { Answer } from '../answer.ts';
 import { PinBudget, type Pins } from './pins.ts';
 
 /**
@@ -28,6 +29,7 @@ export interface Holder {
 export class Descriptors {
   readonly #pinned: PinBudget;
   readonly #max: number;
+  #closing = 0;
   readonly #directories = new Set<Holder>();
   readonly #others = new Set<Holder>();
 
@@ -38,7 +40,17 @@ export class Descriptors {
   }
 
   get count(): number {
-    return this.#directories.size + this.#others.size + this.#pinned.count;
+    return this.#directories.size + this.#others.size + this.#pinned.count + this.#closing;
+  }
+
+  /** A descriptor that was given up counts until it is closed. */
+  closing(closed: Answer<void>): void {
+    if (!(closed instanceof Promise)) return;
+    this.#closing++;
+    const over = () => {
+      this.#closing--;
+    };
+    closed.then(over, over);
   }
 
   /** Counts a new descriptor, after making room for it. */

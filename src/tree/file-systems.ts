@@ -45,6 +45,11 @@ export function waitsFor(type: number): WaitsFor {
   return known.get(type) ?? 'others';
 }
 
+/** Whether a file may have holes. Elsewhere what lies between the end of a file and a write beyond it is filled with zeros. */
+export function hasHoles(type: number): boolean {
+  return type !== MSDOS_SUPER_MAGIC && type !== EXFAT_SUPER_MAGIC;
+}
+
 /** Whether a file handle leads back to an object for sure. A FUSE daemon may have forgotten it, or never answer. */
 export function keepsHandles(type: number): boolean {
   return type !== FUSE_SUPER_MAGIC;

@@ -142,7 +142,7 @@ export class NodeTable {
       if (node.volume.nodes.get(node.ino) === node) node.volume.nodes.delete(node.ino);
       if (node.fd >= 0) {
         this.#descriptors.leave(node);
-        this.#close(node.fd);
+        this.#close(node, node.fd);
         node.fd = -1;
       }
       this.volumes.leave(node.volume);
@@ -186,7 +186,7 @@ export class NodeTable {
     name: Name | undefined,
   ): LocalNode {
     const node = this.#nodeOf(volume, attr, parent, name);
-    if (node.fd >= 0) this.#close(fd);
+    if (node.fd >= 0) this.#close(node, fd);
     else this.#equip(node, fd);
     return node;
   }
@@ -271,7 +271,7 @@ export class NodeTable {
     if (node.busy > 0 || this.isRoot(node) || node.fd < 0) return false;
     const loss = node.opens ? 'nothing' : this.#lossOf(node, node.fd);
     if (losses.indexOf(loss) > losses.indexOf(allowed)) return false;
-    this.#close(node.fd);
+    this.#close(node, node.fd);
     node.fd = -1;
     return true;
   }
@@ -283,9 +283,8 @@ export class NodeTable {
     return node.handle !== undefined || node.name !== undefined ? 'nothing' : 'unknown';
   }
 
-  /** An O_PATH descriptor knows nothing of its file system, so that closing one never waits. */
-  #close(fd: number): void {
-    void inline.close(fd);
+  #close({ volume }: LocalNode, fd: number): void {
+    this.#descriptors.closing(volume.sys.close(fd));
   }
 
   /** Opens the descriptor of a node again. ESTALE when the object is gone, or is not where it was last seen. */
@@ -358,7 +357,7 @@ export class NodeTable {
 
   #revived(node: LocalNode, fd: number): number {
     // Two calls may have waited for the same descriptor.
-    if (node.fd >= 0) this.#close(fd);
+    if (node.fd >= 0) this.#close(node, fd);
     else this.#equip(node, fd);
     return node.fd;
   }

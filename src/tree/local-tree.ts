@@ -6,7 +6,7 @@ import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '../host/constan
 import { elsewhere } from '../host/local.ts';
 import { type Caller, serverCaller } from '../host/syscalls.ts';
 import type { Bytes, Name } from '../name.ts';
-import type { Owned, OwnedSegments, Segments } from '../owned.ts';
+import { lengthOf, type Owned, type OwnedSegments, type Segments } from '../owned.ts';
 import { isOwn, type SecurityModel, type Target, type Want } from '../security/model.ts';
 import { Changes } from './changes.ts';
 import type { Descriptors } from './descriptors.ts';
@@ -18,7 +18,7 @@ import { LocalXattrs } from './local-xattrs.ts';
 import { Maker } from './making.ts';
 import { Names } from './names.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
-import { openFlags, refuseToOpen, wantOf, writeAll } from './opening.ts';
+import { openFlags, refuseToOpen, wantOf, writeAll, writeAllNow } from './opening.ts';
 import type { Actor, Change, LockConflict, LockOwner, LockRange, Making, OpenHow, Tree } from './tree.ts';
 import { Views } from './views.ts';
 import { Volumes } from './volume.ts';
@@ -29,6 +29,8 @@ export interface LocalTreeParts {
   readonly model: SecurityModel;
   /** Nothing may be changed, not even by the server for itself. */
   readonly readonly?: boolean;
+  /** Its file systems are frozen now and then (FIFREEZE): no change is made on the event loop's thread. */
+  readonly freezable?: boolean;
 }
 
 type CreateHow = OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number };
@@ -73,7 +75,7 @@ export class LocalTree implements Tree {
   /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
   static async open(path: string, parts: LocalTreeParts): Promise<LocalTree> {
     const fd = openSync(path, O_PATH | O_DIRECTORY);
-    const nodes = new NodeTable(new Volumes(), parts.descriptors);
+    const nodes = new NodeTable(new Volumes(parts.freezable ?? false), parts.descriptors);
     const root = await nodes.arrive(elsewhere, fd, new Attr(), undefined, undefined);
     nodes.root = root;
     return new LocalTree(root, nodes, parts);
@@ -154,11 +156,15 @@ export class LocalTree implements Tree {
 
   open(actor: Actor, node: LocalNode, how: OpenHow): Answer<LocalOpen> {
     refuseToOpen(node);
-    const { sys } = node.volume;
+    const { volume } = node;
     const { caller, pins = this.#opens.nobody } = actor;
     const as = this.#model.runsAs(caller);
     const flags = openFlags(how);
-    const reopen = () => this.#nodes.use(node, fd => sys.reopen(as, fd, flags));
+    const reopen = () =>
+      this.#nodes.use(node, fd => {
+        const sys = how.truncate ? volume.sysToTruncate(fd) : volume.sys;
+        return sys.reopen(as, fd, flags);
+      });
     const truncate = () =>
       this.#changes.around(actor, node, () =>
         andThen(
@@ -278,19 +284,21 @@ export class LocalTree implements Tree {
   }
 
   write(actor: Actor, file: LocalOpen, from: OwnedSegments, offset: number): Answer<number> {
-    const { node } = file;
+    const { volume } = file.node;
     // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
-    const sys = (file.flags & O_DSYNC) !== 0 ? node.volume.pool : node.volume.sys;
+    const waits = (file.flags & O_DSYNC) !== 0 || lengthOf(from) > volume.inlineBytesMax;
+    const sys = waits ? volume.pool : volume.sys;
     const as = this.#model.runsAs(actor.caller);
     return this.#changes.writing(actor, file, () =>
       this.#opens.use(file, fd => writeAll((rest, at) => sys.write(as, fd, rest, at), from, offset)),
     );
   }
 
-  writeNow(actor: Actor, file: LocalOpen, from: Segments, offset: number): number | undefined {
+  writeNow(actor: Actor, file: LocalOpen, from: Segments, offset: number): Answer<number> | undefined {
+    if (lengthOf(from) > file.node.volume.inlineBytesMax) return undefined;
     const as = this.#model.runsAs(actor.caller);
     return this.#changes.writingNow(actor, file, (sys, fd) =>
-      writeAll((rest, at) => sys.write(as, fd, rest, at), from, offset),
+      writeAllNow((rest, at) => sys.write(as, fd, rest, at), from, offset),
     );
   }
 

@@ -138,7 +138,7 @@ export class Maker {
   #finishAside(order: Order, aside: Aside): Answer<number> {
     const { caller, dir, want, shape } = order;
     const { fd } = aside;
-    const target = { sys: dir.volume.sys, fd };
+    const target = { sys: dir.volume.sysForNew, fd };
     const written =
       shape.content === '' ? undefined : writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
     const stamped = andThen(written, () => this.#model.stamp(target, caller, want));
@@ -153,7 +153,7 @@ export class Maker {
     // It reads and writes; only writing in a way of its own asks for another.
     const reads = openFlags !== undefined && (openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0;
     if (shape.type === S_IFDIR || reads) return andThen(this.#publish(order, aside), () => fd);
-    return andThen(sys.reopen(serverCaller, fd, openFlags ?? O_PATH), other => {
+    return andThen(dir.volume.sysForNew.reopen(serverCaller, fd, openFlags ?? O_PATH), other => {
       const published = withFresh(sys, other, () => this.#publish(order, aside));
       return andThen(published, () => andThen(sys.close(fd), () => other));
     });

@@ -1,6 +1,7 @@
 import { type Answer, andThen, lastly, recover } from '../answer.ts';
 import { Attr, S_IFDIR } from '../attr.ts';
 import { EEXIST, ENOTDIR, ENOTEMPTY, EPERM } from '../errno.ts';
+import { isLight } from '../host/local.ts';
 import { serverCaller } from '../host/syscalls.ts';
 import type { Name } from '../name.ts';
 import type { SecurityModel } from '../security/model.ts';
@@ -85,11 +86,13 @@ export class Names {
 
   /**
    * Runs `act` with the node of an entry, held and with its descriptor, if a client has it: what is about to lose its name
-   * must not be left with a file handle that will lead nowhere.
+   * must not be left with a file handle that will lead nowhere. Of others a descriptor is held when they are large: then close(2)
+   * frees their blocks and not `act`, which may have a directory locked.
    */
   #withKnown<T>(dir: LocalNode, name: Name, act: (node: LocalNode | undefined) => Answer<T>): Answer<T> {
-    return andThen(this.#lookFor(dir, name), node => {
-      if (!node) return act(undefined);
+    const attr = new Attr();
+    return andThen(this.#lookFor(dir, name, attr), node => {
+      if (!node) return attr.nlink === 0 || isLight(attr) ? act(undefined) : this.#holding(dir, name, act);
       this.#nodes.hold(node);
       return lastly(
         () => this.#nodes.keeping(node, has => act(has ? node : undefined)),
@@ -98,9 +101,23 @@ export class Names {
     });
   }
 
-  #lookFor(dir: LocalNode, name: Name): Answer<LocalNode | undefined> {
+  /** Runs `act` while a descriptor of the entry is held, and is done when that is closed. */
+  #holding<T>(dir: LocalNode, name: Name, act: (node: undefined) => Answer<T>): Answer<T> {
+    const { sys, local } = dir.volume;
+    if (!local) return act(undefined);
+    return andThen(
+      this.#nodes.use(dir, dirfd => sys.lookup(serverCaller, dirfd, name)),
+      fd =>
+        lastly(
+          () => act(undefined),
+          () => (fd < 0 ? undefined : sys.close(fd)),
+        ),
+    );
+  }
+
+  /** `attr` receives the entry's attributes, and has no links where there is none. */
+  #lookFor(dir: LocalNode, name: Name, attr = new Attr()): Answer<LocalNode | undefined> {
     const { sys } = dir.volume;
-    const attr = new Attr();
     const found = this.#nodes.use(dir, dirfd => sys.statAt(serverCaller, dirfd, name, attr));
     return andThen(found, result => {
       const node = result < 0 ? undefined : this.#nodes.find(attr);

@@ -132,15 +132,11 @@ export class OpenTable {
       return;
     }
     node.opens = without(node.opens, open);
-    this.#closeFd(open);
-    this.#descriptors.unpin(open.pins);
-    this.#nodes.release(node);
-  }
-
-  // Closing a file that was written waits on a network file system, and may free an unlinked file's blocks.
-  #closeFd(open: LocalOpen): void {
-    void open.node.volume.sys.close(open.fd);
+    const closed = node.volume.sys.close(open.fd);
     open.fd = -1;
+    // It is the session's until it is closed.
+    void andThen(closed, () => this.#descriptors.unpin(open.pins));
+    this.#nodes.release(node);
   }
 }
 

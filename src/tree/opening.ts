@@ -3,7 +3,7 @@ import { S_IFDIR, S_IFLNK, S_IFREG } from '../attr.ts';
 import { EISDIR, ELOOP, ENOSPC, ENXIO } from '../errno.ts';
 import { O_APPEND, O_DSYNC, O_RDONLY, O_RDWR, O_SYNC, O_TRUNC, O_WRONLY } from '../host/constants.ts';
 import type { Caller } from '../host/syscalls.ts';
-import type { Segments } from '../owned.ts';
+import { lengthOf, type OwnedSegments, type Segments } from '../owned.ts';
 import type { Want } from '../security/model.ts';
 import type { LocalNode } from './local-node.ts';
 import type { Making, OpenHow } from './tree.ts';
@@ -37,22 +37,12 @@ export function wantOf(what: Making, caller: Caller): Want {
  * Writes until all is written. When the disk fills up midway, what was written counts and the next write gets the error;
  * a write of nothing is an error, since v9fs before 6.8 repeats a write that was answered with 0 for ever.
  */
-export function writeAll<S extends Segments>(
-  write: (from: S, offset: number) => number,
-  from: S,
-  offset: number,
-): number;
-export function writeAll<S extends Segments>(
-  write: (from: S, offset: number) => Answer<number>,
-  from: S,
-  offset: number,
-): Answer<number>;
-export function writeAll<S extends Segments>(
-  write: (from: S, offset: number) => Answer<number>,
-  from: S,
+export function writeAll(
+  write: (from: OwnedSegments, offset: number) => Answer<number>,
+  from: OwnedSegments,
   offset: number,
 ): Answer<number> {
-  const total = from.reduce((sum, segment) => sum + segment.length, 0);
+  const total = lengthOf(from);
   return andThen(write(from, offset), written => {
     if (written === total) return total;
     if (written === 0) throw ENOSPC;
@@ -63,7 +53,7 @@ export function writeAll<S extends Segments>(
     if (written === total) return total;
     let more: Answer<number>;
     try {
-      more = write(without(from, written) as readonly Uint8Array[] as S, offset + written);
+      more = write(without(from, written), offset + written);
     } catch {
       return written;
     }
@@ -72,13 +62,44 @@ export function writeAll<S extends Segments>(
   }
 }
 
+/** The same with memory of the current callback: what a late write has left over is not written. */
+export function writeAllNow(
+  write: (from: Segments, offset: number) => Answer<number>,
+  from: Segments,
+  offset: number,
+): Answer<number> {
+  const total = lengthOf(from);
+  let written = write(from, offset);
+  if (written === total) return written;
+  if (written instanceof Promise) return written.then(some);
+  while (some(written) < total) {
+    let more: Answer<number>;
+    try {
+      more = write(without(from, written), offset + written);
+    } catch {
+      return written;
+    }
+    const before: number = written;
+    const sum = (count: number) => before + count;
+    if (more instanceof Promise) return more.then(sum, () => before);
+    if (more === 0) return before;
+    written = sum(more);
+  }
+  return written;
+}
+
+function some(written: number): number {
+  if (written === 0) throw ENOSPC;
+  return written;
+}
+
 /** The segments behind the first `count` bytes; views of the same memory. */
-function without(segments: Segments, count: number): Segments {
-  const rest: Uint8Array[] = [];
+function without<S extends Uint8Array>(segments: readonly S[], count: number): readonly S[] {
+  const rest: S[] = [];
   for (const segment of segments) {
     if (count >= segment.length) count -= segment.length;
     else {
-      rest.push(count === 0 ? segment : segment.subarray(count));
+      rest.push(count === 0 ? segment : (segment.subarray(count) as S));
       count = 0;
     }
   }

@@ -12,7 +12,7 @@ export class Strain {
   readonly #changed: (strained: boolean) => void;
   #until = 0;
   #timer: NodeJS.Timeout | undefined;
-  #syncs = 0;
+  #running = 0;
   #strained = false;
 
   /** `changed` is told when calls shall go to the pool, and when they need not any more. */
@@ -28,15 +28,16 @@ export class Strain {
     this.#tell();
   };
 
-  syncBegan(): void {
-    this.#syncs++;
+  /** `call` takes long. */
+  readonly during = (call: Promise<unknown>): void => {
+    this.#running++;
     this.#tell();
-  }
-
-  syncEnded(): void {
-    this.#syncs--;
-    this.#tell();
-  }
+    const over = () => {
+      this.#running--;
+      this.#tell();
+    };
+    call.then(over, over);
+  };
 
   #arm(now: number): void {
     this.#timer ??= setTimeout(() => {
@@ -48,7 +49,7 @@ export class Strain {
   }
 
   #tell(): void {
-    const strained = this.#syncs > 0 || this.#timer !== undefined;
+    const strained = this.#running > 0 || this.#timer !== undefined;
     if (strained === this.#strained) return;
     this.#strained = strained;
     this.#changed(strained);

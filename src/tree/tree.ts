@@ -9,8 +9,8 @@
  * - What it returns held is released by the receiver, exactly once.
  * - Names are checked (`Name`), so no implementation checks them again, but each refuses its own bookkeeping names.
  * - Memory of a call that may wait is `Owned`. `readNow`, `writeNow` and `readdirNow` get memory that is valid until they return:
- *   they do the whole of it, or nothing and return undefined, and the same is asked again with memory to keep. A tree that
- *   always waits leaves them out.
+ *   they do the whole of it, or nothing and return undefined, and the same is asked again with memory to keep. `writeNow` may
+ *   answer later if it has copied what it was given. A tree that always waits leaves them out.
  */
 import type { Answer } from '../answer.ts';
 import type { Attr } from '../attr.ts';
@@ -170,7 +170,7 @@ export interface Tree {
   readNow?(file: OpenFile, into: Segments, offset: number): number | undefined;
   /** Writes and returns how much: all of it, or less than all but more than 0 when the disk filled up midway. */
   write(actor: Actor, file: OpenFile, from: OwnedSegments, offset: number): Answer<number>;
-  writeNow?(actor: Actor, file: OpenFile, from: Segments, offset: number): number | undefined;
+  writeNow?(actor: Actor, file: OpenFile, from: Segments, offset: number): Answer<number> | undefined;
   /** To stable storage; works on files opened for reading, and on directories. */
   sync(file: OpenFile | OpenDir, dataOnly: boolean): Answer<void>;
   closeFile(file: OpenFile): void;

@@ -1,13 +1,12 @@
-import { type Answer, andThen } from '../answer.ts';
+import { type Answer, andThen, recover } from '../answer.ts';
 import { Attr, S_IFDIR, S_IFREG } from '../attr.ts';
-import { EOPNOTSUPP, Errno } from '../errno.ts';
+import { EDQUOT, ENOSPC, EOPNOTSUPP, Errno } from '../errno.ts';
 import { EXT4_SUPER_MAGIC, O_RDONLY } from '../host/constants.ts';
-import { placeOf } from '../host/control.ts';
-import { inline } from '../host/linux.ts';
-import { elsewhere, localAtOnce, localOnPool, poolAt, statInMemory } from '../host/local.ts';
+import { handOffBytesMax, placeOf } from '../host/control.ts';
+import { diskCalls, elsewhere, inMemory, isLight, poolAt, statInMemory } from '../host/local.ts';
 import { type InlineSyscalls, type Syscalls, serverCaller } from '../host/syscalls.ts';
 import { allocOwned, type OwnedSegments, type Segments } from '../owned.ts';
-import { type CtimeTells, ctimeTells, keepsHandles, waitsFor } from './file-systems.ts';
+import { type CtimeTells, ctimeTells, hasHoles, keepsHandles, waitsFor } from './file-systems.ts';
 import { withFresh } from './fresh.ts';
 import type { LocalNode } from './local-node.ts';
 import { Strain } from './strain.ts';
@@ -83,6 +82,12 @@ function hash(a: number, b: number): number {
   return (h ^ (h >>> 15)) >>> 0;
 }
 
+/**
+ * How long after a change that has gone through the next one is taken to go through as well: a file system that somebody freezes is
+ * then noticed unless it has more changes than one in this time.
+ */
+const trustUs = 100;
+
 /** What `statNow` returns, until it is called again. */
 const attrNow = new Attr();
 
@@ -91,12 +96,16 @@ export class Volume {
   readonly index: number;
   /** The calls for metadata and data here. They change with the state of the disk, so take them anew for each request. */
   sys: Syscalls;
+  /** The same for an object that has no name yet. */
+  sysForNew: Syscalls;
   /** The same calls on threads that may wait. */
   readonly pool: Syscalls;
   /** Whether it is a file system of this machine. Attributes are then there at once, whatever `sys` is. */
   readonly local: boolean;
-  /** The calls of `sys` when all of them are made on this thread, else undefined. Changes with the state of the disk. */
+  /** The calls of `sys` when those that read are made on this thread, else undefined. Changes with the state of the disk. */
   inline: InlineSyscalls | undefined;
+  /** Bytes that a write of `inline` may have. */
+  readonly inlineBytesMax: number;
   readonly nodes = new Map<number | bigint, LocalNode>();
   /** Whether O_TMPFILE works here: true until it was seen to fail. */
   unnamedFiles = true;
@@ -113,9 +122,11 @@ export class Volume {
   readonly #strain: Strain | undefined;
   /** Whether RWF_NOWAIT works here, or is asked for nothing. */
   #tellsWhatIsCached: boolean;
+  /** What is being closed and may free blocks. */
+  readonly #freeing = new Set<Promise<unknown>>();
 
-  /** `type` is statfs(2)'s f_type. */
-  constructor({ mountId, dev }: Attr, index: number, type: number) {
+  /** `type` is statfs(2)'s f_type; `freezable`: no change is ever made on the event loop's thread. */
+  constructor({ mountId, dev }: Attr, index: number, type: number, freezable: boolean) {
     const waits = waitsFor(type);
     const place = placeOf(dev, waits === 'others');
     this.mountId = mountId;
@@ -123,21 +134,28 @@ export class Volume {
     this.index = index;
     this.local = waits !== 'others';
     this.#tellsWhatIsCached = waits === 'disk';
+    this.inlineBytesMax = waits === 'disk' ? handOffBytesMax : Number.POSITIVE_INFINITY;
+    const freeing = (closed: Promise<unknown>) => this.#closing(closed);
     if (waits === 'disk') {
       const strain = new Strain(strained => {
         this.inline = strained ? undefined : calm;
         this.sys = strained ? busy : calm;
+        this.sysForNew = strained ? busy : calmForNew;
       });
-      const calm = localAtOnce(strain.waited);
-      const busy = localOnPool(place, strain.waited);
+      const { waited, during: late } = strain;
+      const trusted = freezable || !hasHoles(type) ? 0 : trustUs;
+      const { calm, calmForNew, busy } = diskCalls(place, trusted, { waited, late, freeing });
       this.#strain = strain;
       this.pool = busy;
       this.inline = calm;
       this.sys = calm;
+      this.sysForNew = calmForNew;
     } else {
+      const nothing = () => undefined;
       this.pool = poolAt(place);
-      this.inline = this.local ? localAtOnce(() => undefined) : undefined;
+      this.inline = this.local ? inMemory(place, { waited: nothing, late: nothing, freeing }) : undefined;
       this.sys = this.inline ?? this.pool;
+      this.sysForNew = this.sys;
     }
     this.keepsHandles = keepsHandles(type);
     this.ctimeTells = ctimeTells(type);
@@ -173,9 +191,33 @@ export class Volume {
 
   /** Always on the pool. */
   sync(fd: number, dataOnly: boolean): Answer<void> {
-    this.#strain?.syncBegan();
     const synced = this.pool.fsync(serverCaller, fd, dataOnly) as Promise<void>;
-    return synced.finally(() => this.#strain?.syncEnded());
+    this.#strain?.during(synced);
+    return synced;
+  }
+
+  /** The calls to truncate what is open at `fd`, which may free many blocks. */
+  sysToTruncate(fd: number): Syscalls {
+    return this.local && !isLight(this.statNow(fd)) ? this.pool : this.sys;
+  }
+
+  #closing(closed: Promise<unknown>): void {
+    this.#freeing.add(closed);
+    const over = () => void this.#freeing.delete(closed);
+    closed.then(over, over);
+  }
+
+  /** Whether blocks are being freed of what was removed before. */
+  get isFreeing(): boolean {
+    return this.#freeing.size > 0;
+  }
+
+  /** Runs a change that needs room; what it does not find room for is done again when blocks were freed that were being freed. */
+  withRoom<T>(act: () => Answer<T>): Answer<T> {
+    return recover<T>(act, error => {
+      if ((error !== ENOSPC && error !== EDQUOT) || !this.isFreeing) throw error;
+      return Promise.allSettled(this.#freeing).then(act);
+    });
   }
 }
 
@@ -189,6 +231,13 @@ export function inoKey(attr: Attr): number | bigint {
 export class Volumes {
   readonly paths = new QidPaths();
   readonly #byMount = new Map<number, Map<number, Volume>>();
+  readonly #freezable: boolean;
+
+  /** `freezable` as of `Volume`. */
+  constructor(freezable: boolean) {
+    this.#freezable = freezable;
+  }
+
   find(attr: Attr): Volume | undefined {
     return this.#byMount.get(attr.mountId)?.get(attr.dev);
   }
@@ -203,7 +252,7 @@ export class Volumes {
         return known;
       }
       const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
-      const volume = new Volume(attr, index, statfs.readUInt32LE(0));
+      const volume = new Volume(attr, index, statfs.readUInt32LE(0), this.#freezable);
       const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
       onMount.set(attr.dev, volume);
       this.#byMount.set(attr.mountId, onMount);
@@ -236,7 +285,7 @@ export class Volumes {
   /** Lets go of a mount on which no client holds anything any more, so that the host can unmount it. */
   leave(volume: Volume): void {
     if (volume.nodes.size > 0 || volume.arriving > 0) return;
-    if (volume.mountFd >= 0) void inline.close(volume.mountFd);
+    if (volume.mountFd >= 0) void volume.sys.close(volume.mountFd);
     volume.mountFd = -1;
     const onMount = this.#byMount.get(volume.mountId);
     if (onMount?.get(volume.dev) !== volume) return;
@@ -247,7 +296,7 @@ export class Volumes {
   close(): void {
     for (const onMount of this.#byMount.values()) {
       for (const volume of onMount.values()) {
-        if (volume.mountFd >= 0) void inline.close(volume.mountFd);
+        if (volume.mountFd >= 0) void volume.sys.close(volume.mountFd);
         volume.mountFd = -1;
       }
     }

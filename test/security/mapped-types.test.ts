@@ -4,7 +4,6 @@ import { join } from 'node:path';
 import { setAttributeSync } from 'fs-xattr';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { Attr, S_IFIFO, S_IFREG } from '../../src/attr.ts';
-import { Inline } from '../../src/host/linux.ts';
 import { nameOf } from '../../src/name.ts';
 import { asOwned } from '../../src/owned.ts';
 import { mapped } from '../../src/security/mapped.ts';
@@ -55,7 +54,7 @@ async function types(): Promise<Record<string, number>> {
 }
 
 it('asks the records of an unchanged directory for their types once, and is never wrong after a change', async () => {
-  const listing = vi.spyOn(Inline.prototype, 'readdir');
+  const listing = vi.spyOn(tree.root.volume.inline!, 'readdir');
   /** The xattrs that entries were asked for since this was called last. */
   const asked = () => {
     const names = new Set(listing.mock.calls.map(args => args[6]));

@@ -1,7 +1,7 @@
 import { EIO } from '../../src/errno.ts';
 import { commonPlace } from '../../src/host/control.ts';
 import { inline, Linux } from '../../src/host/linux.ts';
-import { localAtOnce, localOnPool } from '../../src/host/local.ts';
+import { diskCalls } from '../../src/host/local.ts';
 import type { Syscalls } from '../../src/host/syscalls.ts';
 
 type CallName = keyof Syscalls;
@@ -10,11 +10,14 @@ type Method = (...args: unknown[]) => unknown;
 /** Stands in for a system call: makes it by `call`, at once or later, or does something else. */
 export type Intercept = (name: CallName, call: () => unknown, args: readonly unknown[]) => unknown;
 
+const nothing = () => undefined;
+const { calm, busy } = diskCalls(commonPlace, 0, { waited: nothing, late: nothing, freeing: nothing });
+
 const classes = [
   Linux.prototype,
   Object.getPrototypeOf(inline),
-  Object.getPrototypeOf(localAtOnce(() => undefined)),
-  Object.getPrototypeOf(localOnPool(commonPlace, () => undefined)),
+  Object.getPrototypeOf(calm),
+  Object.getPrototypeOf(busy),
 ] as Record<string, unknown>[];
 
 /** From now on every system call of this process goes through `intercept`, until the function returned is called. */

@@ -15,6 +15,8 @@ export interface NinepdExport {
   name: string;
   securityModel: 'mapped' | 'passthrough';
   readonly?: boolean;
+  /** Further settings, `key=value`. */
+  settings?: readonly string[];
 }
 
 export interface NinepdOptions {
@@ -51,10 +53,14 @@ export class Ninepd {
     if (!existsSync(program)) throw new Error(`${program} is not there: npm run build`);
     const listen = options.listen ?? ['tcp://127.0.0.1:0'];
     const args = [program, 'serve'];
-    for (const { path, name, securityModel, readonly } of options.exports) {
+    for (const { path, name, securityModel, readonly, settings = [] } of options.exports) {
       args.push(
         '--export',
-        `${path},name=${name},security_model=${securityModel}${readonly ? ',readonly=on' : ''}`,
+        [
+          `${path},name=${name},security_model=${securityModel}`,
+          ...(readonly ? ['readonly=on'] : []),
+          ...settings,
+        ].join(','),
       );
     }
     for (const uri of listen) args.push('--listen', uri);

@@ -40,13 +40,13 @@ describe('the command line', () => {
   it('puts DIR before the exports and gives the default model to those that name none', () => {
     const { options, faults } = serve(
       ...['serve', 'dir', '--security-model', 'passthrough', '--export', '/a,name=A'],
-      ...['--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=remap'],
+      ...['--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=remap,freezable=on'],
     );
     expect(faults).toEqual([]);
     expect(options.exports).toEqual([
       { path: 'dir', securityModel: 'passthrough' },
       { path: '/a', name: 'A', securityModel: 'passthrough' },
-      { path: '/b', securityModel: 'mapped', readonly: true, fmode: 0o644, dmode: 0o755 },
+      { path: '/b', securityModel: 'mapped', readonly: true, fmode: 0o644, dmode: 0o755, freezable: true },
     ]);
   });
 
@@ -114,6 +114,7 @@ describe('the command line', () => {
     expect(fault('--export', '/a,fmode=rw')).toContain('fmode=0600');
     expect(fault('--export', '/a,name=x,name=y')).toContain('twice');
     expect(fault('--export', 'name=x,/a')).toContain('the path comes first');
+    expect(fault('--export', '/a,freezable=yes')).toContain('freezable=on');
     expect(fault('--export', '/a,multidevs=forbid')).toContain('multidevs=remap');
     expect(fault('--listen')).toContain('needs a value');
     expect(fault('--listen', '--export')).toContain('needs a value');

@@ -99,14 +99,17 @@ describe('strain', () => {
     expect(told).toEqual([true, false]);
   });
 
-  it('lasts as long as something is being synced', () => {
+  it('lasts as long as calls that are known to take long', async () => {
     const told: boolean[] = [];
     const strain = new Strain(strained => told.push(strained));
-    strain.syncBegan();
-    strain.syncBegan();
-    strain.syncEnded();
-    expect(told).toEqual([true]);
-    strain.syncEnded();
+    const ends: (() => void)[] = [];
+    const calls = [0, 1].map(() => new Promise<void>(resolve => void ends.push(resolve)));
+    for (const call of calls) strain.during(call);
+    for (const [i, end] of ends.entries()) {
+      expect(told).toEqual([true]);
+      end();
+      await calls[i];
+    }
     expect(told).toEqual([true, false]);
   });
 });

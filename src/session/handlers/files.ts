@@ -1,6 +1,6 @@
 import { andThen } from '../../answer.ts';
 import { EBADF, EFBIG, EINVAL, EIO, EISDIR } from '../../errno.ts';
-import { lengthOf } from '../segments.ts';
+import { lengthOf } from '../../owned.ts';
 import { done, type Handlers } from './handler.ts';
 import { readXattr, writeXattr } from './xattrs.ts';
 
@@ -38,7 +38,7 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     if (offset > Number.MAX_SAFE_INTEGER - count) throw EFBIG;
     const { tree, actor } = fid.attachment;
     const now = tree.writeNow?.(actor, use.file, payload, offset);
-    if (now !== undefined) return written(now);
+    if (now !== undefined) return andThen(now, written);
     const kept = session.keep(exchange).payload;
     return andThen(tree.write(actor, use.file, kept, offset), written);
   },

@@ -43,16 +43,13 @@ void pool_leave(struct loop *loop);
 /* `threads` for each place, and how many jobs of one queue may run there at a time; queue 0 has no such bound. */
 void pool_set_bounds(unsigned threads, unsigned running);
 
-/* Starts a thread that blocks all signals and ends by itself. 0, or -errno. */
-int pool_start_thread(void *(*run)(void *), void *argument);
-
 /* Has new threads do what comes, and the old ones end after the job they have: what is given up now, all have given up. */
 void pool_renew(void);
 
 /* Moves with `pool_renew`. */
 unsigned pool_generation(void);
 
-/* A detached thread without signals, with the credentials of this one. 0, or -errno. */
+/* Starts a detached thread that blocks all signals and has the credentials of this one. 0, or -errno. */
 int pool_start_thread(void *(*run)(void *), void *argument);
 
 #endif

@@ -1,5 +1,6 @@
 import {
   closeSync,
+  mkdirSync,
   mkdtempSync,
   openSync,
   readFileSync,
@@ -24,7 +25,7 @@ import { Descriptors } from '../../src/tree/descriptors.ts';
 import type { LocalNode } from '../../src/tree/local-node.ts';
 import { LocalTree } from '../../src/tree/local-tree.ts';
 import { LoopDisk } from '../support/loop-disk.ts';
-import { command } from '../support/stalling/stalling.ts';
+import { command, Stalling } from '../support/stalling/stalling.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests mount file systems and freeze them: run them as root (sudo npm test).');
@@ -208,8 +209,9 @@ describe('a tree', () => {
     makeLarge('large');
     writeFileSync(path('small'), 'small');
   });
-  afterEach(() => {
+  afterEach(async () => {
     tree.close();
+    await vi.waitFor(() => expect(descriptors.count).toBe(0), { timeout: 20_000 });
     for (const name of ['large', 'small', 'filling', 'new']) rmSync(path(name), { force: true });
   });
 
@@ -264,6 +266,31 @@ describe('a tree', () => {
     for (const name of names) unlinkSync(path(name));
     for (const node of nodes) tree.release(node);
     expect(descriptors.count).toBe(before + nodes.length);
-    await vi.waitFor(() => expect(descriptors.count).toBe(before));
+    await vi.waitFor(() => expect(descriptors.count).toBe(before), { timeout: 20_000 });
+  });
+});
+
+describe('on a file system that waits for others', () => {
+  let directory: string;
+  let fuse: Stalling;
+
+  beforeAll(async () => {
+    directory = join(top, 'fuse');
+    mkdirSync(directory);
+    fuse = await Stalling.mount(directory);
+  });
+  afterAll(() => fuse.end());
+
+  it('closes O_PATH descriptors on the pool, too', async () => {
+    const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
+    const descriptors = new Descriptors(64);
+    const tree = await LocalTree.open(directory, { descriptors, model });
+    const before = descriptors.count;
+    const node = await tree.walk(server, tree.root, nameOf('well'), new Attr());
+    if (!('pathLow' in node)) throw node;
+    tree.release(node);
+    expect(descriptors.count).toBe(before + 1);
+    await vi.waitFor(() => expect(descriptors.count).toBe(before), { timeout: 20_000 });
+    tree.close();
   });
 });

@@ -29,6 +29,8 @@ class LongestFirst extends BaseSequencer {
 // `unit` is everything that runs on this machine alone, `stress` the short form of what `npm run race`, `crash` and `soak`
 // do for long, `guest` boots real kernels.
 export default defineConfig({
+  // Subpath imports (package.json) lead to the sources; in the built program they lead to dist.
+  resolve: { alias: [{ find: /^#(.*)$/, replacement: `${import.meta.dirname}/src/$1` }] },
   test: {
     // Memory that a request must not use any more is overwritten (src/transport/poison.ts), in spawned servers too.
     env: { NINEPD_POISON: '1' },
@@ -38,7 +40,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'unit',
-          include: ['test/{unit,protocol,conformance,security}/**/*.test.ts'],
+          include: ['test/{unit,program,conformance}/**/*.test.ts'],
           pool: 'forks',
           // Vitest leaves a processor free by default. These tests wait more than they compute.
           maxWorkers: 2,

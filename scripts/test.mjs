@@ -47,12 +47,7 @@ function otherNode() {
   return binary;
 }
 
-const nodeTests = [
-  ...['test/conformance', 'test/protocol/client'],
-  ...['host', 'transport', 'server', 'vhost', 'vsock', 'cli', 'workers', 'sandbox', 'own-root'].map(
-    name => `test/unit/${name}`,
-  ),
-];
+const nodeTests = [...['test/conformance', 'test/unit/client'], ...['test/program', 'test/unit/transport']];
 
 function guestTests() {
   if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {

@@ -1,14 +1,14 @@
-import type { Limits } from './limits.ts';
-import { partyOf } from './party.ts';
-import type { Origin, Peer } from './session/door.ts';
-import type { Session } from './session/session.ts';
-import { Shares } from './session/shares.ts';
-import type { Stream } from './transport/stream.ts';
-import { Turns } from './transport/turns.ts';
+import type { Origin, Peer } from '#base/peer.ts';
+import { peerKey } from '#base/peer.ts';
+import type { Limits } from '#quota/limits.ts';
+import { ServerShare } from '#quota/server-share.ts';
+import { TimeSlice } from '#quota/time-slice.ts';
+import type { Session } from '#session/session.ts';
+import type { Stream } from '#transport/stream.ts';
 
 /** What the connections of one machine, address or user have in common. */
-interface Party {
-  readonly turns: Turns;
+interface PeerState {
+  readonly timeSlice: TimeSlice;
   connections: number;
 }
 
@@ -21,10 +21,10 @@ interface Connection {
 
 /** The connections of a server: how many there may be, and what each may use of what is for all. */
 export class Connections {
-  readonly shares: Shares;
+  readonly share: ServerShare;
   readonly #limits: Limits;
   readonly #complain: (peer: Peer, text: string) => void;
-  readonly #parties = new Map<string, Party>();
+  readonly #peers = new Map<string, PeerState>();
   readonly #streams = new Map<Stream, Connection>();
   readonly #sweeping: NodeJS.Timeout;
 
@@ -32,7 +32,7 @@ export class Connections {
   constructor(limits: Limits, complain: (peer: Peer, text: string) => void) {
     this.#limits = limits;
     this.#complain = complain;
-    this.shares = new Shares(limits);
+    this.share = new ServerShare(limits);
     this.#sweeping = setInterval(() => this.#sweep(), limits.versionSeconds * 250).unref();
   }
 
@@ -48,31 +48,31 @@ export class Connections {
   refusal(peer: Peer): string | undefined {
     const { connections, connectionsPerPeer } = this.#limits;
     if (this.#streams.size >= connections) return `${connections} connections are open`;
-    const own = this.#parties.get(partyOf(peer.origin))?.connections ?? 0;
+    const own = this.#peers.get(peerKey(peer.origin))?.connections ?? 0;
     return own >= connectionsPerPeer ? `it has ${connectionsPerPeer} connections` : undefined;
   }
 
-  turnsOf({ origin }: Peer): Turns {
-    return this.#party(origin).turns;
+  timeSliceOf({ origin }: Peer): TimeSlice {
+    return this.#peerState(origin).timeSlice;
   }
 
-  #party(origin: Origin | undefined): Party {
-    const key = partyOf(origin);
-    let party = this.#parties.get(key);
-    if (!party) {
-      party = { turns: new Turns(), connections: 0 };
-      this.#parties.set(key, party);
+  #peerState(origin: Origin | undefined): PeerState {
+    const key = peerKey(origin);
+    let peerState = this.#peers.get(key);
+    if (!peerState) {
+      peerState = { timeSlice: new TimeSlice(), connections: 0 };
+      this.#peers.set(key, peerState);
     }
-    return party;
+    return peerState;
   }
 
   add(stream: Stream, session: Session, peer: Peer): void {
     this.#streams.set(stream, { session, peer, since: performance.now() });
-    this.#party(peer.origin).connections++;
+    this.#peerState(peer.origin).connections++;
     void stream.closed.then(() => {
       this.#streams.delete(stream);
-      const party = this.#party(peer.origin);
-      if (--party.connections === 0) this.#parties.delete(partyOf(peer.origin));
+      const peerState = this.#peerState(peer.origin);
+      if (--peerState.connections === 0) this.#peers.delete(peerKey(peer.origin));
     });
   }
 

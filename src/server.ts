@@ -1,18 +1,25 @@
+import { ConfigError } from '#base/config-error.ts';
+import { type Logger, silent } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { peerKey } from '#base/peer.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import {
+  type Export,
+  type ExportOptions,
+  Exports,
+  exportProblems,
+  type TreeExport,
+} from '#exports/exports.ts';
+import { exportsFor } from '#exports/resolve.ts';
+import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from '#quota/limits.ts';
+import type { GroupsOf } from '#security/passthrough.ts';
+import type { TransportPort } from '#session/exchange.ts';
+import { Session } from '#session/session.ts';
+import { type Endpoint, endpointOf, purposeOf } from '#transport/endpoint.ts';
+import { type Accept, closeSource, ListenError, type Listener, listenOnAll } from '#transport/listen.ts';
+import { type Source, Stream } from '#transport/stream.ts';
+import { VhostUserListener } from '#transport/vhost-user/listener.ts';
 import { Connections } from './connections.ts';
-import { type Export, type ExportOptions, Exports, exportFaults, type TreeExport } from './exports.ts';
-import { finderFor } from './finder.ts';
-import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from './limits.ts';
-import { type Logger, silent } from './log.ts';
-import { partyOf } from './party.ts';
-import type { GroupsOf } from './security/passthrough.ts';
-import type { Line, Peer } from './session/door.ts';
-import { Session } from './session/session.ts';
-import { SparingLog } from './sparing-log.ts';
-import { StartFaults } from './start-faults.ts';
-import { type Endpoint, endpointOf, purposeOf } from './transport/endpoint.ts';
-import { type Accept, closeSource, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
-import { type Source, Stream } from './transport/stream.ts';
-import { VhostUserFace } from './transport/vhost-user/face.ts';
 
 export interface ServerOptions {
   /** At least one; the first is what a guest gets that asks for none. */
@@ -36,19 +43,19 @@ export interface ServerOptions {
 export class Server {
   readonly exports: Exports;
   readonly #msizeMax: number;
-  readonly #log: SparingLog;
+  readonly #log: RateLimitedLog;
   readonly #connectionEnded: () => void;
   readonly #listeners = new Set<Listener>();
   readonly #limits: Limits;
   readonly #connections: Connections;
-  readonly #faces = new Set<VhostUserFace>();
+  readonly #faces = new Set<VhostUserListener>();
   #closing = false;
 
   private constructor(exports: Exports, options: ServerOptions) {
     const { msizeMax = msizeBytesDefault, log = silent, connectionEnded = () => undefined } = options;
     this.exports = exports;
     this.#msizeMax = msizeMax;
-    this.#log = new SparingLog(log);
+    this.#log = new RateLimitedLog(log);
     this.#limits = { ...defaultLimits, ...options.limits };
     this.#connections = new Connections(this.#limits, (peer, text) => this.#logOf(peer).warn(text));
     this.#connectionEnded = connectionEnded;
@@ -57,22 +64,22 @@ export class Server {
   /** Opens the exports. Rejects with `StartFaults`, which names everything that is wrong with them. */
   static async open(options: ServerOptions): Promise<Server> {
     process.umask(0);
-    const faults = limitFaults(options.limits ?? {});
-    if (faults.length > 0) throw new StartFaults([...faults, ...(await exportFaults(options.exports))]);
+    const problems = limitFaults(options.limits ?? {});
+    if (problems.length > 0) throw new ConfigError([...problems, ...(await exportProblems(options.exports))]);
     return new Server(await Exports.open(options.exports, options), options);
   }
 
   /** Listens on one more URI, and resolves to where that really is. Rejects with `StartFaults`. */
   async listen(uri: string): Promise<string> {
     const endpoint = endpointOf(uri);
-    if (typeof endpoint === 'string') throw new StartFaults([`${uri}: ${endpoint}`]);
+    if (typeof endpoint === 'string') throw new ConfigError([`${uri}: ${endpoint}`]);
     const [listener] = await this.listenAll([endpoint]);
     return listener!.uri;
   }
 
   /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
-    const log = this.#log.about('listeners', 'settings');
+    const log = this.#log.for('listeners', 'settings');
     const listeners = await listenOnAll(
       endpoints,
       at => this.acceptFor(endpoints[at]!),
@@ -83,20 +90,20 @@ export class Server {
   }
 
   #logOf({ origin }: Peer): Logger {
-    return this.#log.about(partyOf(origin));
+    return this.#log.for(peerKey(origin));
   }
 
-  #session(line: Line, log: Logger, only?: Export): Session {
+  #session(line: TransportPort, log: Logger, only?: Export): Session {
     const { peer } = line;
-    const exports = finderFor(this.exports, peer, only, text => log.info(`${peer.label}: ${text}`));
-    const { shares } = this.#connections;
+    const exports = exportsFor(this.exports, peer, only, text => log.info(`${peer.label}: ${text}`));
+    const { share } = this.#connections;
     return new Session({
       exports,
-      line,
+      transport: line,
       log,
       msizeMax: this.#msizeMax,
       limits: this.#limits,
-      shares,
+      share: share,
     });
   }
 
@@ -109,8 +116,8 @@ export class Server {
     }
     const only = this.#named(endpoint.exportName);
     // A device is one guest's, whoever runs its monitor.
-    const log = this.#log.about(`vhost-user ${endpoint.path}`, 'settings');
-    const face = new VhostUserFace(endpoint, line => this.#session(line, log, only), log);
+    const log = this.#log.for(`vhost-user ${endpoint.path}`, 'settings');
+    const face = new VhostUserListener(endpoint, line => this.#session(line, log, only), log);
     this.#faces.add(face);
     return (source, peer) => face.accept(source, peer);
   }
@@ -119,7 +126,7 @@ export class Server {
     if (name === undefined) return undefined;
     const only = this.exports.find(Buffer.from(name).toString('latin1'));
     if (only) return only;
-    throw new ListenFault(`there is no export "${name}": name one that is exported, or leave export= out`);
+    throw new ListenError(`there is no export "${name}": name one that is exported, or leave export= out`);
   }
 
   #accept(source: Source, peer: Peer, busyPoll: number | undefined): void {
@@ -132,11 +139,11 @@ export class Server {
       return;
     }
     let session!: Session;
-    const open = (line: Line) => {
+    const open = (line: TransportPort) => {
       session = this.#session(line, log);
       return session;
     };
-    const turns = connections.turnsOf(peer);
+    const turns = connections.timeSliceOf(peer);
     const stream = new Stream(source, peer, open, text => log.warn(text), turns, busyPoll);
     connections.add(stream, session, peer);
     log.info(`${peer.label}: connected`);

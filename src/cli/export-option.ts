@@ -1,4 +1,4 @@
-import type { ExportOptions } from '../exports.ts';
+import type { ExportOptions } from '#exports/exports.ts';
 
 /**
  * What `--export` may say after its path, with an example of each. Names and meaning are those of QEMU's `-fsdev local` where
@@ -50,8 +50,8 @@ export function numberAsInC(text: string): number | undefined {
 }
 
 /** Reads `PATH[,key=value]…`. What is wrong goes to `fault`, what is not is in the result. */
-export function parseExport(text: string, fault: (text: string) => void): ExportOptions | undefined {
-  const about = (what: string) => fault(`--export ${text}: ${what}`);
+export function parseExport(text: string, problem: (text: string) => void): ExportOptions | undefined {
+  const about = (what: string) => problem(`--export ${text}: ${what}`);
   const [path, ...settings] = splitAtCommas(text);
   if (path === '' || path === undefined) {
     about('the path is missing: it comes first, as in --export /srv/files,name=files');

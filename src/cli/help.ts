@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { msizeBytesDefault } from '../limits.ts';
+import { msizeBytesDefault } from '#quota/limits.ts';
 
 /** The version of the package, whether it runs from sources or as built. */
 export function version(): string {

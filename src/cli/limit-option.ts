@@ -1,4 +1,4 @@
-import { defaultLimits, type Limits } from '../limits.ts';
+import { defaultLimits, type Limits } from '#quota/limits.ts';
 
 /** The names as they are written here: fids-per-session. */
 const names = new Map(
@@ -9,16 +9,16 @@ const names = new Map(
 );
 
 /** Reads `NAME=VALUE` of each `--limit`. What is wrong goes to `fault`. */
-export function parseLimits(texts: readonly string[], fault: (text: string) => void): Partial<Limits> {
+export function parseLimits(texts: readonly string[], problem: (text: string) => void): Partial<Limits> {
   const limits: Partial<Record<keyof Limits, number>> = {};
   for (const text of texts) {
     const [, written = text, digits] = /^([^=]*)=([0-9]{1,15})$/.exec(text) ?? [];
     const name = names.get(written.replace(/=.*$/, ''));
     if (name === undefined)
-      fault(`--limit ${text}: there is no such limit: they are ${[...names.keys()].join(', ')}`);
+      problem(`--limit ${text}: there is no such limit: they are ${[...names.keys()].join(', ')}`);
     else if (digits === undefined || Number(digits) === 0) {
-      fault(`--limit ${text}: it needs a whole number from 1 on, as in --limit fids-per-session=100000`);
-    } else if (limits[name] !== undefined) fault(`--limit ${text}: it is there twice`);
+      problem(`--limit ${text}: it needs a whole number from 1 on, as in --limit fids-per-session=100000`);
+    } else if (limits[name] !== undefined) problem(`--limit ${text}: it is there twice`);
     else limits[name] = Number(digits);
   }
   return limits;

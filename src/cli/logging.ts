@@ -1,6 +1,6 @@
 import { pino } from 'pino';
 import { prettyFactory } from 'pino-pretty';
-import type { Logger } from '../log.ts';
+import type { Logger } from '#base/log.ts';
 import type { LogLevel } from './options.ts';
 
 /**

@@ -11,7 +11,7 @@ if (line.command === 'help') {
   try {
     // Only here, so that help and version need no native addon.
     const { serve } = await import('./serve.ts');
-    await serve(line.options, line.faults);
+    await serve(line.options, line.problems);
   } catch (error) {
     process.stderr.write(`ninepd: ${error instanceof Error ? error.message : String(error)}\n`);
     if (process.env.NODE_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);

@@ -1,7 +1,7 @@
-import { msizeBytesDefault } from '../limits.ts';
-import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
-import { guestHint, monitorHint } from '../transport/vhost-user/tag.ts';
-import { anyCid, hostCid, localCid, vsockPortDefault } from '../transport/vsock-address.ts';
+import { msizeBytesDefault } from '#quota/limits.ts';
+import { type Endpoint, endpointOf } from '#transport/endpoint.ts';
+import { guestHint, monitorHint } from '#transport/vhost-user/tag.ts';
+import { anyCid, hostCid, localCid, vsockPortDefault } from '#transport/vsock-address.ts';
 
 /** An export, as far as a guest needs to know it. */
 export interface Mountable {

@@ -1,32 +1,32 @@
 import { chownSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Errno } from '../errno.ts';
-import { procFaults } from '../export-checks.ts';
-import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
-import { exposures } from '../exposure.ts';
-import { endUnfinished, userNamed } from '../host/process.ts';
-import { datagramTo } from '../host/sockets.ts';
-import { sendMessage } from '../host/vhost.ts';
-import { defaultLimits } from '../limits.ts';
-import type { Logger } from '../log.ts';
-import { Server } from '../server.ts';
-import { SparingLog } from '../sparing-log.ts';
-import { StartFaults } from '../start-faults.ts';
-import { letGo } from '../transport/bind.ts';
-import type { Endpoint } from '../transport/endpoint.ts';
-import { inheritedSockets, type Listener } from '../transport/listen.ts';
-import { Workers } from '../workers/workers.ts';
+import { ConfigError } from '#base/config-error.ts';
+import { Errno } from '#base/errno.ts';
+import type { Logger } from '#base/log.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import { audienceWarnings } from '#exports/audience.ts';
+import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
+import { procFaults } from '#exports/validate.ts';
+import { endUnfinished, userNamed } from '#host/process.ts';
+import { datagramTo } from '#host/sockets.ts';
+import { sendMessage } from '#host/vhost.ts';
+import { defaultLimits } from '#quota/limits.ts';
+import { Server } from '#server.ts';
+import { closeBound } from '#transport/bind.ts';
+import type { Endpoint } from '#transport/endpoint.ts';
+import { inheritedSockets, type Listener } from '#transport/listen.ts';
+import { Workers } from '#workers/workers.ts';
 import { makeLogger } from './logging.ts';
 import { deviceHints, mountHint } from './mount-hint.ts';
 import type { ServeOptions } from './options.ts';
 import {
-  enter,
+  applySeccomp,
+  enterSandbox,
   type Handover,
   handedOver,
-  outside,
+  hostServices,
   runsTwice,
   sandboxFaults,
-  seal,
   toWorker,
 } from './sandbox.ts';
 
@@ -41,21 +41,21 @@ const sameSignalMs = 500;
 /** Starts the server, or names every fault on standard error and ends with status 2. Returns when it is serving. */
 export async function serve(options: ServeOptions, optionFaults: readonly string[]): Promise<void> {
   const handover = handedOver();
-  const faults = handover ? [] : [...optionFaults, ...procFaults(), ...sandboxFaults(options)];
-  if (faults.length > 0) refuse([...faults, ...(await exportFaults(options.exports))]);
+  const problems = handover ? [] : [...optionFaults, ...procFaults(), ...sandboxFaults(options)];
+  if (problems.length > 0) refuse([...problems, ...(await exportProblems(options.exports))]);
   const log = makeLogger(options.logLevel);
   surviveFaults(log);
   try {
     await start(withExports(options, log), handover, log);
   } catch (error) {
-    if (handover) letGo(handover.listen);
-    if (!(error instanceof StartFaults)) throw error;
-    refuse(error.faults);
+    if (handover) closeBound(handover.listen);
+    if (!(error instanceof ConfigError)) throw error;
+    refuse(error.problems);
   }
 }
 
-function refuse(faults: readonly string[]): never {
-  const lines = faults.map(fault => `  - ${fault}\n`).join('');
+function refuse(problems: readonly string[]): never {
+  const lines = problems.map(problem => `  - ${problem}\n`).join('');
   process.stderr.write(`ninepd cannot start:\n${lines}Nothing was started.\n`);
   process.exit(2);
 }
@@ -70,9 +70,9 @@ async function start(options: ServeOptions, handover: Handover | undefined, log:
   const listen = endpoints(options.listen);
   if (!runsTwice(options)) return run(options, undefined, listen, notifier(manager(log), log), log);
   // What another user may do is found when this process is that user.
-  const faults = options.user === undefined ? await exportFaults(options.exports) : [];
-  if (faults.length > 0) throw new StartFaults(faults);
-  await enter(options, listen, manager(log), log);
+  const problems = options.user === undefined ? await exportProblems(options.exports) : [];
+  if (problems.length > 0) throw new ConfigError(problems);
+  await enterSandbox(options, listen, manager(log), log);
 }
 
 type Tell = (state: string) => void;
@@ -89,7 +89,7 @@ async function run(
   stopOnSignals(end);
   const listeners = await server.listenAll(listen);
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
-  for (const warning of exposures(listeners, options.exports)) log.warn(warning);
+  for (const warning of audienceWarnings(listeners, options.exports)) log.warn(warning);
   for (const { uri } of listeners) {
     for (const hint of deviceHints(uri)) log.info(hint);
     for (const one of options.exports) {
@@ -106,10 +106,11 @@ async function run(
 /** This process alone, or the first of several. */
 async function opened(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<Serving> {
   const { workers, exports, msizeMax, limits } = options;
-  if (handover) seal(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
-  if (workers === 1) return Server.open({ exports, msizeMax, limits, log, ...outside(handover?.groups[0]) });
-  const faults = await exportFaults(exports);
-  if (faults.length > 0) throw new StartFaults(faults);
+  if (handover) applySeccomp(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
+  if (workers === 1)
+    return Server.open({ exports, msizeMax, limits, log, ...hostServices(handover?.groups[0]) });
+  const problems = await exportProblems(exports);
+  if (problems.length > 0) throw new ConfigError(problems);
   const path = fileURLToPath(new URL('./worker.js', import.meta.url));
   const program = { path, args: process.argv.slice(2), ...(handover && { share: toWorker(handover) }) };
   const { connections = defaultLimits.connections } = limits;
@@ -126,7 +127,7 @@ export function surviveFaults(log: Logger): void {
   // A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2).
   process.on('SIGXFSZ', () => undefined);
   // A bug of ours, which a guest may bring about again and again.
-  const bugs = new SparingLog(log).about('bugs', 'settings');
+  const bugs = new RateLimitedLog(log).for('bugs', 'settings');
   process.on('unhandledRejection', error =>
     bugs.error(`a bug: ${error instanceof Error ? error.stack : error}`),
   );

@@ -1,6 +1,5 @@
-import { ENOENT, EPROTO } from '../errno.ts';
-import { msizeBytesMax, walkStepsMax } from '../limits.ts';
-import { type Bytes, type Step, stepOf } from '../name.ts';
+import { ENOENT, EPROTO } from '#base/errno.ts';
+import { type Bytes, type Step, stepOf } from '#base/name.ts';
 import {
   dialect,
   NOFID,
@@ -15,10 +14,11 @@ import {
   P9_ATTR_SIZE,
   P9_ATTR_UID,
   P9_STATS_ALL,
-} from '../protocol/constants.ts';
-import { type Dirent, parseDirents } from '../protocol/dirent.ts';
-import { attr, type Qid, type Reading, statfs, unpack, type Wide } from '../protocol/kinds.ts';
-import type { Draft, RMessage } from '../protocol/operations.ts';
+} from '#protocol/constants.ts';
+import { type Dirent, parseDirents } from '#protocol/dirent.ts';
+import { attr, type Qid, type Reading, statfs, unpack, type Wide } from '#protocol/kinds.ts';
+import type { Draft, RMessage } from '#protocol/operations.ts';
+import { msizeBytesMax, walkStepsMax } from '#quota/limits.ts';
 import { type Address, Wire } from './wire.ts';
 
 /** What `setattr` shall change; a time of 'now' is the server's. */

@@ -1,9 +1,9 @@
 import { connect, type Socket } from 'node:net';
-import { EINTR, EPROTO, Errno } from '../errno.ts';
-import { decodeReply, encodeRequest, frameTag } from '../protocol/codec.ts';
-import { NOTAG } from '../protocol/constants.ts';
-import { Framer } from '../protocol/framer.ts';
-import type { Draft, Op, RMessage, TMessage } from '../protocol/operations.ts';
+import { EINTR, EPROTO, Errno } from '#base/errno.ts';
+import { decodeReply, encodeRequest, frameTag } from '#protocol/codec.ts';
+import { NOTAG } from '#protocol/constants.ts';
+import type { Draft, Op, RMessage, TMessage } from '#protocol/operations.ts';
+import { Framer } from './framer.ts';
 
 interface Waiting {
   readonly op: Op;

@@ -1,8 +1,8 @@
-import type { Answer } from '../answer.ts';
-import { ENOENT, Errno } from '../errno.ts';
+import { ENOENT, Errno } from '#base/errno.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
 import { addon } from './addon.ts';
-import { asItIs, atOnce, begin, count, nothing, onPool, shimOf } from './control.ts';
-import { serverCaller } from './syscalls.ts';
+import { beginCall, expectCount, expectVoid, onPool, raw, runInline, shimOf } from './control-block.ts';
+import { serverCreds } from './syscalls.ts';
 
 const op = {
   effectiveCapabilities: shimOf('effectiveCapabilities'),
@@ -28,8 +28,8 @@ export function setPoolBounds(threads: number, running: number): void {
 /** The effective capabilities of this thread by their names in capabilities(7), of those the server has a use for. */
 export function effectiveCapabilities(): ReadonlySet<string> {
   const bits = Buffer.alloc(8);
-  begin(op.effectiveCapabilities, serverCaller);
-  atOnce(nothing, bits);
+  beginCall(op.effectiveCapabilities, serverCreds);
+  runInline(expectVoid, bits);
   const names = Object.entries(addon.constants).filter(([name]) => name.startsWith('CAP_'));
   return new Set(names.filter(([, bit]) => (bits[bit >> 3]! >> (bit & 7)) & 1).map(([name]) => name));
 }
@@ -38,28 +38,28 @@ export function effectiveCapabilities(): ReadonlySet<string> {
  * What the host's user database knows of a uid: the primary group, and all groups with it among them. Undefined when the
  * uid is not known. Runs on the pool, since name services may ask the network.
  */
-export function groupsOf(uid: number): Answer<{ gid: number; groups: readonly number[] } | undefined> {
+export function groupsOf(uid: number): MaybePromise<{ gid: number; groups: readonly number[] } | undefined> {
   const words = new Uint32Array(1 + groupsMax);
-  begin(op.groupsOf, serverCaller, uid);
+  beginCall(op.groupsOf, serverCreds, uid);
   return onPool(result => {
     if (result < 0 && Errno.of(-result) === ENOENT) return undefined;
-    return { gid: words[0]!, groups: [...words.subarray(1, 1 + count(result))] };
+    return { gid: words[0]!, groups: [...words.subarray(1, 1 + expectCount(result))] };
   }, new Uint8Array(words.buffer));
 }
 
 /** The user of that name in the host's user database; undefined when there is none. */
 export function userNamed(name: string): { uid: number; gid: number } | undefined {
   const words = new Uint32Array(2);
-  begin(op.userNamed, serverCaller, 0, 0, 0, Buffer.from(name).toString('latin1'));
-  const result = atOnce(asItIs, new Uint8Array(words.buffer)) as number;
+  beginCall(op.userNamed, serverCreds, 0, 0, 0, Buffer.from(name).toString('latin1'));
+  const result = runInline(raw, new Uint8Array(words.buffer)) as number;
   if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
   return result < 0 ? undefined : { uid: words[0]!, gid: words[1]! };
 }
 
 /** The gid of the group of that name in the host's user database; undefined when there is none. */
 export function groupNamed(name: string): number | undefined {
-  begin(op.groupNamed, serverCaller, 0, 0, 0, Buffer.from(name).toString('latin1'));
-  const result = atOnce(asItIs) as number;
+  beginCall(op.groupNamed, serverCreds, 0, 0, 0, Buffer.from(name).toString('latin1'));
+  const result = runInline(raw) as number;
   if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
   return result < 0 ? undefined : result;
 }
@@ -67,15 +67,15 @@ export function groupNamed(name: string): number | undefined {
 /** Who is at the other end of a connected Unix socket: SO_PEERCRED of unix(7), as of when it connected. */
 export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
   const words = new Uint32Array(3);
-  begin(op.peerCredentials, serverCaller, fd);
-  atOnce(nothing, new Uint8Array(words.buffer));
+  beginCall(op.peerCredentials, serverCreds, fd);
+  runInline(expectVoid, new Uint8Array(words.buffer));
   return { pid: words[0]!, uid: words[1]!, gid: words[2]! };
 }
 
 /** How many descriptors this process may have open: RLIMIT_NOFILE of getrlimit(2). */
 export function descriptorLimit(): number {
-  begin(op.descriptorLimit, serverCaller);
-  return atOnce(count) as number;
+  beginCall(op.descriptorLimit, serverCreds);
+  return runInline(expectCount) as number;
 }
 
 /**
@@ -85,8 +85,8 @@ export function descriptorLimit(): number {
 export function endUnfinished(): never {
   // The last of those that are told.
   process.on('exit', () => {
-    begin(op.end, serverCaller, 1);
-    atOnce(asItIs);
+    beginCall(op.end, serverCreds, 1);
+    runInline(raw);
   });
   process.exit(1);
 }

@@ -1,4 +1,4 @@
-import type { Bytes } from '../name.ts';
+import type { Bytes } from '#base/name.ts';
 
 /** A message's body breaks its own rules: answered with EINVAL, and the connection lives. */
 export class Malformed extends Error {

@@ -1,5 +1,5 @@
 /** Messages to bytes and back, for both sides, derived from the table. */
-import { EINVAL, Errno } from '../errno.ts';
+import { EINVAL, Errno } from '#base/errno.ts';
 import { Malformed, Reader, Writer } from './bytes.ts';
 import { headerBytes } from './constants.ts';
 import type { Kind } from './kinds.ts';

@@ -2,10 +2,10 @@
  * The kinds of a field: what it means, not only how wide it is. A kind knows how its values are read, written, measured,
  * printed and noted in the manual's notation; everything about a message follows from the kinds of its fields.
  */
-import { attrWireBytes } from '../attr.ts';
-import { EFBIG, EINVAL, EISDIR, ENOTEMPTY, EOVERFLOW, ERANGE, type Errno } from '../errno.ts';
-import { xattrNameBytesMax } from '../limits.ts';
-import { type Bytes, type Name, nameOf, type Step, stepOf } from '../name.ts';
+import { attrWireBytes } from '#base/attr.ts';
+import { EFBIG, EINVAL, EISDIR, ENOTEMPTY, EOVERFLOW, ERANGE, type Errno } from '#base/errno.ts';
+import { type Bytes, type Name, nameOf, type Step, stepOf } from '#base/name.ts';
+import { xattrNameBytesMax } from '#quota/limits.ts';
 import { Malformed, Reader, type Writer } from './bytes.ts';
 
 /**

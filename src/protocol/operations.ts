@@ -1,4 +1,4 @@
-import { walkStepsMax } from '../limits.ts';
+import { walkStepsMax } from '#quota/limits.ts';
 import {
   attr,
   bits,

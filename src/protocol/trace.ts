@@ -1,5 +1,5 @@
 /** Messages for people: trace logs, and the table in the manual's notation. */
-import { Errno } from '../errno.ts';
+import { Errno } from '#base/errno.ts';
 import { decodeRequest, frameTag, frameType, requestOp } from './codec.ts';
 import { type Fields, notationOf, showFields } from './kinds.ts';
 import { lerror, type Op, operations, type RMessage, type TMessage } from './operations.ts';

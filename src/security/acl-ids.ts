@@ -1,4 +1,4 @@
-import { EINVAL } from '../errno.ts';
+import { EINVAL } from '#base/errno.ts';
 
 /**
  * The value of system.posix_acl_*: a version, then entries of tag u16, permissions u16 and id u32, all little-endian

@@ -46,23 +46,23 @@ export class IdMap {
 const other = { u: 'g', g: 'u' } as const;
 
 /** What is wrong with these ranges: each fault with what to do. */
-export function mapFaults(texts: readonly string[]): string[] {
+export function mapProblems(texts: readonly string[]): string[] {
   const ranges = texts.map(rangeOf);
-  const faults = ranges.filter(range => typeof range === 'string');
+  const problems = ranges.filter(range => typeof range === 'string');
   const good = ranges.filter(range => typeof range !== 'string');
   for (const [index, one] of good.entries()) {
     for (const earlier of good.slice(0, index)) {
       if (earlier.kinds !== 'b' && one.kinds !== 'b' && earlier.kinds !== one.kinds) continue;
       for (const side of ['guest', 'host'] as const) {
         if (one[side] >= earlier[side] + earlier.count || earlier[side] >= one[side] + one.count) continue;
-        faults.push(
+        problems.push(
           `map=${textOf(one)} and map=${textOf(earlier)} both have id ${Math.max(one[side], earlier[side])} of the ${side}: ` +
             'each id has one counterpart',
         );
       }
     }
   }
-  return faults;
+  return problems;
 }
 
 function textOf({ kinds, guest, host, count }: Range): string {

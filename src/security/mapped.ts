@@ -1,13 +1,13 @@
-import { type Answer, andThen, inOrder, lastly } from '../answer.ts';
-import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../attr.ts';
-import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
-import { type Caller, serverCaller } from '../host/syscalls.ts';
-import { symlinkTargetBytesMax } from '../limits.ts';
-import type { Bytes } from '../name.ts';
-import { allocOwned } from '../owned.ts';
-import type { SecurityModel, Shape, Target, Want } from './model.ts';
+import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '#base/attr.ts';
+import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '#base/errno.ts';
+import { andFinally, andThen, type MaybePromise, series } from '#base/maybe-promise.ts';
+import type { Bytes } from '#base/name.ts';
+import { allocOwned } from '#base/owned.ts';
+import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { symlinkTargetBytesMax } from '#quota/limits.ts';
+import { type Complain, modeXattr, readField, recordPrefix, writeField } from './mapped-record.ts';
+import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
-import { type Complain, modeXattr, readField, recordPrefix, writeField } from './record-xattr.ts';
 
 export interface MappedOptions {
   /** Permission bits of regular files on the host, whatever the guest's mode. */
@@ -37,9 +37,9 @@ export function mapped(options: MappedOptions, complain: Complain): SecurityMode
 
 class Mapped implements SecurityModel {
   readonly name = 'mapped';
-  readonly ownPrefix = '.ninepd-new-';
+  readonly reservedPrefix = '.ninepd-new-';
   readonly typeXattr = modeXattr;
-  readonly overlays = true;
+  readonly overlaysAttrs = true;
   readonly #options: MappedOptions;
   readonly #complain: Complain;
 
@@ -48,37 +48,37 @@ class Mapped implements SecurityModel {
     this.#complain = complain;
   }
 
-  user(uid: number): Caller {
+  credsOfUser(uid: number): Credentials {
     // As an owner it would be the record's "unset", which shows the server's.
     const id = uid === noUser ? nobody : uid;
     return { uid: id, gid: id, groups: [] };
   }
 
-  runsAs(): Caller {
-    return serverCaller;
+  credsFor(): Credentials {
+    return serverCreds;
   }
 
-  makesAs(): Caller {
-    return serverCaller;
+  credsForCreate(): Credentials {
+    return serverCreds;
   }
 
-  shape(want: Want): Shape {
+  hostForm(want: GuestForm): HostForm {
     const { fmode, dmode } = this.#options;
     const directory = (want.mode & S_IFMT) === S_IFDIR;
     return {
       type: directory ? S_IFDIR : S_IFREG,
       mode: directory ? dmode : fmode,
       content: want.target,
-      aside: true,
+      staged: true,
     };
   }
 
-  stamp(target: Target, _caller: Caller, want: Want): Answer<void> {
+  setInitialAttrs(target: Target, _caller: Credentials, want: GuestForm): MaybePromise<void> {
     const type = want.mode & S_IFMT;
     const special = type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK;
     // Nobody sees the object yet, so any order is safe. A 256-byte inode of ext4 has room for two of these; the mode, which
     // a listing asks of every entry, shall be one of them.
-    return inOrder([
+    return series([
       () => writeField(target, 'mode', want.mode),
       () => writeField(target, 'uid', want.uid),
       () => writeField(target, 'gid', want.gid),
@@ -86,7 +86,7 @@ class Mapped implements SecurityModel {
     ]);
   }
 
-  view(target: Target, attr: Attr): Answer<void> {
+  overlayAttrs(target: Target, attr: Attr): MaybePromise<void> {
     return andThen(readField(target, 'uid', this.#complain), uid =>
       andThen(readField(target, 'gid', this.#complain), gid =>
         andThen(readField(target, 'mode', this.#complain), mode => {
@@ -104,18 +104,18 @@ class Mapped implements SecurityModel {
     );
   }
 
-  #current(target: Target): Answer<Attr> {
+  #current(target: Target): MaybePromise<Attr> {
     const attr = new Attr();
-    return andThen(target.sys.stat(serverCaller, target.fd, attr), () =>
-      andThen(this.view(target, attr), () => attr),
+    return andThen(target.sys.stat(serverCreds, target.fd, attr), () =>
+      andThen(this.overlayAttrs(target, attr), () => attr),
     );
   }
 
   change(
     target: Target,
-    _caller: Caller,
+    _caller: Credentials,
     { uid, gid, mode }: { uid?: number; gid?: number; mode?: number },
-  ): Answer<void> {
+  ): MaybePromise<void> {
     return andThen(this.#current(target), attr => {
       const owned = uid !== undefined || gid !== undefined;
       const falls = owned && attr.type !== S_IFDIR;
@@ -125,7 +125,7 @@ class Mapped implements SecurityModel {
       const next = mode === undefined || isLink ? fallen : attr.type | mode;
       // Less first: at no moment has the new owner rights that neither the old nor the new mode gives.
       const less = (next & 0o7777 & attr.mode) | attr.type;
-      return inOrder([
+      return series([
         falls && (() => dropCapability(target)),
         less !== attr.mode && (() => writeField(target, 'mode', less)),
         uid !== undefined && (() => writeField(target, 'uid', uid)),
@@ -137,21 +137,21 @@ class Mapped implements SecurityModel {
     });
   }
 
-  readlink(target: Target): Answer<Bytes> {
+  readlink(target: Target): MaybePromise<Bytes> {
     const attr = new Attr();
-    return andThen(target.sys.stat(serverCaller, target.fd, attr), () => {
+    return andThen(target.sys.stat(serverCreds, target.fd, attr), () => {
       // A native symlink of the host is shown as it is; user xattrs cannot be on one, so it is always the host's own.
-      if (attr.type === S_IFLNK) return target.sys.readlink(serverCaller, target.fd);
-      return andThen(this.view(target, attr), () => {
+      if (attr.type === S_IFLNK) return target.sys.readlink(serverCreds, target.fd);
+      return andThen(this.overlayAttrs(target, attr), () => {
         if (attr.type !== S_IFLNK) throw EINVAL;
         return readContent(target);
       });
     });
   }
 
-  writing(target: Target, caller: Caller): Answer<void> {
-    const setIds = caller.uid !== 0;
-    return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
+  beforeWrite(target: Target, creds: Credentials): MaybePromise<void> {
+    const setIds = creds.uid !== 0;
+    return andThen(target.sys.getxattr(serverCreds, target.fd, hostCapability, nothing), found =>
       andThen(setIds ? this.#storedMode(target) : 0, mode => {
         if (found < 0 && withoutSetId(mode) === mode) return;
         return this.#dropPrivileges(target, setIds);
@@ -160,12 +160,12 @@ class Mapped implements SecurityModel {
   }
 
   /** The stored mode; where there is none the host's counts, which may have set-id bits. */
-  #storedMode(target: Target): Answer<number> {
+  #storedMode(target: Target): MaybePromise<number> {
     return andThen(readField(target, 'mode', this.#complain), mode => mode ?? S_ISUID);
   }
 
   /** Before a write: capabilities fall for everybody, set-id bits for all but root (CAP_FSETID). */
-  #dropPrivileges(target: Target, setIds: boolean): Answer<void> {
+  #dropPrivileges(target: Target, setIds: boolean): MaybePromise<void> {
     return andThen(this.#current(target), attr => {
       if (attr.type !== S_IFREG) return;
       const kept = setIds ? withoutSetId(attr.mode) : attr.mode;
@@ -174,7 +174,7 @@ class Mapped implements SecurityModel {
     });
   }
 
-  xattrToHost(name: Bytes, caller: Caller, use: 'get' | 'set', type: number): Bytes {
+  xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes {
     if (name.startsWith(recordPrefix)) throw use === 'get' ? ENODATA : EACCES;
     if (name.startsWith('user.')) {
       // xattr(7): user attributes exist on regular files and directories only.
@@ -187,17 +187,17 @@ class Mapped implements SecurityModel {
     }
     if (name.startsWith('security.')) return recordPrefix + name;
     if (name.startsWith('trusted.')) {
-      if (!isRoot(caller)) throw use === 'get' ? ENODATA : EPERM;
+      if (!isRoot(creds)) throw use === 'get' ? ENODATA : EPERM;
       return recordPrefix + name;
     }
     throw EOPNOTSUPP;
   }
 
-  xattrToClient(name: Bytes, caller: Caller): Bytes | undefined {
+  xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined {
     if (!name.startsWith(recordPrefix)) return name.startsWith('user.') ? name : undefined;
     const inner = name.slice(recordPrefix.length);
     if (acls.has(inner) || inner.startsWith('security.')) return inner;
-    return inner.startsWith('trusted.') && isRoot(caller) ? inner : undefined;
+    return inner.startsWith('trusted.') && isRoot(creds) ? inner : undefined;
   }
 }
 
@@ -206,14 +206,14 @@ function refuseMode(): never {
   throw EOPNOTSUPP;
 }
 
-function dropCapability(target: Target): Answer<void> {
-  return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
-    found < 0 ? undefined : target.sys.removexattr(serverCaller, target.fd, hostCapability),
+function dropCapability(target: Target): MaybePromise<void> {
+  return andThen(target.sys.getxattr(serverCreds, target.fd, hostCapability, nothing), found =>
+    found < 0 ? undefined : target.sys.removexattr(serverCreds, target.fd, hostCapability),
   );
 }
 
-function isRoot(caller: Caller): boolean {
-  return caller.uid === 0 || caller === serverCaller;
+function isRoot(creds: Credentials): boolean {
+  return creds.uid === 0 || creds === serverCreds;
 }
 
 /**
@@ -236,12 +236,12 @@ function withoutSetId(mode: number): number {
 }
 
 /** The target of an emulated symlink: the whole content of the file, without NUL or newline. */
-function readContent({ sys, fd: held }: Target): Answer<Bytes> {
-  return andThen(sys.reopen(serverCaller, held, 0), fd =>
-    lastly(
+function readContent({ sys, fd: held }: Target): MaybePromise<Bytes> {
+  return andThen(sys.reopen(serverCreds, held, 0), fd =>
+    andFinally(
       () => {
         const bytes = allocOwned(symlinkTargetBytesMax);
-        return andThen(sys.read(serverCaller, fd, [bytes], 0), length => bytes.toString('latin1', 0, length));
+        return andThen(sys.read(serverCreds, fd, [bytes], 0), length => bytes.toString('latin1', 0, length));
       },
       () => sys.close(fd),
     ),

@@ -1,7 +1,7 @@
-import type { Answer } from '../answer.ts';
-import type { Attr } from '../attr.ts';
-import type { Caller, Syscalls } from '../host/syscalls.ts';
-import type { Bytes, Name } from '../name.ts';
+import type { Attr } from '#base/attr.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
+import type { Bytes, Name } from '#base/name.ts';
+import type { Credentials, Syscalls } from '#host/syscalls.ts';
 
 /** A held object as a model sees it: a descriptor (O_PATH or open) and the calls to use on it. */
 export interface Target {
@@ -10,7 +10,7 @@ export interface Target {
 }
 
 /** An object that a client wants to exist: its full mode (type and 07777), owner, and what its type needs. */
-export interface Want {
+export interface GuestForm {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
@@ -21,7 +21,7 @@ export interface Want {
 }
 
 /** What is really made on the host for a `Want`. */
-export interface Shape {
+export interface HostForm {
   /** S_IFMT of the host's object. */
   readonly type: number;
   /** Permission bits it is made with: the least that work. */
@@ -32,7 +32,7 @@ export interface Shape {
    * Whether the object is made out of sight, stamped, and only then given its name, so that nobody sees it half made.
    * Not needed where one system call makes it whole.
    */
-  readonly aside: boolean;
+  readonly staged: boolean;
 }
 
 /**
@@ -42,47 +42,47 @@ export interface Shape {
 export interface SecurityModel {
   readonly name: string;
   /** Names with this prefix are the model's own bookkeeping: hidden in listings, refused as arguments. */
-  readonly ownPrefix: Bytes;
+  readonly reservedPrefix: Bytes;
   /** The xattr that tells the type of what the host calls a regular file, for listings; empty when there is none. */
   readonly typeXattr: Bytes;
 
   /** The credentials of a client's user. */
-  user(uid: number): Answer<Caller>;
+  credsOfUser(uid: number): MaybePromise<Credentials>;
   /** As whom the host call runs. */
-  runsAs(caller: Caller): Caller;
+  credsFor(creds: Credentials): Credentials;
   /** As whom an object is made that shall belong to `gid`. */
-  makesAs(caller: Caller, gid: number): Caller;
+  credsForCreate(creds: Credentials, gid: number): Credentials;
 
-  shape(want: Want): Shape;
+  hostForm(want: GuestForm): HostForm;
   /** Gives a new object its owner, mode and type, least rights first. The maker removes the object when this fails. */
-  stamp(target: Target, caller: Caller, want: Want): Answer<void>;
+  setInitialAttrs(target: Target, creds: Credentials, want: GuestForm): MaybePromise<void>;
   /** Whether `view` shows anything but the host's attributes. */
-  readonly overlays: boolean;
+  readonly overlaysAttrs: boolean;
   /** Overlays what the client sees on the host's attributes. */
-  view(target: Target, attr: Attr): Answer<void>;
+  overlayAttrs(target: Target, attr: Attr): MaybePromise<void>;
   /** Changes owner and mode; what is absent stays, save for what a change of owner takes away. */
   change(
     target: Target,
-    caller: Caller,
+    creds: Credentials,
     change: { readonly uid?: number; readonly gid?: number; readonly mode?: number },
-  ): Answer<void>;
-  readlink(target: Target, caller: Caller): Answer<Bytes>;
+  ): MaybePromise<void>;
+  readlink(target: Target, creds: Credentials): MaybePromise<Bytes>;
   /**
    * Data is about to change: set-id bits and file capabilities fall, as the kernel lets them (file_remove_privs). A model that
    * waits here is asked twice for a write.
    */
-  writing(target: Target, caller: Caller): Answer<void>;
+  beforeWrite(target: Target, creds: Credentials): MaybePromise<void>;
 
   /** The host's name of a client's xattr. Throws the errno the client gets: EOPNOTSUPP, EPERM, ENODATA. */
-  xattrToHost(name: Bytes, caller: Caller, use: 'get' | 'set', type: number): Bytes;
+  xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes;
   /** The client's name of a host's xattr; undefined hides it. */
-  xattrToClient(name: Bytes, caller: Caller): Bytes | undefined;
+  xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined;
   /** Where values say more than bytes: what the host keeps for what a client gives to `name`, and the other way round. */
   valueToHost?(name: Bytes, value: Uint8Array): Uint8Array;
   valueToClient?(name: Bytes, value: Uint8Array): Uint8Array;
 }
 
 /** Whether a name is the model's own bookkeeping. The first byte tells most names apart, at a tenth of the cost. */
-export function isOwn({ ownPrefix }: SecurityModel, name: Name | Bytes): boolean {
+export function isReserved({ reservedPrefix: ownPrefix }: SecurityModel, name: Name | Bytes): boolean {
   return ownPrefix !== '' && name.charCodeAt(0) === ownPrefix.charCodeAt(0) && name.startsWith(ownPrefix);
 }

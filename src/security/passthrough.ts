@@ -1,28 +1,28 @@
-import { type Answer, andThen, inOrder, recover } from '../answer.ts';
-import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../attr.ts';
-import { ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
-import { type Caller, serverCaller } from '../host/syscalls.ts';
-import { writableFile } from './may-write.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
+import { ENODATA, EOPNOTSUPP, EPERM } from '#base/errno.ts';
+import { andThen, type MaybePromise, recover, series } from '#base/maybe-promise.ts';
+import { type Credentials, serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel, Target } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
+import { writableFile } from './write-access.ts';
 
 /** Whether a mode is what is left when set-id bits fall before a write that the caller may make. */
-async function dropsSetIdOnly(target: Target, caller: Caller, mode: number): Promise<boolean> {
-  const attr = await writableFile(target, caller);
+async function dropsSetIdOnly(target: Target, creds: Credentials, mode: number): Promise<boolean> {
+  const attr = await writableFile(target, creds);
   return attr !== undefined && (attr.mode & 0o7777 & ~mode & ~0o6000) === 0 && (mode & ~attr.mode) === 0;
 }
 
-function changeMode(target: Target, caller: Caller, mode: number): Answer<void> {
+function changeMode(target: Target, creds: Credentials, mode: number): MaybePromise<void> {
   return recover<void>(
-    () => target.sys.chmod(caller, target.fd, mode),
+    () => target.sys.chmod(creds, target.fd, mode),
     async error => {
-      if (error !== EPERM || !(await dropsSetIdOnly(target, caller, mode))) throw error;
+      if (error !== EPERM || !(await dropsSetIdOnly(target, creds, mode))) throw error;
     },
   );
 }
 
 /** What the host's user database knows of a uid: its primary group and all groups it is in. */
-export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly number[] } | undefined>;
+export type GroupsOf = (uid: number) => MaybePromise<{ gid: number; groups: readonly number[] } | undefined>;
 
 /**
  * The security model `passthrough`: requests go down to the file system with the guest user's credentials, so that objects
@@ -35,10 +35,10 @@ export type GroupsOf = (uid: number) => Answer<{ gid: number; groups: readonly n
 export function passthrough(groupsOf: GroupsOf): SecurityModel {
   return {
     name: 'passthrough',
-    ownPrefix: '',
+    reservedPrefix: '',
     typeXattr: '',
 
-    user(uid): Answer<Caller> {
+    credsOfUser(uid): MaybePromise<Credentials> {
       if (uid === noUser) return { uid: nobody, gid: nobody, groups: [] };
       return andThen(groupsOf(uid), known => ({
         uid,
@@ -46,37 +46,38 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
         groups: known?.groups ?? [],
       }));
     },
-    runsAs: caller => caller,
-    makesAs: (caller, gid) => (gid === caller.gid ? caller : { uid: caller.uid, gid, groups: caller.groups }),
+    credsFor: creds => creds,
+    credsForCreate: (creds, gid) =>
+      gid === creds.gid ? creds : { uid: creds.uid, gid, groups: creds.groups },
 
-    shape: want => ({ type: want.mode & S_IFMT, mode: want.mode & 0o7777, content: '', aside: false }),
+    hostForm: want => ({ type: want.mode & S_IFMT, mode: want.mode & 0o7777, content: '', staged: false }),
 
     // The call that made the object ran as its owner, so owner and mode are right already, but for the set-id bits that
     // mkdir(2) ignores. What a default ACL of the parent took away stays away.
-    stamp(target, caller, want) {
+    setInitialAttrs(target, creds, want) {
       const bits = want.mode & 0o6000;
       if ((want.mode & S_IFMT) !== S_IFDIR || bits === 0) return;
       const made = new Attr();
-      return andThen(target.sys.stat(caller, target.fd, made), () => {
+      return andThen(target.sys.stat(creds, target.fd, made), () => {
         if ((made.mode & bits) === bits) return;
-        return target.sys.chmod(caller, target.fd, (made.mode & 0o7777) | bits);
+        return target.sys.chmod(creds, target.fd, (made.mode & 0o7777) | bits);
       });
     },
-    overlays: false,
-    view: () => undefined,
+    overlaysAttrs: false,
+    overlayAttrs: () => undefined,
 
     // Owner first: chown(2) takes set-id bits away, and the mode that was asked for is the one that shall be.
-    change(target, caller, { uid, gid, mode }) {
+    change(target, creds, { uid, gid, mode }) {
       const { sys, fd } = target;
       const owned = uid !== undefined || gid !== undefined;
-      return inOrder([
-        owned && (() => sys.chown(caller, fd, uid ?? -1, gid ?? -1)),
-        mode !== undefined && (() => changeMode(target, caller, mode)),
+      return series([
+        owned && (() => sys.chown(creds, fd, uid ?? -1, gid ?? -1)),
+        mode !== undefined && (() => changeMode(target, creds, mode)),
       ]);
     },
-    readlink: (target, caller) => target.sys.readlink(caller, target.fd),
+    readlink: (target, creds) => target.sys.readlink(creds, target.fd),
     // The write itself runs as the user, so that the kernel does it.
-    writing: () => undefined,
+    beforeWrite: () => undefined,
 
     xattrToHost(name, _caller, use, type) {
       if (type === S_IFLNK && name.startsWith('system.')) throw EOPNOTSUPP;
@@ -85,9 +86,9 @@ export function passthrough(groupsOf: GroupsOf): SecurityModel {
         throw use === 'get' ? ENODATA : EPERM;
       return name;
     },
-    xattrToClient(name, caller) {
+    xattrToClient(name, creds) {
       // trusted.* is for those with CAP_SYS_ADMIN: xattr(7).
-      return name.startsWith('trusted.') && caller.uid !== 0 && caller !== serverCaller ? undefined : name;
+      return name.startsWith('trusted.') && creds.uid !== 0 && creds !== serverCreds ? undefined : name;
     },
   };
 }

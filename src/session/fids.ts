@@ -1,10 +1,10 @@
-import { EBADF, EMFILE } from '../errno.ts';
-import type { Bytes, Name } from '../name.ts';
-import type { Owned } from '../owned.ts';
-import { NOFID } from '../protocol/constants.ts';
-import type { Node, OpenDir, OpenFile } from '../tree/tree.ts';
-import type { Attachment } from './exports.ts';
-import type { Holdings } from './holdings.ts';
+import type { Node, OpenDir, OpenFile } from '#backend/tree.ts';
+import { EBADF, EMFILE } from '#base/errno.ts';
+import type { Bytes, Name } from '#base/name.ts';
+import type { Owned } from '#base/owned.ts';
+import { NOFID } from '#protocol/constants.ts';
+import type { SessionQuota } from '#quota/session-quota.ts';
+import type { Attachment } from './attachment.ts';
 
 /** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
 export type Use = NodeUse | Claim | { readonly kind: 'dropped' } | FileUse | DirUse | XattrRead | XattrWrite;
@@ -126,7 +126,7 @@ const countedAtOnce = [1024, 32, 1] as const;
 /** The fids of one session. */
 export class Fids {
   readonly #byNumber = new Map<number, Fid | Reservation>();
-  readonly #holdings: Holdings;
+  readonly #quota: SessionQuota;
   /** Fids that are counted, there or not: they are taken and given back by the thousand. */
   #counted = 0;
   /** What the request being started has looked up and reserved: what it pins if it waits. */
@@ -134,8 +134,8 @@ export class Fids {
   #touchedCount = 0;
   #reserved: Reservation | undefined;
 
-  constructor(holdings: Holdings) {
-    this.#holdings = holdings;
+  constructor(quota: SessionQuota) {
+    this.#quota = quota;
   }
 
   get size(): number {
@@ -143,7 +143,7 @@ export class Fids {
   }
 
   /** A new request starts: what was looked up before is not its own. */
-  begin(): void {
+  beginRequest(): void {
     // What is behind the count is overwritten: setting an array's length costs more than answering a request.
     this.#touchedCount = 0;
     this.#reserved = undefined;
@@ -210,9 +210,9 @@ export class Fids {
 
   /** False when the session has all the fids it may have. */
   #countMore(): boolean {
-    const more = countedAtOnce.find(count => this.#holdings.mayAdd('fids', count));
+    const more = countedAtOnce.find(count => this.#quota.mayAdd('fids', count));
     if (more === undefined) return false;
-    this.#holdings.add('fids', more);
+    this.#quota.add('fids', more);
     this.#counted += more;
     return true;
   }
@@ -221,7 +221,7 @@ export class Fids {
   #countLess(): void {
     const spare = this.#counted - this.#byNumber.size - countedAtOnce[0];
     if (spare < countedAtOnce[0]) return;
-    this.#holdings.add('fids', -spare);
+    this.#quota.add('fids', -spare);
     this.#counted -= spare;
   }
 
@@ -295,16 +295,16 @@ export class Fids {
       if (one instanceof Fid) fids.push(one);
     }
     this.#byNumber.clear();
-    this.#holdings.add('fids', -this.#counted);
+    this.#quota.add('fids', -this.#counted);
     this.#counted = 0;
     return fids;
   }
 
   #drop(fid: Fid): void {
     const { use } = fid;
-    if (use.kind === 'file' || use.kind === 'dir') this.#holdings.add('opens', -1);
+    if (use.kind === 'file' || use.kind === 'dir') this.#quota.add('opens', -1);
     else if (use.kind === 'xattr-read' || use.kind === 'xattr-write')
-      this.#holdings.add('xattrBytes', -use.value.length);
+      this.#quota.add('xattrBytes', -use.value.length);
     fid.drop();
   }
 }

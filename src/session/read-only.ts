@@ -1,6 +1,6 @@
-import { EROFS } from '../errno.ts';
-import { fid } from '../protocol/kinds.ts';
-import { type Op, operations, ops, type TMessage } from '../protocol/operations.ts';
+import { EROFS } from '#base/errno.ts';
+import { fid } from '#protocol/kinds.ts';
+import { type Op, operations, ops, type TMessage } from '#protocol/operations.ts';
 import type { Fids } from './fids.ts';
 
 /**

@@ -1,4 +1,4 @@
-import type { Segments } from '../owned.ts';
+import type { Segments } from '#base/owned.ts';
 
 export function lengthOf(segments: Segments): number {
   let length = 0;

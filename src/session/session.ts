@@ -1,15 +1,10 @@
-import { type Answer, andThen } from '../answer.ts';
-import { Attr } from '../attr.ts';
-import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '../errno.ts';
-import {
-  defaultLimits,
-  ioHeaderBytes,
-  type Limits,
-  msizeBytesMax,
-  unversionedFrameBytesMax,
-} from '../limits.ts';
-import type { Logger } from '../log.ts';
-import { allocOwned, type Owned } from '../owned.ts';
+import { type Node, stampOf, type Tree } from '#backend/tree.ts';
+import { Attr } from '#base/attr.ts';
+import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '#base/errno.ts';
+import type { Logger } from '#base/log.ts';
+import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import { allocOwned, type Owned } from '#base/owned.ts';
+import { beginTurn, newQueue, turn } from '#base/turn.ts';
 import {
   decodeRequest,
   encodeError,
@@ -18,27 +13,32 @@ import {
   frameTag,
   frameType,
   requestOp,
-} from '../protocol/codec.ts';
-import { dataReplyHeadBytes, P9_STATS_BASIC } from '../protocol/constants.ts';
-import type { Data, Qid } from '../protocol/kinds.ts';
-import { type Op, operations, type RMessage } from '../protocol/operations.ts';
-import { showAny, showFrame, showReply, showRequest } from '../protocol/trace.ts';
-import { type Node, stampOf, type Tree } from '../tree/tree.ts';
-import { beginTurn, newQueue, turn } from '../turn.ts';
-import { answerByHand, answered } from './by-hand.ts';
-import type { Door, Exchange, KeptExchange, Line } from './door.ts';
-import type { Export, Exports } from './exports.ts';
+} from '#protocol/codec.ts';
+import { dataReplyHeadBytes, P9_STATS_BASIC } from '#protocol/constants.ts';
+import type { Data, Qid } from '#protocol/kinds.ts';
+import { type Op, operations, type RMessage } from '#protocol/operations.ts';
+import { showAny, showFrame, showReply, showRequest } from '#protocol/trace.ts';
+import { InFlight } from '#quota/in-flight.ts';
+import {
+  defaultLimits,
+  ioHeaderBytes,
+  type Limits,
+  msizeBytesMax,
+  unversionedFrameBytesMax,
+} from '#quota/limits.ts';
+import { ServerShare } from '#quota/server-share.ts';
+import { SessionQuota } from '#quota/session-quota.ts';
+import type { ExportEntry, ExportLookup } from './attachment.ts';
+import type { DetachedExchange, Exchange, SessionPort, TransportPort } from './exchange.ts';
+import { answered, answerFast } from './fast-path.ts';
 import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
-import { Holdings } from './holdings.ts';
-import { tellOfHost } from './host-trouble.ts';
-import { letGoOfAll } from './letting-go.ts';
-import { Load } from './load.ts';
-import { LockClient } from './locks.ts';
+import { reportHostError } from './host-errors.ts';
+import { LockClient } from './locks/lock-client.ts';
 import { refuseToChange } from './read-only.ts';
 import { spread } from './segments.ts';
-import { Shares } from './shares.ts';
-import { Pending, patienceMs, Tags, within } from './tags.ts';
+import { flushWaitMs, Pending, Tags, waitAtMost } from './tags.ts';
+import { teardown } from './teardown.ts';
 import { Versions } from './versions.ts';
 
 type Reply<O extends Op> = RMessage<O> | Errno;
@@ -56,27 +56,27 @@ export interface Counts {
 }
 
 export interface SessionParts {
-  readonly exports: Exports;
-  readonly line: Line;
+  readonly exports: ExportLookup;
+  readonly transport: TransportPort;
   readonly log: Logger;
   /** The largest msize to agree to. */
   readonly msizeMax?: number;
   readonly limits?: Limits;
   /** Of the server; a session alone has everything. */
-  readonly shares?: Shares;
+  readonly share?: ServerShare;
 }
 
 /** One connection's conversation: version, fids, tags, locks. */
-export class Session implements Door {
-  readonly exports: Exports;
+export class Session implements SessionPort {
+  readonly exports: ExportLookup;
   readonly msizeMax: number;
-  readonly holdings: Holdings;
+  readonly quota: SessionQuota;
   readonly fids: Fids;
   readonly versions = new Versions();
   readonly locks: LockClient;
   /** 0 before a version was agreed on. */
   msize = 0;
-  readonly #line: Line;
+  readonly #transport: TransportPort;
   readonly #log: Logger;
   readonly #queue = newQueue();
   readonly #tags = new Tags();
@@ -85,22 +85,22 @@ export class Session implements Door {
   #someReadonly = false;
   #ended = false;
   /** Tversions so far. */
-  #era = 0;
-  readonly #load: Load;
+  #generation = 0;
+  readonly #inFlight: InFlight;
   /** Of the request being started. */
-  #aside = 0;
-  #kept: KeptExchange | undefined;
+  #dataBytes = 0;
+  #detached: DetachedExchange | undefined;
   #cancel: (() => void) | undefined;
 
   constructor(parts: SessionParts) {
-    const { exports, line, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
-    this.#load = new Load(parts.shares ?? new Shares(limits), () => line.resume());
-    this.holdings = new Holdings(limits);
-    this.fids = new Fids(this.holdings);
-    this.locks = new LockClient(this.holdings);
+    const { exports, transport: line, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
+    this.#inFlight = new InFlight(parts.share ?? new ServerShare(limits), () => line.resume());
+    this.quota = new SessionQuota(limits);
+    this.fids = new Fids(this.quota);
+    this.locks = new LockClient(this.quota);
     this.exports = exports;
     this.msizeMax = msizeMax;
-    this.#line = line;
+    this.#transport = line;
     this.#log = log;
     this.#tracing = log.isLevelEnabled('trace');
   }
@@ -125,19 +125,19 @@ export class Session implements Door {
   }
 
   takes(type: number, unreadBytes: number): boolean {
-    return this.#load.takes(type === Tflush, unreadBytes);
+    return this.#inFlight.takes(type === Tflush, unreadBytes);
   }
 
-  keeps(bytes: number): void {
-    this.#load.keep(bytes);
+  account(bytes: number): void {
+    this.#inFlight.keep(bytes);
   }
 
   counts(): Counts {
     return {
       fids: this.fids.size,
-      requests: this.#load.running + this.#load.blocked,
+      requests: this.#inFlight.running + this.#inFlight.blocked,
       locks: this.locks.count,
-      xattrBytes: this.holdings.xattrBytes,
+      xattrBytes: this.quota.xattrBytes,
     };
   }
 
@@ -148,7 +148,7 @@ export class Session implements Door {
     // A Tversion ends all that was, an earlier one with its tag included.
     if (this.#ended || (this.#tags.has(tag) && op !== 'version')) {
       exchange.drop();
-      this.#breakOff(`tag ${tag} was used again before its reply`);
+      this.#disconnect(`tag ${tag} was used again before its reply`);
       return;
     }
     if (op === undefined) this.#refuse(exchange, tag, this.msize === 0 ? EPROTO : EOPNOTSUPP);
@@ -157,53 +157,53 @@ export class Session implements Door {
 
   #start<O extends Op>(op: O, tag: number, exchange: Exchange): void {
     beginTurn(this.#queue);
-    this.fids.begin();
-    this.#kept = undefined;
+    this.fids.beginRequest();
+    this.#detached = undefined;
     this.#cancel = undefined;
-    this.#aside = 0;
-    let answer: Answer<Reply<O>>;
+    this.#dataBytes = 0;
+    let answer: MaybePromise<Reply<O>>;
     try {
       // What is traced goes by the table, which can show it.
-      const byHand = this.#tracing || this.msize === 0 ? undefined : answerByHand(this, exchange, tag);
+      const byHand = this.#tracing || this.msize === 0 ? undefined : answerFast(this, exchange, tag);
       if (byHand === answered) return;
-      answer = (byHand as Answer<Reply<O>> | undefined) ?? this.#byTable(op, tag, exchange);
+      answer = (byHand as MaybePromise<Reply<O>> | undefined) ?? this.#answerGeneric(op, tag, exchange);
     } catch (error) {
-      this.#answer(op, tag, this.#kept ?? exchange, this.#failureOf(error, exchange));
+      this.#answer(op, tag, this.#detached ?? exchange, this.#failureOf(error, exchange));
       return;
     }
     if (answer instanceof Promise) this.#wait(op, tag, answer, exchange);
-    else this.#answer(op, tag, this.#kept ?? exchange, answer);
+    else this.#answer(op, tag, this.#detached ?? exchange, answer);
   }
 
-  #byTable<O extends Op>(op: O, tag: number, exchange: Exchange): Answer<Reply<O>> {
+  #answerGeneric<O extends Op>(op: O, tag: number, exchange: Exchange): MaybePromise<Reply<O>> {
     if (this.msize === 0 && op !== 'version') throw EPROTO;
     const request = decodeRequest(op, exchange.head, exchange.from, exchange.to);
-    if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showRequest(op, tag, request)}`);
+    if (this.#tracing) this.#log.trace(`${this.#transport.peer.label}: ${showRequest(op, tag, request)}`);
     if (this.#someReadonly) refuseToChange(this.fids, op, request);
     return handlers[op](this, request, exchange);
   }
 
   #refuse(exchange: Exchange, tag: number, errno: Errno): void {
     if (this.#tracing) {
-      this.#log.trace(`${this.#line.peer.label}: ${showFrame(frameOf(exchange))}`);
-      this.#log.trace(`${this.#line.peer.label}: Rlerror tag ${tag} ${errno}`);
+      this.#log.trace(`${this.#transport.peer.label}: ${showFrame(frameOf(exchange))}`);
+      this.#log.trace(`${this.#transport.peer.label}: Rlerror tag ${tag} ${errno}`);
     }
     exchange.commit(encodeError(tag, errno, exchange.out, exchange.at), 0);
   }
 
   #wait<O extends Op>(op: O, tag: number, answer: Promise<Reply<O>>, exchange: Exchange): void {
     const blocked = this.#cancel !== undefined;
-    const kept = this.#kept ?? exchange.later();
+    const kept = this.#detached ?? exchange.detach();
     const { reserved } = this.fids;
     const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel, turn.withdraw);
     this.#tags.add(pending);
-    const aside = this.#aside;
-    this.#load.begin(blocked, aside);
+    const allocData = this.#dataBytes;
+    this.#inFlight.begin(blocked, allocData);
     const over = (reply: Reply<O>) => {
-      this.#load.end(blocked, aside);
+      this.#inFlight.end(blocked, allocData);
       this.fids.unpin(pending.pinned);
       this.#finish(op, pending, reply);
-      this.#load.settle();
+      this.#inFlight.settle();
     };
     answer.then(over, error => over(this.#failureOf(error, pending.exchange)));
   }
@@ -221,17 +221,17 @@ export class Session implements Door {
   }
 
   #answer<O extends Op>(op: O, tag: number, exchange: Exchange, reply: Reply<O>): void {
-    if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showReply(op, tag, reply)}`);
+    if (this.#tracing) this.#log.trace(`${this.#transport.peer.label}: ${showReply(op, tag, reply)}`);
     let dataBytes = 0;
     let headBytes: number;
     try {
       if (reply instanceof Errno) {
-        tellOfHost(reply, this.fids, () => frameOf(exchange));
+        reportHostError(reply, this.fids, () => frameOf(exchange));
         headBytes = encodeError(tag, reply, exchange.out, exchange.at);
       } else {
         const data = (reply as { data?: Data }).data;
         if (data) dataBytes = data.count;
-        if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.space(dataBytes));
+        if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.reserveData(dataBytes));
         const message = data?.bytes ? ({ data: { count: dataBytes } } as unknown as RMessage<O>) : reply;
         headBytes = encodeReply(op, tag, message, exchange.out, exchange.at);
       }
@@ -247,26 +247,26 @@ export class Session implements Door {
     const errno = errnoOf(error);
     if (errno) return errno;
     const stack = error instanceof Error ? error.stack : String(error);
-    this.#log.error(`${this.#line.peer.label}: ${showAny(frameOf(exchange))}: ${stack}`);
-    queueMicrotask(() => this.#breakOff('an error inside the server'));
+    this.#log.error(`${this.#transport.peer.label}: ${showAny(frameOf(exchange))}: ${stack}`);
+    queueMicrotask(() => this.#disconnect('an error inside the server'));
     return EIO;
   }
 
-  #breakOff(reason: string): void {
+  #disconnect(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#line.hangUp(reason);
+    this.#transport.hangUp(reason);
   }
 
   /** The exchange in a form that outlives the turn, for a handler that knows that it will wait. */
-  keep(exchange: Exchange): KeptExchange {
-    this.#kept ??= exchange.later();
-    return this.#kept;
+  detach(exchange: Exchange): DetachedExchange {
+    this.#detached ??= exchange.detach();
+    return this.#detached;
   }
 
   /** Memory for the request being started to read into, which nobody else has. */
   aside(bytes: number): Owned<Buffer> {
-    this.#aside += bytes;
+    this.#dataBytes += bytes;
     return allocOwned(bytes);
   }
 
@@ -307,17 +307,17 @@ export class Session implements Door {
   }
 
   /** Attributes as this client sees them. Without `attr` they are valid within this turn only. */
-  stat(tree: Tree, node: Node): Answer<Attr> {
+  stat(tree: Tree, node: Node): MaybePromise<Attr> {
     const attr = this.#attr;
     const described = tree.stat(node, attr);
     if (described instanceof Promise) {
       this.keepAttr();
-      return described.then(() => this.#dress(node, attr));
+      return described.then(() => this.#finishAttr(node, attr));
     }
-    return this.#dress(node, attr);
+    return this.#finishAttr(node, attr);
   }
 
-  #dress(node: Node, attr: Attr): Attr {
+  #finishAttr(node: Node, attr: Attr): Attr {
     attr.qidVersion = this.versionOf(node, attr);
     attr.bytes[0] = P9_STATS_BASIC & 0xff; // What is in `valid` is true, whatever was asked for.
     attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
@@ -327,7 +327,7 @@ export class Session implements Door {
     return attr;
   }
 
-  qid(tree: Tree, node: Node): Answer<Qid> {
+  qid(tree: Tree, node: Node): MaybePromise<Qid> {
     return andThen(this.stat(tree, node), attr => this.qidOf(node, attr));
   }
 
@@ -344,12 +344,12 @@ export class Session implements Door {
     };
   }
 
-  attached(to: Export, uname: string, uid: number): void {
+  attached(to: ExportEntry, uname: string, uid: number): void {
     this.#someReadonly ||= to.readonly;
     if (!this.#log.isLevelEnabled('debug')) return;
     // The client's bytes, made fit for a log.
     const name = JSON.stringify(uname.slice(0, 64));
-    this.#log.debug(`${this.#line.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
+    this.#log.debug(`${this.#transport.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
   }
 
   /**
@@ -357,34 +357,34 @@ export class Session implements Door {
    * an effect any more, to false when another Tversion has come meanwhile. A write that hangs is waited for: it might land in
    * what the next session does. Locks that cannot be given up, and files that cannot be closed, only keep others out.
    */
-  reset(): Answer<boolean> {
-    const era = ++this.#era;
+  reset(): MaybePromise<boolean> {
+    const era = ++this.#generation;
     this.msize = 0;
     const effective = this.#tags.abandonAll();
     const locked = this.locks.count > 0;
-    const letGo = this.#letGo();
+    const letGo = this.#teardown();
     if (effective.length === 0 && !locked) return true;
-    const over = [within(patienceMs, letGo), ...effective.map(one => one.over())];
-    return Promise.all(over).then(() => era === this.#era);
+    const over = [waitAtMost(flushWaitMs, letGo), ...effective.map(one => one.over())];
+    return Promise.all(over).then(() => era === this.#generation);
   }
 
   finish(blockedToo = false): Promise<void> {
-    return this.#load.whenIdle(blockedToo);
+    return this.#inFlight.whenIdle(blockedToo);
   }
 
   async close(): Promise<void> {
     this.#ended = true;
     this.#tags.abandonAll();
-    await this.#letGo();
-    await this.#load.whenIdle(true);
-    this.holdings.leave();
-    this.#load.leave();
+    await this.#teardown();
+    await this.#inFlight.whenIdle(true);
+    this.quota.leave();
+    this.#inFlight.leave();
   }
 
-  #letGo(): Promise<void> {
+  #teardown(): Promise<void> {
     beginTurn(this.#queue);
-    return letGoOfAll(this.fids, this.locks, error =>
-      this.#log.error(`${this.#line.peer.label}: ${error instanceof Error ? error.stack : error}`),
+    return teardown(this.fids, this.locks, error =>
+      this.#log.error(`${this.#transport.peer.label}: ${error instanceof Error ? error.stack : error}`),
     );
   }
 }

@@ -1,15 +1,15 @@
-import type { Op } from '../protocol/operations.ts';
-import type { KeptExchange } from './door.ts';
+import type { Op } from '#protocol/operations.ts';
+import type { DetachedExchange } from './exchange.ts';
 import type { Fid, Reservation } from './fids.ts';
 
 /**
  * How long a request with an effect may have run before its flush is answered in its place. A guest's process that is
  * killed waits for that answer, and nothing else ends it.
  */
-export const patienceMs = 250;
+export const flushWaitMs = 250;
 
 /** Resolves when `over` is, or does not end. */
-export async function within(ms: number, over: Promise<unknown>): Promise<void> {
+export async function waitAtMost(ms: number, over: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<void>(resolve => {
     timer = setTimeout(resolve, ms);
@@ -39,7 +39,7 @@ const withoutEffect: ReadonlySet<Op> = new Set([
 export class Pending {
   readonly tag: number;
   readonly op: Op;
-  readonly exchange: KeptExchange;
+  readonly exchange: DetachedExchange;
   readonly pinned: readonly Fid[];
   readonly newfid: Reservation | undefined;
   /** Calls off what has not happened yet; the handler then fails with ECANCELED. */
@@ -57,7 +57,7 @@ export class Pending {
   constructor(
     tag: number,
     op: Op,
-    exchange: KeptExchange,
+    exchange: DetachedExchange,
     pinned: readonly Fid[],
     newfid: Reservation | undefined,
     cancel: (() => void) | undefined,
@@ -83,7 +83,7 @@ export class Pending {
 
   /** Resolves when the request is over; several are resolved in their order. One that does not end is given up. */
   over(giveUp?: () => void): Promise<void> {
-    const left = this.#began + patienceMs - performance.now();
+    const left = this.#began + flushWaitMs - performance.now();
     if (giveUp) this.#patience ??= setTimeout(giveUp, Math.max(0, left));
     return new Promise(resolve => {
       this.#flushes.push(resolve);

@@ -1,11 +1,11 @@
-import { changeClock } from '../attr.ts';
-import type { Node, Stamp, Watch } from '../tree/tree.ts';
+import type { ChangeObserver, ChangeStamp, Node } from '#backend/tree.ts';
+import { changeClock } from '#base/attr.ts';
 
 interface Entry {
   /** What this client was told, and will be told as long as nobody else changes the object. */
   version: number;
   /** The object's stamp after the client's last change. */
-  stamp: Stamp;
+  stamp: ChangeStamp;
   /** When that was asked for. */
   asked: number | undefined;
   /** The client's changes that run now. */
@@ -23,12 +23,12 @@ interface Entry {
  * An entry lives as long as its node, which goes when nobody holds it any more; a client that caches an object holds a fid
  * on it. So the number of entries is bounded by what is held.
  */
-export class Versions implements Watch {
+export class Versions implements ChangeObserver {
   readonly #entries = new WeakMap<Node, Entry>();
   /** Whether the client ever changed anything. */
   #used = false;
 
-  before(node: Node, stamp: Stamp, asked?: number): void {
+  before(node: Node, stamp: ChangeStamp, asked?: number): void {
     const entry = this.#entries.get(node);
     if (!entry) {
       this.#used = true;
@@ -39,7 +39,7 @@ export class Versions implements Watch {
     entry.running++;
   }
 
-  after(node: Node, stamp: Stamp, asked?: number): void {
+  after(node: Node, stamp: ChangeStamp, asked?: number): void {
     const entry = this.#entries.get(node);
     if (!entry) return;
     entry.running--;
@@ -49,7 +49,7 @@ export class Versions implements Watch {
   }
 
   /** qid.version of an object whose stamp was `stamp` when it was asked for; never 0, as stamps never are. */
-  versionOf(node: Node, stamp: Stamp, asked?: number): number {
+  versionOf(node: Node, stamp: ChangeStamp, asked?: number): number {
     if (!this.#used) return stamp;
     const entry = this.#entries.get(node);
     if (!entry) return stamp;

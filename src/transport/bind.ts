@@ -1,8 +1,8 @@
-import { isListening } from '../host/sockets.ts';
-import { closeDescriptor } from '../host/vhost.ts';
-import { StartFaults } from '../start-faults.ts';
+import { ConfigError } from '#base/config-error.ts';
+import { isListening } from '#host/sockets.ts';
+import { closeFd } from '#host/vhost.ts';
 import { type Endpoint, uriOf } from './endpoint.ts';
-import { ListenFault, listen, namedFd, removeSocket } from './listen.ts';
+import { ListenError, listen, namedFd, removeSocket } from './listen.ts';
 
 const nobody = (): void => undefined;
 
@@ -15,21 +15,21 @@ export async function bindAll(
   complain: (text: string) => void,
 ): Promise<Endpoint[]> {
   const bound: Endpoint[] = [];
-  const faults: string[] = [];
+  const problems: string[] = [];
   for (const endpoint of endpoints) {
     try {
       bound.push(await bind(endpoint, complain));
     } catch (error) {
-      if (!(error instanceof ListenFault)) {
-        letGo(bound);
+      if (!(error instanceof ListenError)) {
+        closeBound(bound);
         throw error;
       }
-      faults.push(`${uriOf(endpoint)}: ${error.message}`);
+      problems.push(`${uriOf(endpoint)}: ${error.message}`);
     }
   }
-  if (faults.length === 0) return bound;
-  letGo(bound);
-  throw new StartFaults(faults);
+  if (problems.length === 0) return bound;
+  closeBound(bound);
+  throw new ConfigError(problems);
 }
 
 async function bind(endpoint: Endpoint, complain: (text: string) => void): Promise<Endpoint> {
@@ -41,10 +41,10 @@ async function bind(endpoint: Endpoint, complain: (text: string) => void): Promi
 }
 
 /** Closes what `bindAll` has made. */
-export function letGo(bound: readonly Endpoint[]): void {
+export function closeBound(bound: readonly Endpoint[]): void {
   for (const one of bound) {
     if (one.kind !== 'bound') continue;
-    closeDescriptor(one.fd);
+    closeFd(one.fd);
     if (one.file) removeSocket(one.file);
   }
 }

@@ -1,5 +1,5 @@
-import type { Reach } from './reach.ts';
-import { tagFault } from './vhost-user/tag.ts';
+import type { Audience } from './audience.ts';
+import { tagError } from './vhost-user/tag.ts';
 import { vsockAddress, vsockUri } from './vsock-address.ts';
 
 /**
@@ -35,7 +35,7 @@ export interface BoundEndpoint {
   readonly as: Exclude<Endpoint, BoundEndpoint>;
   readonly uri: string;
   /** Who can connect to it. */
-  readonly reach?: Reach;
+  readonly audience?: Audience;
   /** The name of a Unix socket, to be removed at the end. */
   readonly file?: SocketFile;
 }
@@ -138,7 +138,7 @@ function vhostUserEndpoint(rest: string): Endpoint | string {
   const fault =
     pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ??
     parameterFault(parameters, ['tag', 'export', 'busy-poll', 'group']) ??
-    tagFault(tag);
+    tagError(tag);
   const exportName = parameters.get('export') ?? undefined;
   const more = { ...pollIn(parameters), ...groupIn(parameters) };
   return fault ?? { kind: 'vhost-user', path, tag, exportName, ...more };

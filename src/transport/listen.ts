@@ -1,18 +1,18 @@
 import { chmodSync, chownSync, linkSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import net from 'node:net';
 import { dirname, join } from 'node:path';
-import { groupNamed, peerCredentials } from '../host/process.ts';
-import { isListening } from '../host/sockets.ts';
-import { closeDescriptor, duplicate } from '../host/vhost.ts';
-import type { Peer } from '../session/door.ts';
-import { StartFaults } from '../start-faults.ts';
+import { ConfigError } from '#base/config-error.ts';
+import type { Peer } from '#base/peer.ts';
+import { groupNamed, peerCredentials } from '#host/process.ts';
+import { isListening } from '#host/sockets.ts';
+import { closeFd, dupCloexec } from '#host/vhost.ts';
+import { inheritedAudience, tcpAudience } from './audience.ts';
 import { type BoundEndpoint, type Endpoint, type SocketFile, socketPathBytesMax, uriOf } from './endpoint.ts';
-import { type Accept, type Listener, ListenFault } from './listener.ts';
-import { inheritedReach, tcpReach } from './reach.ts';
+import { type Accept, ListenError, type Listener } from './listener.ts';
 import type { Source } from './stream.ts';
 import { acceptFrom, connectedVsock, isVsock, listenVsock, vsockPeerOf } from './vsock.ts';
 
-export { type Accept, type Listener, ListenFault } from './listener.ts';
+export { type Accept, ListenError, type Listener } from './listener.ts';
 
 /** Starts to listen. Rejects with a `ListenFault`. `complain` is told of connections that could not be taken. */
 export async function listen(
@@ -44,23 +44,23 @@ export async function listenOnAll(
   complain: (text: string) => void,
 ): Promise<Listener[]> {
   const listeners: Listener[] = [];
-  const faults: string[] = [];
+  const problems: string[] = [];
   for (const [index, endpoint] of endpoints.entries()) {
     try {
       listeners.push(await listen(endpoint, acceptFor(index), complain));
     } catch (error) {
-      if (!(error instanceof ListenFault)) throw error;
-      faults.push(`${uriOf(endpoint)}: ${error.message}`);
+      if (!(error instanceof ListenError)) throw error;
+      problems.push(`${uriOf(endpoint)}: ${error.message}`);
     }
   }
-  if (faults.length === 0) return listeners;
+  if (problems.length === 0) return listeners;
   for (const listener of listeners) listener.close();
-  throw new StartFaults(faults);
+  throw new ConfigError(problems);
 }
 
 /** Ends a connection that nothing is to come of. */
 export function closeSource(source: Source): void {
-  if ('fd' in source) closeDescriptor(source.fd);
+  if ('fd' in source) closeFd(source.fd);
   else (source.handle as { close(): void }).close();
 }
 
@@ -84,7 +84,7 @@ export function inheritedSockets(env: NodeJS.ProcessEnv): { fd: number; name: st
 export function namedFd(name: string): number {
   const found = inheritedSockets(process.env).find(one => one.name === name);
   if (found) return found.fd;
-  throw new ListenFault(
+  throw new ListenError(
     `the service manager passed no socket named "${name}": see FileDescriptorName= in systemd.socket(5)`,
   );
 }
@@ -156,14 +156,20 @@ async function listenTcp(
   try {
     await bind(server, { host, port }, complain);
   } catch (error) {
-    throw new ListenFault(tcpFault(error as NodeJS.ErrnoException, host, port));
+    throw new ListenError(tcpFault(error as NodeJS.ErrnoException, host, port));
   }
   const bound = server.address() as net.AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;
   const uri = `tcp://${shown}:${bound.port}`;
-  const reach = tcpReach(bound);
-  const detach = (): BoundEndpoint => ({ kind: 'bound', fd: takeSocket(server), as: endpoint, uri, reach });
-  return { endpoint, uri, single: false, reach, close: () => void server.close(), detach };
+  const audience = tcpAudience(bound);
+  const detach = (): BoundEndpoint => ({
+    kind: 'bound',
+    fd: takeSocket(server),
+    as: endpoint,
+    uri,
+    audience,
+  });
+  return { endpoint, uri, single: false, audience, close: () => void server.close(), detach };
 }
 
 function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): string {
@@ -196,8 +202,8 @@ async function listenUnix(
     await bindUnix(server, path, gid, complain);
   } catch (error) {
     server.close();
-    if (error instanceof ListenFault) throw error;
-    throw new ListenFault(unixFault(error as NodeJS.ErrnoException, path));
+    if (error instanceof ListenError) throw error;
+    throw new ListenError(unixFault(error as NodeJS.ErrnoException, path));
   }
   const { ino, dev } = lstatSync(path);
   const file = { path, ino, dev };
@@ -206,7 +212,7 @@ async function listenUnix(
     removeSocket(file);
   };
   const detach = (): BoundEndpoint => ({ kind: 'bound', fd: takeSocket(server), as: endpoint, uri, file });
-  return { endpoint, uri, single: false, reach: undefined, close, detach };
+  return { endpoint, uri, single: false, audience: undefined, close, detach };
 }
 
 /** The name of a socket of ours, unless another has it now. It stays where this user may remove nothing. */
@@ -222,7 +228,7 @@ export function removeSocket({ path, ino, dev }: SocketFile): void {
 /** The socket of a server, which ends. In one turn, so that nobody's connection is accepted and lost. */
 function takeSocket(server: net.Server): number {
   const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
-  const kept = duplicate(fd);
+  const kept = dupCloexec(fd);
   server.close();
   return kept;
 }
@@ -232,13 +238,13 @@ async function listenBound(
   accept: Accept,
   complain: (text: string) => void,
 ): Promise<Listener> {
-  const { as, fd, uri, reach, file } = endpoint;
+  const { as, fd, uri, audience, file } = endpoint;
   const accepting = await acceptOn(fd, accept, complain);
   const close = () => {
     accepting.close();
     if (file) removeSocket(file);
   };
-  return { endpoint: as, uri, single: false, reach, close, detach: () => endpoint };
+  return { endpoint: as, uri, single: false, audience, close, detach: () => endpoint };
 }
 
 /** Removes the socket of a server that is gone; whatever else is in the way stays. */
@@ -246,7 +252,7 @@ async function makeWay(path: string): Promise<void> {
   const there = lstatSync(path, { throwIfNoEntry: false });
   if (!there) return;
   if (!there.isSocket())
-    throw new ListenFault('there is a file of that name that is no socket: move it away');
+    throw new ListenError('there is a file of that name that is no socket: move it away');
   const code = await new Promise<string | undefined>(resolve => {
     const probe = net.connect({ path }, () => {
       probe.destroy();
@@ -256,7 +262,7 @@ async function makeWay(path: string): Promise<void> {
   });
   if (code === 'ECONNREFUSED') return unlinkSync(path);
   if (code === 'ENOENT') return;
-  throw new ListenFault('another server listens there: stop it (ss -lxp shows it), or choose another path');
+  throw new ListenError('another server listens there: stop it (ss -lxp shows it), or choose another path');
 }
 
 /**
@@ -273,7 +279,7 @@ async function bindUnix(
   const made = join(directory, 's');
   try {
     if (Buffer.byteLength(made) > socketPathBytesMax) {
-      throw new ListenFault(
+      throw new ListenError(
         `the path is too long for a socket: choose a shorter directory than ${dirname(path)}`,
       );
     }
@@ -293,7 +299,7 @@ function gidOf(group: string): number {
   // (gid_t) -1 is nobody's: chown(2).
   if (/^[0-9]{1,10}$/.test(group) && Number(group) < 0xffff_ffff) return Number(group);
   const gid = groupInDatabase(group);
-  if (gid === undefined) throw new ListenFault(`this machine has no group ${group}: getent group lists them`);
+  if (gid === undefined) throw new ListenError(`this machine has no group ${group}: getent group lists them`);
   return gid;
 }
 
@@ -301,7 +307,7 @@ function groupInDatabase(name: string): number | undefined {
   try {
     return groupNamed(name);
   } catch (error) {
-    throw new ListenFault(
+    throw new ListenError(
       `the host's user database does not tell the number of group ${name} (${error}): write it`,
     );
   }
@@ -312,7 +318,7 @@ function giveTo(gid: number, path: string): void {
     chownSync(path, -1, gid);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
-    throw new ListenFault(
+    throw new ListenError(
       `only root and its members can give a socket to group ${gid}: become one, or leave group= out`,
     );
   }
@@ -341,19 +347,19 @@ async function listenFd(
   const uri = `fd://${fd}`;
   const listening = isListening(fd);
   if (listening === undefined) {
-    throw new ListenFault(
+    throw new ListenError(
       `descriptor ${fd} is no stream socket that was passed to the program: check who starts it`,
     );
   }
   if (listening) {
     const { server, close } = await acceptOn(fd, accept, complain);
-    const reach = inheritedReach(fd, server);
+    const audience = inheritedAudience(fd, server);
     const detach = (): BoundEndpoint => {
-      const kept = duplicate(fd);
+      const kept = dupCloexec(fd);
       close();
-      return { kind: 'bound', fd: kept, as: endpoint, uri, reach };
+      return { kind: 'bound', fd: kept, as: endpoint, uri, audience };
     };
-    return { endpoint, uri, single: false, reach, close, detach };
+    return { endpoint, uri, single: false, audience, close, detach };
   }
   if (isVsock(fd)) accept(sourceOf(fd), vsockPeerOf(fd));
   else {
@@ -362,7 +368,7 @@ async function listenFd(
     accept({ handle: takeHandle(socket) }, peer);
   }
   const detach = (): Endpoint => endpoint;
-  return { endpoint, uri, single: true, reach: undefined, close: () => undefined, detach };
+  return { endpoint, uri, single: true, audience: undefined, close: () => undefined, detach };
 }
 
 /** Takes connections from a descriptor that listens; `server` is Node's, where Node knows the family. */
@@ -376,7 +382,7 @@ async function acceptOn(
   try {
     await bind(server, { fd }, complain);
   } catch (error) {
-    throw new ListenFault(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
+    throw new ListenError(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
   }
   return { server, close: () => void server.close() };
 }

@@ -1,6 +1,6 @@
-import type { Peer } from '../session/door.ts';
+import type { Peer } from '#base/peer.ts';
+import type { Audience } from './audience.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { Reach } from './reach.ts';
 import type { Source } from './stream.ts';
 
 /** Called for every connection, in the turn in which it came. */
@@ -12,7 +12,7 @@ export interface Listener {
   readonly uri: string;
   /** Whether this is the one connection the process was started with; there will be no other. */
   readonly single: boolean;
-  readonly reach: Reach;
+  readonly audience: Audience;
   /** Takes no more connections; those there are live on. */
   close(): void;
   /** Gives the socket to another program, and leaves it open and its file in place. Takes no more connections. */
@@ -20,4 +20,4 @@ export interface Listener {
 }
 
 /** Why an endpoint cannot be listened on, in words that say what to do. */
-export class ListenFault extends Error {}
+export class ListenError extends Error {}

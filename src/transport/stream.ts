@@ -1,10 +1,11 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
-import type { Door, Line, Peer } from '../session/door.ts';
-import { stayAwake } from './awake.ts';
-import { InlineExchange } from './exchanges.ts';
-import { BrokenFraming, Inbox } from './inbox.ts';
-import { Outbox } from './outbox.ts';
-import { Turns, turnMsMax } from './turns.ts';
+import type { Peer } from '#base/peer.ts';
+import { sliceMs, TimeSlice } from '#quota/time-slice.ts';
+import type { SessionPort, TransportPort } from '#session/exchange.ts';
+import { busyPoll } from './busy-poll.ts';
+import { InlineExchange } from './exchange.ts';
+import { FrameBuffer, FramingError } from './frame-buffer.ts';
+import { SendQueue } from './send-queue.ts';
 
 /** A connection before it is one: a libuv handle that was accepted, or a descriptor. */
 export type Source = { readonly handle: object } | { readonly fd: number };
@@ -12,7 +13,7 @@ export type Source = { readonly handle: object } | { readonly fd: number };
 /** How many requests are answered between two looks at the clock. */
 const requestsPerLook = 16;
 /** How long a peer may take for its last replies, when no further ones will come. */
-const farewellMsMax = 5000;
+const closeMsMax = 5000;
 /** How often a peer that has ended its side is looked at, while it waits for replies: it may be gone altogether. */
 const lookMs = 1000;
 /** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
@@ -27,24 +28,24 @@ type State = 'open' | 'finishing' | 'closed';
  */
 export class Stream {
   readonly #socket: Socket;
-  readonly #line: Line;
-  readonly #session: Door;
-  readonly #inbox = new Inbox();
-  readonly #outbox: Outbox;
+  readonly #line: TransportPort;
+  readonly #session: SessionPort;
+  readonly #frames = new FrameBuffer();
+  readonly #sendQueue: SendQueue;
   readonly #exchange: InlineExchange;
   readonly #closed: Promise<void>;
   #state: State = 'open';
-  readonly #turns: Turns;
-  readonly #awakeMs: number;
-  #waitsForTurn = false;
+  readonly #timeSlice: TimeSlice;
+  readonly #busyPollMs: number;
+  #waitsForSlice = false;
   readonly #goOn = (): void => {
-    this.#waitsForTurn = false;
+    this.#waitsForSlice = false;
     this.#resume();
   };
   #pumping = false;
   #paused = false;
   #resuming = false;
-  #farewell: NodeJS.Timeout | undefined;
+  #closeTimer: NodeJS.Timeout | undefined;
   #looking: NodeJS.Timeout | undefined;
 
   /**
@@ -54,26 +55,26 @@ export class Stream {
   constructor(
     source: Source,
     peer: Peer,
-    open: (line: Line) => Door,
+    open: (line: TransportPort) => SessionPort,
     log: (text: string) => void,
-    turns = new Turns(),
+    turns = new TimeSlice(),
     busyPoll = 0,
   ) {
-    this.#turns = turns;
-    this.#awakeMs = busyPoll / 1000;
-    const inbox = this.#inbox;
+    this.#timeSlice = turns;
+    this.#busyPollMs = busyPoll / 1000;
+    const frames = this.#frames;
     const socket = new Socket({
       ...source,
       readable: true,
       writable: true,
       // A peer that has sent its last request may still wait for replies.
       allowHalfOpen: true,
-      onread: { buffer: () => inbox.room(), callback: (count: number) => this.#arrived(count) },
+      onread: { buffer: () => frames.room(), callback: (count: number) => this.#arrived(count) },
     } as unknown as SocketConstructorOpts);
     this.#socket = socket;
-    this.#outbox = new Outbox(socket, () => this.#resumeSoon());
-    this.#exchange = new InlineExchange(this.#outbox, bytes => this.#session.keeps(bytes));
-    const line: Line = {
+    this.#sendQueue = new SendQueue(socket, () => this.#resumeSoon());
+    this.#exchange = new InlineExchange(this.#sendQueue, bytes => this.#session.account(bytes));
+    const line: TransportPort = {
       peer,
       hangUp: reason => {
         log(`${peer.label}: ${reason}; the connection is closed`);
@@ -110,7 +111,7 @@ export class Stream {
     if (this.#state !== 'open') return;
     this.#state = 'finishing';
     this.#looking = setInterval(() => {
-      if (this.#outbox.peerIsGone) this.#socket.destroy();
+      if (this.#sendQueue.peerIsGone) this.#socket.destroy();
     }, lookMs);
     await this.#session.finish(true);
     this.#endAfterReplies();
@@ -129,23 +130,23 @@ export class Stream {
   }
 
   #endAfterReplies(): void {
-    if (this.#state === 'closed' || this.#farewell) return;
-    this.#farewell = setTimeout(() => this.#socket.destroy(), farewellMsMax);
-    this.#outbox.flush();
+    if (this.#state === 'closed' || this.#closeTimer) return;
+    this.#closeTimer = setTimeout(() => this.#socket.destroy(), closeMsMax);
+    this.#sendQueue.flush();
     this.#socket.end(() => this.#socket.destroy());
   }
 
   async #end(): Promise<void> {
     this.#state = 'closed';
-    clearTimeout(this.#farewell);
+    clearTimeout(this.#closeTimer);
     clearInterval(this.#looking);
-    this.#outbox.close();
+    this.#sendQueue.close();
     await this.#session.close();
   }
 
   /** False makes Node read no more until `resume`. */
   #arrived(count: number): boolean {
-    this.#inbox.arrived(count);
+    this.#frames.arrived(count);
     return this.#pump();
   }
 
@@ -167,10 +168,10 @@ export class Stream {
   /** Hands over the frames that are there. False when some must wait. */
   #pump(): boolean {
     if (this.#pumping || this.#state !== 'open') return false;
-    if (this.#mustWaitForTurn()) return false;
-    const inbox = this.#inbox;
+    if (this.#mustWaitForSlice()) return false;
+    const frames = this.#frames;
     this.#pumping = true;
-    this.#outbox.gather();
+    this.#sendQueue.gather();
     const began = performance.now();
     let untilLook = requestsPerLook;
     let over = false;
@@ -178,39 +179,39 @@ export class Stream {
       for (;;) {
         this.#paused = this.#mustWait();
         if (this.#paused) break;
-        if (!inbox.next(this.#session.frameBytesMax)) break;
-        this.#session.receive(this.#exchange.begin(inbox.bytes, inbox.from, inbox.to));
+        if (!frames.next(this.#session.frameBytesMax)) break;
+        this.#session.receive(this.#exchange.begin(frames.bytes, frames.from, frames.to));
         if (this.#state !== 'open') break;
         if (--untilLook > 0) continue;
         untilLook = requestsPerLook;
-        over = performance.now() - began > turnMsMax;
+        over = performance.now() - began > sliceMs;
         if (over) break;
       }
     } catch (error) {
-      if (!(error instanceof BrokenFraming)) throw error;
+      if (!(error instanceof FramingError)) throw error;
       this.#line.hangUp(error.message);
     } finally {
       this.#pumping = false;
-      this.#outbox.flush();
-      inbox.forget();
-      this.#turns.spend(performance.now() - began);
-      if (this.#awakeMs > 0) stayAwake(this.#awakeMs);
+      this.#sendQueue.flush();
+      frames.forget();
+      this.#timeSlice.spend(performance.now() - began);
+      if (this.#busyPollMs > 0) busyPoll(this.#busyPollMs);
     }
-    if (over) this.#mustWaitForTurn();
+    if (over) this.#mustWaitForSlice();
     return this.#state === 'open' && !this.#paused;
   }
 
   /** Whether the peer has had its turn; goes on in the next one. */
-  #mustWaitForTurn(): boolean {
-    if (this.#waitsForTurn) return true;
-    this.#waitsForTurn = this.#turns.mustWait(this.#goOn);
-    if (this.#waitsForTurn) this.#paused = true;
-    return this.#waitsForTurn;
+  #mustWaitForSlice(): boolean {
+    if (this.#waitsForSlice) return true;
+    this.#waitsForSlice = this.#timeSlice.mustWait(this.#goOn);
+    if (this.#waitsForSlice) this.#paused = true;
+    return this.#waitsForSlice;
   }
 
   /** What is not there yet need not wait. */
   #mustWait(): boolean {
-    const type = this.#inbox.nextType;
-    return type >= 0 && !this.#session.takes(type, this.#outbox.waiting);
+    const type = this.#frames.nextType;
+    return type >= 0 && !this.#session.takes(type, this.#sendQueue.waiting);
   }
 }

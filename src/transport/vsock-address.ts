@@ -1,4 +1,4 @@
-import type { VsockAddress } from '../host/vsock.ts';
+import type { VsockAddress } from '#host/vsock.ts';
 
 /** VMADDR_CID_ANY and VMADDR_PORT_ANY of vsock(7). */
 export const anyCid = 0xffffffff;

@@ -2,12 +2,12 @@ import { existsSync } from 'node:fs';
 import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
-import { duplicate } from '../host/vhost.ts';
-import { bindVsock, type VsockAddress, vsockName, vsockPeer } from '../host/vsock.ts';
-import type { Peer } from '../session/door.ts';
+import type { Peer } from '#base/peer.ts';
+import { dupCloexec } from '#host/vhost.ts';
+import { bindVsock, type VsockAddress, vsockName, vsockPeer } from '#host/vsock.ts';
+import { vsockAudience } from './audience.ts';
 import type { BoundEndpoint, Endpoint } from './endpoint.ts';
-import { type Accept, type Listener, ListenFault } from './listener.ts';
-import { vsockReach } from './reach.ts';
+import { type Accept, ListenError, type Listener } from './listener.ts';
 import type { Source } from './stream.ts';
 import { anyCid, anyPort, hostCid, localCid, vsockUri } from './vsock-address.ts';
 
@@ -53,7 +53,7 @@ function handleFor(fd: number, as: keyof typeof role): StreamHandle {
   const failed = handle.open(fd);
   if (failed === 0) return handle;
   handle.close();
-  throw new ListenFault(`descriptor ${fd} cannot be used: ${getSystemErrorName(failed)}`);
+  throw new ListenError(`descriptor ${fd} cannot be used: ${getSystemErrorName(failed)}`);
 }
 
 /** The other end of a connection; a guest is known by its CID, which only the host can give it. */
@@ -71,22 +71,22 @@ export function listenVsock(
 ): Listener {
   const { cid } = endpoint;
   const fd = bindVsock({ cid, port: endpoint.port === 0 ? anyPort : endpoint.port });
-  if (fd < 0) throw new ListenFault(bindFault(-fd, endpoint));
+  if (fd < 0) throw new ListenError(bindFault(-fd, endpoint));
   const { port } = vsockName(fd)!;
   const uri = vsockUri({ cid, port });
-  const reach = vsockReach(cid);
+  const audience = vsockAudience(cid);
   const close = acceptFrom(fd, accept, complain);
   const detach = (): BoundEndpoint => {
-    const kept = duplicate(fd);
+    const kept = dupCloexec(fd);
     close();
-    return { kind: 'bound', fd: kept, as: endpoint, uri, reach };
+    return { kind: 'bound', fd: kept, as: endpoint, uri, audience };
   };
   if (cid === anyCid && !signsOfTransport.some(existsSync)) {
     complain(
       `${uri}: no guest of this machine can connect, since its kernel has no vhost_vsock: modprobe vhost_vsock`,
     );
   }
-  return { endpoint, uri, single: false, reach, close, detach };
+  return { endpoint, uri, single: false, audience: audience, close, detach };
 }
 
 /** Binding to any CID succeeds where there is none to come from. One of these is there where there is. */
@@ -107,7 +107,7 @@ export function acceptFrom(fd: number, accept: Accept, complain: (text: string) 
   const failed = handle.listen(backlog);
   if (failed === 0) return () => handle.close();
   handle.close();
-  throw new ListenFault(`descriptor ${fd} cannot be listened on: ${getSystemErrorName(failed)}`);
+  throw new ListenError(`descriptor ${fd} cannot be listened on: ${getSystemErrorName(failed)}`);
 }
 
 /** A connected socket that came as a descriptor. */

@@ -1,9 +1,9 @@
-import { EAGAIN, EPROTO } from '../errno.ts';
-import { closeDescriptor, receiveMessage, sendMessage, watch } from '../host/vhost.ts';
-import type { Peer } from '../session/door.ts';
+import { EAGAIN, EPROTO } from '#base/errno.ts';
+import type { Peer } from '#base/peer.ts';
+import { closeFd, receiveMessage, sendMessage, watchFd } from '#host/vhost.ts';
 
 /** A connection for a worker; its socket comes along. */
-export interface Connection {
+export interface Handoff {
   /** Which of the endpoints of the command line it came to. */
   readonly endpoint: number;
   readonly peer: Peer;
@@ -12,7 +12,7 @@ export interface Connection {
 }
 
 /** What a worker says: what keeps it from starting, or how many connections it was given that have ended; 0 when it is ready. */
-export type Report = { readonly faults: readonly string[] } | { readonly ended: number };
+export type Report = { readonly problems: readonly string[] } | { readonly ended: number };
 
 /** No message is larger: faults are cut. */
 const messageBytesMax = 64 * 1024;
@@ -38,7 +38,7 @@ export class Channel<Sent, Received> {
     this.#fd = fd;
     this.#received = received;
     this.#ended = ended;
-    this.#unwatch = watch(fd, () => this.#readable());
+    this.#unwatch = watchFd(fd, () => this.#readable());
   }
 
   /** False when the other end is gone, or has so much to read that it takes no more now. */
@@ -52,7 +52,7 @@ export class Channel<Sent, Received> {
     if (!this.#unwatch) return;
     this.#unwatch();
     this.#unwatch = undefined;
-    closeDescriptor(this.#fd);
+    closeFd(this.#fd);
   }
 
   #readable(): void {

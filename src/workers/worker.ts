@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { socketPair } from '../host/sockets.ts';
-import { closeDescriptor } from '../host/vhost.ts';
-import { Channel, type Connection, type Report } from './channel.ts';
+import { socketPair } from '#host/sockets.ts';
+import { closeFd } from '#host/vhost.ts';
+import { Channel, type Handoff, type Report } from './channel.ts';
 
 /** A program of Node's with its arguments; it gets its number in `workerVariable` and its channel as `channelDescriptor`. */
 export interface Program {
@@ -30,7 +30,7 @@ export class Worker {
   readonly ended: Promise<boolean>;
   readonly born = performance.now();
   readonly #child: ChildProcess;
-  readonly #channel: Channel<Connection, Report>;
+  readonly #channel: Channel<Handoff, Report>;
   #living = true;
   #serving = false;
   #lost = 0;
@@ -47,18 +47,18 @@ export class Worker {
       env,
       stdio: ['ignore', 'inherit', 'inherit', theirs, ...shared.descriptors],
     });
-    closeDescriptor(theirs);
+    closeFd(theirs);
     this.ended = new Promise(resolve => {
       this.#child.on('error', () => resolve(false));
       this.#child.on('exit', code => resolve(code === 0));
     });
-    let started!: (faults: readonly string[]) => void;
+    let started!: (problems: readonly string[]) => void;
     this.started = new Promise(resolve => {
       started = resolve;
     });
     const received = (report: Report | undefined) => {
       if (report === undefined) return;
-      if ('faults' in report) return started(report.faults);
+      if ('problems' in report) return started(report.problems);
       this.#serving = true;
       this.#finished = report.ended;
       started([]);
@@ -101,7 +101,7 @@ export class Worker {
   }
 
   /** Hands over a connected socket, which stays the caller's to close. False when it takes none. */
-  give(connection: Connection, descriptor: number): boolean {
+  give(connection: Handoff, descriptor: number): boolean {
     if (!this.#serving || !this.#channel.send(connection, [descriptor])) return false;
     if (connection.counted) this.#given++;
     return true;

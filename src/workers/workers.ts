@@ -1,12 +1,12 @@
-import type { Logger } from '../log.ts';
-import { partyOf } from '../party.ts';
-import type { Peer } from '../session/door.ts';
-import { SparingLog } from '../sparing-log.ts';
-import { StartFaults } from '../start-faults.ts';
-import { type Endpoint, purposeOf } from '../transport/endpoint.ts';
-import { closeSource, type Listener, listenOnAll } from '../transport/listen.ts';
-import type { Source } from '../transport/stream.ts';
-import type { Connection } from './channel.ts';
+import { ConfigError } from '#base/config-error.ts';
+import type { Logger } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { peerKey } from '#base/peer.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
+import { closeSource, type Listener, listenOnAll } from '#transport/listen.ts';
+import type { Source } from '#transport/stream.ts';
+import type { Handoff } from './channel.ts';
 import { type Program, Worker } from './worker.ts';
 
 export interface WorkersOptions {
@@ -39,7 +39,7 @@ interface Place {
 export class Workers {
   readonly #options: WorkersOptions;
   /** For what peers bring about. */
-  readonly #sparing: SparingLog;
+  readonly #rateLimited: RateLimitedLog;
   readonly #places: Place[] = [];
   readonly #listeners = new Set<Listener>();
   readonly #freed: (() => void)[] = [];
@@ -48,7 +48,7 @@ export class Workers {
 
   private constructor(options: WorkersOptions) {
     this.#options = options;
-    this.#sparing = new SparingLog(options.log);
+    this.#rateLimited = new RateLimitedLog(options.log);
     // However this process ends, it leaves nobody behind.
     process.on('exit', () => this.#kill());
   }
@@ -59,12 +59,12 @@ export class Workers {
     for (let index = 0; index < options.count; index++) {
       workers.#places.push({ worker: workers.#start(index), devices: 0, restartMs: 0 });
     }
-    const faults = await Promise.all(workers.#places.map(({ worker }) => worker.started));
-    const distinct = [...new Set(faults.flat())];
+    const problems = await Promise.all(workers.#places.map(({ worker }) => worker.started));
+    const distinct = [...new Set(problems.flat())];
     if (distinct.length === 0) return workers;
     workers.#closing = true;
     workers.#kill();
-    throw new StartFaults(distinct);
+    throw new ConfigError(distinct);
   }
 
   #start(index: number): Worker {
@@ -90,7 +90,7 @@ export class Workers {
     setTimeout(async () => {
       if (this.#closing) return;
       place.worker = this.#start(index);
-      for (const fault of await place.worker.started) log.error(`worker ${index + 1}: ${fault}`);
+      for (const problem of await place.worker.started) log.error(`worker ${index + 1}: ${problem}`);
     }, place.restartMs);
   }
 
@@ -113,7 +113,7 @@ export class Workers {
       return (source: Source, peer: Peer) =>
         this.#give([place], source, { endpoint: index, peer, counted: false });
     });
-    const log = this.#sparing.about('listeners', 'settings');
+    const log = this.#rateLimited.for('listeners', 'settings');
     const listeners = await listenOnAll(
       endpoints,
       index => accepts[index]!,
@@ -124,7 +124,7 @@ export class Workers {
   }
 
   #refused({ label, origin }: Peer, why: string): void {
-    this.#sparing.about(partyOf(origin)).warn(`${label}: refused, since ${why}`);
+    this.#rateLimited.for(peerKey(origin)).warn(`${label}: refused, since ${why}`);
   }
 
   #accept(index: number, source: Source, peer: Peer): void {
@@ -145,7 +145,7 @@ export class Workers {
   }
 
   /** Hands a connection to the first that takes it. */
-  #give(places: readonly Place[], source: Source, connection: Connection): void {
+  #give(places: readonly Place[], source: Source, connection: Handoff): void {
     const descriptor = 'fd' in source ? source.fd : (source.handle as { readonly fd: number }).fd;
     const taker = places.find(({ worker }) => worker.give(connection, descriptor));
     if (taker) this.#last = this.#places.indexOf(taker);
@@ -172,7 +172,7 @@ export class Workers {
     const timer = setTimeout(() => this.#kill(), graceMs + overtimeMs);
     const ends = await Promise.all(living.map(worker => worker.ended));
     clearTimeout(timer);
-    this.#sparing.close();
+    this.#rateLimited.close();
     return ends.every(inTime => inTime);
   }
 }

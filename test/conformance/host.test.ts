@@ -16,9 +16,9 @@ import {
 } from 'node:fs';
 import { getAttributeSync, setAttributeSync } from 'fs-xattr';
 import { expect, it } from 'vitest';
-import { O_RDWR } from '../../src/host/constants.ts';
-import { inline } from '../../src/host/linux.ts';
-import { serverCaller } from '../../src/host/syscalls.ts';
+import { O_RDWR } from '#host/constants.ts';
+import { inline } from '#host/linux.ts';
+import { serverCreds } from '#host/syscalls.ts';
 import { errnoOf, O, SET } from './dialog.ts';
 import { conform, type Stage, soon } from './stage.ts';
 
@@ -233,7 +233,7 @@ conform(
       const { c, dir, name } = await stage.begin();
       const fid = await c.open(await c.file(dir, 'f'), O.RDWR);
       const program = openSync(stage.path(name, 'f'), O_RDWR);
-      const lock = (type: number) => inline.lock(serverCaller, program, type, 10, 10);
+      const lock = (type: number) => inline.lock(serverCreds, program, type, 10, 10);
       const guestLock = async (type: number, start: number) =>
         (await c.call('lock', { ...stage.wish, fid, type, start, length: 10 })).status;
       expect(await lock(1)).toBe(true);

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { operations } from '../../src/protocol/operations.ts';
+import { operations } from '#protocol/operations.ts';
 import { errnoOf, O, SET } from './dialog.ts';
 import { conform } from './stage.ts';
 import { frame } from './wire.ts';

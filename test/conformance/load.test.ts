@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { operations } from '../../src/protocol/operations.ts';
+import { operations } from '#protocol/operations.ts';
 import { errnoOf, O } from './dialog.ts';
 import { conform, soon } from './stage.ts';
 import { body, frame, type Loose } from './wire.ts';

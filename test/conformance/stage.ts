@@ -1,10 +1,10 @@
 import { afterAll, afterEach, beforeAll, describe, expect, vi } from 'vitest';
 import { type BackEnd, backEnds, descriptors, type Serving } from '../support/serve.ts';
-import { Dialog } from './dialog.ts';
+import { TestClient } from './dialog.ts';
 import { Wire } from './wire.ts';
 
 export interface Place {
-  readonly c: Dialog;
+  readonly c: TestClient;
   /** A fid of an empty directory that everybody may write to. */
   readonly dir: number;
   /** Its name in the export's root. */
@@ -54,8 +54,8 @@ export class Stage {
     this.#base = descriptors();
   }
 
-  async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<Dialog> {
-    const dialog = await Dialog.begin({ path: this.socket }, options);
+  async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<TestClient> {
+    const dialog = await TestClient.begin({ path: this.socket }, options);
     this.#ends.push(() => dialog.close());
     return dialog;
   }

@@ -1,9 +1,9 @@
-import { Errno } from '../../src/errno.ts';
+import type { Tree } from '../../src/backend/tree.ts';
+import { Errno } from '../../src/base/errno.ts';
 import { decodeReply, encodeRequest } from '../../src/protocol/codec.ts';
 import { attr as attrKind, type Qid, unpack } from '../../src/protocol/kinds.ts';
 import type { Op, RMessage } from '../../src/protocol/operations.ts';
 import { showReply } from '../../src/protocol/trace.ts';
-import type { Tree } from '../../src/tree/tree.ts';
 import type { Choices } from './choices.ts';
 import { readByManual } from './manual-reader.ts';
 import { answers, type Wanted } from './model/answers.ts';

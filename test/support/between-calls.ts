@@ -1,8 +1,8 @@
-import { EIO } from '../../src/errno.ts';
-import { commonPlace } from '../../src/host/control.ts';
-import { inline, Linux } from '../../src/host/linux.ts';
-import { localAtOnce, localOnPool } from '../../src/host/local.ts';
-import type { Syscalls } from '../../src/host/syscalls.ts';
+import { EIO } from '#base/errno.ts';
+import { commonThreads } from '#host/control-block.ts';
+import { inline, Linux } from '#host/linux.ts';
+import { localInline, localPooled } from '#host/local.ts';
+import type { Syscalls } from '#host/syscalls.ts';
 
 type CallName = keyof Syscalls;
 type Method = (...args: unknown[]) => unknown;
@@ -13,8 +13,8 @@ export type Intercept = (name: CallName, call: () => unknown, args: readonly unk
 const classes = [
   Linux.prototype,
   Object.getPrototypeOf(inline),
-  Object.getPrototypeOf(localAtOnce(() => undefined)),
-  Object.getPrototypeOf(localOnPool(commonPlace, () => undefined)),
+  Object.getPrototypeOf(localInline(() => undefined)),
+  Object.getPrototypeOf(localPooled(commonThreads, () => undefined)),
 ] as Record<string, unknown>[];
 
 /** From now on every system call of this process goes through `intercept`, until the function returned is called. */

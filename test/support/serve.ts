@@ -2,19 +2,19 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Attr, S_IFDIR } from '../../src/attr.ts';
-import type { Logger } from '../../src/log.ts';
-import { nameOf } from '../../src/name.ts';
-import { parseDirents } from '../../src/protocol/dirent.ts';
-import { Server } from '../../src/server.ts';
-import type { Line } from '../../src/session/door.ts';
-import { Session } from '../../src/session/session.ts';
-import { endpointOf } from '../../src/transport/endpoint.ts';
-import { listen } from '../../src/transport/listen.ts';
-import { Stream } from '../../src/transport/stream.ts';
-import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
-import { MemoryTree } from '../../src/tree/memory-tree.ts';
-import type { Tree } from '../../src/tree/tree.ts';
+import type { MemoryNode } from '#backend/memory/memory-node.ts';
+import { MemoryTree } from '#backend/memory/memory-tree.ts';
+import type { Tree } from '#backend/tree.ts';
+import { Attr, S_IFDIR } from '#base/attr.ts';
+import type { Logger } from '#base/log.ts';
+import { nameOf } from '#base/name.ts';
+import { parseDirents } from '#protocol/dirent.ts';
+import { Server } from '#server.ts';
+import type { TransportPort } from '#session/exchange.ts';
+import { Session } from '#session/session.ts';
+import { endpointOf } from '#transport/endpoint.ts';
+import { listen } from '#transport/listen.ts';
+import { Stream } from '#transport/stream.ts';
 import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
@@ -154,8 +154,8 @@ export async function serveTree(tree: Tree & { close(): void }): Promise<Serving
   const streams = new Set<Stream>();
   const sessions: Session[] = [];
   const log = listeningLog(errors);
-  const open = (line: Line) => {
-    const session = new Session({ exports, line, log });
+  const open = (line: TransportPort) => {
+    const session = new Session({ exports, transport: line, log });
     sessions.push(session);
     return session;
   };
@@ -194,15 +194,15 @@ export async function serveTree(tree: Tree & { close(): void }): Promise<Serving
 export function heldIn(tree: MemoryTree): string[] {
   const attr = new Attr();
   const actor = {
-    caller: { uid: 0, gid: 0, groups: [] },
-    watch: { before: () => undefined, after: () => undefined },
+    creds: { uid: 0, gid: 0, groups: [] },
+    observer: { before: () => undefined, after: () => undefined },
   };
   const empty = (dir: MemoryNode) => {
     const open = tree.openDir(actor, dir);
     const bytes = Buffer.alloc(65_536);
     for (let count = tree.readdir(open, 0, 0, bytes); count > 51; count = tree.readdir(open, 0, 0, bytes)) {
       for (const { name } of parseDirents(bytes.subarray(0, count)).slice(2)) {
-        const child = tree.walk(actor.caller, dir, nameOf(name), attr) as MemoryNode;
+        const child = tree.walk(actor.creds, dir, nameOf(name), attr) as MemoryNode;
         if (child.type === S_IFDIR) empty(child);
         tree.unlink(actor, dir, nameOf(name), child.type === S_IFDIR ? 'directory' : 'file');
         tree.release(child);

@@ -1,7 +1,7 @@
-import type { Answer } from '../../answer.ts';
-import type { Errno } from '../../errno.ts';
-import type { Op, RMessage, TMessage } from '../../protocol/operations.ts';
-import type { Exchange } from '../door.ts';
+import type { Errno } from '#base/errno.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
+import type { Op, RMessage, TMessage } from '#protocol/operations.ts';
+import type { Exchange } from '../exchange.ts';
 import type { Session } from '../session.ts';
 
 /**
@@ -12,7 +12,7 @@ export type Handler<O extends Op> = (
   session: Session,
   request: TMessage<O>,
   exchange: Exchange,
-) => Answer<RMessage<O> | Errno>;
+) => MaybePromise<RMessage<O> | Errno>;
 
 export type Handlers<O extends Op = Op> = { readonly [One in O]: Handler<One> };
 

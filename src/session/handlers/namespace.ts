@@ -1,12 +1,12 @@
-import { type Answer, andThen, lastly } from '../../answer.ts';
-import { Attr, encodeDevice, S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK } from '../../attr.ts';
-import { EBUSY, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EXDEV } from '../../errno.ts';
-import { symlinkTargetBytesMax } from '../../limits.ts';
-import type { Name } from '../../name.ts';
-import { P9_AT_REMOVEDIR } from '../../protocol/constants.ts';
-import type { Qid } from '../../protocol/kinds.ts';
-import type { Making } from '../../tree/tree.ts';
-import { gidOf } from '../exports.ts';
+import type { NewNode } from '#backend/tree.ts';
+import { Attr, encodeDevice, S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK } from '#base/attr.ts';
+import { EBUSY, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EXDEV } from '#base/errno.ts';
+import { andFinally, andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { Name } from '#base/name.ts';
+import { P9_AT_REMOVEDIR } from '#protocol/constants.ts';
+import type { Qid } from '#protocol/kinds.ts';
+import { symlinkTargetBytesMax } from '#quota/limits.ts';
+import { gidOf } from '../attachment.ts';
 import type { Fid } from '../fids.ts';
 import type { Session } from '../session.ts';
 import { done, type Handlers } from './handler.ts';
@@ -17,7 +17,7 @@ const minorMax = 0xfffff;
 
 const specialTypes: ReadonlySet<number> = new Set([S_IFREG, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK]);
 
-function make(session: Session, dir: Fid, name: Name, what: Making): Answer<{ qid: Qid }> {
+function make(session: Session, dir: Fid, name: Name, what: NewNode): MaybePromise<{ qid: Qid }> {
   const { tree, actor } = dir.attachment;
   const attr = new Attr();
   return andThen(tree.make(actor, dir.node, name, what, attr), node => {
@@ -78,7 +78,7 @@ export const namespace: Handlers<
     if (dir === undefined || oldName === undefined) throw EOPNOTSUPP;
     // Held by the request: another one may move the fid on meanwhile.
     tree.hold(dir);
-    return lastly<typeof done>(
+    return andFinally<typeof done>(
       () =>
         andThen(tree.isEntry(dir, oldName, node), isThere => {
           if (!isThere) throw ENOENT;

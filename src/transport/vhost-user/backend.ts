@@ -1,24 +1,24 @@
-import { closeDescriptor, watch } from '../../host/vhost.ts';
-import type { Logger } from '../../log.ts';
-import type { Peer } from '../../session/door.ts';
-import { Broken } from './broken.ts';
+import type { Logger } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { closeFd, watchFd } from '#host/vhost.ts';
 import { Device, type OpenSession } from './device.ts';
-import type { RegionPlace } from './memory.ts';
+import type { RegionLayout } from './memory.ts';
 import {
   feature,
   offeredFeatures,
   offeredProtocolFeatures,
   protocolFeature,
-  Refused,
   readAddress,
   request,
   u64,
+  VhostUserError,
 } from './messages.ts';
-import type { RingPlace } from './ring.ts';
+import type { RingLayout } from './ring.ts';
+import { VirtioError } from './virtio-error.ts';
 
 type Result = Buffer | undefined;
 
-export interface Handler {
+export interface RequestHandler {
   /** Bytes of the payload, or the least of them. */
   readonly bytes: number;
   readonly more?: true;
@@ -87,8 +87,8 @@ export class Backend {
     return this.device.close();
   }
 
-  #makeHandlers(): Map<number, Handler> {
-    return new Map<number, Handler>([
+  #makeHandlers(): Map<number, RequestHandler> {
+    return new Map<number, RequestHandler>([
       [request.getFeatures, { bytes: 0, run: () => u64(offeredFeatures) }],
       [request.setFeatures, { bytes: 8, run: payload => this.#setFeatures(payload.readBigUInt64LE()) }],
       [request.getProtocolFeatures, { bytes: 0, run: () => u64(offeredProtocolFeatures) }],
@@ -140,7 +140,7 @@ export class Backend {
 
   #setFeatures(features: bigint): undefined {
     const unknown = features & ~offeredFeatures;
-    if (unknown !== 0n) throw new Refused(`features 0x${unknown.toString(16)}, which are not offered`);
+    if (unknown !== 0n) throw new VhostUserError(`features 0x${unknown.toString(16)}, which are not offered`);
     this.#features = features;
     this.#startIfReady();
   }
@@ -148,7 +148,7 @@ export class Backend {
   #setProtocolFeatures(features: bigint): undefined {
     const unknown = features & ~offeredProtocolFeatures;
     if (unknown !== 0n)
-      throw new Refused(`protocol features 0x${unknown.toString(16)}, which are not offered`);
+      throw new VhostUserError(`protocol features 0x${unknown.toString(16)}, which are not offered`);
     this.#protocolFeatures = features;
     this.#warnWithoutConfig();
   }
@@ -186,7 +186,7 @@ export class Backend {
     const offset = payload.readUInt32LE(0);
     const size = payload.readUInt32LE(4);
     if (size > configBytesMax || offset > configBytesMax || payload.length !== configHeaderBytes + size) {
-      throw new Refused(`a configuration space of ${offset + size} bytes`);
+      throw new VhostUserError(`a configuration space of ${offset + size} bytes`);
     }
     if (offset === 0 && size > 2 && size < config.length) {
       if (!this.#warnedOfConfig) {
@@ -205,25 +205,27 @@ export class Backend {
   #setMemTable(payload: Buffer, descriptors: readonly number[]): undefined {
     const count = payload.readUInt32LE(0);
     if (count > tableRegionsMax || payload.length !== 8 + count * regionBytes) {
-      throw new Refused(`a memory table of ${count} regions in ${payload.length} bytes`);
+      throw new VhostUserError(`a memory table of ${count} regions in ${payload.length} bytes`);
     }
     if (descriptors.length !== count) {
-      throw new Refused(`a memory table of ${count} regions with ${descriptors.length} descriptors`);
+      throw new VhostUserError(`a memory table of ${count} regions with ${descriptors.length} descriptors`);
     }
     const places = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * regionBytes));
     this.device.memory.setTable(places, descriptors);
     this.#memoryChanged();
   }
 
-  #addRegion(place: RegionPlace, descriptors: readonly number[]): undefined {
+  #addRegion(place: RegionLayout, descriptors: readonly number[]): undefined {
     const { memory } = this.device;
-    if (descriptors.length !== 1) throw new Refused(`a memory region with ${descriptors.length} descriptors`);
-    if (memory.regionCount >= memorySlots) throw new Refused(`more than ${memorySlots} memory regions`);
+    if (descriptors.length !== 1)
+      throw new VhostUserError(`a memory region with ${descriptors.length} descriptors`);
+    if (memory.regionCount >= memorySlots)
+      throw new VhostUserError(`more than ${memorySlots} memory regions`);
     memory.add(place, descriptors[0]!);
     this.#memoryChanged();
   }
 
-  #removeRegion(place: RegionPlace): undefined {
+  #removeRegion(place: RegionLayout): undefined {
     this.device.memory.remove(place);
     this.#memoryChanged(true);
   }
@@ -236,16 +238,16 @@ export class Backend {
   /** The queue is described while it stands still; a running one stays what it is. */
   #setRing(change: RingState): undefined {
     const { size, next } = change;
-    if (next !== undefined && next > 0xffff) throw new Refused(`place ${next} in a virtqueue`);
+    if (next !== undefined && next > 0xffff) throw new VhostUserError(`place ${next} in a virtqueue`);
     if (size !== undefined && (size === 0 || size > ringSizeMax || (size & (size - 1)) !== 0)) {
-      throw new Refused(
+      throw new VhostUserError(
         `a virtqueue of ${size} places: a power of two up to ${ringSizeMax} is needed (vq_size)`,
       );
     }
     const before = this.#ring;
     this.#ring = { ...before, ...change };
     if (this.device.running && JSON.stringify(before) !== JSON.stringify(this.#ring)) {
-      throw new Refused('a running virtqueue is moved');
+      throw new VhostUserError('a running virtqueue is moved');
     }
     this.#startIfReady();
   }
@@ -269,11 +271,11 @@ export class Backend {
 
   #setKick(descriptor: number | undefined): undefined {
     this.#dropKick();
-    if (descriptor === undefined) throw new Refused('a virtqueue without a kick descriptor');
+    if (descriptor === undefined) throw new VhostUserError('a virtqueue without a kick descriptor');
     try {
-      this.#kick = { descriptor, unwatch: watch(descriptor, () => this.#kicked(), true) };
+      this.#kick = { descriptor, unwatch: watchFd(descriptor, () => this.#kicked(), true) };
     } catch (error) {
-      closeDescriptor(descriptor);
+      closeFd(descriptor);
       throw error;
     }
     this.#startIfReady();
@@ -282,13 +284,13 @@ export class Backend {
   #dropKick(): void {
     if (!this.#kick) return;
     this.#kick.unwatch();
-    closeDescriptor(this.#kick.descriptor);
+    closeFd(this.#kick.descriptor);
     this.#kick = undefined;
   }
 
   #setCall(descriptor: number | undefined): undefined {
     const { device } = this;
-    if (device.callDescriptor !== undefined) closeDescriptor(device.callDescriptor);
+    if (device.callDescriptor !== undefined) closeFd(device.callDescriptor);
     device.callDescriptor = descriptor;
     // The one before may have been signalled unheard.
     if (device.running) device.interrupt();
@@ -296,7 +298,7 @@ export class Backend {
 
   #setError(descriptor: number | undefined): undefined {
     const { device } = this;
-    if (device.errorDescriptor !== undefined) closeDescriptor(device.errorDescriptor);
+    if (device.errorDescriptor !== undefined) closeFd(device.errorDescriptor);
     device.errorDescriptor = descriptor;
   }
 
@@ -328,11 +330,11 @@ export class Backend {
     }
     const indirect = (this.#features & feature.indirect) !== 0n;
     const eventIndex = (this.#features & feature.eventIndex) !== 0n;
-    const place: RingPlace = { size, descriptors, used, available, indirect, eventIndex };
+    const place: RingLayout = { size, descriptors, used, available, indirect, eventIndex };
     try {
       device.start(place, next);
     } catch (error) {
-      if (error instanceof Broken) return error.message;
+      if (error instanceof VirtioError) return error.message;
       throw error;
     }
     this.#warnWithoutConfig();
@@ -341,7 +343,7 @@ export class Backend {
   }
 }
 
-function readRegion(payload: Buffer, at: number): RegionPlace {
+function readRegion(payload: Buffer, at: number): RegionLayout {
   return {
     guestAddress: readAddress(payload, at),
     bytes: readAddress(payload, at + 8),
@@ -351,7 +353,7 @@ function readRegion(payload: Buffer, at: number): RegionPlace {
 }
 
 function onlyQueue(index: number): void {
-  if (index !== 0) throw new Refused(`virtqueue ${index}: a 9p device has one (QEMU: num_vqs=1)`);
+  if (index !== 0) throw new VhostUserError(`virtqueue ${index}: a 9p device has one (QEMU: num_vqs=1)`);
 }
 
 function readState(payload: Buffer): number {
@@ -370,6 +372,6 @@ function takeDescriptor(payload: Buffer, descriptors: number[]): number | undefi
   onlyQueue(value & 0xff);
   if (value & noDescriptor) return undefined;
   const descriptor = descriptors.shift();
-  if (descriptor === undefined) throw new Refused('a descriptor is announced and does not come');
+  if (descriptor === undefined) throw new VhostUserError('a descriptor is announced and does not come');
   return descriptor;
 }

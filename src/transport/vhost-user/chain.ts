@@ -1,9 +1,9 @@
-import { asOwned, type OwnedSegments, type Segments } from '../../owned.ts';
-import { type KeptExchange, replyHeadBytesMax } from '../../session/door.ts';
+import { asOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
+import { type DetachedExchange, replyHeadBytesMax } from '#session/exchange.ts';
 import { poison } from '../poison.ts';
-import { Broken } from './broken.ts';
-import { Pieces } from './memory.ts';
+import { IoVec } from './memory.ts';
 import type { SplitRing } from './ring.ts';
+import { VirtioError } from './virtio-error.ts';
 
 /** The payload of Twrite begins behind size[4] type[1] tag[2] fid[4] offset[8] count[4]. */
 const writeHeadBytes = 23;
@@ -32,7 +32,7 @@ export interface ChainOwner {
 }
 
 /** One request on the virtqueue: the buffers of its chain, and private memory for the heads of request and reply. */
-export class Chain implements KeptExchange {
+export class Chain implements DetachedExchange {
   readonly from = 0;
   to = 0;
   /** Guest memory. It stays mapped until the chain is answered (`lent`), and a Twrite is answered when its write is settled. */
@@ -45,8 +45,8 @@ export class Chain implements KeptExchange {
   index = 0;
   /** Whether a call that may outlive the turn works on the guest's memory. */
   lent = false;
-  readonly readable = new Pieces();
-  readonly writable = new Pieces();
+  readonly readable = new IoVec();
+  readonly writable = new IoVec();
   /** When the buffers were looked up (`GuestMemory.era`). */
   era = 0;
 
@@ -64,15 +64,15 @@ export class Chain implements KeptExchange {
   /** Takes the request out of the collected buffers, and returns its type. Throws Broken when there is none. */
   readHead(): number {
     const { readable } = this;
-    if (readable.bytes < messageBytesMin) throw new Broken(`a request of ${readable.bytes} bytes`);
+    if (readable.bytes < messageBytesMin) throw new VirtioError(`a request of ${readable.bytes} bytes`);
     const head = this.#memory;
     const there = readable.read(head);
     const size = head.readUInt32LE(0);
     if (size < messageBytesMin || size > readable.bytes) {
-      throw new Broken(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
+      throw new VirtioError(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
     }
     const headBytes = head[4] === Twrite ? Math.min(size, writeHeadBytes) : size;
-    if (headBytes > headBytesMax) throw new Broken(`a message of ${size} bytes that is no Twrite`);
+    if (headBytes > headBytesMax) throw new VirtioError(`a message of ${size} bytes that is no Twrite`);
     this.head = headBytes > there ? this.#readLonger(head, headBytes) : head;
     this.to = headBytes;
     this.#payloadBytes = size - headBytes;
@@ -104,7 +104,7 @@ export class Chain implements KeptExchange {
   }
 
   /** What the driver left too little room for makes a short read. */
-  space(count: number): Segments {
+  reserveData(count: number): Segments {
     const room = Math.max(0, Math.min(count, this.writable.bytes - readHeadBytes));
     if (this.#owner.reachable(this)) {
       const views = this.writable.views(readHeadBytes, room);
@@ -124,7 +124,7 @@ export class Chain implements KeptExchange {
     this.#close(() => 0);
   }
 
-  later(): KeptExchange {
+  detach(): DetachedExchange {
     if (this.payload !== nothing) {
       this.lent = true;
       this.#owner.lent();
@@ -148,7 +148,7 @@ export class Chain implements KeptExchange {
 
   #writeTooLong(bytes: number): number {
     const room = this.writable.bytes;
-    if (room < rlerrorBytes) throw new Broken(`a reply of ${bytes} bytes for ${room} bytes of buffers`);
+    if (room < rlerrorBytes) throw new VirtioError(`a reply of ${bytes} bytes for ${room} bytes of buffers`);
     this.out.writeUInt32LE(rlerrorBytes, 0);
     this.out.writeUInt8(Rlerror, 4);
     this.out.writeUInt32LE(EMSGSIZE, 7);

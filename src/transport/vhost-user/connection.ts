@@ -1,16 +1,16 @@
-import { Errno } from '../../errno.ts';
-import { closeDescriptor, receiveMessage, sendMessage, watch } from '../../host/vhost.ts';
-import type { Peer } from '../../session/door.ts';
-import { Backend, type BackendOptions, type Handler } from './backend.ts';
+import { Errno } from '#base/errno.ts';
+import type { Peer } from '#base/peer.ts';
+import { closeFd, receiveMessage, sendMessage, watchFd } from '#host/vhost.ts';
+import { Backend, type BackendOptions, type RequestHandler } from './backend.ts';
 import {
   type Header,
   headerBytes,
   nameOfRequest,
   parseHeader,
   payloadBytesMax,
-  Refused,
   reply,
   u64,
+  VhostUserError,
 } from './messages.ts';
 
 export interface ConnectionOptions extends BackendOptions {
@@ -56,8 +56,8 @@ export class Connection {
     this.#open = false;
     this.#unwatch?.();
     this.#unwatch = undefined;
-    for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
-    closeDescriptor(this.#descriptor);
+    for (const fd of this.#descriptors.splice(0)) closeFd(fd);
+    closeFd(this.#descriptor);
     this.#options.closed();
     await this.#backend.close();
   }
@@ -74,7 +74,7 @@ export class Connection {
   }
 
   #watch(): void {
-    this.#unwatch = watch(this.#descriptor, () => this.#readable());
+    this.#unwatch = watchFd(this.#descriptor, () => this.#readable());
   }
 
   #readable(): void {
@@ -113,7 +113,7 @@ export class Connection {
     try {
       result = this.#handlerOf(header).run(payload, descriptors);
     } finally {
-      for (const fd of descriptors) closeDescriptor(fd);
+      for (const fd of descriptors) closeFd(fd);
     }
     if (result instanceof Promise) this.#wait(header, result);
     else this.#answer(header, result);
@@ -132,11 +132,11 @@ export class Connection {
       .catch(error => this.#refuse(error));
   }
 
-  #handlerOf({ request: number, payloadBytes }: Header): Handler {
+  #handlerOf({ request: number, payloadBytes }: Header): RequestHandler {
     const handler = this.#backend.handlers.get(number);
-    if (!handler) throw new Refused(`${nameOfRequest(number)}, which is not offered`);
+    if (!handler) throw new VhostUserError(`${nameOfRequest(number)}, which is not offered`);
     const fits = handler.more ? payloadBytes >= handler.bytes : payloadBytes === handler.bytes;
-    if (!fits) throw new Refused(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
+    if (!fits) throw new VhostUserError(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
     return handler;
   }
 
@@ -146,12 +146,12 @@ export class Connection {
     if (!body) return;
     const message = reply(header.request, body);
     if (sendMessage(this.#descriptor, message) !== message.length) {
-      throw new Refused('the monitor does not take its replies');
+      throw new VhostUserError('the monitor does not take its replies');
     }
   }
 
   #refuse(error: unknown): void {
-    if (!(error instanceof Refused || error instanceof Errno)) {
+    if (!(error instanceof VhostUserError || error instanceof Errno)) {
       void this.close();
       throw error;
     }

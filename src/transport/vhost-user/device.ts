@@ -1,14 +1,15 @@
-import { mappingFaults, signal } from '../../host/vhost.ts';
-import type { Logger } from '../../log.ts';
-import type { Door, Line, Peer } from '../../session/door.ts';
-import { Broken, Unmapped } from './broken.ts';
+import type { Logger } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { mappingFaults, signal } from '#host/vhost.ts';
+import type { SessionPort, TransportPort } from '#session/exchange.ts';
 import { Chain, type ChainOwner } from './chain.ts';
 import { Gap } from './gap.ts';
 import { GuestMemory } from './memory.ts';
-import { Refused } from './messages.ts';
-import { type RingPlace, SplitRing } from './ring.ts';
+import { VhostUserError } from './messages.ts';
+import { type RingLayout, SplitRing } from './ring.ts';
+import { Unmapped, VirtioError } from './virtio-error.ts';
 
-export type OpenSession = (line: Line) => Door;
+export type OpenSession = (line: TransportPort) => SessionPort;
 
 export interface DeviceOptions {
   readonly open: OpenSession;
@@ -30,7 +31,7 @@ const stopMsMax = 10_000;
  * it was when it is started again as it was (the guest was paused); otherwise the guest has started anew, and so does the
  * session.
  */
-export class Device implements ChainOwner, Line {
+export class Device implements ChainOwner, TransportPort {
   readonly peer: Peer;
   readonly memory = new GuestMemory();
   /** Told of what was given back, and of a broken device; undefined while the monitor gives none. */
@@ -40,11 +41,11 @@ export class Device implements ChainOwner, Line {
   readonly #open: OpenSession;
   readonly #log: Logger;
   readonly #idle: Chain[] = [];
-  #session: Door | undefined;
+  #session: SessionPort | undefined;
   #ring: SplitRing | undefined;
   #stopped: SplitRing | undefined;
   /** Replies to a queue that is stopped, or that waits for memory. */
-  #held: (() => void)[] = [];
+  #heldReplies: (() => void)[] = [];
   #lent = 0;
   #whenNothingLent: (() => void) | undefined;
   #broken = false;
@@ -77,7 +78,7 @@ export class Device implements ChainOwner, Line {
   }
 
   /** Starts the queue. Throws Broken when it does not lie in the guest's memory. */
-  start(place: RingPlace, next: number): void {
+  start(place: RingLayout, next: number): void {
     const stopped = this.#stopped;
     if (stopped && stopped.next === next && same(stopped.place, place)) {
       stopped.locate();
@@ -87,7 +88,7 @@ export class Device implements ChainOwner, Line {
       }
     }
     const ring = new SplitRing(this.memory, place, next);
-    void this.#forget();
+    void this.#endSession();
     this.#ring = ring;
     this.#session = this.#open(this);
   }
@@ -99,7 +100,7 @@ export class Device implements ChainOwner, Line {
   }
 
   #deliverHeld(): void {
-    for (const deliver of this.#held.splice(0)) deliver();
+    for (const deliver of this.#heldReplies.splice(0)) deliver();
   }
 
   /** A queue that is not enabled keeps its place. */
@@ -129,7 +130,7 @@ export class Device implements ChainOwner, Line {
   /** Stops the queue and ends the session. */
   async reset(): Promise<void> {
     await this.stop();
-    void this.#forget();
+    void this.#endSession();
     this.#next = 0;
   }
 
@@ -137,7 +138,7 @@ export class Device implements ChainOwner, Line {
   async close(): Promise<void> {
     this.#ring = undefined;
     this.#gap.stopWaiting();
-    await this.#forget();
+    await this.#endSession();
     this.memory.clear();
     if (this.#lent === 0) this.memory.release();
   }
@@ -187,7 +188,7 @@ export class Device implements ChainOwner, Line {
     if (this.#ring) this.#next = this.#ring.next;
     this.#ring = undefined;
     this.#gap.stopWaiting();
-    void this.#forget();
+    void this.#endSession();
     if (this.errorDescriptor !== undefined) signal(this.errorDescriptor);
   }
 
@@ -206,13 +207,13 @@ export class Device implements ChainOwner, Line {
   }
 
   #takeAll(ring: SplitRing): void {
-    ring.hush();
+    ring.disableKicks();
     for (let taken = 0; this.#ring === ring && this.#enabled; ) {
       if (taken === requestsPerTurnMax) {
         setImmediate(() => this.serve());
         return;
       }
-      const index = ring.take();
+      const index = ring.popAvail();
       if (index >= 0) {
         taken++;
         if (this.#receive(ring, index)) continue;
@@ -220,8 +221,8 @@ export class Device implements ChainOwner, Line {
         return;
       } else {
         if (this.#pollMs > 0 && this.#pollsFor(taken)) return;
-        if (!ring.listen()) return;
-        ring.hush();
+        if (!ring.enableKicks()) return;
+        ring.disableKicks();
       }
     }
   }
@@ -279,7 +280,7 @@ export class Device implements ChainOwner, Line {
     try {
       act();
     } catch (error) {
-      if (!(error instanceof Broken)) throw error;
+      if (!(error instanceof VirtioError)) throw error;
       if (error instanceof Unmapped && this.#gap.open) this.#gap.wait();
       else this.fail(error.message);
     }
@@ -320,7 +321,7 @@ export class Device implements ChainOwner, Line {
   }
 
   #hold(ring: SplitRing, chain: Chain, deliver: () => number): void {
-    this.#held.push(() => this.#deliver(ring, chain, deliver));
+    this.#heldReplies.push(() => this.#deliver(ring, chain, deliver));
   }
 
   #deliver(ring: SplitRing, chain: Chain, deliver: () => number): void {
@@ -332,7 +333,7 @@ export class Device implements ChainOwner, Line {
     }
     if (!there)
       this.#log.warn(`${this.peer.label}: a reply is lost: the monitor took away the memory for it`);
-    this.#guard(() => ring.give(chain.index, there ? deliver() : 0));
+    this.#guard(() => ring.pushUsed(chain.index, there ? deliver() : 0));
     this.#free(chain);
     if (!this.#serving) this.#tellSoon();
   }
@@ -369,10 +370,10 @@ export class Device implements ChainOwner, Line {
   }
 
   /** The session ends, and what it still answers reaches nobody. */
-  async #forget(): Promise<void> {
+  async #endSession(): Promise<void> {
     const session = this.#session;
     this.#stopped = undefined;
-    this.#held = [];
+    this.#heldReplies = [];
     this.#session = undefined;
     await session?.close();
   }
@@ -380,7 +381,7 @@ export class Device implements ChainOwner, Line {
   #nothingLent(): Promise<void> {
     if (this.#lent === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const late = () => reject(new Refused('calls on the host take too long to stop the device'));
+      const late = () => reject(new VhostUserError('calls on the host take too long to stop the device'));
       const timer = setTimeout(late, stopMsMax);
       this.#whenNothingLent = () => {
         clearTimeout(timer);
@@ -391,7 +392,7 @@ export class Device implements ChainOwner, Line {
   }
 }
 
-function same(a: RingPlace, b: RingPlace): boolean {
+function same(a: RingLayout, b: RingLayout): boolean {
   const keys = ['size', 'descriptors', 'available', 'used', 'indirect', 'eventIndex'] as const;
   return keys.every(key => a[key] === b[key]);
 }

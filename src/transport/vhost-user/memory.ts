@@ -1,10 +1,10 @@
 import { type BigIntStats, fstatSync } from 'node:fs';
-import { Errno } from '../../errno.ts';
-import { Mapping } from '../../host/vhost.ts';
-import { Refused } from './messages.ts';
+import { Errno } from '#base/errno.ts';
+import { Mapping } from '#host/vhost.ts';
+import { VhostUserError } from './messages.ts';
 
 /** A region as the monitor describes it: where the guest and the monitor see it, and where it lies in its file. */
-export interface RegionPlace {
+export interface RegionLayout {
   readonly guestAddress: number;
   readonly bytes: number;
   readonly monitorAddress: number;
@@ -20,7 +20,7 @@ export interface Window {
   readonly words32: Uint32Array;
 }
 
-interface Region extends RegionPlace {
+interface Region extends RegionLayout {
   /** Tells a region that is sent again from another at its place. */
   readonly key: string;
   readonly windows: readonly Window[];
@@ -49,7 +49,7 @@ export class GuestMemory {
   }
 
   /** Replaces everything. Regions that stay as they were keep their windows. */
-  setTable(places: readonly RegionPlace[], descriptors: readonly number[]): void {
+  setTable(places: readonly RegionLayout[], descriptors: readonly number[]): void {
     const before = this.#regions;
     this.#regions = [];
     try {
@@ -60,12 +60,12 @@ export class GuestMemory {
     }
   }
 
-  add(place: RegionPlace, descriptor: number): void {
+  add(place: RegionLayout, descriptor: number): void {
     this.era++;
     this.#add(place, descriptor, []);
   }
 
-  remove(place: RegionPlace): void {
+  remove(place: RegionLayout): void {
     const { guestAddress, bytes, monitorAddress } = place;
     const gone = this.#regions.filter(
       region =>
@@ -73,7 +73,7 @@ export class GuestMemory {
         region.bytes === bytes &&
         region.monitorAddress === monitorAddress,
     );
-    if (gone.length === 0) throw new Refused('a memory region that was never added is taken away');
+    if (gone.length === 0) throw new VhostUserError('a memory region that was never added is taken away');
     this.#regions = this.#regions.filter(region => !gone.includes(region));
     this.#retire(gone);
   }
@@ -125,18 +125,18 @@ export class GuestMemory {
     this.#gone.push(...regions);
     this.#last = undefined;
     if (this.#gone.length > goneMax)
-      throw new Refused('memory is changed faster than requests that use it end');
+      throw new VhostUserError('memory is changed faster than requests that use it end');
   }
 
-  #add(place: RegionPlace, descriptor: number, before: readonly Region[]): void {
+  #add(place: RegionLayout, descriptor: number, before: readonly Region[]): void {
     const stat = fstatSync(descriptor, { bigint: true });
     checkPlace(place, stat);
     for (const other of this.#regions) {
       if (overlap(place.guestAddress, other.guestAddress, place.bytes, other.bytes)) {
-        throw new Refused('two memory regions overlap in the guest');
+        throw new VhostUserError('two memory regions overlap in the guest');
       }
       if (overlap(place.monitorAddress, other.monitorAddress, place.bytes, other.bytes)) {
-        throw new Refused('two memory regions overlap in the monitor');
+        throw new VhostUserError('two memory regions overlap in the monitor');
       }
     }
     const { guestAddress, bytes, monitorAddress, fileOffset } = place;
@@ -157,25 +157,26 @@ function overlap(a: number, b: number, aBytes: number, bBytes: number): boolean 
   return a < b + bBytes && b < a + aBytes;
 }
 
-function checkPlace(place: RegionPlace, stat: BigIntStats): void {
+function checkPlace(place: RegionLayout, stat: BigIntStats): void {
   const { guestAddress, bytes, monitorAddress, fileOffset } = place;
   const numbers = [guestAddress, bytes, monitorAddress, fileOffset];
   if (bytes === 0 || numbers.some(number => number % pageBytes !== 0)) {
-    throw new Refused('a memory region does not begin and end with a page');
+    throw new VhostUserError('a memory region does not begin and end with a page');
   }
   if (!numbers.every(number => Number.isSafeInteger(number + bytes))) {
-    throw new Refused('a memory region lies beyond what addresses can reach');
+    throw new VhostUserError('a memory region lies beyond what addresses can reach');
   }
   if (!stat.isFile()) {
-    throw new Refused(
+    throw new VhostUserError(
       'guest memory is not a file that can be shared; give the guest shared memory ' +
         '(QEMU: -object memory-backend-memfd,share=on)',
     );
   }
-  if (BigInt(fileOffset + bytes) > stat.size) throw new Refused('a memory region ends beyond its file');
+  if (BigInt(fileOffset + bytes) > stat.size)
+    throw new VhostUserError('a memory region ends beyond its file');
 }
 
-function mapRegion(place: RegionPlace, key: string, descriptor: number): Region {
+function mapRegion(place: RegionLayout, key: string, descriptor: number): Region {
   const windows: Window[] = [];
   const mappings: Mapping[] = [];
   try {
@@ -196,7 +197,7 @@ function mapRegion(place: RegionPlace, key: string, descriptor: number): Region 
       });
     }
   } catch (error) {
-    if (error instanceof Errno) throw new Refused(`guest memory cannot be mapped: ${error}`);
+    if (error instanceof Errno) throw new VhostUserError(`guest memory cannot be mapped: ${error}`);
     throw error;
   }
   return { ...place, key, windows, mappings };
@@ -208,7 +209,7 @@ const none: readonly Uint8Array[] = [];
  * The bytes that a chain's buffers of one direction lie in, in order. Neighbours are joined, and a buffer that goes over
  * the end of a region continues in the next one where there is one.
  */
-export class Pieces {
+export class IoVec {
   #windows: Window[] = [];
   #starts: number[] = [];
   #lengths: number[] = [];
@@ -244,7 +245,7 @@ export class Pieces {
    * may be tried again after the next change.
    */
   translate(memory: GuestMemory): boolean {
-    const found = new Pieces();
+    const found = new IoVec();
     for (let i = 0; i < this.#count; i++) {
       const address = this.#windows[i]!.guestAddress + this.#starts[i]!;
       if (!found.add(memory, address, this.#lengths[i]!)) return false;

@@ -1,5 +1,5 @@
 /** The monitor asked for something that is refused; the message says what was wrong. Its connection ends. */
-export class Refused extends Error {}
+export class VhostUserError extends Error {}
 
 /** Requests of the vhost-user protocol (QEMU's docs/interop/vhost-user.rst) that are understood here. */
 export const request = {
@@ -91,10 +91,10 @@ export function parseHeader(bytes: Buffer): Header {
   const flags = bytes.readUInt32LE(4);
   const payloadBytes = bytes.readUInt32LE(8);
   if ((flags & versionMask) !== version || flags & isReply) {
-    throw new Refused(`not a vhost-user request of version 1 (flags 0x${flags.toString(16)})`);
+    throw new VhostUserError(`not a vhost-user request of version 1 (flags 0x${flags.toString(16)})`);
   }
   if (payloadBytes > payloadBytesMax) {
-    throw new Refused(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
+    throw new VhostUserError(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
   }
   return { request: number, needsReply: (flags & needsReply) !== 0, payloadBytes };
 }
@@ -116,6 +116,7 @@ export function u64(value: bigint | number): Buffer {
 /** An address or a length as a number; what does not fit is no address of any machine. */
 export function readAddress(bytes: Buffer, at: number): number {
   const value = bytes.readBigUInt64LE(at);
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new Refused(`an address of 0x${value.toString(16)}`);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER))
+    throw new VhostUserError(`an address of 0x${value.toString(16)}`);
   return Number(value);
 }

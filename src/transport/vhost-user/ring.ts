@@ -1,8 +1,8 @@
-import { Broken, Unmapped } from './broken.ts';
-import { type GuestMemory, Pieces, type Window } from './memory.ts';
+import { type GuestMemory, IoVec, type Window } from './memory.ts';
+import { Unmapped, VirtioError } from './virtio-error.ts';
 
 /** Where the parts of a split virtqueue lie in the guest, and how it is used. */
-export interface RingPlace {
+export interface RingLayout {
   readonly size: number;
   readonly descriptors: number;
   readonly available: number;
@@ -29,7 +29,7 @@ const indirectMax = 1024;
  * consistent on any memory, shared or not, and order the plain accesses around them.
  */
 export class SplitRing {
-  readonly place: RingPlace;
+  readonly place: RingLayout;
   /** The next request to take; a 16-bit number that goes round. */
   next: number;
 
@@ -37,7 +37,7 @@ export class SplitRing {
   readonly #taken: Uint8Array;
   readonly #table = Buffer.allocUnsafeSlow(indirectMax * descriptorBytes);
   readonly #tableWords = new Uint32Array(this.#table.buffer, this.#table.byteOffset);
-  readonly #tablePlace = new Pieces();
+  readonly #tablePlace = new IoVec();
   #descriptors!: Part;
   #available!: Part;
   #usedPart!: Part;
@@ -45,7 +45,7 @@ export class SplitRing {
   #signalled: number;
 
   /** `next` is where the queue stopped before, 0 for a new one. Throws Broken when it does not lie in memory. */
-  constructor(memory: GuestMemory, place: RingPlace, next: number) {
+  constructor(memory: GuestMemory, place: RingLayout, next: number) {
     this.#memory = memory;
     this.place = place;
     this.next = next & 0xffff;
@@ -65,7 +65,7 @@ export class SplitRing {
 
   #part(name: string, address: number, bytes: number, alignment: number): Part {
     const window = this.#memory.windowAt(address);
-    if (address % alignment !== 0) throw new Broken(`the ${name} is not aligned to ${alignment} bytes`);
+    if (address % alignment !== 0) throw new VirtioError(`the ${name} is not aligned to ${alignment} bytes`);
     if (window === undefined || address + bytes > window.end) {
       throw new Unmapped(`the ${name} lies outside of the guest's memory`);
     }
@@ -85,18 +85,19 @@ export class SplitRing {
   }
 
   /** The head of the next chain, or −1 when there is none. */
-  take(): number {
+  popAvail(): number {
     const { window, start } = this.#available;
     const { size } = this.place;
     const first = start >> 1;
     const waiting = (Atomics.load(window.words16, first + 1) - this.next) & 0xffff;
     if (waiting === 0) return -1;
     if (waiting > size) {
-      throw new Broken(`the available ring claims ${waiting} requests, more than its ${size} places`);
+      throw new VirtioError(`the available ring claims ${waiting} requests, more than its ${size} places`);
     }
     const head = window.words16[first + 2 + (this.next & (size - 1))]!;
-    if (head >= size) throw new Broken(`descriptor ${head} of a ring of ${size}`);
-    if (this.#taken[head] !== 0) throw new Broken(`descriptor ${head} is offered again before it was used`);
+    if (head >= size) throw new VirtioError(`descriptor ${head} of a ring of ${size}`);
+    if (this.#taken[head] !== 0)
+      throw new VirtioError(`descriptor ${head} is offered again before it was used`);
     this.#taken[head] = 1;
     this.next = (this.next + 1) & 0xffff;
     return head;
@@ -109,7 +110,7 @@ export class SplitRing {
   }
 
   /** Collects the buffers of a chain: those to read, then those to write. */
-  collect(head: number, readable: Pieces, writable: Pieces): void {
+  collect(head: number, readable: IoVec, writable: IoVec): void {
     const { window, start } = this.#descriptors;
     let words = window.words32;
     let first = start >> 2;
@@ -120,17 +121,17 @@ export class SplitRing {
     readable.clear();
     writable.clear();
     for (;;) {
-      if (index >= limit) throw new Broken(`a chain goes on at descriptor ${index} of ${limit}`);
-      if (steps++ === limit) throw new Broken('a chain of descriptors runs in a circle');
+      if (index >= limit) throw new VirtioError(`a chain goes on at descriptor ${index} of ${limit}`);
+      if (steps++ === limit) throw new VirtioError('a chain of descriptors runs in a circle');
       const at = first + index * 4;
       const address = words[at]! + words[at + 1]! * 2 ** 32;
       const length = words[at + 2]!;
       const rest = words[at + 3]!;
       const flags = rest & 0xffff;
-      if (length === 0) throw new Broken('a descriptor of no bytes');
+      if (length === 0) throw new VirtioError('a descriptor of no bytes');
       if (flags & INDIRECT) {
-        if (inTable) throw new Broken('an indirect table inside an indirect table');
-        if (flags & NEXT) throw new Broken('an indirect table with a descriptor behind it');
+        if (inTable) throw new VirtioError('an indirect table inside an indirect table');
+        if (flags & NEXT) throw new VirtioError('an indirect table with a descriptor behind it');
         limit = this.#readTable(address, length);
         words = this.#tableWords;
         first = index = steps = 0;
@@ -143,8 +144,8 @@ export class SplitRing {
     }
   }
 
-  #addBuffer(to: Pieces, writable: Pieces, address: number, length: number): void {
-    if (to !== writable && writable.bytes > 0) throw new Broken('a buffer to read behind one to write');
+  #addBuffer(to: IoVec, writable: IoVec, address: number, length: number): void {
+    if (to !== writable && writable.bytes > 0) throw new VirtioError('a buffer to read behind one to write');
     if (!to.add(this.#memory, address, length)) {
       throw new Unmapped(
         `a buffer of ${length} bytes at 0x${address.toString(16)} lies outside of the guest's memory`,
@@ -154,9 +155,9 @@ export class SplitRing {
 
   /** Copies an indirect table to private memory. The count of its descriptors. */
   #readTable(address: number, length: number): number {
-    if (!this.place.indirect) throw new Broken('an indirect table, which was not agreed on');
+    if (!this.place.indirect) throw new VirtioError('an indirect table, which was not agreed on');
     if (length % descriptorBytes !== 0 || length > this.#table.length) {
-      throw new Broken(`an indirect table of ${length} bytes`);
+      throw new VirtioError(`an indirect table of ${length} bytes`);
     }
     this.#tablePlace.clear();
     if (!this.#tablePlace.add(this.#memory, address, length)) {
@@ -167,7 +168,7 @@ export class SplitRing {
   }
 
   /** Gives a chain back, with so many bytes written to it. */
-  give(head: number, bytes: number): void {
+  pushUsed(head: number, bytes: number): void {
     const { window, start } = this.#usedPart;
     const entry = (start >> 2) + 1 + 2 * (this.#used & (this.place.size - 1));
     window.words32[entry] = head;
@@ -178,12 +179,12 @@ export class SplitRing {
   }
 
   /** Asks the guest not to kick for a while, since the ring is looked at anyway. */
-  hush(): void {
+  disableKicks(): void {
     if (!this.place.eventIndex) this.#tellGuest(1);
   }
 
   /** Asks the guest to kick for its next request. True when there is one already, of which it may not have told. */
-  listen(): boolean {
+  enableKicks(): boolean {
     this.#tellGuest(0);
     return this.waiting;
   }

@@ -9,7 +9,7 @@ const queueSize = 128;
 const msize = 512_000;
 
 /** Why this tag cannot be, or undefined. */
-export function tagFault(tag: string): string | undefined {
+export function tagError(tag: string): string | undefined {
   if (tag === '')
     return 'a tag is needed, which the guest mounts, as in vhost-user:///run/vm1.sock?tag=share';
   if (Buffer.byteLength(tag) > tagBytesMax)

@@ -1,0 +1,117 @@
+import { accessSync, closeSync, constants, existsSync, openSync, statSync } from 'node:fs';
+import { EACCES, ENODATA, EOPNOTSUPP, EROFS, Errno } from '#base/errno.ts';
+import { O_DIRECTORY, O_PATH } from '#host/constants.ts';
+import { inline } from '#host/linux.ts';
+import { effectiveCapabilities } from '#host/process.ts';
+import { serverCreds } from '#host/syscalls.ts';
+
+/** An attribute of our own kind that no record has: setting it shows that records can be set. */
+const probeXattr = 'user.virtfs.probe';
+
+/** Without these a request cannot run as the guest's user, or guest's root is none. */
+export const passthroughCapabilities = [
+  'CAP_CHOWN',
+  'CAP_DAC_OVERRIDE',
+  'CAP_FOWNER',
+  'CAP_FSETID',
+  'CAP_SETGID',
+  'CAP_SETUID',
+];
+
+/** What keeps the directory `path` from being served with this model, if it is one of ours: each fault with what to do. */
+export async function checkedRoot(
+  path: string,
+  model: 'mapped' | 'passthrough' | undefined,
+  readonly: boolean,
+): Promise<string[]> {
+  const problems: string[] = [];
+  const unusable = directoryFault(path);
+  if (unusable !== undefined) problems.push(unusable);
+  if (model === 'passthrough') problems.push(...capabilityFaults());
+  if (model === 'mapped' && unusable === undefined) problems.push(...(await xattrFaults(path, readonly)));
+  return problems;
+}
+
+/** The program reaches its objects by /proc/self/fd; nothing works without. */
+export function procFaults(): string[] {
+  return existsSync('/proc/self/fd') ? [] : ['/proc is not mounted: mount -t proc proc /proc'];
+}
+
+function directoryFault(path: string): string | undefined {
+  try {
+    if (!statSync(path).isDirectory())
+      return 'it is not a directory: name the directory that holds what is wanted';
+    accessSync(path, constants.R_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT')
+      return `the directory does not exist: make it (mkdir -p ${path}) or correct the path`;
+    if (code === 'ENOTDIR') return 'a part of the path is not a directory: correct the path';
+    if (code === 'EACCES')
+      return 'this user may not read the directory: change its rights, or run as another user';
+    return `the directory cannot be used: ${(error as Error).message}`;
+  }
+}
+
+function capabilityFaults(): string[] {
+  const have = effectiveCapabilities();
+  const missing = passthroughCapabilities.filter(name => !have.has(name));
+  if (missing.length === 0) return [];
+  return [
+    `security_model=passthrough needs privileges that this process lacks (${missing.join(', ')}): ` +
+      'run as root, or use security_model=mapped',
+  ];
+}
+
+async function xattrFaults(path: string, readonly: boolean): Promise<string[]> {
+  let fd: number;
+  try {
+    fd = openSync(path, O_PATH | O_DIRECTORY);
+  } catch (error) {
+    return [`the directory cannot be opened: ${(error as Error).message}`];
+  }
+  try {
+    const failed = readonly ? await readProbe(fd) : await writeProbe(fd);
+    return failed === undefined ? [] : [xattrFault(failed)];
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function xattrFault(failed: Errno): string {
+  if (failed === EOPNOTSUPP) {
+    return (
+      'its file system has no user extended attributes, which security_model=mapped keeps owners and modes in: ' +
+      'use ext4, xfs or btrfs (tmpfs has them from Linux 6.6 on), or security_model=passthrough as root'
+    );
+  }
+  return `extended attributes cannot be set in it, which security_model=mapped needs: ${failed}`;
+}
+
+/** Whether attributes could be there at all; all that reading needs. */
+async function readProbe(fd: number): Promise<Errno | undefined> {
+  const found = await inline.getxattr(serverCreds, fd, probeXattr, new Uint8Array(0));
+  const failed = found < 0 ? Errno.of(-found) : undefined;
+  return failed === ENODATA || failed === EACCES ? undefined : failed;
+}
+
+/** Sets and removes an attribute: on a file without a name where that is possible, otherwise on the directory. */
+async function writeProbe(dirfd: number): Promise<Errno | undefined> {
+  let fd = dirfd;
+  try {
+    fd = await inline.createUnnamed(serverCreds, dirfd, 0o600);
+  } catch {
+    // No O_TMPFILE here, or no right to make files in the root itself, which its subdirectories may still give.
+  }
+  try {
+    await inline.setxattr(serverCreds, fd, probeXattr, new Uint8Array([1]), 0);
+    await inline.removexattr(serverCreds, fd, probeXattr);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+    return error === EACCES || error === EROFS ? readProbe(dirfd) : error;
+  } finally {
+    if (fd !== dirfd) await inline.close(fd);
+  }
+}

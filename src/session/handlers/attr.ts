@@ -1,0 +1,106 @@
+import type { Change, Node } from '#backend/tree.ts';
+import { S_IFDIR, S_IFREG } from '#base/attr.ts';
+import { EINVAL, EISDIR, ENAMETOOLONG } from '#base/errno.ts';
+import { andThen } from '#base/maybe-promise.ts';
+import { allocOwned } from '#base/owned.ts';
+import type { Time } from '#host/syscalls.ts';
+import {
+  P9_ATTR_ATIME,
+  P9_ATTR_ATIME_SET,
+  P9_ATTR_CTIME,
+  P9_ATTR_GID,
+  P9_ATTR_MODE,
+  P9_ATTR_MTIME,
+  P9_ATTR_MTIME_SET,
+  P9_ATTR_SIZE,
+  P9_ATTR_UID,
+  V9FS_MAGIC,
+} from '#protocol/constants.ts';
+import { offsetOf } from '#protocol/kinds.ts';
+import type { TMessage } from '#protocol/operations.ts';
+import { done, type Handlers } from './handler.ts';
+
+const known =
+  P9_ATTR_MODE |
+  P9_ATTR_UID |
+  P9_ATTR_GID |
+  P9_ATTR_SIZE |
+  P9_ATTR_ATIME |
+  P9_ATTR_MTIME |
+  P9_ATTR_CTIME |
+  P9_ATTR_ATIME_SET |
+  P9_ATTR_MTIME_SET;
+const changing = P9_ATTR_MODE | P9_ATTR_UID | P9_ATTR_GID | P9_ATTR_SIZE | P9_ATTR_ATIME | P9_ATTR_MTIME;
+
+const nobody = 0xffff_ffff;
+const statfsBytes = 64;
+
+/** A time that was given: the server's clock without *_SET. A file system keeps the nearest that it can (timestamp_truncate of fs/inode.c). */
+function timeOf(valid: number, set: number, sec: number, nsec: number): Time {
+  if ((valid & set) === 0) return 'now';
+  if (nsec < 0 || nsec >= 1e9) throw EINVAL;
+  return { sec, nsec };
+}
+
+function ownerOf(id: number): number {
+  if (id === nobody) throw EINVAL;
+  return id;
+}
+
+function sizeOf(node: Node, request: TMessage<'setattr'>): number {
+  const size = offsetOf(request.size);
+  if (node.type === S_IFDIR) throw EISDIR;
+  if (node.type !== S_IFREG) throw EINVAL;
+  return size;
+}
+
+function changeOf(node: Node, request: TMessage<'setattr'>): Change {
+  const { valid } = request;
+  const { atime_sec, atime_nsec, mtime_sec, mtime_nsec } = request;
+  return {
+    ...(valid & P9_ATTR_UID && { uid: ownerOf(request.uid) }),
+    ...(valid & P9_ATTR_GID && { gid: ownerOf(request.gid) }),
+    ...(valid & P9_ATTR_MODE && { mode: request.mode & 0o7777 }),
+    ...(valid & P9_ATTR_SIZE && { size: sizeOf(node, request) }),
+    ...(valid & P9_ATTR_ATIME && { atime: timeOf(valid, P9_ATTR_ATIME_SET, atime_sec, atime_nsec) }),
+    ...(valid & P9_ATTR_MTIME && { mtime: timeOf(valid, P9_ATTR_MTIME_SET, mtime_sec, mtime_nsec) }),
+  };
+}
+
+export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'> = {
+  getattr(session, { fid: number }) {
+    const { attachment, node } = session.fids.object(number);
+    return andThen(session.stat(attachment.tree, node), attr => ({ attr: attr.bytes }));
+  },
+
+  setattr(session, request) {
+    const { attachment, node, use } = session.fids.object(request.fid);
+    const { valid } = request;
+    if ((valid & ~known) !== 0) throw EINVAL;
+    // CTIME alone asks for nothing that a host can do: it cannot set a ctime.
+    if ((valid & changing) === 0) return done;
+    const file = use.kind === 'file' ? use.file : undefined;
+    return andThen(attachment.tree.change(attachment.actor, node, changeOf(node, request), file), () => done);
+  },
+
+  statfs(session, { fid: number }) {
+    const { attachment, node } = session.fids.object(number);
+    const statfs = allocOwned(statfsBytes);
+    return andThen(attachment.tree.statfs(node, statfs), () => {
+      statfs.writeUInt32LE(V9FS_MAGIC, 0);
+      if (statfs.readUInt32LE(4) === 0) statfs.writeUInt32LE(4096, 4);
+      statfs.writeUInt32LE(255, 56);
+      return { statfs };
+    });
+  },
+
+  readlink(session, { fid: number }) {
+    const { attachment, node } = session.fids.object(number);
+    const { tree, actor } = attachment;
+    return andThen(tree.readlink(actor.creds, node), target => {
+      // With the smallest msize the longest target does not fit.
+      if (target.length > session.replyBytesMax - 9) throw ENAMETOOLONG;
+      return { target };
+    });
+  },
+};

@@ -1,0 +1,52 @@
+import { EBADF, EFBIG, EINVAL, EIO, EISDIR } from '#base/errno.ts';
+import { andThen } from '#base/maybe-promise.ts';
+import { lengthOf } from '../segments.ts';
+import { done, type Handlers } from './handler.ts';
+import { readXattr, writeXattr } from './xattr.ts';
+
+/** fs/9p before 6.8 repeats a write that was answered with 0 for ever. */
+function written(count: number): { count: number } {
+  if (count === 0) throw EIO;
+  return { count };
+}
+
+export const files: Handlers<'read' | 'write' | 'fsync'> = {
+  read(session, { fid: number, offset, count }, exchange) {
+    const fid = session.fids.get(number);
+    const { use } = fid;
+    const wanted = Math.min(count, session.dataBytesMax);
+    if (use.kind === 'xattr-read') return { data: readXattr(use, offset, wanted) };
+    if (use.kind === 'dir') throw EISDIR;
+    if (use.kind !== 'file' || !use.file.readable) throw EBADF;
+    if (wanted === 0) return { data: { count: 0 } };
+    const { tree } = fid.attachment;
+    const now = tree.readNow?.(use.file, exchange.reserveData(wanted), offset);
+    if (now !== undefined) return { data: { count: now } };
+    // A flushed read is not waited for, so that it needs memory that is not the exchange's.
+    const bytes = session.aside(wanted);
+    return andThen(tree.read(use.file, [bytes], offset), count => ({ data: { count, bytes } }));
+  },
+
+  write(session, { fid: number, offset, data: { count } }, exchange) {
+    const fid = session.fids.get(number);
+    const { use } = fid;
+    const { payload } = exchange;
+    if (lengthOf(payload) !== count) throw EINVAL;
+    if (use.kind === 'xattr-write') return { count: writeXattr(use, offset, payload, count) };
+    if (use.kind !== 'file' || !use.file.writable) throw EBADF;
+    if (count === 0) return { count };
+    if (offset > Number.MAX_SAFE_INTEGER - count) throw EFBIG;
+    const { tree, actor } = fid.attachment;
+    const now = tree.writeNow?.(actor, use.file, payload, offset);
+    if (now !== undefined) return written(now);
+    const kept = session.detach(exchange).payload;
+    return andThen(tree.write(actor, use.file, kept, offset), written);
+  },
+
+  fsync(session, { fid: number, datasync }) {
+    const { attachment, use } = session.fids.get(number);
+    if (use.kind !== 'file' && use.kind !== 'dir') throw EBADF;
+    const open = use.kind === 'file' ? use.file : use.dir;
+    return andThen(attachment.tree.sync(open, datasync !== 0), () => done);
+  },
+};

@@ -1,0 +1,51 @@
+import { EINVAL, EMSGSIZE, ENOENT, EOPNOTSUPP, EUSERS } from '#base/errno.ts';
+import { andThen } from '#base/maybe-promise.ts';
+import { dialect, NOFID } from '#protocol/constants.ts';
+import { msizeBytesMin } from '#quota/limits.ts';
+import { Fid, plain } from '../fids.ts';
+import { done, type Handlers } from './handler.ts';
+
+export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
+  version(session, { msize, version }) {
+    const agreed = Math.min(msize, session.msizeMax);
+    return andThen(session.reset(), isLast => {
+      // version(5): then no session is established. A suffix names a dialect that is not spoken here.
+      if (version !== dialect) return { msize: agreed, version: 'unknown' };
+      if (agreed < msizeBytesMin) throw EMSGSIZE;
+      if (isLast) session.msize = agreed;
+      return { msize: agreed, version: dialect };
+    });
+  },
+
+  auth() {
+    throw EOPNOTSUPP;
+  },
+
+  async attach(session, { fid: number, afid, uname, aname, n_uname }) {
+    if (afid !== NOFID) throw EINVAL;
+    const found = session.exports.find(aname);
+    if (!found) throw ENOENT;
+    const { tree, readonly, hostErrors: trouble } = found;
+    const { fids, versions: observer } = session;
+    if (!session.quota.attach(tree)) throw EUSERS;
+    const newfid = fids.reserve(number);
+    try {
+      const actor = { creds: await tree.credentials(n_uname), observer, pins: session.quota.pinnedFds };
+      const qid = await andThen(session.stat(tree, tree.root), attr => {
+        if (attr.nlink === 0) trouble?.rootRemoved();
+        return session.qidOf(tree.root, attr);
+      });
+      tree.hold(tree.root);
+      fids.fill(newfid, new Fid({ tree, readonly, actor, trouble }, tree.root, plain, undefined, undefined));
+      session.attached(found, uname, n_uname);
+      return { qid };
+    } catch (error) {
+      fids.unreserve(newfid);
+      throw error;
+    }
+  },
+
+  flush(session, { oldtag }) {
+    return session.flush(oldtag) ?? done;
+  },
+};

@@ -1,0 +1,64 @@
+import { EDQUOT, EIO, ENOSPC, EROFS, type Errno } from '#base/errno.ts';
+import { showAny } from '#protocol/trace.ts';
+import type { Fids } from './fids.ts';
+
+/** Errors that an administrator has to do something about, and what they mean. */
+const meanings: ReadonlyMap<Errno, string> = new Map([
+  [EIO, 'the disk or the way to it fails: the log of the kernel says more'],
+  [ENOSPC, 'the file system is full'],
+  [EDQUOT, 'a quota is used up'],
+  [EROFS, 'the file system is mounted read-only'],
+]);
+
+/** Behind size[4] type[1] tag[2]. */
+const firstFidAt = 7;
+
+/** A guest that goes on after an error would fill the log. */
+const repeatMsMin = 10 * 60 * 1000;
+
+/** Says what is wrong with the host's side of one export: once, and again if it still is after ten minutes. */
+export class HostErrorLog {
+  readonly #warn: (text: string) => void;
+  readonly #saidAt = new Map<string, number>();
+
+  constructor(warn: (text: string) => void) {
+    this.#warn = warn;
+  }
+
+  /** An error of the host's in answer to a request. */
+  report(errno: Errno, request: () => string): void {
+    this.#once(errno.name, () => `${errno.name}: ${meanings.get(errno)}; it was in answer to ${request()}`);
+  }
+
+  /** The export's directory has no name any more. */
+  rootRemoved(): void {
+    const text =
+      'its directory was removed from the host: nothing can be made there, and one that is made anew at its path is ' +
+      'served after a restart';
+    this.#once('removed', () => text);
+  }
+
+  /** A record that was not written by a server. `text` is one of a few. */
+  badRecord(text: string): void {
+    this.#once(text, () => text);
+  }
+
+  #once(key: string, text: () => string): void {
+    const now = performance.now();
+    const last = this.#saidAt.get(key);
+    if (last !== undefined && now - last < repeatMsMin) return;
+    this.#saidAt.set(key, now);
+    this.#warn(text());
+  }
+}
+
+/** Sees to it that an error of the host's is said, by the export of the fid that comes first in what asks the host. */
+export function reportHostError(errno: Errno, fids: Fids, frameOf: () => Buffer): void {
+  if (!meanings.has(errno)) return;
+  const frame = frameOf();
+  if (frame.length < firstFidAt + 4) return;
+  const fid = fids.find(frame.readUInt32LE(firstFidAt));
+  // The session itself says EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
+  if (!fid || fid.attachment.readonly || fid.use.kind === 'xattr-write') return;
+  fid.attachment.trouble?.report(errno, () => showAny(frame));
+}

@@ -1,0 +1,157 @@
+import type { Node, Tree } from '#backend/tree.ts';
+import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { Bytes } from '#base/name.ts';
+import { defaultLimits } from '#quota/limits.ts';
+import { SessionQuota } from '#quota/session-quota.ts';
+import { FileLockTable } from './file-lock-table.ts';
+import type { LockedThrough } from './lock-regions.ts';
+import { LockRequest } from './lock-request.ts';
+
+/** One file's locks are one table for all sessions. */
+const tables = new WeakMap<Tree, Map<Node, FileLockTable>>();
+
+function tableFor(tree: Tree, node: Node): FileLockTable {
+  let ofTree = tables.get(tree);
+  if (!ofTree) {
+    ofTree = new Map();
+    tables.set(tree, ofTree);
+  }
+  const known = ofTree.get(node);
+  if (known) return known;
+  const table = new FileLockTable(tree, node, () => ofTree.delete(node));
+  ofTree.set(node, table);
+  return table;
+}
+
+/** Who owns a lock. Guests often have equal names and process numbers, so the session is part of it. */
+export class LockOwner {
+  readonly client: LockClient;
+  readonly clientId: Bytes;
+  readonly procId: number;
+  readonly key: string;
+  /** Regions and unanswered requests of its own. */
+  count = 0;
+
+  constructor(client: LockClient, clientId: Bytes, procId: number) {
+    this.client = client;
+    this.clientId = clientId;
+    this.procId = procId;
+    this.key = keyOf(clientId, procId);
+  }
+
+  isOfSameClient(other: LockOwner): boolean {
+    return this.client === other.client && this.clientId === other.clientId;
+  }
+}
+
+/** A byte range as Tlock has it: length 0 is "to the end of the file, however large". */
+export interface LockedRange {
+  readonly type: 0 | 1 | 2;
+  readonly start: number;
+  readonly length: number;
+}
+
+/** A lock that is in the way, as Rgetlock has it. */
+export interface BlockingLock extends LockedRange {
+  readonly procId: number;
+  readonly clientId: Bytes;
+}
+
+/** The locks of one session. */
+export class LockClient {
+  /** Regions held and requests not yet answered. */
+  count = 0;
+  readonly #owners = new Map<string, LockOwner>();
+  readonly #places = new Set<FileLockTable>();
+
+  /** Requests that wait until somebody lets go. */
+  waiting = 0;
+  readonly quota: SessionQuota;
+
+  constructor(quota = new SessionQuota(defaultLimits)) {
+    this.quota = quota;
+  }
+
+  get isFull(): boolean {
+    return !this.quota.mayAdd('locks', 1);
+  }
+
+  /** Asks for a lock, or gives one up. What comes of it is the wish's `outcome`. */
+  ask(
+    tree: Tree,
+    through: LockedThrough,
+    range: LockedRange,
+    block: boolean,
+    clientId: Bytes,
+    procId: number,
+  ): LockRequest {
+    const table = tableFor(tree, through.file.node);
+    const owner = this.#owner(clientId, procId);
+    const request = new LockRequest(owner, through, range.type, range.start, endOf(range), block);
+    table.ask(request);
+    return request;
+  }
+
+  /** Calls a wish off. It is settled as cancelled, or as granted when it was too late. */
+  cancel(tree: Tree, request: LockRequest): void {
+    tables.get(tree)?.get(request.through.file.node)?.cancel(request);
+  }
+
+  /** The lock that would keep this owner from `range`: another client's, another process's, or one outside the server. */
+  test(
+    tree: Tree,
+    through: LockedThrough,
+    range: LockedRange,
+    clientId: Bytes,
+    procId: number,
+  ): MaybePromise<BlockingLock | undefined> {
+    const owner = this.#owner(clientId, procId);
+    const request = { owner, type: range.type, start: range.start, end: endOf(range) };
+    const region = tables.get(tree)?.get(through.file.node)?.blockingLock(request);
+    if (region === 'free') return undefined;
+    if (region) {
+      const { type, start, end } = region;
+      const length = end === Number.POSITIVE_INFINITY ? 0 : end - start;
+      return { type, start, length, procId: region.owner.procId, clientId: region.owner.clientId };
+    }
+    return andThen(tree.testLock(owner, through.file, range), found => {
+      if (!found) return undefined;
+      const { type, start, length, pid } = found;
+      // The client shows its programs −proc_id as l_pid; fcntl(2) gives −1 for a lock that belongs to no process.
+      return { type, start, length, procId: pid > 0 ? pid : 1, clientId: '' };
+    });
+  }
+
+  /** An open fid goes, and the locks taken through it fall. */
+  dropThrough(tree: Tree, through: LockedThrough): MaybePromise<void> {
+    return tables.get(tree)?.get(through.file.node)?.dropThrough(through);
+  }
+
+  /** The session ends or starts anew: everything falls. */
+  async dropAll(): Promise<void> {
+    await Promise.allSettled([...this.#places].map(table => table.dropClient(this)));
+  }
+
+  /** @internal A place tells what this client has there more or less, and whether anything is left. */
+  counted(owner: LockOwner, more: number, table: FileLockTable, some: boolean): void {
+    this.count += more;
+    this.quota.add('locks', more);
+    owner.count += more;
+    if (owner.count > 0) this.#owners.set(owner.key, owner);
+    else this.#owners.delete(owner.key);
+    if (some) this.#places.add(table);
+    else this.#places.delete(table);
+  }
+
+  #owner(clientId: Bytes, procId: number): LockOwner {
+    return this.#owners.get(keyOf(clientId, procId)) ?? new LockOwner(this, clientId, procId);
+  }
+}
+
+function keyOf(clientId: Bytes, procId: number): string {
+  return `${procId} ${clientId}`;
+}
+
+function endOf({ start, length }: LockedRange): number {
+  return length === 0 ? Number.POSITIVE_INFINITY : start + length;
+}

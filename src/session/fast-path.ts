@@ -18,7 +18,7 @@ import { files } from './handlers/io.ts';
 import { opening } from './handlers/open.ts';
 import { walkLater } from './handlers/walk.ts';
 import { stepAt } from './name-cache.ts';
-import type { Session } from './session.ts';
+import type { Request } from './request.ts';
 
 /** The exchange was committed. */
 export const answered = Symbol('answered');
@@ -38,20 +38,21 @@ const Tclunk = operations.clunk.type;
 /** Positions from here on are not exact as numbers, or no positions at all. */
 const highMax = 0x20_0000;
 
-export function answerFast(session: Session, x: Exchange, tag: number): FastReply {
-  switch (x.head[x.from + 4]) {
+export function answerFast(request: Request): FastReply {
+  const { head, from } = request.exchange;
+  switch (head[from + 4]) {
     case Tgetattr:
-      return getattr(session, x, tag);
+      return getattr(request);
     case Twalk:
-      return walk(session, x, tag);
+      return walk(request);
     case Tclunk:
-      return clunk(session, x, tag);
+      return clunk(request);
     case Tread:
-      return read(session, x, tag);
+      return read(request);
     case Twrite:
-      return write(session, x, tag);
+      return write(request);
     case Tlopen:
-      return lopen(session, x, tag);
+      return lopen(request);
     default:
       return undefined;
   }
@@ -99,12 +100,13 @@ function commit(x: Exchange, headBytes: number, dataBytes = 0): typeof answered 
 }
 
 /** size[4] Tgetattr tag[2] fid[4] request_mask[8] */
-function getattr(session: Session, x: Exchange, tag: number): FastReply {
+function getattr(request: Request): FastReply {
+  const { exchange: x, tag } = request;
   const { head, from } = x;
   if (x.to - from !== 19) return undefined;
-  const fid = session.fids.find(u32(head, from + 7));
+  const fid = request.findFid(u32(head, from + 7));
   if (!fid?.isObject) return undefined;
-  const attr = session.stat(fid.attachment.tree, fid.node);
+  const attr = request.stat(fid.attachment.tree, fid.node);
   if (attr instanceof Promise) return attr.then(({ bytes }) => ({ attr: bytes }));
   const bytes = headerBytes + attr.wire.length;
   x.out.set(attr.wire, begin(x, bytes, Tgetattr, tag));
@@ -112,7 +114,8 @@ function getattr(session: Session, x: Exchange, tag: number): FastReply {
 }
 
 /** size[4] Twalk tag[2] fid[4] newfid[4] nwname[2] nwname*(wname[s]), of one name or none. */
-function walk(session: Session, x: Exchange, tag: number): FastReply {
+function walk(request: Request): FastReply {
+  const { session, exchange: x } = request;
   const { head, from } = x;
   const { fids } = session;
   const bytes = x.to - from;
@@ -121,17 +124,18 @@ function walk(session: Session, x: Exchange, tag: number): FastReply {
   const newfid = u32(head, from + 11);
   const steps = u16(head, from + 15);
   if (newfid === number || !fids.isFree(newfid)) return undefined;
-  const source = fids.find(number);
+  const source = request.findFid(number);
   if (!source?.isObject) return undefined;
-  if (steps === 0 && bytes === 17) return clone(session, x, tag, source, newfid);
+  if (steps === 0 && bytes === 17) return clone(request, source, newfid);
   if (steps !== 1 || bytes < 19) return undefined;
   const length = u16(head, from + 17);
   if (bytes !== 19 + length) return undefined;
   const name = stepAt(head, from + 19, length);
-  return name === '..' ? undefined : walkOne(session, x, tag, source, newfid, name as Name);
+  return name === '..' ? undefined : walkOne(request, source, newfid, name as Name);
 }
 
-function clone(session: Session, x: Exchange, tag: number, source: Fid, newfid: number): FastReply {
+function clone(request: Request, source: Fid, newfid: number): FastReply {
+  const { session, exchange: x, tag } = request;
   const { attachment, node, dir, name } = source;
   attachment.tree.hold(node);
   if (dir) attachment.tree.hold(dir);
@@ -142,19 +146,13 @@ function clone(session: Session, x: Exchange, tag: number, source: Fid, newfid: 
   return commit(x, 9);
 }
 
-function walkOne(
-  session: Session,
-  x: Exchange,
-  tag: number,
-  source: Fid,
-  newfid: number,
-  name: Name,
-): FastReply {
+function walkOne(request: Request, source: Fid, newfid: number, name: Name): FastReply {
+  const { session, exchange: x, tag } = request;
   const { attachment, node: dir } = source;
   const { tree, actor } = attachment;
-  const attr = session.lendAttr();
+  const { attr } = request;
   const found = tree.walk(actor.creds, dir, name, attr);
-  if (found instanceof Promise) return walkLater(session, source, newfid, name, found, attr);
+  if (found instanceof Promise) return walkLater(request, source, newfid, name, found, attr);
   // Every search of a PATH ends here.
   if (found instanceof Errno) {
     put32(x.out, begin(x, 11, Tlerror, tag), found.code);
@@ -170,25 +168,28 @@ function walkOne(
 }
 
 /** size[4] Tclunk tag[2] fid[4], of a fid that nothing is to be done for first. */
-function clunk({ fids }: Session, x: Exchange, tag: number): FastReply {
+function clunk(request: Request): FastReply {
+  const { exchange: x, tag } = request;
+  const { fids } = request.session;
   const { head, from } = x;
   if (x.to - from !== 11) return undefined;
   const number = u32(head, from + 7);
-  const use = fids.find(number)?.use;
+  const use = request.findFid(number)?.use;
   if (use?.kind !== 'node' && use?.kind !== 'dir' && !(use?.kind === 'file' && !use.locked)) return undefined;
-  fids.discard(fids.take(number));
+  fids.discard(request.take(number));
   begin(x, headerBytes, Tclunk, tag);
   return commit(x, headerBytes);
 }
 
 /** size[4] Tread tag[2] fid[4] offset[8] count[4] */
-function read(session: Session, x: Exchange, tag: number): FastReply {
+function read(request: Request): FastReply {
+  const { exchange: x, tag } = request;
   const { head, from } = x;
   if (x.to - from !== 23) return undefined;
   const high = u32(head, from + 15);
   if (high >= highMax) return undefined;
   const offset = high * 0x1_0000_0000 + u32(head, from + 11);
-  const reply = files.read(session, { fid: u32(head, from + 7), offset, count: u32(head, from + 19) }, x);
+  const reply = files.read(request, { fid: u32(head, from + 7), offset, count: u32(head, from + 19) });
   if (reply instanceof Promise || reply instanceof Errno || reply.data.bytes) return reply;
   const { count } = reply.data;
   put32(x.out, begin(x, 11 + count, Tread, tag), count);
@@ -196,27 +197,29 @@ function read(session: Session, x: Exchange, tag: number): FastReply {
 }
 
 /** size[4] Twrite tag[2] fid[4] offset[8] count[4] data[count] */
-function write(session: Session, x: Exchange, tag: number): FastReply {
+function write(request: Request): FastReply {
+  const { exchange: x, tag } = request;
   const { head, from } = x;
   if (x.to - from !== writeHeadBytes) return undefined;
   const number = u32(head, from + 7);
   const high = u32(head, from + 15);
   const count = u32(head, from + 19);
   if (high >= highMax || u32(head, from) !== writeHeadBytes + count) return undefined;
-  if (session.fids.find(number)?.attachment.readonly !== false) return undefined;
+  if (request.findFid(number)?.attachment.readonly !== false) return undefined;
   const offset = high * 0x1_0000_0000 + u32(head, from + 11);
-  const reply = files.write(session, { fid: number, offset, data: { count } }, x);
+  const reply = files.write(request, { fid: number, offset, data: { count } });
   if (reply instanceof Promise || reply instanceof Errno) return reply;
   put32(x.out, begin(x, 11, Twrite, tag), reply.count);
   return commit(x, 11);
 }
 
 /** size[4] Tlopen tag[2] fid[4] flags[4] */
-function lopen(session: Session, x: Exchange, tag: number): FastReply {
+function lopen(request: Request): FastReply {
+  const { exchange: x, tag } = request;
   const { head, from } = x;
   if (x.to - from !== 15) return undefined;
   const number = u32(head, from + 7);
-  const reply = opening.lopen(session, { fid: number, flags: u32(head, from + 11) }, x);
+  const reply = opening.lopen(request, { fid: number, flags: u32(head, from + 11) });
   if (reply instanceof Promise || reply instanceof Errno) return reply;
   const { type, version } = reply.qid;
   const at = begin(x, 24, Tlopen, tag);

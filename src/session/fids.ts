@@ -129,10 +129,6 @@ export class Fids {
   readonly #quota: SessionQuota;
   /** Fids that are counted, there or not: they are taken and given back by the thousand. */
   #counted = 0;
-  /** What the request being started has looked up and reserved: what it pins if it waits. */
-  readonly #touched: Fid[] = [];
-  #touchedCount = 0;
-  #reserved: Reservation | undefined;
 
   constructor(quota: SessionQuota) {
     this.#quota = quota;
@@ -142,57 +138,16 @@ export class Fids {
     return this.#byNumber.size;
   }
 
-  /** A new request starts: what was looked up before is not its own. */
-  beginRequest(): void {
-    // What is behind the count is overwritten: setting an array's length costs more than answering a request.
-    this.#touchedCount = 0;
-    this.#reserved = undefined;
-  }
-
-  /** Pins what the request being started has looked up, since it waits. */
-  pin(): readonly Fid[] {
-    const pinned = this.#touched.slice(0, this.#touchedCount);
-    for (const fid of pinned) fid.busy++;
-    return pinned;
-  }
-
-  unpin(pinned: readonly Fid[]): void {
-    for (const fid of pinned) {
-      if (--fid.busy === 0 && fid.gone) this.#drop(fid);
-    }
-  }
-
-  /** What the request being started has reserved. */
-  get reserved(): Reservation | undefined {
-    return this.#reserved;
-  }
-
   /** Undefined when there is none. */
   find(number: number): Fid | undefined {
     const fid = this.#byNumber.get(number);
-    if (!(fid instanceof Fid)) return undefined;
-    this.#touched[this.#touchedCount++] = fid;
-    return fid;
+    return fid instanceof Fid ? fid : undefined;
   }
 
   /** EBADF when there is none. */
   get(number: number): Fid {
     const fid = this.find(number);
     if (!fid) throw EBADF;
-    return fid;
-  }
-
-  /** A fid on a file, directory or anything else in a tree, open or not. EBADF when it is for an xattr. */
-  object(number: number): Fid {
-    const fid = this.get(number);
-    if (!fid.isObject) throw EBADF;
-    return fid;
-  }
-
-  /** A fid that can be opened. EBADF when it is open or an xattr. */
-  unopened(number: number): Fid {
-    const fid = this.get(number);
-    if (fid.use.kind !== 'node') throw EBADF;
     return fid;
   }
 
@@ -235,7 +190,6 @@ export class Fids {
     this.checkFree(number);
     const reservation = new Reservation(number);
     this.#byNumber.set(number, reservation);
-    this.#reserved = reservation;
     return reservation;
   }
 
@@ -273,13 +227,11 @@ export class Fids {
     fid.gone = true;
   }
 
-  /** Frees the number at once; what the fid holds is let go by `discard`. EBADF when there is none. */
-  take(number: number): Fid {
-    const fid = this.get(number);
+  /** Frees the number of a fid; what that holds is released by `discard`. */
+  take(number: number, fid: Fid): void {
     this.#byNumber.delete(number);
     this.#countLess();
     fid.gone = true;
-    return fid;
   }
 
   /** Lets go of a fid that was taken, as soon as no request uses it. */

@@ -1,6 +1,6 @@
 import { EDQUOT, EIO, ENOSPC, EROFS, type Errno } from '#base/errno.ts';
 import { showAny } from '#protocol/trace.ts';
-import type { Fids } from './fids.ts';
+import type { Fid } from './fids.ts';
 
 /** Errors that an administrator has to do something about, and what they mean. */
 const meanings: ReadonlyMap<Errno, string> = new Map([
@@ -9,9 +9,6 @@ const meanings: ReadonlyMap<Errno, string> = new Map([
   [EDQUOT, 'a quota is used up'],
   [EROFS, 'the file system is mounted read-only'],
 ]);
-
-/** Behind size[4] type[1] tag[2]. */
-const firstFidAt = 7;
 
 /** A guest that goes on after an error would fill the log. */
 const repeatMsMin = 10 * 60 * 1000;
@@ -52,13 +49,10 @@ export class HostErrorLog {
   }
 }
 
-/** Sees to it that an error of the host's is said, by the export of the fid that comes first in what asks the host. */
-export function reportHostError(errno: Errno, fids: Fids, frameOf: () => Buffer): void {
+/** Reports an error of the host to the export of the fid that the request asked the host about. */
+export function reportHostError(errno: Errno, fid: Fid | undefined, frameOf: () => Buffer): void {
   if (!meanings.has(errno)) return;
-  const frame = frameOf();
-  if (frame.length < firstFidAt + 4) return;
-  const fid = fids.find(frame.readUInt32LE(firstFidAt));
-  // The session itself says EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
+  // The session itself answers EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
   if (!fid || fid.attachment.readonly || fid.use.kind === 'xattr-write') return;
-  fid.attachment.trouble?.report(errno, () => showAny(frame));
+  fid.attachment.trouble?.report(errno, () => showAny(frameOf()));
 }

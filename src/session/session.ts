@@ -1,9 +1,6 @@
-import { type Node, stampOf, type Tree } from '#backend/tree.ts';
-import { Attr } from '#base/attr.ts';
 import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
-import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
-import { allocOwned, type Owned } from '#base/owned.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
 import { beginTurn, newQueue, turn } from '#base/turn.ts';
 import {
   decodeRequest,
@@ -14,37 +11,27 @@ import {
   frameType,
   requestOp,
 } from '#protocol/codec.ts';
-import { dataReplyHeadBytes, P9_STATS_BASIC } from '#protocol/constants.ts';
-import type { Data, Qid } from '#protocol/kinds.ts';
+import type { Data } from '#protocol/kinds.ts';
 import { type Op, operations, type RMessage } from '#protocol/operations.ts';
 import { showAny, showFrame, showReply, showRequest } from '#protocol/trace.ts';
 import { InFlight } from '#quota/in-flight.ts';
-import {
-  defaultLimits,
-  ioHeaderBytes,
-  type Limits,
-  msizeBytesMax,
-  unversionedFrameBytesMax,
-} from '#quota/limits.ts';
+import { defaultLimits, type Limits, msizeBytesMax, unversionedFrameBytesMax } from '#quota/limits.ts';
 import { ServerShare } from '#quota/server-share.ts';
-import { SessionQuota } from '#quota/session-quota.ts';
 import type { ExportEntry, ExportLookup } from './attachment.ts';
-import type { DetachedExchange, Exchange, SessionPort, TransportPort } from './exchange.ts';
+import type { Exchange, SessionPort, TransportPort } from './exchange.ts';
 import { answered, answerFast } from './fast-path.ts';
-import { Fids } from './fids.ts';
 import { handlers } from './handlers/table.ts';
 import { reportHostError } from './host-errors.ts';
-import { LockClient } from './locks/lock-client.ts';
 import { refuseToChange } from './read-only.ts';
+import { flushWaitMs, Request } from './request.ts';
 import { spread } from './segments.ts';
-import { flushWaitMs, Pending, Tags, waitAtMost } from './tags.ts';
+import { SessionState } from './state.ts';
+import { Tags, waitAtMost } from './tags.ts';
 import { teardown } from './teardown.ts';
-import { Versions } from './versions.ts';
 
 type Reply<O extends Op> = RMessage<O> | Errno;
+type AnyReply = RMessage<Op> | Errno;
 
-/** The unit of the client's page cache; its requests shall be multiples of it. */
-const pageBytes = 4096;
 const Tflush = operations.flush.type;
 
 /** What a session holds; for leak checks. After `close` all are 0. */
@@ -67,61 +54,31 @@ export interface SessionParts {
 }
 
 /** One connection's conversation: version, fids, tags, locks. */
-export class Session implements SessionPort {
-  readonly exports: ExportLookup;
-  readonly msizeMax: number;
-  readonly quota: SessionQuota;
-  readonly fids: Fids;
-  readonly versions = new Versions();
-  readonly locks: LockClient;
-  /** 0 before a version was agreed on. */
-  msize = 0;
+export class Session extends SessionState implements SessionPort {
   readonly #transport: TransportPort;
   readonly #log: Logger;
   readonly #queue = newQueue();
   readonly #tags = new Tags();
   readonly #tracing: boolean;
-  #attr = new Attr();
+  readonly #inFlight: InFlight;
+  /** Used for every request until one waits. */
+  #request = new Request(this);
   #someReadonly = false;
   #ended = false;
   /** Tversions so far. */
   #generation = 0;
-  readonly #inFlight: InFlight;
-  /** Of the request being started. */
-  #dataBytes = 0;
-  #detached: DetachedExchange | undefined;
-  #cancel: (() => void) | undefined;
 
   constructor(parts: SessionParts) {
-    const { exports, transport: line, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
-    this.#inFlight = new InFlight(parts.share ?? new ServerShare(limits), () => line.resume());
-    this.quota = new SessionQuota(limits);
-    this.fids = new Fids(this.quota);
-    this.locks = new LockClient(this.quota);
-    this.exports = exports;
-    this.msizeMax = msizeMax;
-    this.#transport = line;
+    const { exports, transport, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
+    super(exports, msizeMax, limits);
+    this.#inFlight = new InFlight(parts.share ?? new ServerShare(limits), () => transport.resume());
+    this.#transport = transport;
     this.#log = log;
     this.#tracing = log.isLevelEnabled('trace');
   }
 
   get frameBytesMax(): number {
     return this.msize === 0 ? unversionedFrameBytesMax : this.msize;
-  }
-
-  /** fs/9p before 6.1 refuses a reply as large as msize. */
-  get replyBytesMax(): number {
-    return this.msize - 1;
-  }
-
-  get dataBytesMax(): number {
-    return this.replyBytesMax - dataReplyHeadBytes;
-  }
-
-  /** Whole pages, so that the client's pieces are; 0 lets the client choose. */
-  get iounit(): number {
-    const bytes = this.msize - ioHeaderBytes;
-    return bytes - (bytes % pageBytes);
   }
 
   takes(type: number, unreadBytes: number): boolean {
@@ -155,32 +112,32 @@ export class Session implements SessionPort {
     else this.#start(op, tag, exchange);
   }
 
-  #start<O extends Op>(op: O, tag: number, exchange: Exchange): void {
+  #start(op: Op, tag: number, exchange: Exchange): void {
     beginTurn(this.#queue);
-    this.fids.beginRequest();
-    this.#detached = undefined;
-    this.#cancel = undefined;
-    this.#dataBytes = 0;
-    let answer: MaybePromise<Reply<O>>;
+    const request = this.#request;
+    request.begin(op, tag, exchange);
+    let reply: MaybePromise<AnyReply>;
     try {
-      // What is traced goes by the table, which can show it.
-      const byHand = this.#tracing || this.msize === 0 ? undefined : answerFast(this, exchange, tag);
-      if (byHand === answered) return;
-      answer = (byHand as MaybePromise<Reply<O>> | undefined) ?? this.#answerGeneric(op, tag, exchange);
+      // The generic path can show what is traced.
+      const fast = this.#tracing || this.msize === 0 ? undefined : answerFast(request);
+      if (fast === answered) return;
+      reply = fast ?? this.#answerGeneric(op, request);
     } catch (error) {
-      this.#answer(op, tag, this.#detached ?? exchange, this.#failureOf(error, exchange));
+      this.#answer(request, this.#failureOf(error, request));
       return;
     }
-    if (answer instanceof Promise) this.#wait(op, tag, answer, exchange);
-    else this.#answer(op, tag, this.#detached ?? exchange, answer);
+    if (reply instanceof Promise) this.#wait(request, reply);
+    else this.#answer(request, reply);
   }
 
-  #answerGeneric<O extends Op>(op: O, tag: number, exchange: Exchange): MaybePromise<Reply<O>> {
+  #answerGeneric<O extends Op>(op: O, request: Request): MaybePromise<Reply<O>> {
     if (this.msize === 0 && op !== 'version') throw EPROTO;
-    const request = decodeRequest(op, exchange.head, exchange.from, exchange.to);
-    if (this.#tracing) this.#log.trace(`${this.#transport.peer.label}: ${showRequest(op, tag, request)}`);
-    if (this.#someReadonly) refuseToChange(this.fids, op, request);
-    return handlers[op](this, request, exchange);
+    const { head, from, to } = request.exchange;
+    const message = decodeRequest(op, head, from, to);
+    if (this.#tracing)
+      this.#log.trace(`${this.#transport.peer.label}: ${showRequest(op, request.tag, message)}`);
+    if (this.#someReadonly) refuseToChange(this.fids, op, message);
+    return handlers[op](request, message);
   }
 
   #refuse(exchange: Exchange, tag: number, errno: Errno): void {
@@ -191,59 +148,56 @@ export class Session implements SessionPort {
     exchange.commit(encodeError(tag, errno, exchange.out, exchange.at), 0);
   }
 
-  #wait<O extends Op>(op: O, tag: number, answer: Promise<Reply<O>>, exchange: Exchange): void {
-    const blocked = this.#cancel !== undefined;
-    const kept = this.#detached ?? exchange.detach();
-    const { reserved } = this.fids;
-    const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel, turn.withdraw);
-    this.#tags.add(pending);
-    const allocData = this.#dataBytes;
-    this.#inFlight.begin(blocked, allocData);
-    const over = (reply: Reply<O>) => {
-      this.#inFlight.end(blocked, allocData);
-      this.fids.unpin(pending.pinned);
-      this.#finish(op, pending, reply);
+  #wait(request: Request, reply: Promise<AnyReply>): void {
+    this.#request = new Request(this);
+    request.detach(turn.withdraw);
+    this.#tags.add(request);
+    const { blocks, dataBytes } = request;
+    this.#inFlight.begin(blocks, dataBytes);
+    const over = (reply: AnyReply) => {
+      this.#inFlight.end(blocks, dataBytes);
+      request.release();
+      this.#finish(request, reply);
       this.#inFlight.settle();
     };
-    answer.then(over, error => over(this.#failureOf(error, pending.exchange)));
+    reply.then(over, error => over(this.#failureOf(error, request)));
   }
 
-  #finish<O extends Op>(op: O, pending: Pending, reply: Reply<O>): void {
-    if (pending.unwanted || (pending.cancel && pending.isFlushed && reply === ECANCELED)) {
-      this.#tags.free(pending);
-      pending.drop();
-    } else {
-      this.#tags.free(pending);
-      pending.answered = true;
-      this.#answer(op, pending.tag, pending.exchange, reply);
+  #finish(request: Request, reply: AnyReply): void {
+    this.#tags.free(request);
+    if (request.unwanted || (request.blocks && request.isFlushed && reply === ECANCELED)) request.drop();
+    else {
+      request.answered();
+      this.#answer(request, reply);
     }
-    pending.end();
+    request.end();
   }
 
-  #answer<O extends Op>(op: O, tag: number, exchange: Exchange, reply: Reply<O>): void {
+  #answer(request: Request, reply: AnyReply): void {
+    const { op, tag, exchange } = request;
     if (this.#tracing) this.#log.trace(`${this.#transport.peer.label}: ${showReply(op, tag, reply)}`);
     let dataBytes = 0;
     let headBytes: number;
     try {
       if (reply instanceof Errno) {
-        reportHostError(reply, this.fids, () => frameOf(exchange));
+        reportHostError(reply, request.firstFid, () => frameOf(exchange));
         headBytes = encodeError(tag, reply, exchange.out, exchange.at);
       } else {
-        const data = (reply as { data?: Data }).data;
+        const { data } = reply as { data?: Data };
         if (data) dataBytes = data.count;
         if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.reserveData(dataBytes));
-        const message = data?.bytes ? ({ data: { count: dataBytes } } as unknown as RMessage<O>) : reply;
+        const message = data?.bytes ? ({ data: { count: dataBytes } } as unknown as RMessage<Op>) : reply;
         headBytes = encodeReply(op, tag, message, exchange.out, exchange.at);
       }
     } catch (error) {
       dataBytes = 0;
-      headBytes = encodeError(tag, this.#failureOf(error, exchange), exchange.out, exchange.at);
+      headBytes = encodeError(tag, this.#failureOf(error, request), exchange.out, exchange.at);
     }
     exchange.commit(headBytes, dataBytes);
   }
 
-  /** The error a client gets. What is no Errno is a bug of ours: this connection ends, the others live. */
-  #failureOf(error: unknown, exchange: Exchange): Errno {
+  /** The error a client gets. Anything but an Errno is a bug of ours: this connection ends, the others live. */
+  #failureOf(error: unknown, { exchange }: Request): Errno {
     const errno = errnoOf(error);
     if (errno) return errno;
     const stack = error instanceof Error ? error.stack : String(error);
@@ -258,90 +212,22 @@ export class Session implements SessionPort {
     this.#transport.hangUp(reason);
   }
 
-  /** The exchange in a form that outlives the turn, for a handler that knows that it will wait. */
-  detach(exchange: Exchange): DetachedExchange {
-    this.#detached ??= exchange.detach();
-    return this.#detached;
-  }
-
-  /** Memory for the request being started to read into, which nobody else has. */
-  aside(bytes: number): Owned<Buffer> {
-    this.#dataBytes += bytes;
-    return allocOwned(bytes);
-  }
-
-  /** How the request being started is called off. It counts as blocked, and not as running. */
-  onFlush(cancel: () => void): void {
-    this.#cancel = cancel;
-  }
-
-  /** What Tflush does; resolves when Rflush may be sent, or is undefined when that is now. */
   flush(oldtag: number): Promise<Record<string, never>> | undefined {
-    const pending = this.#tags.get(oldtag);
-    if (!pending) return undefined;
-    if (pending.withdraw?.() || pending.isWithoutEffect) {
-      this.#abandon(pending);
+    const request = this.#tags.get(oldtag);
+    if (!request) return undefined;
+    if (request.withdraw?.() || request.isWithoutEffect) {
+      this.#abandon(request);
       return undefined;
     }
-    const over = pending.over(() => this.#abandon(pending));
-    pending.cancel?.();
+    const over = request.over(() => this.#abandon(request));
+    request.cancel?.();
     return over.then(() => ({}));
   }
 
-  /** As though it had never been sent: its number and newfid are free, its fid is what it was, nothing is answered. */
-  #abandon(pending: Pending): void {
-    if (pending.newfid) this.fids.unreserve(pending.newfid);
-    for (const fid of pending.pinned) this.fids.restore(fid);
-    this.#tags.abandon(pending);
-    pending.end();
-  }
-
-  /** A record for one request's attributes: answered in the same turn, it is used again; otherwise see `keepAttr`. */
-  lendAttr(): Attr {
-    return this.#attr;
-  }
-
-  /** The record that was lent outlives its turn. */
-  keepAttr(): void {
-    this.#attr = new Attr();
-  }
-
-  /** Attributes as this client sees them. Without `attr` they are valid within this turn only. */
-  stat(tree: Tree, node: Node): MaybePromise<Attr> {
-    const attr = this.#attr;
-    const described = tree.stat(node, attr);
-    if (described instanceof Promise) {
-      this.keepAttr();
-      return described.then(() => this.#finishAttr(node, attr));
-    }
-    return this.#finishAttr(node, attr);
-  }
-
-  #finishAttr(node: Node, attr: Attr): Attr {
-    attr.qidVersion = this.versionOf(node, attr);
-    attr.bytes[0] = P9_STATS_BASIC & 0xff; // What is in `valid` is true, whatever was asked for.
-    attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
-    const host = attr.blksize || pageBytes;
-    const room = this.msize - ioHeaderBytes;
-    attr.blksize = room < host ? host : room - (room % host);
-    return attr;
-  }
-
-  qid(tree: Tree, node: Node): MaybePromise<Qid> {
-    return andThen(this.stat(tree, node), attr => this.qidOf(node, attr));
-  }
-
-  versionOf(node: Node, attr: Attr): number {
-    return this.versions.versionOf(node, stampOf(attr), attr.asked);
-  }
-
-  qidOf(node: Node, attr: Attr): Qid {
-    return {
-      type: attr.qidType,
-      version: this.versionOf(node, attr),
-      pathLow: node.pathLow,
-      pathHigh: node.pathHigh,
-    };
+  #abandon(request: Request): void {
+    request.abandon();
+    this.#tags.abandon(request);
+    request.end();
   }
 
   attached(to: ExportEntry, uname: string, uid: number): void {
@@ -352,20 +238,15 @@ export class Session implements SessionPort {
     this.#log.debug(`${this.#transport.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
   }
 
-  /**
-   * Forgets everything that was, for Tversion: what still runs is not answered any more. Resolves when nothing of it can have
-   * an effect any more, to false when another Tversion has come meanwhile. A write that hangs is waited for: it might land in
-   * what the next session does. Locks that cannot be given up, and files that cannot be closed, only keep others out.
-   */
   reset(): MaybePromise<boolean> {
-    const era = ++this.#generation;
+    const generation = ++this.#generation;
     this.msize = 0;
     const effective = this.#tags.abandonAll();
     const locked = this.locks.count > 0;
-    const letGo = this.#teardown();
+    const released = this.#teardown();
     if (effective.length === 0 && !locked) return true;
-    const over = [waitAtMost(flushWaitMs, letGo), ...effective.map(one => one.over())];
-    return Promise.all(over).then(() => era === this.#generation);
+    const over = [waitAtMost(flushWaitMs, released), ...effective.map(one => one.over())];
+    return Promise.all(over).then(() => generation === this.#generation);
   }
 
   finish(blockedToo = false): Promise<void> {

@@ -47,44 +47,44 @@ function ownerOf(id: number): number {
   return id;
 }
 
-function sizeOf(node: Node, request: TMessage<'setattr'>): number {
-  const size = offsetOf(request.size);
+function sizeOf(node: Node, message: TMessage<'setattr'>): number {
+  const size = offsetOf(message.size);
   if (node.type === S_IFDIR) throw EISDIR;
   if (node.type !== S_IFREG) throw EINVAL;
   return size;
 }
 
-function changeOf(node: Node, request: TMessage<'setattr'>): Change {
-  const { valid } = request;
-  const { atime_sec, atime_nsec, mtime_sec, mtime_nsec } = request;
+function changeOf(node: Node, message: TMessage<'setattr'>): Change {
+  const { valid } = message;
+  const { atime_sec, atime_nsec, mtime_sec, mtime_nsec } = message;
   return {
-    ...(valid & P9_ATTR_UID && { uid: ownerOf(request.uid) }),
-    ...(valid & P9_ATTR_GID && { gid: ownerOf(request.gid) }),
-    ...(valid & P9_ATTR_MODE && { mode: request.mode & 0o7777 }),
-    ...(valid & P9_ATTR_SIZE && { size: sizeOf(node, request) }),
+    ...(valid & P9_ATTR_UID && { uid: ownerOf(message.uid) }),
+    ...(valid & P9_ATTR_GID && { gid: ownerOf(message.gid) }),
+    ...(valid & P9_ATTR_MODE && { mode: message.mode & 0o7777 }),
+    ...(valid & P9_ATTR_SIZE && { size: sizeOf(node, message) }),
     ...(valid & P9_ATTR_ATIME && { atime: timeOf(valid, P9_ATTR_ATIME_SET, atime_sec, atime_nsec) }),
     ...(valid & P9_ATTR_MTIME && { mtime: timeOf(valid, P9_ATTR_MTIME_SET, mtime_sec, mtime_nsec) }),
   };
 }
 
 export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'> = {
-  getattr(session, { fid: number }) {
-    const { attachment, node } = session.fids.object(number);
-    return andThen(session.stat(attachment.tree, node), attr => ({ attr: attr.bytes }));
+  getattr(request, { fid: number }) {
+    const { attachment, node } = request.object(number);
+    return andThen(request.stat(attachment.tree, node), attr => ({ attr: attr.bytes }));
   },
 
-  setattr(session, request) {
-    const { attachment, node, use } = session.fids.object(request.fid);
-    const { valid } = request;
+  setattr(request, message) {
+    const { attachment, node, use } = request.object(message.fid);
+    const { valid } = message;
     if ((valid & ~known) !== 0) throw EINVAL;
     // CTIME alone asks for nothing that a host can do: it cannot set a ctime.
     if ((valid & changing) === 0) return done;
     const file = use.kind === 'file' ? use.file : undefined;
-    return andThen(attachment.tree.change(attachment.actor, node, changeOf(node, request), file), () => done);
+    return andThen(attachment.tree.change(attachment.actor, node, changeOf(node, message), file), () => done);
   },
 
-  statfs(session, { fid: number }) {
-    const { attachment, node } = session.fids.object(number);
+  statfs(request, { fid: number }) {
+    const { attachment, node } = request.object(number);
     const statfs = allocOwned(statfsBytes);
     return andThen(attachment.tree.statfs(node, statfs), () => {
       statfs.writeUInt32LE(V9FS_MAGIC, 0);
@@ -94,12 +94,12 @@ export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'>
     });
   },
 
-  readlink(session, { fid: number }) {
-    const { attachment, node } = session.fids.object(number);
+  readlink(request, { fid: number }) {
+    const { attachment, node } = request.object(number);
     const { tree, actor } = attachment;
     return andThen(tree.readlink(actor.creds, node), target => {
       // With the smallest msize the longest target does not fit.
-      if (target.length > session.replyBytesMax - 9) throw ENAMETOOLONG;
+      if (target.length > request.session.replyBytesMax - 9) throw ENAMETOOLONG;
       return { target };
     });
   },

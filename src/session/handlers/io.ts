@@ -11,26 +11,26 @@ function written(count: number): { count: number } {
 }
 
 export const files: Handlers<'read' | 'write' | 'fsync'> = {
-  read(session, { fid: number, offset, count }, exchange) {
-    const fid = session.fids.get(number);
+  read(request, { fid: number, offset, count }) {
+    const fid = request.fid(number);
     const { use } = fid;
-    const wanted = Math.min(count, session.dataBytesMax);
+    const wanted = Math.min(count, request.session.dataBytesMax);
     if (use.kind === 'xattr-read') return { data: readXattr(use, offset, wanted) };
     if (use.kind === 'dir') throw EISDIR;
     if (use.kind !== 'file' || !use.file.readable) throw EBADF;
     if (wanted === 0) return { data: { count: 0 } };
     const { tree } = fid.attachment;
-    const now = tree.readNow?.(use.file, exchange.reserveData(wanted), offset);
+    const now = tree.readNow?.(use.file, request.exchange.reserveData(wanted), offset);
     if (now !== undefined) return { data: { count: now } };
     // A flushed read is not waited for, so that it needs memory that is not the exchange's.
-    const bytes = session.aside(wanted);
+    const bytes = request.allocData(wanted);
     return andThen(tree.read(use.file, [bytes], offset), count => ({ data: { count, bytes } }));
   },
 
-  write(session, { fid: number, offset, data: { count } }, exchange) {
-    const fid = session.fids.get(number);
+  write(request, { fid: number, offset, data: { count } }) {
+    const fid = request.fid(number);
     const { use } = fid;
-    const { payload } = exchange;
+    const { payload } = request.exchange;
     if (lengthOf(payload) !== count) throw EINVAL;
     if (use.kind === 'xattr-write') return { count: writeXattr(use, offset, payload, count) };
     if (use.kind !== 'file' || !use.file.writable) throw EBADF;
@@ -39,12 +39,12 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     const { tree, actor } = fid.attachment;
     const now = tree.writeNow?.(actor, use.file, payload, offset);
     if (now !== undefined) return written(now);
-    const kept = session.detach(exchange).payload;
+    const kept = request.detachPayload();
     return andThen(tree.write(actor, use.file, kept, offset), written);
   },
 
-  fsync(session, { fid: number, datasync }) {
-    const { attachment, use } = session.fids.get(number);
+  fsync(request, { fid: number, datasync }) {
+    const { attachment, use } = request.fid(number);
     if (use.kind !== 'file' && use.kind !== 'dir') throw EBADF;
     const open = use.kind === 'file' ? use.file : use.dir;
     return andThen(attachment.tree.sync(open, datasync !== 0), () => done);

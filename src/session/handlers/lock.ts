@@ -31,8 +31,8 @@ function rangeOf(type: number, start: number, length: number): LockedRange {
 }
 
 export const locks: Handlers<'lock' | 'getlock'> = {
-  async lock(session, { fid: number, type, flags, start, length, proc_id, client_id }) {
-    const fid = session.fids.get(number);
+  async lock(request, { fid: number, type, flags, start, length, proc_id, client_id }) {
+    const fid = request.fid(number);
     const use = openFile(fid);
     const range = rangeOf(type, start, length);
     if ((flags & ~(P9_LOCK_BLOCK | P9_LOCK_RECLAIM)) !== 0) throw EINVAL;
@@ -40,21 +40,21 @@ export const locks: Handlers<'lock' | 'getlock'> = {
     const block = (flags & P9_LOCK_BLOCK) !== 0;
     const clientId = kept(client_id);
     use.locked = true;
-    const request = session.locks.ask(tree, use, range, block, clientId, proc_id);
-    if (block) session.onFlush(() => session.locks.cancel(tree, request));
-    const outcome = await request.outcome;
+    const asked = request.session.locks.ask(tree, use, range, block, clientId, proc_id);
+    if (block) request.cancel = () => request.session.locks.cancel(tree, asked);
+    const outcome = await asked.outcome;
     if (outcome === 'cancelled') throw ECANCELED;
     return { status: outcome === 'granted' ? P9_LOCK_SUCCESS : P9_LOCK_BLOCKED };
   },
 
-  getlock(session, { fid: number, type, start, length, proc_id, client_id }) {
-    const fid = session.fids.get(number);
+  getlock(request, { fid: number, type, start, length, proc_id, client_id }) {
+    const fid = request.fid(number);
     const use = openFile(fid);
     const clientId = kept(client_id);
     // fs/9p loses the type and always asks with UNLCK: whether a write lock could be had.
     const asked = rangeOf(type, start, length);
     const range: LockedRange = asked.type === P9_LOCK_UNLCK ? { ...asked, type: P9_LOCK_WRLCK } : asked;
-    const found = session.locks.test(fid.attachment.tree, use, range, clientId, proc_id);
+    const found = request.session.locks.test(fid.attachment.tree, use, range, clientId, proc_id);
     return andThen(found, lock =>
       lock
         ? {

@@ -1,5 +1,5 @@
 import type { OpenHow } from '#backend/tree.ts';
-import { Attr, S_IFDIR } from '#base/attr.ts';
+import { S_IFDIR } from '#base/attr.ts';
 import { EINVAL, EISDIR, EMFILE, ENOTDIR, EROFS } from '#base/errno.ts';
 import { andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
 import {
@@ -16,7 +16,7 @@ import {
 } from '#protocol/constants.ts';
 import { type Attachment, gidOf } from '../attachment.ts';
 import { type Fid, refused, type Use } from '../fids.ts';
-import type { Session } from '../session.ts';
+import type { Request } from '../request.ts';
 import type { Handlers } from './handler.ts';
 
 /**
@@ -57,13 +57,13 @@ function close({ tree }: Attachment, use: Use): void {
 
 /** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
 function turning<T>(
-  session: Session,
+  request: Request,
   number: number,
   fid: Fid,
   otherwise: Use,
   turn: () => MaybePromise<T>,
 ): MaybePromise<T> {
-  const { quota } = session;
+  const { quota } = request.session;
   if (!quota.mayAdd('opens', 1)) throw EMFILE;
   quota.add('opens', 1);
   fid.use = { kind: 'claimed', number, before: otherwise };
@@ -78,18 +78,18 @@ function isRefused(use: Use): boolean {
 }
 
 export const opening: Handlers<'lopen' | 'lcreate'> = {
-  lopen(session, { fid: number, flags }) {
-    const fid = session.fids.unopened(number);
+  lopen(request, { fid: number, flags }) {
+    const fid = request.unopened(number);
     const { attachment, node, use: before } = fid;
     const how = howOf(flags, isRefused(before));
-    return turning(session, number, fid, how.read && how.write ? refused : before, () =>
+    return turning(request, number, fid, how.read && how.write ? refused : before, () =>
       andThen(open(fid, how, flags), use =>
         onError(
           () =>
-            andThen(session.qid(attachment.tree, node), qid => {
+            andThen(request.qid(attachment.tree, node), qid => {
               fid.use = use;
               // An iounit would make the client ask for less of a directory than a message holds.
-              return { qid, iounit: use.kind === 'dir' ? 0 : session.iounit };
+              return { qid, iounit: use.kind === 'dir' ? 0 : request.session.iounit };
             }),
           () => close(attachment, use),
         ),
@@ -97,8 +97,8 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
     );
   },
 
-  lcreate(session, { fid: number, name, flags, mode, gid }) {
-    const fid = session.fids.unopened(number);
+  lcreate(request, { fid: number, name, flags, mode, gid }) {
+    const fid = request.unopened(number);
     const { attachment, node: dir } = fid;
     const { tree, actor } = attachment;
     const how = {
@@ -107,15 +107,15 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
       mode: mode & 0o7777,
       gid: gidOf(attachment, gid),
     };
-    return turning(session, number, fid, fid.use, () => {
-      const attr = new Attr();
+    return turning(request, number, fid, fid.use, () => {
+      const { attr } = request;
       return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
         if (fid.dir) tree.release(fid.dir);
         fid.dir = dir;
         fid.name = name;
         fid.node = node;
         fid.use = { kind: 'file', file, locked: false };
-        return { qid: session.qidOf(node, attr), iounit: session.iounit };
+        return { qid: request.session.qidOf(node, attr), iounit: request.session.iounit };
       });
     });
   },

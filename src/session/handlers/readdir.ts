@@ -17,21 +17,21 @@ function inTurn<T>(use: DirUse, list: () => MaybePromise<T>): MaybePromise<T> {
 }
 
 export const directories: Handlers<'readdir'> = {
-  readdir(session, { fid: number, offset, count: most }, exchange) {
-    const fid = session.fids.get(number);
+  readdir(request, { fid: number, offset, count: most }) {
+    const fid = request.fid(number);
     const { use } = fid;
     if (use.kind === 'file') throw ENOTDIR;
     if (use.kind !== 'dir') throw EBADF;
-    const wanted = Math.min(most, session.dataBytesMax);
+    const wanted = Math.min(most, request.session.dataBytesMax);
     // A reply of 0 bytes would mean the end of the directory.
     if (wanted === 0) throw EINVAL;
     const { tree } = fid.attachment;
     if (!use.running && tree.readdirNow) {
-      const [space] = exchange.reserveData(wanted);
+      const [space] = request.exchange.reserveData(wanted);
       const count = tree.readdirNow(use.dir, offset.low, offset.high, space!);
       if (count !== undefined) return { data: { count } };
     }
-    const bytes = session.aside(wanted);
+    const bytes = request.allocData(wanted);
     return inTurn(use, () =>
       andThen(tree.readdir(use.dir, offset.low, offset.high, bytes), count => ({ data: { count, bytes } })),
     );

@@ -6,13 +6,13 @@ import { Fid, plain } from '../fids.ts';
 import { done, type Handlers } from './handler.ts';
 
 export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
-  version(session, { msize, version }) {
-    const agreed = Math.min(msize, session.msizeMax);
-    return andThen(session.reset(), isLast => {
+  version(request, { msize, version }) {
+    const agreed = Math.min(msize, request.session.msizeMax);
+    return andThen(request.session.reset(), isLast => {
       // version(5): then no session is established. A suffix names a dialect that is not spoken here.
       if (version !== dialect) return { msize: agreed, version: 'unknown' };
       if (agreed < msizeBytesMin) throw EMSGSIZE;
-      if (isLast) session.msize = agreed;
+      if (isLast) request.session.msize = agreed;
       return { msize: agreed, version: dialect };
     });
   },
@@ -21,23 +21,27 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
     throw EOPNOTSUPP;
   },
 
-  async attach(session, { fid: number, afid, uname, aname, n_uname }) {
+  async attach(request, { fid: number, afid, uname, aname, n_uname }) {
     if (afid !== NOFID) throw EINVAL;
-    const found = session.exports.find(aname);
+    const found = request.session.exports.find(aname);
     if (!found) throw ENOENT;
     const { tree, readonly, hostErrors: trouble } = found;
-    const { fids, versions: observer } = session;
-    if (!session.quota.attach(tree)) throw EUSERS;
-    const newfid = fids.reserve(number);
+    const { fids, versions: observer } = request.session;
+    if (!request.session.quota.attach(tree)) throw EUSERS;
+    const newfid = request.reserve(number);
     try {
-      const actor = { creds: await tree.credentials(n_uname), observer, pins: session.quota.pinnedFds };
-      const qid = await andThen(session.stat(tree, tree.root), attr => {
+      const actor = {
+        creds: await tree.credentials(n_uname),
+        observer,
+        pins: request.session.quota.pinnedFds,
+      };
+      const qid = await andThen(request.stat(tree, tree.root), attr => {
         if (attr.nlink === 0) trouble?.rootRemoved();
-        return session.qidOf(tree.root, attr);
+        return request.session.qidOf(tree.root, attr);
       });
       tree.hold(tree.root);
       fids.fill(newfid, new Fid({ tree, readonly, actor, trouble }, tree.root, plain, undefined, undefined));
-      session.attached(found, uname, n_uname);
+      request.session.attached(found, uname, n_uname);
       return { qid };
     } catch (error) {
       fids.unreserve(newfid);
@@ -45,7 +49,7 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
     }
   },
 
-  flush(session, { oldtag }) {
-    return session.flush(oldtag) ?? done;
+  flush(request, { oldtag }) {
+    return request.session.flush(oldtag) ?? done;
   },
 };

@@ -7,13 +7,13 @@ import type { Name, Step } from '#base/name.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import type { Attachment } from '../attachment.ts';
 import { Fid, plain } from '../fids.ts';
-import type { Session } from '../session.ts';
+import type { Request } from '../request.ts';
 import { done, type Handlers } from './handler.ts';
 import { commitXattr } from './xattr.ts';
 
 /** A walk on its way. It holds where it stands, and the directory that this was reached from. */
 class Walk {
-  readonly session: Session;
+  readonly request: Request;
   readonly attachment: Attachment;
   readonly steps: readonly Step[];
   readonly qids: Qid[] = [];
@@ -22,9 +22,9 @@ class Walk {
   name: Name | undefined;
   failure: Errno | undefined = undefined;
 
-  constructor(session: Session, from: Fid, steps: readonly Step[]) {
+  constructor(request: Request, from: Fid, steps: readonly Step[]) {
     const { tree } = from.attachment;
-    this.session = session;
+    this.request = request;
     this.attachment = from.attachment;
     this.steps = steps;
     this.node = from.node;
@@ -44,7 +44,7 @@ class Walk {
   goOn(): MaybePromise<this> {
     while (this.failure === undefined && this.qids.length < this.steps.length) {
       const step = this.steps[this.qids.length]!;
-      const attr = this.session.lendAttr();
+      const { attr } = this.request;
       let found: MaybePromise<Node | Errno>;
       try {
         found = this.#find(step, attr);
@@ -59,7 +59,6 @@ class Walk {
 
   /** Goes on when the next step, which was begun, is done. */
   goOnLater(step: Step, found: Promise<Node | Errno>, attr: Attr): Promise<this> {
-    this.session.keepAttr();
     return found.catch(failureOf).then(node => {
       this.#arrive(step, node, attr);
       return this.goOn();
@@ -93,7 +92,7 @@ class Walk {
       this.name = step as Name;
     }
     this.node = found;
-    this.qids.push(this.session.qidOf(found, attr));
+    this.qids.push(this.request.session.qidOf(found, attr));
   }
 
   /** Makes the fid out of what was reached; the walk holds nothing any more. */
@@ -113,20 +112,21 @@ function stopped(walk: Walk): { wqid: readonly Qid[] } | Errno {
   return walk.qids.length === 0 ? walk.failure! : { wqid: walk.qids };
 }
 
-function walkTo(session: Session, from: Fid, newfid: number, steps: readonly Step[]) {
-  const { fids } = session;
+function walkTo(request: Request, from: Fid, newfid: number, steps: readonly Step[]) {
+  const { fids } = request.session;
   fids.checkFree(newfid);
-  const going = new Walk(session, from, steps).goOn();
+  const going = new Walk(request, from, steps).goOn();
   if (!(going instanceof Promise)) {
     if (going.failure) return stopped(going);
     fids.put(newfid, going.toFid());
     return { wqid: going.qids };
   }
-  return arriveLater(session, newfid, going);
+  return arriveLater(request, newfid, going);
 }
 
-function arriveLater({ fids }: Session, newfid: number, going: Promise<Walk>) {
-  const reserved = fids.reserve(newfid);
+function arriveLater(request: Request, newfid: number, going: Promise<Walk>) {
+  const { fids } = request.session;
+  const reserved = request.reserve(newfid);
   return onError(
     () =>
       going.then(walk => {
@@ -143,25 +143,25 @@ function arriveLater({ fids }: Session, newfid: number, going: Promise<Walk>) {
 
 /** A walk by one name to a new fid, whose number is free, that was begun and turned out to wait. */
 export function walkLater(
-  session: Session,
+  request: Request,
   from: Fid,
   newfid: number,
   name: Name,
   found: Promise<Node | Errno>,
   attr: Attr,
 ) {
-  const walk = new Walk(session, from, [name]);
-  return arriveLater(session, newfid, walk.goOnLater(name, found, attr));
+  const walk = new Walk(request, from, [name]);
+  return arriveLater(request, newfid, walk.goOnLater(name, found, attr));
 }
 
 /** The fid moves only when all steps succeeded. Nobody may be using it meanwhile, so it is claimed. */
-function walkInPlace(session: Session, number: number, fid: Fid, steps: readonly Step[]) {
+function walkInPlace(request: Request, number: number, fid: Fid, steps: readonly Step[]) {
   if (steps.length === 0) return { wqid: [] };
   if (fid.use.kind !== 'node') throw EBADF;
   if (fid.busy > 0) throw EBUSY;
   fid.use = { kind: 'claimed', number, before: plain };
   const arrived = onError(
-    () => new Walk(session, fid, steps).goOn(),
+    () => new Walk(request, fid, steps).goOn(),
     () => {
       fid.use = plain;
     },
@@ -180,8 +180,8 @@ function walkInPlace(session: Session, number: number, fid: Fid, steps: readonly
 }
 
 /** Gives up the locks taken through a fid; it must be let go of by `discard` after that. */
-function releaseLocks(session: Session, { use, attachment }: Fid): MaybePromise<void> {
-  if (use.kind === 'file' && use.locked) return session.locks.dropThrough(attachment.tree, use);
+function releaseLocks(request: Request, { use, attachment }: Fid): MaybePromise<void> {
+  if (use.kind === 'file' && use.locked) return request.session.locks.dropThrough(attachment.tree, use);
 }
 
 function removeEntry(fid: Fid): MaybePromise<void> {
@@ -198,16 +198,16 @@ function removeEntry(fid: Fid): MaybePromise<void> {
 }
 
 export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
-  walk(session, { fid: number, newfid, wname }) {
-    const from = session.fids.object(number);
+  walk(request, { fid: number, newfid, wname }) {
+    const from = request.object(number);
     return number === newfid
-      ? walkInPlace(session, number, from, wname)
-      : walkTo(session, from, newfid, wname);
+      ? walkInPlace(request, number, from, wname)
+      : walkTo(request, from, newfid, wname);
   },
 
-  clunk(session, { fid: number }) {
-    const { fids } = session;
-    const fid = fids.take(number);
+  clunk(request, { fid: number }) {
+    const { fids } = request.session;
+    const fid = request.take(number);
     const { use } = fid;
     if (use.kind === 'node') {
       fids.discard(fid);
@@ -216,7 +216,7 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
     // The fid is gone even when writing the xattr fails.
     const letGo = () => fids.discard(fid);
     const last = onError(
-      () => (use.kind === 'xattr-write' ? commitXattr(fid, use) : releaseLocks(session, fid)),
+      () => (use.kind === 'xattr-write' ? commitXattr(fid, use) : releaseLocks(request, fid)),
       letGo,
     );
     return andThen(last, () => {
@@ -225,9 +225,9 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
     });
   },
 
-  remove(session, { fid: number }) {
-    const { fids } = session;
-    const fid = fids.take(number);
+  remove(request, { fid: number }) {
+    const { fids } = request.session;
+    const fid = request.take(number);
     const { dir } = fid;
     const { tree } = fid.attachment;
     // Held by the request: one that still runs may move the fid on meanwhile.
@@ -235,7 +235,7 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
     return andFinally<typeof done>(
       () => andThen(removeEntry(fid), () => done),
       () =>
-        andThen(releaseLocks(session, fid), () => {
+        andThen(releaseLocks(request, fid), () => {
           if (dir) tree.release(dir);
           fids.discard(fid);
         }),

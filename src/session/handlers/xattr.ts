@@ -5,13 +5,13 @@ import { P9_XATTR_CREATE, P9_XATTR_REPLACE } from '#protocol/constants.ts';
 import type { Data } from '#protocol/kinds.ts';
 import { xattrValueBytesMax } from '#quota/limits.ts';
 import { Fid, type XattrRead, type XattrWrite } from '../fids.ts';
-import type { Session } from '../session.ts';
+import type { Request } from '../request.ts';
 import { done, type Handlers } from './handler.ts';
 
 const aclPrefix = 'system.posix_acl_';
 
 /** Counts the bytes of a value that a fid holds; they are given back when it is dropped. */
-function admit({ quota }: Session, bytes: number): void {
+function admit({ session: { quota } }: Request, bytes: number): void {
   if (!quota.mayAdd('xattrBytes', bytes)) throw ENOMEM;
   quota.add('xattrBytes', bytes);
 }
@@ -58,15 +58,15 @@ function compact(value: Uint8Array): Uint8Array {
 }
 
 export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
-  xattrwalk(session, { fid: number, newfid, name }) {
-    const { fids } = session;
-    const from = fids.object(number);
+  xattrwalk(request, { fid: number, newfid, name }) {
+    const { fids } = request.session;
+    const from = request.object(number);
     const { attachment, node } = from;
     const { tree, actor } = attachment;
     fids.checkFree(newfid);
     const found = name === '' ? tree.listXattr(actor.creds, node) : tree.getXattr(actor.creds, node, name);
     const snapshot = (bytes: Uint8Array): Fid => {
-      admit(session, bytes.length);
+      admit(request, bytes.length);
       tree.hold(node);
       return new Fid(attachment, node, { kind: 'xattr-read', value: compact(bytes) }, undefined, undefined);
     };
@@ -74,7 +74,7 @@ export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
       fids.put(newfid, snapshot(found));
       return { size: found.length };
     }
-    const reserved = fids.reserve(newfid);
+    const reserved = request.reserve(newfid);
     return onError(
       () =>
         found.then(bytes => {
@@ -85,11 +85,11 @@ export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
     );
   },
 
-  xattrcreate(session, { fid: number, name, attr_size, flags }) {
-    const fid = session.fids.unopened(number);
+  xattrcreate(request, { fid: number, name, attr_size, flags }) {
+    const fid = request.unopened(number);
     if (name === '' || (flags & ~(P9_XATTR_CREATE | P9_XATTR_REPLACE)) !== 0) throw EINVAL;
     if (attr_size.high !== 0 || attr_size.low > xattrValueBytesMax) throw E2BIG;
-    admit(session, attr_size.low);
+    admit(request, attr_size.low);
     // Zeroed: what is not written must not show what was in memory before (CVE-2016-9103).
     fid.use = { kind: 'xattr-write', name, flags, value: asOwned(new Uint8Array(attr_size.low)), written: 0 };
     return done;

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Tree } from '#backend/tree.ts';
 import { nameOf } from '#base/name.ts';
 import { dialect, NOTAG } from '#protocol/constants.ts';
-import { flushWaitMs } from '#session/tags.ts';
+import { flushWaitMs } from '#session/request.ts';
 import { Barrier, SessionHarness, TempExport, turns, waiting } from './harness.ts';
 
 const version = { msize: 8192, version: dialect };

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { LocalTree } from '#backend/local/local-tree.ts';
 import type { Tree } from '#backend/tree.ts';
 import { ConfigError } from '#base/config-error.ts';
+import { HostErrorLog } from '#base/host-error-log.ts';
 import { type Logger, silent } from '#base/log.ts';
 import type { Bytes } from '#base/name.ts';
 import { descriptorLimit, groupsOf as groupsOfHost } from '#host/process.ts';
@@ -11,7 +12,6 @@ import { mapped } from '#security/mapped.ts';
 import type { SecurityModel } from '#security/model.ts';
 import { type GroupsOf, passthrough } from '#security/passthrough.ts';
 import { type IdOptions, idProblems, withIds } from '#security/squash.ts';
-import { HostErrorLog } from '#session/host-errors.ts';
 import { Access, type AccessOptions, accessProblems } from './access.ts';
 import { checkedRoot } from './validate.ts';
 

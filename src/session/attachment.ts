@@ -1,6 +1,6 @@
 import type { Actor, Tree } from '#backend/tree.ts';
+import type { HostErrorLog } from '#base/host-error-log.ts';
 import type { Bytes } from '#base/name.ts';
-import type { HostErrorLog } from './host-errors.ts';
 
 /** A tree that clients may attach to. */
 export interface ExportEntry {
@@ -22,7 +22,7 @@ export interface Attachment {
   readonly tree: Tree;
   readonly readonly: boolean;
   readonly actor: Actor;
-  readonly trouble: HostErrorLog | undefined;
+  readonly hostErrors: HostErrorLog | undefined;
 }
 
 /** The group that a new object shall have; a client that names none means its user's. */

@@ -21,7 +21,6 @@ import type { ExportEntry, ExportLookup } from './attachment.ts';
 import type { Exchange, SessionPort, TransportPort } from './exchange.ts';
 import { answered, answerFast } from './fast-path.ts';
 import { handlers } from './handlers/table.ts';
-import { reportHostError } from './host-errors.ts';
 import { refuseToChange } from './read-only.ts';
 import { flushWaitMs, Request } from './request.ts';
 import { spread } from './segments.ts';
@@ -180,7 +179,7 @@ export class Session extends SessionState implements SessionPort {
     let headBytes: number;
     try {
       if (reply instanceof Errno) {
-        reportHostError(reply, request.firstFid, () => frameOf(exchange));
+        this.#reportHostError(reply, request);
         headBytes = encodeError(tag, reply, exchange.out, exchange.at);
       } else {
         const { data } = reply as { data?: Data };
@@ -194,6 +193,13 @@ export class Session extends SessionState implements SessionPort {
       headBytes = encodeError(tag, this.#failureOf(error, request), exchange.out, exchange.at);
     }
     exchange.commit(headBytes, dataBytes);
+  }
+
+  /** An error of the host goes to the log of the export whose object the request asked for. */
+  #reportHostError(errno: Errno, { firstFid, exchange }: Request): void {
+    // The session itself answers EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
+    if (!firstFid || firstFid.attachment.readonly || firstFid.use.kind === 'xattr-write') return;
+    firstFid.attachment.hostErrors?.report(errno, () => showAny(frameOf(exchange)));
   }
 
   /** The error a client gets. Anything but an Errno is a bug of ours: this connection ends, the others live. */

@@ -15,7 +15,7 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   security: { values: ['base', 'quota', 'host'] },
   backend: { values: ['base', 'quota', 'host', 'protocol', 'security'] },
   session: { values: ['base', 'quota', 'protocol', 'backend'], types: ['host'] },
-  exports: { values: ['base', 'quota', 'host', 'security', 'backend', 'session'], types: ['transport'] },
+  exports: { values: ['base', 'quota', 'host', 'security', 'backend'], types: ['session', 'transport'] },
   transport: { values: ['base', 'quota', 'host', 'protocol', 'session'] },
   workers: { values: ['base', 'host', 'transport'] },
   client: { values: ['base', 'quota', 'protocol'] },

@@ -1,7 +1,7 @@
 import { qidTypeOf, S_IFMT, setU64 } from '#base/attr.ts';
 import { EINVAL } from '#base/errno.ts';
 import type { Bytes, Name } from '#base/name.ts';
-import type { MemoryNode } from './memory-node.ts';
+import type { Node } from '../tree.ts';
 import type { MemoryQuota } from './memory-quota.ts';
 
 /** What an entry costs besides its name. */
@@ -12,19 +12,19 @@ const entryHeadBytes = 24;
 const selfCookie = 1;
 const parentCookie = 2;
 
-interface Entry {
+interface Entry<N extends Node> {
   readonly name: Name;
   /** Given once, increasing, never used again: what makes a listing resume at the right place whatever came and went. */
   readonly cookie: number;
-  node: MemoryNode;
+  node: N;
   gone: boolean;
 }
 
 /** The entries of a directory, by name and in the order in which they came. */
-export class Entries {
-  readonly #byName = new Map<Name, Entry>();
+export class Entries<N extends Node> {
+  readonly #byName = new Map<Name, Entry<N>>();
   /** By rising cookie; entries that are gone stay until they are many. */
-  #order: Entry[] = [];
+  #order: Entry<N>[] = [];
   #nextCookie = parentCookie + 1;
   readonly #space: MemoryQuota;
 
@@ -36,20 +36,20 @@ export class Entries {
     return this.#byName.size;
   }
 
-  get(name: Name): MemoryNode | undefined {
+  get(name: Name): N | undefined {
     return this.#byName.get(name)?.node;
   }
 
   /** Adds a name that is not there; ENOSPC when there is no space for it. */
-  add(name: Name, node: MemoryNode): void {
+  add(name: Name, node: N): void {
     this.#space.take(entryBytes + name.length);
-    const entry: Entry = { name, cookie: this.#nextCookie++, node, gone: false };
+    const entry: Entry<N> = { name, cookie: this.#nextCookie++, node, gone: false };
     this.#byName.set(name, entry);
     this.#order.push(entry);
   }
 
   /** Makes a name that is there lead to another object; it keeps its place in listings. */
-  replace(name: Name, node: MemoryNode): void {
+  replace(name: Name, node: N): void {
     this.#byName.get(name)!.node = node;
   }
 
@@ -62,9 +62,9 @@ export class Entries {
   }
 
   /** Packs whole entries behind `cookie`; `self` is the directory, `parent` what `..` leads to. */
-  pack(self: MemoryNode, parent: MemoryNode, cookie: number, into: Uint8Array): number {
+  pack(self: Node, parent: Node, cookie: number, into: Uint8Array): number {
     let at = 0;
-    const put = (name: Bytes, node: MemoryNode, next: number): boolean => {
+    const put = (name: Bytes, node: Node, next: number): boolean => {
       if (into.length - at < entryHeadBytes + name.length) return false;
       at = packEntry(into, at, name, node, next);
       return true;
@@ -78,7 +78,7 @@ export class Entries {
   }
 
   /** Whether all entries behind `cookie` were put. */
-  #packFrom(cookie: number, put: (name: Bytes, node: MemoryNode, next: number) => boolean): boolean {
+  #packFrom(cookie: number, put: (name: Bytes, node: Node, next: number) => boolean): boolean {
     for (let i = this.#firstBehind(cookie); i < this.#order.length; i++) {
       const entry = this.#order[i]!;
       if (!entry.gone && !put(entry.name, entry.node, entry.cookie)) return false;
@@ -98,7 +98,7 @@ export class Entries {
   }
 }
 
-function packEntry(into: Uint8Array, at: number, name: Bytes, node: MemoryNode, cookie: number): number {
+function packEntry(into: Uint8Array, at: number, name: Bytes, node: Node, cookie: number): number {
   const packed = Buffer.from(into.buffer, into.byteOffset + at, entryHeadBytes + name.length);
   packed[0] = qidTypeOf(node.type);
   packed.writeUInt32LE(0, 1);

@@ -56,7 +56,7 @@ export class MemoryNode implements Node {
   /** Regular files only. */
   readonly pages: Pages | undefined;
   /** Directories only. */
-  readonly entries: Entries | undefined;
+  readonly entries: Entries<MemoryNode> | undefined;
   readonly xattrs: Xattrs;
   /** Directories only: what `..` leads to. The root is its own parent. */
   parent: MemoryNode | undefined;

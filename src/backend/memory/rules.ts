@@ -14,13 +14,13 @@ export function pagesOf(node: MemoryNode): Pages {
   throw node.type === S_IFDIR ? EISDIR : ENXIO;
 }
 
-export function entriesOf(node: MemoryNode): Entries {
+export function entriesOf(node: MemoryNode): Entries<MemoryNode> {
   if (!node.entries) throw ENOTDIR;
   return node.entries;
 }
 
 /** The entries of a directory that takes the new name: EEXIST when it has it, ENOENT when it was removed itself. */
-export function entriesToAddTo(dir: MemoryNode, name: Name): Entries {
+export function entriesToAddTo(dir: MemoryNode, name: Name): Entries<MemoryNode> {
   const entries = entriesOf(dir);
   if (entries.get(name)) throw EEXIST;
   if (dir.nlink === 0) throw ENOENT;

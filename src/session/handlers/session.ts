@@ -25,7 +25,7 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
     if (afid !== NOFID) throw EINVAL;
     const found = request.session.exports.find(aname);
     if (!found) throw ENOENT;
-    const { tree, readonly, hostErrors: trouble } = found;
+    const { tree, readonly, hostErrors } = found;
     const { fids, versions: observer } = request.session;
     if (!request.session.quota.attach(tree)) throw EUSERS;
     const newfid = request.reserve(number);
@@ -36,11 +36,14 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
         pins: request.session.quota.pinnedFds,
       };
       const qid = await andThen(request.stat(tree, tree.root), attr => {
-        if (attr.nlink === 0) trouble?.rootRemoved();
+        if (attr.nlink === 0) hostErrors?.rootRemoved();
         return request.session.qidOf(tree.root, attr);
       });
       tree.hold(tree.root);
-      fids.fill(newfid, new Fid({ tree, readonly, actor, trouble }, tree.root, plain, undefined, undefined));
+      fids.fill(
+        newfid,
+        new Fid({ tree, readonly, actor, hostErrors }, tree.root, plain, undefined, undefined),
+      );
       request.session.attached(found, uname, n_uname);
       return { qid };
     } catch (error) {

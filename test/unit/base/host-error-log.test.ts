@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { EIO, ENOSPC } from '#base/errno.ts';
-import { HostErrorLog } from '#session/host-errors.ts';
+import { HostErrorLog } from '#base/host-error-log.ts';
 
 const tenMinutesMs = 600_000;
 

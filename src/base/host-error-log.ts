@@ -1,6 +1,4 @@
-import { EDQUOT, EIO, ENOSPC, EROFS, type Errno } from '#base/errno.ts';
-import { showAny } from '#protocol/trace.ts';
-import type { Fid } from './fids.ts';
+import { EDQUOT, EIO, ENOSPC, EROFS, type Errno } from './errno.ts';
 
 /** Errors that an administrator has to do something about, and what they mean. */
 const meanings: ReadonlyMap<Errno, string> = new Map([
@@ -22,8 +20,9 @@ export class HostErrorLog {
     this.#warn = warn;
   }
 
-  /** An error of the host's in answer to a request. */
+  /** Reports the error of a reply, if an administrator has to do something about it. `request` describes the request. */
   report(errno: Errno, request: () => string): void {
+    if (!meanings.has(errno)) return;
     this.#once(errno.name, () => `${errno.name}: ${meanings.get(errno)}; it was in answer to ${request()}`);
   }
 
@@ -47,12 +46,4 @@ export class HostErrorLog {
     this.#saidAt.set(key, now);
     this.#warn(text());
   }
-}
-
-/** Reports an error of the host to the export of the fid that the request asked the host about. */
-export function reportHostError(errno: Errno, fid: Fid | undefined, frameOf: () => Buffer): void {
-  if (!meanings.has(errno)) return;
-  // The session itself answers EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
-  if (!fid || fid.attachment.readonly || fid.use.kind === 'xattr-write') return;
-  fid.attachment.trouble?.report(errno, () => showAny(frameOf()));
 }

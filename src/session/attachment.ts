@@ -2,22 +2,20 @@ import type { Actor, Tree } from '#backend/tree.ts';
 import type { HostErrorLog } from '#base/host-error-log.ts';
 import type { Bytes } from '#base/name.ts';
 
-/** A tree that clients may attach to. */
+/** An export: a tree that clients may attach to. */
 export interface ExportEntry {
-  /** For logs. */
   readonly name: string;
   readonly tree: Tree;
   readonly readonly: boolean;
-  /** Who says what is wrong with the host. */
   readonly hostErrors?: HostErrorLog;
 }
 
 export interface ExportLookup {
-  /** The export that an aname asks for; the first for the empty aname and `/`. Throws an Errno where that says more than "none". */
+  /** The export named by an aname; the first one for the empty aname and `/`. Undefined means ENOENT; throws other errors. */
   find(aname: Bytes): ExportEntry | undefined;
 }
 
-/** What an attach made: shared by its root fid and every fid walked from there. */
+/** The result of a Tattach: shared by its root fid and every fid walked from it. */
 export interface Attachment {
   readonly tree: Tree;
   readonly readonly: boolean;
@@ -25,7 +23,7 @@ export interface Attachment {
   readonly hostErrors: HostErrorLog | undefined;
 }
 
-/** The group that a new object shall have; a client that names none means its user's. */
+/** The group of a new object: the client's gid, or the attached user's group if the client sent none (0xffffffff). */
 export function gidOf({ actor }: Attachment, gid: number): number {
   return gid === noGid ? actor.creds.gid : gid;
 }

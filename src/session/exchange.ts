@@ -2,79 +2,78 @@ import type { OwnedSegments, Segments } from '#base/owned.ts';
 import type { Peer } from '#base/peer.ts';
 
 /**
- * One request on its way through a session: what the transport received, and where the reply goes. The session does not
- * know what the transport is; a stream and a virtqueue hand it the same thing.
+ * A received request and memory for its reply; implemented by streams and virtqueues.
  *
- * A session answers an exchange with exactly one `commit` or one `drop`, during `Session.receive` or later. What is not
- * answered when `receive` returns must have been kept by `later()`. Memory of an exchange is valid until `receive` returns;
- * what is `Owned` of a kept one is valid until that is answered.
+ * The session calls `commit` or `drop` exactly once. Before `Session.receive` returns it must have called one of these or
+ * `detach`. Memory is valid until `receive` returns; `Owned` memory of a detached exchange until `commit` or `drop`.
  */
 export interface Exchange {
-  /** The memory that the message lies in, often with others. Private: nobody changes it while it is read. */
+  /** Holds the message, often among others. Private: nothing changes it during `receive`. */
   readonly head: Buffer;
-  /** Where in `head` the message begins, with size[4], and where it ends, without the payload of Twrite. */
+  /** Begin and end of the message in `head`, without the payload of Twrite. */
   readonly from: number;
   readonly to: number;
-  /** The payload of Twrite, which may lie in guest memory and change while it is read; empty for other messages. */
+  /** Payload of Twrite; empty for other messages. May be guest memory, which can change while it is read. */
   readonly payload: Segments;
 
-  /** Where the reply's head is encoded: at least `replyHeadBytesMax` bytes of private memory from `at` on of `out`. */
+  /** Private memory for the reply's head: `replyHeadBytesMax` bytes or more from `at`. */
   readonly out: Buffer;
   readonly at: number;
 
   /**
-   * Memory for `count` bytes of Rread or Rreaddir data, directly behind a head of 11 bytes. Called at most once, and once
-   * more after `later` or when the first was not used; `out` and `at` are read only afterwards, since making room may move
-   * them.
+   * Memory for `count` bytes of Rread or Rreaddir data, behind a head of 11 bytes. Called at most once, and once more after
+   * `detach` or if the first result was not used. Read `out` and `at` after this call: it may change them.
    */
   reserveData(count: number): Segments;
 
-  /** Sends `headBytes` bytes from `out` at `at`, followed by the first `dataBytes` bytes of the space. */
+  /** Sends `headBytes` bytes of `out` and `dataBytes` bytes of the memory from `reserveData`. */
   commit(headBytes: number, dataBytes: number): void;
 
-  /** No reply will be sent: the request was flushed, or its session is gone. */
+  /** Ends the exchange without a reply, after a flush or the session's end. */
   drop(): void;
 
   /**
-   * The same exchange in a form that is valid until it is answered. A stream copies the payload here; a virtqueue returns
-   * itself, and the guest gets its buffers back with the answer. Called at most once, and what is answered is then what it
-   * returned; a space that was taken before is void. No answer is given before every call that has the payload is settled.
+   * Returns an exchange that is valid until `commit` or `drop` and replaces this one. A stream copies the payload; a virtqueue
+   * keeps the guest's buffers until the reply. Called at most once; invalidates memory from `reserveData`. Every call that uses
+   * the payload must settle before `commit` or `drop`.
    */
   detach(): DetachedExchange;
 }
 
-/** An exchange that was kept. */
 export interface DetachedExchange extends Exchange {
   readonly payload: OwnedSegments;
 }
 
-/** Bytes of the largest reply that is not Rread or Rreaddir: Rreadlink and Rgetlock with their strings, rounded up. */
+/** Bound of a reply without data: Rreadlink (PATH_MAX) and Rgetlock with their strings, rounded up. */
 export const replyHeadBytesMax = 8192;
 
-/** What a session may do to its transport. */
+/** The transport as its session sees it. */
 export interface TransportPort {
   readonly peer: Peer;
-  /** Closes the connection after what was committed is sent; for broken framing and for bugs of ours. */
+  /** Closes the connection after sending the committed replies. For reused tags and internal errors. */
   hangUp(reason: string): void;
-  /** To be asked again whether it takes requests (`Door.takes`). In the middle of something: what follows is for a later turn. */
+  /**
+   * `SessionPort.takes` may return true again. Called from within the session: the transport must hand over requests in a later
+   * event-loop callback.
+   */
   resume(): void;
 }
 
-/** What a session is to its transport. */
+/** The session as its transport sees it. */
 export interface SessionPort {
-  /** Takes a request; see `Exchange`. The frame's size was checked by the transport. */
+  /** Processes a request, whose size the transport has checked. */
   receive(exchange: Exchange): void;
-  /** The largest frame the peer may send now: size[4] and payload included. Changes with every Tversion. */
+  /** The largest frame, with size[4] and payload, that the peer may send now. Tversion changes it. */
   readonly frameBytesMax: number;
   /**
-   * Whether a request of this type shall be handed over now, from a peer that leaves so many bytes of replies unread. After a
-   * no, whatever comes next waits: the transport asks again at `Line.resume`, and when the peer has read some of it.
+   * Whether to hand over a request of this type; `unreadBytes` is the size of the replies that the peer has not read. After
+   * false, the transport stops until `TransportPort.resume` or until the peer has read replies.
    */
   takes(type: number, unreadBytes: number): boolean;
-  /** The transport keeps so many bytes of payloads and replies more, or less, for requests that outlive their turn. */
+  /** Counts bytes that the transport keeps for detached exchanges; negative when freed. */
   account(bytes: number): void;
-  /** Resolves when no request is running; with `blockedToo`, when none waits for a lock either. */
+  /** Resolves when no request runs; with `blockedToo`, when none waits for a lock either. */
   finish(blockedToo?: boolean): Promise<void>;
-  /** The connection is gone: nothing is answered any more. Resolves when the last running call is done and all is let go. */
+  /** Ends the session without further replies. Resolves when all calls have ended and everything is released. */
   close(): Promise<void>;
 }

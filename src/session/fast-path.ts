@@ -1,10 +1,8 @@
 /**
- * The messages that a client sends most, read and answered by hand. By the table one of them costs two to three times as
- * much, most of it for objects that stand for a few bytes of the wire.
+ * Fast path of the six most frequent messages, without the objects of the generic path (codec and handler table).
  *
- * Each function does what decoder, handler and encoder of its message do together, for a request that is well formed and
- * nothing special. For any other it returns undefined with nothing done, and the request goes by the table, which says what
- * is wrong with it. `test/unit/session/fast-path.test.ts` holds the two ways against each other.
+ * Each function handles the common case of a well-formed request and otherwise returns undefined without side effects: then
+ * the generic path runs. test/unit/session/fast-path.test.ts compares the replies of both paths byte by byte.
  */
 
 import type { Node } from '#backend/tree.ts';
@@ -23,10 +21,10 @@ import type { Request } from './request.ts';
 /** The exchange was committed. */
 export const answered = Symbol('answered');
 type Reply = RMessage<Op> | Errno;
-/** What is left to be done: nothing, to answer with a reply that is there or comes, or everything. */
+/** `answered`, a reply that is still to be encoded, or undefined: use the generic path. */
 export type FastReply = typeof answered | Reply | Promise<Reply> | undefined;
 
-/** There is none, but Rlerror would be its reply. */
+/** The number that makes `begin` write the type of Rlerror; there is no Tlerror. */
 const Tlerror = lerror.type - 1;
 const Tlopen = operations.lopen.type;
 const Tgetattr = operations.getattr.type;
@@ -35,7 +33,7 @@ const Tread = operations.read.type;
 const Twrite = operations.write.type;
 const Tclunk = operations.clunk.type;
 
-/** Positions from here on are not exact as numbers, or no positions at all. */
+/** High half of the first offset (2^53) that a number does not hold exactly. */
 const highMax = 0x20_0000;
 
 export function answerFast(request: Request): FastReply {
@@ -74,7 +72,7 @@ function put32(bytes: Uint8Array, at: number, value: number): number {
   return at + 4;
 }
 
-/** Writes size[4] type[1] tag[2] of a reply to a T-message; returns where its fields go. */
+/** Writes size[4] type[1] tag[2] of the reply to message type `T`; returns the offset of its fields. */
 function begin({ out, at }: Exchange, size: number, T: number, tag: number): number {
   put32(out, at, size);
   out[at + 4] = T + 1;
@@ -113,7 +111,7 @@ function getattr(request: Request): FastReply {
   return commit(x, bytes);
 }
 
-/** size[4] Twalk tag[2] fid[4] newfid[4] nwname[2] nwname*(wname[s]), of one name or none. */
+/** size[4] Twalk tag[2] fid[4] newfid[4] nwname[2] nwname*(wname[s]), with at most one name. */
 function walk(request: Request): FastReply {
   const { session, exchange: x } = request;
   const { head, from } = x;
@@ -153,7 +151,7 @@ function walkOne(request: Request, source: Fid, newfid: number, name: Name): Fas
   const { attr } = request;
   const found = tree.walk(actor.creds, dir, name, attr);
   if (found instanceof Promise) return walkLater(request, source, newfid, name, found, attr);
-  // Every search of a PATH ends here.
+  // Frequent: every failed lookup of a search along PATH.
   if (found instanceof Errno) {
     put32(x.out, begin(x, 11, Tlerror, tag), found.code);
     return commit(x, 11);
@@ -167,7 +165,7 @@ function walkOne(request: Request, source: Fid, newfid: number, name: Name): Fas
   return commit(x, 22);
 }
 
-/** size[4] Tclunk tag[2] fid[4], of a fid that nothing is to be done for first. */
+/** size[4] Tclunk tag[2] fid[4], of a fid without locks or an xattr value. */
 function clunk(request: Request): FastReply {
   const { exchange: x, tag } = request;
   const { fids } = request.session;

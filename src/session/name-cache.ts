@@ -1,26 +1,25 @@
 import { type Step, stepOf } from '#base/name.ts';
 
-/** A power of two: as many names of 255 bytes are 256 KiB. */
-const places = 1024;
-const seen: (Step | undefined)[] = new Array(places).fill(undefined);
+/** A power of two. 1024 names of 255 bytes take 256 KiB. */
+const slotCount = 1024;
+const slots: (Step | undefined)[] = new Array(slotCount).fill(undefined);
 
 /**
- * The step of a walk that `length` bytes at `from` are; throws the Errno of what is none. The same few names are asked for
- * over and over, and making and checking a string costs more than finding the one that was made last time. A client that
- * holds many fids on one name holds one string.
+ * The walk step in `length` bytes at `from`; throws as `stepOf`. Direct-mapped cache (FNV-1a hash): a hit costs less than
+ * decoding and checking a string, and fids with equal names share one.
  */
 export function stepAt(bytes: Uint8Array, from: number, length: number): Step {
   let hash = length;
   for (let i = 0; i < length; i++) hash = Math.imul(hash ^ bytes[from + i]!, 0x01000193);
-  const place = (hash ^ (hash >>> 16)) & (places - 1);
-  const known = seen[place];
-  if (known !== undefined && isWritten(known, bytes, from, length)) return known;
+  const slot = (hash ^ (hash >>> 16)) & (slotCount - 1);
+  const cached = slots[slot];
+  if (cached !== undefined && equalsBytes(cached, bytes, from, length)) return cached;
   const step = stepOf(Buffer.from(bytes.buffer, bytes.byteOffset + from, length).toString('latin1'));
-  seen[place] = step;
+  slots[slot] = step;
   return step;
 }
 
-function isWritten(name: Step, bytes: Uint8Array, from: number, length: number): boolean {
+function equalsBytes(name: Step, bytes: Uint8Array, from: number, length: number): boolean {
   if (name.length !== length) return false;
   for (let i = 0; i < length; i++) if (name.charCodeAt(i) !== bytes[from + i]) return false;
   return true;

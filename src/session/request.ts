@@ -9,12 +9,12 @@ import type { DetachedExchange, Exchange } from './exchange.ts';
 import type { Fid, Reservation } from './fids.ts';
 import type { SessionState } from './state.ts';
 
-/** A Tflush of a request with an effect is answered no later than this after that request began, in ms. */
+/** Rflush for a request with an effect is sent at most this many ms after the request was detached. */
 export const flushWaitMs = 250;
 
 /**
- * Requests without an effect besides their reply. When one is flushed, its reply is discarded and not waited for. Every other
- * request may have changed something by then, so its reply is sent before Rflush (flush(5)), unless it hangs.
+ * Messages without an effect besides their reply. When one is flushed, Rflush is sent at once and the reply discarded. Any
+ * other may have changed something, so its reply precedes Rflush (flush(5)) if it ends within `flushWaitMs`.
  */
 const withoutEffect: ReadonlySet<Op> = new Set([
   'attach',
@@ -30,25 +30,23 @@ const withoutEffect: ReadonlySet<Op> = new Set([
 ]);
 
 /**
- * One request, from its arrival until it is answered or dropped. A session uses one object for all requests that are answered before
- * `Session.receive` returns. A request that waits is detached: it keeps the object, and the session takes a new one.
+ * One request, from arrival until its reply is committed or dropped. A session reuses the object unless the request waits: then
+ * it is detached and keeps the object, and the session allocates another.
  */
 export class Request {
   readonly session: SessionState;
   op: Op = 'version';
   tag = 0;
   exchange!: Exchange;
-  /** The number that the request reserves for a new fid. */
   reservation: Reservation | undefined;
-  /** Bytes of memory that `allocData` gave it. */
   dataBytes = 0;
-  /** Cancels what has not happened yet; the handler then fails with ECANCELED. Set for a lock that may block. */
+  /** Only for a blocking Tlock: cancels it, so that the handler fails with ECANCELED unless the lock was granted. */
   cancel: (() => void) | undefined;
-  /** Takes back its first call on the pool; false when a thread has begun it. */
+  /** Removes the request's first call from the pool's queue; false if a thread has begun it. */
   withdraw: (() => boolean) | undefined;
-  /** Nobody wants the reply any more. */
+  /** The request was flushed or its session reset: the reply is dropped. */
   unwanted = false;
-  /** Its own record of attributes, for one call at a time. */
+  /** Scratch attributes, for one call at a time. */
   readonly attr = new Attr();
   readonly #fids: Fid[] = [];
   #fidCount = 0;
@@ -62,7 +60,6 @@ export class Request {
     this.session = session;
   }
 
-  /** Makes this the request that has just arrived. */
   begin(op: Op, tag: number, exchange: Exchange): void {
     this.op = op;
     this.tag = tag;
@@ -74,60 +71,59 @@ export class Request {
     this.#detached = undefined;
   }
 
-  /** Looks a fid up; the request holds it until it is answered. Undefined when there is none. */
+  /** Looks a fid up; undefined if there is none. A detached request keeps it valid until `release`. */
   findFid(number: number): Fid | undefined {
     const fid = this.session.fids.find(number);
-    // Elements behind the count are overwritten: setting an array's length costs more than answering a request.
+    // Stale elements stay beyond the count: setting an array's length costs more than a whole request.
     if (fid) this.#fids[this.#fidCount++] = fid;
     return fid;
   }
 
-  /** As `findFid`. EBADF when there is none. */
+  /** As `findFid`; throws EBADF if there is none. */
   fid(number: number): Fid {
     const fid = this.findFid(number);
     if (!fid) throw EBADF;
     return fid;
   }
 
-  /** A fid on an object of a tree, open or not. EBADF when it is for an xattr. */
+  /** As `fid`, but EBADF for an xattr fid. */
   object(number: number): Fid {
     const fid = this.fid(number);
     if (!fid.isObject) throw EBADF;
     return fid;
   }
 
-  /** A fid that can be opened. EBADF when it is open or for an xattr. */
+  /** As `fid`, but EBADF for an xattr fid and one that is open or claimed. */
   unopened(number: number): Fid {
     const fid = this.fid(number);
     if (fid.use.kind !== 'node') throw EBADF;
     return fid;
   }
 
-  /** Frees a fid's number; what the fid holds is released by `Fids.discard`. EBADF when there is none. */
+  /** Frees a fid's number and returns the fid, for `Fids.discard`. Throws EBADF if there is none. */
   take(number: number): Fid {
     const fid = this.fid(number);
     this.session.fids.take(number, fid);
     return fid;
   }
 
-  /** Reserves a free number for the fid that the request makes. EBADF or EMFILE when it cannot be had. */
+  /** Reserves the number of the request's new fid. Throws EBADF or EMFILE as `Fids.checkFree`. */
   reserve(number: number): Reservation {
     this.reservation = this.session.fids.reserve(number);
     return this.reservation;
   }
 
-  /** The first fid that the request looked up: the one whose file system it asks. */
+  /** The first fid looked up; host errors are logged for its export. */
   get firstFid(): Fid | undefined {
     return this.#fidCount > 0 ? this.#fids[0] : undefined;
   }
 
-  /** Memory for the request's data. */
   allocData(bytes: number): Owned<Buffer> {
     this.dataBytes += bytes;
     return allocOwned(bytes);
   }
 
-  /** The payload of Twrite in memory that is valid until the request is answered. */
+  /** Detaches the exchange; returns the payload, valid until the reply is committed. */
   detachPayload(): OwnedSegments {
     return this.#detachExchange().payload;
   }
@@ -140,7 +136,7 @@ export class Request {
     return this.#detached;
   }
 
-  /** Attributes of an object as the client sees them, in the request's record. */
+  /** Attributes of an object as the client sees them, in `this.attr`. */
   stat(tree: Tree, node: Node): MaybePromise<Attr> {
     const { attr, session } = this;
     const described = tree.stat(node, attr);
@@ -152,12 +148,12 @@ export class Request {
     return andThen(this.stat(tree, node), attr => this.session.qidOf(node, attr));
   }
 
-  /** Whether it is a lock that blocks: it uses no thread and may wait for ever. */
+  /** A blocking Tlock uses no thread and may wait without limit. */
   get blocks(): boolean {
     return this.cancel !== undefined;
   }
 
-  /** The request waits: it keeps its exchange and fids until `release`. */
+  /** Makes the request outlive `Session.receive`; keeps its fids until `release`. */
   detach(withdraw: (() => boolean) | undefined): void {
     this.#detachExchange();
     this.#fids.length = this.#fidCount;
@@ -166,13 +162,13 @@ export class Request {
     this.#began = performance.now();
   }
 
-  /** The request does not wait any more. */
+  /** Ends the use of fids after `detach`; discards those that are gone and unused. */
   release(): void {
     const { fids } = this.session;
     for (const fid of this.#fids) if (--fid.busy === 0 && fid.gone) fids.discard(fid);
   }
 
-  /** Whether its reply can be discarded. A walk that moves its own fid has an effect: it has claimed the fid. */
+  /** Whether the reply can be discarded on flush. A walk in place has an effect: it has claimed its fid. */
   get isWithoutEffect(): boolean {
     return withoutEffect.has(this.op) && !this.#fids.some(fid => fid.use.kind === 'claimed');
   }
@@ -182,38 +178,36 @@ export class Request {
   }
 
   /**
-   * Resolves when the request is over; several are resolved in their order. `giveUp` is called when it is not over
-   * `flushWaitMs` after it began.
+   * Resolves in call order when the request ends. Calls `onTimeout` if that takes longer than `flushWaitMs` from `detach`.
    */
-  over(giveUp?: () => void): Promise<void> {
+  whenEnded(onTimeout?: () => void): Promise<void> {
     const left = this.#began + flushWaitMs - performance.now();
-    if (giveUp) this.#flushTimer ??= setTimeout(giveUp, Math.max(0, left));
+    if (onTimeout) this.#flushTimer ??= setTimeout(onTimeout, Math.max(0, left));
     return new Promise(resolve => {
       this.#flushes ??= [];
       this.#flushes.push(resolve);
     });
   }
 
-  /** The exchange is about to be committed. */
+  /** Called before the exchange is committed: `drop` then does nothing. */
   answered(): void {
     this.#answered = true;
   }
 
-  /** Ends the exchange without a reply. */
+  /** Drops the exchange, unless it was committed or dropped before. */
   drop(): void {
     if (this.#answered) return;
     this.#answered = true;
     this.exchange.drop();
   }
 
-  /** Undoes what it has claimed, as though it had never been sent: its number and newfid are free, its fids what they were. */
+  /** Undoes the request's claims: frees its newfid and restores the state of its fids. */
   abandon(): void {
     const { fids } = this.session;
     if (this.reservation) fids.unreserve(this.reservation);
     for (const fid of this.#fids) fids.restore(fid);
   }
 
-  /** Lets the Tflushes that wait for it be answered. */
   end(): void {
     clearTimeout(this.#flushTimer);
     const flushes = this.#flushes ?? [];

@@ -6,7 +6,7 @@ export function lengthOf(segments: Segments): number {
   return length;
 }
 
-/** Copies bytes into segments that hold at least as many. */
+/** Copies bytes into segments, which must hold at least as many. */
 export function spread(bytes: Uint8Array, segments: Segments): void {
   let at = 0;
   for (const segment of segments) {

@@ -33,7 +33,7 @@ type AnyReply = RMessage<Op> | Errno;
 
 const Tflush = operations.flush.type;
 
-/** What a session holds; for leak checks. After `close` all are 0. */
+/** Resources that a session holds, for leak checks. All are 0 after `close`. */
 export interface Counts {
   readonly fids: number;
   readonly requests: number;
@@ -45,14 +45,14 @@ export interface SessionParts {
   readonly exports: ExportLookup;
   readonly transport: TransportPort;
   readonly log: Logger;
-  /** The largest msize to agree to. */
+  /** The largest msize that Rversion offers. */
   readonly msizeMax?: number;
   readonly limits?: Limits;
-  /** Of the server; a session alone has everything. */
+  /** Divides the server's capacity among its sessions. Default: this session is the only one. */
   readonly share?: ServerShare;
 }
 
-/** One connection's conversation: version, fids, tags, locks. */
+/** The 9P session of one connection: version, fids, tags and locks. */
 export class Session extends SessionState implements SessionPort {
   readonly #transport: TransportPort;
   readonly #log: Logger;
@@ -60,11 +60,11 @@ export class Session extends SessionState implements SessionPort {
   readonly #tags = new Tags();
   readonly #tracing: boolean;
   readonly #inFlight: InFlight;
-  /** Used for every request until one waits. */
+  /** Reused for every request until one is detached. */
   #request = new Request(this);
   #someReadonly = false;
   #ended = false;
-  /** Tversions so far. */
+  /** Number of Tversions received. */
   #generation = 0;
 
   constructor(parts: SessionParts) {
@@ -101,7 +101,7 @@ export class Session extends SessionState implements SessionPort {
     const { head, from } = exchange;
     const tag = frameTag(head, from);
     const op = requestOp(frameType(head, from));
-    // A Tversion ends all that was, an earlier one with its tag included.
+    // A Tversion aborts all requests, including an earlier Tversion with the same tag.
     if (this.#ended || (this.#tags.has(tag) && op !== 'version')) {
       exchange.drop();
       this.#disconnect(`tag ${tag} was used again before its reply`);
@@ -117,7 +117,7 @@ export class Session extends SessionState implements SessionPort {
     request.begin(op, tag, exchange);
     let reply: MaybePromise<AnyReply>;
     try {
-      // The generic path can show what is traced.
+      // Only the generic path logs traces.
       const fast = this.#tracing || this.msize === 0 ? undefined : answerFast(request);
       if (fast === answered) return;
       reply = fast ?? this.#answerGeneric(op, request);
@@ -153,13 +153,13 @@ export class Session extends SessionState implements SessionPort {
     this.#tags.add(request);
     const { blocks, dataBytes } = request;
     this.#inFlight.begin(blocks, dataBytes);
-    const over = (reply: AnyReply) => {
+    const finish = (reply: AnyReply) => {
       this.#inFlight.end(blocks, dataBytes);
       request.release();
       this.#finish(request, reply);
       this.#inFlight.settle();
     };
-    reply.then(over, error => over(this.#failureOf(error, request)));
+    reply.then(finish, error => finish(this.#failureOf(error, request)));
   }
 
   #finish(request: Request, reply: AnyReply): void {
@@ -195,14 +195,14 @@ export class Session extends SessionState implements SessionPort {
     exchange.commit(headBytes, dataBytes);
   }
 
-  /** An error of the host goes to the log of the export whose object the request asked for. */
+  /** Logs a host error against the export of the request's first fid. */
   #reportHostError(errno: Errno, { firstFid, exchange }: Request): void {
-    // The session itself answers EROFS on a read-only export, and ENOSPC to more of an xattr than was announced.
+    // Not host errors: EROFS of a read-only export, and ENOSPC for more xattr bytes than Txattrcreate announced.
     if (!firstFid || firstFid.attachment.readonly || firstFid.use.kind === 'xattr-write') return;
     firstFid.attachment.hostErrors?.report(errno, () => showAny(frameOf(exchange)));
   }
 
-  /** The error a client gets. Anything but an Errno is a bug of ours: this connection ends, the others live. */
+  /** The Errno for the client. Errors other than Errno and Malformed are bugs: logged, EIO, and this connection is closed. */
   #failureOf(error: unknown, { exchange }: Request): Errno {
     const errno = errnoOf(error);
     if (errno) return errno;
@@ -225,9 +225,9 @@ export class Session extends SessionState implements SessionPort {
       this.#abandon(request);
       return undefined;
     }
-    const over = request.over(() => this.#abandon(request));
+    const ended = request.whenEnded(() => this.#abandon(request));
     request.cancel?.();
-    return over.then(() => ({}));
+    return ended.then(() => ({}));
   }
 
   #abandon(request: Request): void {
@@ -239,7 +239,7 @@ export class Session extends SessionState implements SessionPort {
   attached(to: ExportEntry, uname: string, uid: number): void {
     this.#someReadonly ||= to.readonly;
     if (!this.#log.isLevelEnabled('debug')) return;
-    // The client's bytes, made fit for a log.
+    // Escaped: the bytes are the client's.
     const name = JSON.stringify(uname.slice(0, 64));
     this.#log.debug(`${this.#transport.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
   }
@@ -251,8 +251,8 @@ export class Session extends SessionState implements SessionPort {
     const locked = this.locks.count > 0;
     const released = this.#teardown();
     if (effective.length === 0 && !locked) return true;
-    const over = [waitAtMost(flushWaitMs, released), ...effective.map(one => one.over())];
-    return Promise.all(over).then(() => generation === this.#generation);
+    const ended = [waitAtMost(flushWaitMs, released), ...effective.map(one => one.whenEnded())];
+    return Promise.all(ended).then(() => generation === this.#generation);
   }
 
   finish(blockedToo = false): Promise<void> {

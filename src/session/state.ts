@@ -11,19 +11,19 @@ import { Fids } from './fids.ts';
 import { LockClient } from './locks/lock-client.ts';
 import { Versions } from './versions.ts';
 
-/** The unit of the client's page cache; its requests shall be multiples of it. */
+/** Page size of the client's page cache. */
 const pageBytes = 4096;
 
-/** What a session keeps between requests, and what handlers may ask of it. */
+/** State of a session between requests, and the operations that handlers may call. */
 export abstract class SessionState {
   readonly exports: ExportLookup;
-  /** The largest msize to agree to. */
+  /** The largest msize that Rversion offers. */
   readonly msizeMax: number;
   readonly quota: SessionQuota;
   readonly fids: Fids;
   readonly versions = new Versions();
   readonly locks: LockClient;
-  /** 0 before a version was agreed on. */
+  /** The negotiated msize in bytes; 0 without a version. */
   msize = 0;
 
   constructor(exports: ExportLookup, msizeMax: number, limits: Limits) {
@@ -34,7 +34,7 @@ export abstract class SessionState {
     this.locks = new LockClient(this.quota);
   }
 
-  /** fs/9p before 6.1 refuses a reply as large as msize. */
+  /** One less than msize: fs/9p before Linux 6.1 rejects a reply of exactly msize bytes. */
   get replyBytesMax(): number {
     return this.msize - 1;
   }
@@ -43,16 +43,16 @@ export abstract class SessionState {
     return this.replyBytesMax - dataReplyHeadBytes;
   }
 
-  /** Whole pages, so that the client's pieces are; 0 lets the client choose. */
+  /** Whole pages, so that the client splits I/O at pages. 0 lets the client choose. */
   get iounit(): number {
     const bytes = this.msize - ioHeaderBytes;
     return bytes - (bytes % pageBytes);
   }
 
-  /** Completes attributes that a tree has filled. */
+  /** Sets qid.version, `valid` and blksize (a multiple of the host's that fits msize) after `Tree.stat`. */
   finishAttr(node: Node, attr: Attr): Attr {
     attr.qidVersion = this.versionOf(node, attr);
-    attr.bytes[0] = P9_STATS_BASIC & 0xff; // What is in `valid` is true, whatever was asked for.
+    attr.bytes[0] = P9_STATS_BASIC & 0xff; // Set whatever request_mask says: all basic fields are filled.
     attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
     const host = attr.blksize || pageBytes;
     const room = this.msize - ioHeaderBytes;
@@ -73,14 +73,13 @@ export abstract class SessionState {
     };
   }
 
-  /** The client has attached to an export. */
   abstract attached(to: ExportEntry, uname: string, uid: number): void;
-  /** What Tflush does; resolves when Rflush may be sent, or is undefined when that is now. */
+  /** Implements Tflush. Resolves when Rflush may be sent; undefined means now. */
   abstract flush(oldtag: number): Promise<Record<string, never>> | undefined;
   /**
-   * Forgets everything, for Tversion: what still runs is not answered any more. Resolves when nothing of it can have an effect any
-   * more; to false when another Tversion has come meanwhile. A write that hangs is waited for: it might land in what the next
-   * session does. Locks that cannot be released and files that cannot be closed only keep others out.
+   * Resets the session for Tversion: drops all requests, releases fids and locks. Resolves when no old request can have an
+   * effect; to false if another Tversion arrived meanwhile. Waits without limit for a hanging write, which could change data
+   * of the new session, but only `flushWaitMs` for locks and closes, which at worst block others.
    */
   abstract reset(): MaybePromise<boolean>;
 }

@@ -1,16 +1,15 @@
 import type { Request } from './request.ts';
 
-/** Resolves when `over` does, or after `ms`. */
-export async function waitAtMost(ms: number, over: Promise<unknown>): Promise<void> {
+export async function waitAtMost(ms: number, done: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>(resolve => {
+  const timeout = new Promise<void>(resolve => {
     timer = setTimeout(resolve, ms);
   });
-  await Promise.race([over, late]);
+  await Promise.race([done, timeout]);
   clearTimeout(timer);
 }
 
-/** The requests of one session that wait, by tag. */
+/** The detached requests of one session, by tag. */
 export class Tags {
   readonly #waiting = new Map<number, Request>();
 
@@ -26,20 +25,20 @@ export class Tags {
     this.#waiting.set(request.tag, request);
   }
 
-  /** Frees the tag, which happens before the reply is sent. */
+  /** Frees the tag. Called before the reply is sent, since the client may then reuse it. */
   free(request: Request): void {
     if (this.#waiting.get(request.tag) === request) this.#waiting.delete(request.tag);
   }
 
-  /** Frees the tag of a request whose reply is discarded. */
+  /** Frees the tag and marks the reply as unwanted. */
   abandon(request: Request): void {
     this.free(request);
     request.unwanted = true;
-    // A request with an effect may still be reading its payload.
+    // Other requests may still be reading their payload; they are dropped when they end.
     if (request.isWithoutEffect) request.drop();
   }
 
-  /** Frees all tags: nothing that was asked is answered any more. Returns what may still have an effect. */
+  /** Abandons all requests. Returns those that may still have an effect. */
   abandonAll(): Request[] {
     const all = [...this.#waiting.values()];
     const effective = all.filter(request => !request.withdraw?.() && !request.isWithoutEffect);

@@ -2,16 +2,19 @@ import type { Fid, Fids, FileUse } from './fids.ts';
 import type { LockClient } from './locks/lock-client.ts';
 
 /**
- * Lets go of all that a session holds. Locks are given up through their open files, which are closed after that; some may never
- * be, on a file system that hangs, and no file waits for another's. `bug` is told of a fault in letting go of one, which keeps
- * neither the others nor the server.
+ * Releases all fids and locks of a session. Each file with locks is closed after their release, independently of the others,
+ * since a file system may hang. Exceptions go to `onBug` and do not keep other fids from being released.
  */
-export async function teardown(fids: Fids, locks: LockClient, bug: (error: unknown) => void): Promise<void> {
+export async function teardown(
+  fids: Fids,
+  locks: LockClient,
+  onBug: (error: unknown) => void,
+): Promise<void> {
   const discard = (fid: Fid) => {
     try {
       fids.discard(fid);
     } catch (error) {
-      bug(error);
+      onBug(error);
     }
   };
   const locked: Fid[] = [];

@@ -20,7 +20,7 @@ import { offsetOf } from '#protocol/kinds.ts';
 import type { TMessage } from '#protocol/operations.ts';
 import { done, type Handlers } from './handler.ts';
 
-const known =
+const knownBits =
   P9_ATTR_MODE |
   P9_ATTR_UID |
   P9_ATTR_GID |
@@ -30,12 +30,16 @@ const known =
   P9_ATTR_CTIME |
   P9_ATTR_ATIME_SET |
   P9_ATTR_MTIME_SET;
-const changing = P9_ATTR_MODE | P9_ATTR_UID | P9_ATTR_GID | P9_ATTR_SIZE | P9_ATTR_ATIME | P9_ATTR_MTIME;
+const settableBits = P9_ATTR_MODE | P9_ATTR_UID | P9_ATTR_GID | P9_ATTR_SIZE | P9_ATTR_ATIME | P9_ATTR_MTIME;
 
-const nobody = 0xffff_ffff;
+/** (uid_t)-1 of chown(2): leave unchanged. */
+const unsetId = 0xffff_ffff;
 const statfsBytes = 64;
 
-/** A time that was given: the server's clock without *_SET. A file system keeps the nearest that it can (timestamp_truncate of fs/inode.c). */
+/**
+ * The time of a set ATIME or MTIME bit: the server's clock unless the *_SET bit is set too. EINVAL for bad nanoseconds. A file system
+ * keeps the nearest time it can (fs/inode.c: timestamp_truncate).
+ */
 function timeOf(valid: number, set: number, sec: number, nsec: number): Time {
   if ((valid & set) === 0) return 'now';
   if (nsec < 0 || nsec >= 1e9) throw EINVAL;
@@ -43,7 +47,7 @@ function timeOf(valid: number, set: number, sec: number, nsec: number): Time {
 }
 
 function ownerOf(id: number): number {
-  if (id === nobody) throw EINVAL;
+  if (id === unsetId) throw EINVAL;
   return id;
 }
 
@@ -76,9 +80,9 @@ export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'>
   setattr(request, message) {
     const { attachment, node, use } = request.object(message.fid);
     const { valid } = message;
-    if ((valid & ~known) !== 0) throw EINVAL;
-    // CTIME alone asks for nothing that a host can do: it cannot set a ctime.
-    if ((valid & changing) === 0) return done;
+    if ((valid & ~knownBits) !== 0) throw EINVAL;
+    // CTIME is ignored: Linux has no call that sets a ctime.
+    if ((valid & settableBits) === 0) return done;
     const file = use.kind === 'file' ? use.file : undefined;
     return andThen(attachment.tree.change(attachment.actor, node, changeOf(node, message), file), () => done);
   },
@@ -98,7 +102,7 @@ export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'>
     const { attachment, node } = request.object(number);
     const { tree, actor } = attachment;
     return andThen(tree.readlink(actor.creds, node), target => {
-      // With the smallest msize the longest target does not fit.
+      // The longest target (PATH_MAX − 1) does not fit the smallest msize. 9: header and the string's length.
       if (target.length > request.session.replyBytesMax - 9) throw ENAMETOOLONG;
       return { target };
     });

@@ -4,8 +4,8 @@ import type { Op, RMessage, TMessage } from '#protocol/operations.ts';
 import type { Request } from '../request.ts';
 
 /**
- * Answers a message. A handler looks up and claims what it uses before its first wait. A failure is thrown, or returned where it is
- * an everyday answer.
+ * Handles one message. Looks up, claims and reserves fids before its first `await`. Throws an Errno, or returns it where it is
+ * frequent.
  */
 export type Handler<O extends Op> = (
   request: Request,
@@ -14,4 +14,5 @@ export type Handler<O extends Op> = (
 
 export type Handlers<O extends Op = Op> = { readonly [One in O]: Handler<One> };
 
+/** The reply without fields. */
 export const done = {} as const;

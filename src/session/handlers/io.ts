@@ -4,7 +4,7 @@ import { lengthOf } from '../segments.ts';
 import { done, type Handlers } from './handler.ts';
 import { readXattr, writeXattr } from './xattr.ts';
 
-/** fs/9p before 6.8 repeats a write that was answered with 0 for ever. */
+/** EIO for 0 bytes: fs/9p before Linux 6.8 repeats a write with reply 0 forever. */
 function written(count: number): { count: number } {
   if (count === 0) throw EIO;
   return { count };
@@ -22,7 +22,7 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     const { tree } = fid.attachment;
     const now = tree.readNow?.(use.file, request.exchange.reserveData(wanted), offset);
     if (now !== undefined) return { data: { count: now } };
-    // A flushed read is not waited for, so that it needs memory that is not the exchange's.
+    // Not the exchange's memory: a flushed read's exchange is dropped while the read still runs.
     const bytes = request.allocData(wanted);
     return andThen(tree.read(use.file, [bytes], offset), count => ({ data: { count, bytes } }));
   },
@@ -39,8 +39,8 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     const { tree, actor } = fid.attachment;
     const now = tree.writeNow?.(actor, use.file, payload, offset);
     if (now !== undefined) return written(now);
-    const kept = request.detachPayload();
-    return andThen(tree.write(actor, use.file, kept, offset), written);
+    const owned = request.detachPayload();
+    return andThen(tree.write(actor, use.file, owned, offset), written);
   },
 
   fsync(request, { fid: number, datasync }) {

@@ -19,8 +19,8 @@ function openFile(fid: Fid): FileUse {
   return fid.use;
 }
 
-/** A copy: a slice of a string keeps all of it in memory, for as long as the lock. */
-function kept(clientId: Bytes): Bytes {
+/** The first `lockClientIdBytesMax` bytes, copied: a slice would keep the whole string in memory as long as the lock. */
+function copyClientId(clientId: Bytes): Bytes {
   return Buffer.from(clientId.slice(0, lockClientIdBytesMax), 'latin1').toString('latin1');
 }
 
@@ -38,7 +38,7 @@ export const locks: Handlers<'lock' | 'getlock'> = {
     if ((flags & ~(P9_LOCK_BLOCK | P9_LOCK_RECLAIM)) !== 0) throw EINVAL;
     const { tree } = fid.attachment;
     const block = (flags & P9_LOCK_BLOCK) !== 0;
-    const clientId = kept(client_id);
+    const clientId = copyClientId(client_id);
     use.locked = true;
     const asked = request.session.locks.ask(tree, use, range, block, clientId, proc_id);
     if (block) request.cancel = () => request.session.locks.cancel(tree, asked);
@@ -50,8 +50,8 @@ export const locks: Handlers<'lock' | 'getlock'> = {
   getlock(request, { fid: number, type, start, length, proc_id, client_id }) {
     const fid = request.fid(number);
     const use = openFile(fid);
-    const clientId = kept(client_id);
-    // fs/9p loses the type and always asks with UNLCK: whether a write lock could be had.
+    const clientId = copyClientId(client_id);
+    // fs/9p always sends UNLCK in Tgetlock. Treat it as a write lock, which conflicts with any lock.
     const asked = rangeOf(type, start, length);
     const range: LockedRange = asked.type === P9_LOCK_UNLCK ? { ...asked, type: P9_LOCK_WRLCK } : asked;
     const found = request.session.locks.test(fid.attachment.tree, use, range, clientId, proc_id);

@@ -11,7 +11,7 @@ import type { Fid } from '../fids.ts';
 import type { Request } from '../request.ts';
 import { done, type Handlers } from './handler.ts';
 
-/** The largest numbers that new_encode_dev holds: include/linux/kdev_t.h. */
+/** The largest device numbers that new_encode_dev holds (include/linux/kdev_t.h). */
 const majorMax = 0xfff;
 const minorMax = 0xfffff;
 
@@ -50,8 +50,13 @@ export const namespace: Handlers<
     const isDevice = type === S_IFCHR || type === S_IFBLK;
     if (isDevice && (major > majorMax || minor > minorMax)) throw EINVAL;
     const rdev = isDevice ? encodeDevice(major, minor) : 0;
-    const whole = type | (mode & 0o7777);
-    return make(request, dir, name, { type: 'special', mode: whole, rdev, gid: gidOf(dir.attachment, gid) });
+    const fullMode = type | (mode & 0o7777);
+    return make(request, dir, name, {
+      type: 'special',
+      mode: fullMode,
+      rdev,
+      gid: gidOf(dir.attachment, gid),
+    });
   },
 
   mkdir(request, { dfid, name, mode, gid }) {
@@ -76,7 +81,7 @@ export const namespace: Handlers<
     const { node, dir, name: oldName } = fid;
     if (node === tree.root) throw EBUSY;
     if (dir === undefined || oldName === undefined) throw EOPNOTSUPP;
-    // Held by the request: another one may move the fid on meanwhile.
+    // Hold it: a concurrent Trename may move the fid and release its directory.
     tree.hold(dir);
     return andFinally<typeof done>(
       () =>

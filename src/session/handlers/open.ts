@@ -20,12 +20,12 @@ import type { Request } from '../request.ts';
 import type { Handlers } from './handler.ts';
 
 /**
- * What of the open flags reaches the host. Creation flags in Tlopen are left over from the guest's open(2).
+ * The host's open mode for P9 open flags. Creation flags in Tlopen are ignored: they are remnants of the guest's open(2).
  *
- * A fid for writing only that appends really appends: two programs of one guest would otherwise overwrite each other, since
- * the client takes its own idea of the size for the position. A client that caches writes has pages to write back at their
- * own positions, never at the end; it opens for reading and writing, and only when that was refused for writing alone (fs/9p
- * from 6.4 to 6.18: v9fs_file_open). So whoever may read, or was refused to, gives the position of every write.
+ * Only a write-only fid gets O_APPEND. It needs it: the client computes offsets from its cached file size, so two programs of
+ * one guest would overwrite each other. A client that caches writes must write pages back at their offsets; it opens for
+ * reading and writing, and for writing only after that failed (fs/9p 6.4 to 6.18: v9fs_file_open). So a fid that can read,
+ * or for which that failed (`wasRefused`), writes at the offsets it sends.
  */
 function howOf(flags: number, wasRefused: boolean): OpenHow {
   const access = flags & P9_ACCESS_MASK;
@@ -55,21 +55,24 @@ function close({ tree }: Attachment, use: Use): void {
   else if (use.kind === 'dir') tree.closeDir(use.dir);
 }
 
-/** Runs what turns a fid into something else, alone; when it fails the fid is what it was. */
-function turning<T>(
+/**
+ * Claims the fid while `act` runs, which sets the new state; on failure the state becomes `onFailure`. EMFILE at the limit of
+ * open files.
+ */
+function whileClaimed<T>(
   request: Request,
   number: number,
   fid: Fid,
-  otherwise: Use,
-  turn: () => MaybePromise<T>,
+  onFailure: Use,
+  act: () => MaybePromise<T>,
 ): MaybePromise<T> {
   const { quota } = request.session;
   if (!quota.mayAdd('opens', 1)) throw EMFILE;
   quota.add('opens', 1);
-  fid.use = { kind: 'claimed', number, before: otherwise };
-  return onError(turn, () => {
+  fid.use = { kind: 'claimed', number, before: onFailure };
+  return onError(act, () => {
     quota.add('opens', -1);
-    fid.use = otherwise;
+    fid.use = onFailure;
   });
 }
 
@@ -82,13 +85,13 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
     const fid = request.unopened(number);
     const { attachment, node, use: before } = fid;
     const how = howOf(flags, isRefused(before));
-    return turning(request, number, fid, how.read && how.write ? refused : before, () =>
+    return whileClaimed(request, number, fid, how.read && how.write ? refused : before, () =>
       andThen(open(fid, how, flags), use =>
         onError(
           () =>
             andThen(request.qid(attachment.tree, node), qid => {
               fid.use = use;
-              // An iounit would make the client ask for less of a directory than a message holds.
+              // 0 for a directory: with an iounit the client would request less than a message holds.
               return { qid, iounit: use.kind === 'dir' ? 0 : request.session.iounit };
             }),
           () => close(attachment, use),
@@ -107,7 +110,7 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
       mode: mode & 0o7777,
       gid: gidOf(attachment, gid),
     };
-    return turning(request, number, fid, fid.use, () => {
+    return whileClaimed(request, number, fid, fid.use, () => {
       const { attr } = request;
       return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
         if (fid.dir) tree.release(fid.dir);

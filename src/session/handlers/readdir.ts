@@ -3,15 +3,15 @@ import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { DirUse } from '../fids.ts';
 import type { Handlers } from './handler.ts';
 
-/** A directory has one position on the host, so its listings are made one after another. */
-function inTurn<T>(use: DirUse, list: () => MaybePromise<T>): MaybePromise<T> {
+/** Runs `list` after the directory's running listing: an open directory has one position on the host. */
+function serialized<T>(use: DirUse, list: () => MaybePromise<T>): MaybePromise<T> {
   const listed = use.running ? use.running.then(list) : list();
   if (listed instanceof Promise) {
-    const over = () => {
-      if (use.running === mine) use.running = undefined;
+    const clear = () => {
+      if (use.running === tail) use.running = undefined;
     };
-    const mine: Promise<unknown> = listed.then(over, over);
-    use.running = mine;
+    const tail: Promise<unknown> = listed.then(clear, clear);
+    use.running = tail;
   }
   return listed;
 }
@@ -23,7 +23,7 @@ export const directories: Handlers<'readdir'> = {
     if (use.kind === 'file') throw ENOTDIR;
     if (use.kind !== 'dir') throw EBADF;
     const wanted = Math.min(most, request.session.dataBytesMax);
-    // A reply of 0 bytes would mean the end of the directory.
+    // Rreaddir with 0 bytes means the end of the directory.
     if (wanted === 0) throw EINVAL;
     const { tree } = fid.attachment;
     if (!use.running && tree.readdirNow) {
@@ -32,7 +32,7 @@ export const directories: Handlers<'readdir'> = {
       if (count !== undefined) return { data: { count } };
     }
     const bytes = request.allocData(wanted);
-    return inTurn(use, () =>
+    return serialized(use, () =>
       andThen(tree.readdir(use.dir, offset.low, offset.high, bytes), count => ({ data: { count, bytes } })),
     );
   },

@@ -9,7 +9,7 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
   version(request, { msize, version }) {
     const agreed = Math.min(msize, request.session.msizeMax);
     return andThen(request.session.reset(), isLast => {
-      // version(5): then no session is established. A suffix names a dialect that is not spoken here.
+      // version(5): `unknown` establishes no session.
       if (version !== dialect) return { msize: agreed, version: 'unknown' };
       if (agreed < msizeBytesMin) throw EMSGSIZE;
       if (isLast) request.session.msize = agreed;

@@ -9,7 +9,7 @@ import { sessions } from './session.ts';
 import { walking } from './walk.ts';
 import { xattrs } from './xattr.ts';
 
-/** A message without a handler does not compile. */
+/** The handler of each message; the type requires all of them. */
 export const handlers: Handlers = {
   ...sessions,
   ...walking,

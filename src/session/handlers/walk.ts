@@ -11,7 +11,7 @@ import type { Request } from '../request.ts';
 import { done, type Handlers } from './handler.ts';
 import { commitXattr } from './xattr.ts';
 
-/** A walk on its way. It holds where it stands, and the directory that this was reached from. */
+/** A walk in progress. Holds the current node and the directory in which it was looked up. */
 class Walk {
   readonly request: Request;
   readonly attachment: Attachment;
@@ -40,8 +40,8 @@ class Walk {
     if (this.dir) tree.release(this.dir);
   }
 
-  /** Goes on until the end or the first step that fails; in this turn as long as the tree answers in it. */
-  goOn(): MaybePromise<this> {
+  /** Walks the remaining steps, up to one that fails and sets `failure`. Synchronous while the tree is. */
+  run(): MaybePromise<this> {
     while (this.failure === undefined && this.qids.length < this.steps.length) {
       const step = this.steps[this.qids.length]!;
       const { attr } = this.request;
@@ -51,17 +51,16 @@ class Walk {
       } catch (error) {
         found = failureOf(error);
       }
-      if (found instanceof Promise) return this.goOnLater(step, found, attr);
-      this.#arrive(step, found, attr);
+      if (found instanceof Promise) return this.runAfter(step, found, attr);
+      this.#advance(step, found, attr);
     }
     return this;
   }
 
-  /** Goes on when the next step, which was begun, is done. */
-  goOnLater(step: Step, found: Promise<Node | Errno>, attr: Attr): Promise<this> {
+  runAfter(step: Step, found: Promise<Node | Errno>, attr: Attr): Promise<this> {
     return found.catch(failureOf).then(node => {
-      this.#arrive(step, node, attr);
-      return this.goOn();
+      this.#advance(step, node, attr);
+      return this.run();
     });
   }
 
@@ -76,7 +75,7 @@ class Walk {
     );
   }
 
-  #arrive(step: Step, found: Node | Errno, attr: Attr): void {
+  #advance(step: Step, found: Node | Errno, attr: Attr): void {
     if (found instanceof Errno) {
       this.failure = found;
       return;
@@ -95,7 +94,7 @@ class Walk {
     this.qids.push(this.request.session.qidOf(found, attr));
   }
 
-  /** Makes the fid out of what was reached; the walk holds nothing any more. */
+  /** Makes a fid, which takes over the walk's references. */
   toFid(): Fid {
     return new Fid(this.attachment, this.node, plain, this.dir, this.name);
   }
@@ -106,7 +105,7 @@ function failureOf(error: unknown): Errno {
   throw error;
 }
 
-/** walk(5): nothing is made of a walk that stops midway; it says how far it came, unless it came nowhere. */
+/** The reply to a walk that failed: the qids so far, or Rlerror if the first step failed; no new fid (walk(5)). */
 function stopped(walk: Walk): { wqid: readonly Qid[] } | Errno {
   walk.release();
   return walk.qids.length === 0 ? walk.failure! : { wqid: walk.qids };
@@ -115,21 +114,21 @@ function stopped(walk: Walk): { wqid: readonly Qid[] } | Errno {
 function walkTo(request: Request, from: Fid, newfid: number, steps: readonly Step[]) {
   const { fids } = request.session;
   fids.checkFree(newfid);
-  const going = new Walk(request, from, steps).goOn();
-  if (!(going instanceof Promise)) {
-    if (going.failure) return stopped(going);
-    fids.put(newfid, going.toFid());
-    return { wqid: going.qids };
+  const walked = new Walk(request, from, steps).run();
+  if (!(walked instanceof Promise)) {
+    if (walked.failure) return stopped(walked);
+    fids.put(newfid, walked.toFid());
+    return { wqid: walked.qids };
   }
-  return arriveLater(request, newfid, going);
+  return finishLater(request, newfid, walked);
 }
 
-function arriveLater(request: Request, newfid: number, going: Promise<Walk>) {
+function finishLater(request: Request, newfid: number, walked: Promise<Walk>) {
   const { fids } = request.session;
   const reserved = request.reserve(newfid);
   return onError(
     () =>
-      going.then(walk => {
+      walked.then(walk => {
         if (walk.failure) {
           fids.unreserve(reserved);
           return stopped(walk);
@@ -141,7 +140,7 @@ function arriveLater(request: Request, newfid: number, going: Promise<Walk>) {
   );
 }
 
-/** A walk by one name to a new fid, whose number is free, that was begun and turned out to wait. */
+/** Continues a walk of one name when the fast path got a promise from `Tree.walk`. `newfid` is free. */
 export function walkLater(
   request: Request,
   from: Fid,
@@ -151,17 +150,17 @@ export function walkLater(
   attr: Attr,
 ) {
   const walk = new Walk(request, from, [name]);
-  return arriveLater(request, newfid, walk.goOnLater(name, found, attr));
+  return finishLater(request, newfid, walk.runAfter(name, found, attr));
 }
 
-/** The fid moves only when all steps succeeded. Nobody may be using it meanwhile, so it is claimed. */
+/** Walks with newfid = fid. The fid moves only if all steps succeed. EBUSY if a request uses it; claimed meanwhile. */
 function walkInPlace(request: Request, number: number, fid: Fid, steps: readonly Step[]) {
   if (steps.length === 0) return { wqid: [] };
   if (fid.use.kind !== 'node') throw EBADF;
   if (fid.busy > 0) throw EBUSY;
   fid.use = { kind: 'claimed', number, before: plain };
   const arrived = onError(
-    () => new Walk(request, fid, steps).goOn(),
+    () => new Walk(request, fid, steps).run(),
     () => {
       fid.use = plain;
     },
@@ -179,7 +178,7 @@ function walkInPlace(request: Request, number: number, fid: Fid, steps: readonly
   });
 }
 
-/** Gives up the locks taken through a fid; it must be let go of by `discard` after that. */
+/** Releases the locks taken through a fid. The caller discards the fid afterwards. */
 function releaseLocks(request: Request, { use, attachment }: Fid): MaybePromise<void> {
   if (use.kind === 'file' && use.locked) return request.session.locks.dropThrough(attachment.tree, use);
 }
@@ -213,14 +212,14 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
       fids.discard(fid);
       return done;
     }
-    // The fid is gone even when writing the xattr fails.
-    const letGo = () => fids.discard(fid);
+    // The fid is gone even if writing the xattr fails.
+    const discard = () => fids.discard(fid);
     const last = onError(
       () => (use.kind === 'xattr-write' ? commitXattr(fid, use) : releaseLocks(request, fid)),
-      letGo,
+      discard,
     );
     return andThen(last, () => {
-      letGo();
+      discard();
       return done;
     });
   },
@@ -230,7 +229,7 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
     const fid = request.take(number);
     const { dir } = fid;
     const { tree } = fid.attachment;
-    // Held by the request: one that still runs may move the fid on meanwhile.
+    // Hold it: a Trename that still runs may move the fid and release its directory.
     if (dir) tree.hold(dir);
     return andFinally<typeof done>(
       () => andThen(removeEntry(fid), () => done),

@@ -10,20 +10,20 @@ import { done, type Handlers } from './handler.ts';
 
 const aclPrefix = 'system.posix_acl_';
 
-/** Counts the bytes of a value that a fid holds; they are given back when it is dropped. */
+/** Counts the bytes of a fid's value against the quota until the fid is dropped. Throws ENOMEM at the limit. */
 function admit({ session: { quota } }: Request, bytes: number): void {
   if (!quota.mayAdd('xattrBytes', bytes)) throw ENOMEM;
   quota.add('xattrBytes', bytes);
 }
 
-/** The value as it was when the fid was walked to; nothing beyond its end (CVE-2016-9104). */
+/** Reads the value as it was at Txattrwalk; never beyond its end (CVE-2016-9104). */
 export function readXattr({ value }: XattrRead, offset: number, count: number): Data {
   if (offset >= value.length) return { count: 0 };
   const bytes = value.subarray(offset, offset + Math.min(count, value.length - offset));
   return { count: bytes.length, bytes };
 }
 
-/** Values are written from front to back, in as many pieces as it takes. */
+/** Appends to the value: EINVAL unless `offset` is the end of what was written, ENOSPC beyond the announced size. */
 export function writeXattr(use: XattrWrite, offset: number, payload: Segments, count: number): number {
   if (offset !== use.written) throw EINVAL;
   if (count > use.value.length - offset) throw ENOSPC;
@@ -34,13 +34,13 @@ export function writeXattr(use: XattrWrite, offset: number, payload: Segments, c
   return count;
 }
 
-/** What a clunk does with a value that was written. Nothing changes when part of it is missing. */
+/** Sets or removes the xattr on Tclunk. EINVAL, and no change, if the value is incomplete. */
 export function commitXattr({ attachment, node }: Fid, use: XattrWrite): MaybePromise<void> {
   const { tree, actor } = attachment;
   const { name, flags, value, written } = use;
   if (written !== value.length) throw EINVAL;
   if (value.length > 0) return tree.setXattr(actor, node, name, value, flags);
-  // fs/9p removes with size 0 and REPLACE, and an ACL with size 0 alone: then it need not be there.
+  // fs/9p removes an xattr with size 0 and REPLACE, an ACL with size 0 alone. A missing ACL is no error.
   if ((flags & P9_XATTR_REPLACE) !== 0) return tree.removeXattr(actor, node, name);
   if (!name.startsWith(aclPrefix)) return tree.setXattr(actor, node, name, value, flags);
   return removeIfThere(() => tree.removeXattr(actor, node, name));
@@ -52,7 +52,7 @@ function removeIfThere(remove: () => MaybePromise<void>): MaybePromise<void> {
   });
 }
 
-/** A value in memory of just its size. */
+/** The value in a buffer of exactly its size, which does not keep a larger one alive. */
 function compact(value: Uint8Array): Uint8Array {
   return value.buffer.byteLength === value.length ? value : value.slice();
 }
@@ -90,7 +90,7 @@ export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
     if (name === '' || (flags & ~(P9_XATTR_CREATE | P9_XATTR_REPLACE)) !== 0) throw EINVAL;
     if (attr_size.high !== 0 || attr_size.low > xattrValueBytesMax) throw E2BIG;
     admit(request, attr_size.low);
-    // Zeroed: what is not written must not show what was in memory before (CVE-2016-9103).
+    // Zeroed, so that unwritten bytes never show old memory (CVE-2016-9103).
     fid.use = { kind: 'xattr-write', name, flags, value: asOwned(new Uint8Array(attr_size.low)), written: 0 };
     return done;
   },

@@ -8,52 +8,52 @@ type Wanted = Pick<LockRequest, 'owner' | 'type' | 'start' | 'end'>;
 type Range = Pick<LockRequest, 'start' | 'end'>;
 
 /**
- * Delays between two tries when nobody will tell that the lock is free. A holder outside that locks again as soon as it
- * has unlocked leaves gaps that are hit by chance: the more tries, the sooner. One costs some 10 µs.
+ * Delays in ms between retries while a lock outside this server conflicts: nothing notifies of its release. A holder that
+ * relocks at once leaves short gaps, found only by chance: the more retries, the sooner. One costs about 10 µs.
  */
 const retryMsMin = 1;
 const retryMsMax = 10;
-const endless = Number.POSITIVE_INFINITY;
+const endOfFile = Number.POSITIVE_INFINITY;
 
 /**
- * The locks of one file: a table of regions for the owners of all sessions, mirrored to the host so that programs outside
- * see them and are seen. What changes the table runs one after another, since the host may take time to answer.
+ * The byte-range locks of one file, of the owners of all sessions, mirrored to the host so that they conflict with those of
+ * host programs. Operations run one after another, since a host call may take time.
  *
- * A request that has to wait stands in a queue and holds no thread. As with fcntl(2), only a lock that is held makes anybody
- * wait, and a request that waits keeps nobody out (fs/locks.c: a waiter blocks on the holder and tries again when that
- * lets go). A writer behind readers would otherwise make a reader wait that one of those waits for in turn. When
- * something is given up, those that wait for it are tried in their order.
+ * A request that must wait is queued and holds no thread. As with fcntl(2), only held locks block a request, never queued
+ * ones (fs/locks.c: a waiter blocks on the holder and retries when that unlocks). Otherwise a writer queued behind readers
+ * could block a reader that one of these readers waits for. After an unlock, overlapping requests are retried in queue order.
  *
- * There is no search for deadlocks: a client_id and proc_id is a process with all its threads and its flock(2) locks, and a
- * cycle among processes is none among those.
+ * No deadlock detection: client_id and proc_id stand for a process with all its threads and its flock(2) locks, and a cycle
+ * among processes need not be a deadlock among those.
  *
- * A region is *doubtful* when another process of the same client unlocked the whole file through the same fid: that is
- * either `flock -u` in a child, which gives the lock up, or a child's close(2), which does not. The client's kernel knows,
- * and asks for a conflicting lock only when its own are gone: so the region yields to its own client, and to nobody else.
+ * A region is *doubtful* after another process of the same client has unlocked the whole file through the same fid. That is
+ * either `flock -u` in a child, which releases the lock, or a child's close(2), which does not. The client's kernel knows
+ * which: it requests a conflicting lock only when its own are gone. So the region yields to its own client and to no other.
  */
 export class FileLockTable {
   readonly #tree: Tree;
   readonly #node: Node;
-  readonly #emptied: () => void;
+  readonly #onEmpty: () => void;
   readonly #held = new Map<LockOwner, Region<LockOwner>[]>();
-  /** Regions and unanswered requests. */
+  /** Number of regions and unanswered requests of each client. */
   readonly #counts = new Map<LockClient, number>();
-  /** Owners that the host was asked for and that may hold nothing. */
-  readonly #asked = new Set<LockOwner>();
+  /** Owners for which the host was called since the last `#forgetIdle`; they may hold nothing. */
+  readonly #hostOwners = new Set<LockOwner>();
   #queue: LockRequest[] = [];
-  /** The one being tried: it cannot be called off before the host has answered. */
+  /** The request in a host call: it cannot be cancelled before the call returns. */
   #trying: LockRequest | undefined;
   #last: Promise<void> = Promise.resolve();
-  #turns = 0;
-  /** What was given up since those that wait were tried. */
+  /** Operations that run or wait for their predecessors. */
+  #operations = 0;
+  /** Ranges released since queued requests were last retried. */
   #freed: Range[] = [];
   #timer: NodeJS.Timeout | undefined;
   #retryMs = retryMsMin;
 
-  constructor(tree: Tree, node: Node, emptied: () => void) {
+  constructor(tree: Tree, node: Node, onEmpty: () => void) {
     this.#tree = tree;
     this.#node = node;
-    this.#emptied = emptied;
+    this.#onEmpty = onEmpty;
   }
 
   ask(request: LockRequest): void {
@@ -64,18 +64,18 @@ export class FileLockTable {
     const refused = full && request.type !== 2;
     void this.#serialize(async () => {
       if (refused) this.#answer(request, () => request.fail(ENOLCK));
-      else await this.#first(request);
+      else await this.#tryFirst(request);
     });
   }
 
-  /** Calls a wish off: at once when it waits, otherwise when it was tried in vain. */
+  /** Cancels a request: a queued one at once, one in a host call when that finds a conflict. */
   cancel(request: LockRequest): void {
     request.cancelled = true;
     if (this.#trying === request || !this.#queue.includes(request)) return;
     this.#answer(request, () => request.settle('cancelled'));
   }
 
-  /** The region that would be in the way; `free` when all that is in the way would yield. */
+  /** A region that blocks the request; `free` if all conflicting regions yield; undefined without conflict. */
   blockingLock(wanted: Wanted): Region<LockOwner> | 'free' | undefined {
     const conflicts = this.#conflicts(wanted);
     return (
@@ -83,7 +83,7 @@ export class FileLockTable {
     );
   }
 
-  /** Gives up what was taken through an open fid, and fails with EBADF what waits through it. */
+  /** Releases the locks taken through an open fid; its waiting requests fail with EBADF. */
   dropThrough(through: LockedThrough): Promise<void> {
     return this.#drop(
       one => one.through === through,
@@ -91,7 +91,7 @@ export class FileLockTable {
     );
   }
 
-  /** Gives up everything of a client; what waits is cancelled. */
+  /** Releases all locks of a client and cancels its waiting requests. */
   dropClient(client: LockClient): Promise<void> {
     return this.#drop(
       one => one.owner.client === client,
@@ -105,28 +105,28 @@ export class FileLockTable {
   ): Promise<void> {
     return this.#serialize(async () => {
       for (const request of this.#queue.filter(wanted)) this.#answer(request, () => answer(request));
-      // Here they are gone even where the host did not say so: its descriptor for the owner is closed next.
-      await Promise.allSettled(this.#regions(wanted).map(region => this.#giveUpRegion(region)));
+      // A failed host call is ignored: the table has removed the region, and closing the owner's descriptor unlocks it.
+      await Promise.allSettled(this.#regions(wanted).map(region => this.#releaseRegion(region)));
     });
   }
 
   #serialize(act: () => Promise<void>): Promise<void> {
-    this.#turns++;
+    this.#operations++;
     const run = this.#last.then(act);
     const done = async () => {
       this.#forgetIdle();
       await this.#tryWaiting();
-      if (--this.#turns === 0 && this.#counts.size === 0) this.#emptied();
+      if (--this.#operations === 0 && this.#counts.size === 0) this.#onEmpty();
     };
     this.#last = run.then(done, done);
     return run;
   }
 
-  async #first(request: LockRequest): Promise<void> {
+  async #tryFirst(request: LockRequest): Promise<void> {
     if (!request.cancelled && (await this.#try(request))) return;
     if (request.cancelled) return this.#answer(request, () => request.settle('cancelled'));
     const { client } = request.owner;
-    // A client that is told "blocked" asks again by itself, later.
+    // With status BLOCKED the client asks again by itself, later.
     const mayWait = request.block && client.waiting < client.quota.limits.waitingLocksPerSession;
     if (!mayWait) return this.#answer(request, () => request.settle('blocked'));
     this.#queue.push(request);
@@ -134,11 +134,11 @@ export class FileLockTable {
     if (request.outside) this.#retryMs = retryMsMin;
   }
 
-  /** Tries to grant; true when the wish is answered by that. */
+  /** Tries to grant the request; true if it was answered: granted, cancelled or failed. */
   async #try(request: LockRequest): Promise<boolean> {
     this.#trying = request;
     try {
-      const obstacle = await this.#attempt(request);
+      const obstacle = await this.#tryGrant(request);
       request.outside = obstacle === 'outside';
       if (obstacle !== undefined && !request.cancelled) return false;
       const outcome = obstacle === undefined ? 'granted' : 'cancelled';
@@ -151,19 +151,19 @@ export class FileLockTable {
     return true;
   }
 
-  /** Says what is in the way, or grants. */
-  async #attempt(request: LockRequest): Promise<undefined | 'inside' | 'outside'> {
+  /** Grants the request, or returns where the blocking lock is held. */
+  async #tryGrant(request: LockRequest): Promise<undefined | 'inside' | 'outside'> {
     const { owner, type, start, end, through } = request;
     if (type === 2) {
       this.#doubt(request);
-      await this.#giveUp(owner, through, start, end);
+      await this.#release(owner, through, start, end);
       return undefined;
     }
     const conflicts = this.#conflicts(request);
     if (!conflicts.every(region => yields(region, owner))) return 'inside';
-    for (const region of conflicts) await this.#giveUpRegion(region);
+    for (const region of conflicts) await this.#releaseRegion(region);
     const range = { type, start, length: lengthOf(start, end) };
-    this.#asked.add(owner);
+    this.#hostOwners.add(owner);
     if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
     const held = this.#held.get(owner) ?? [];
     this.#set(owner, add(held, { owner, type, start, end, through, doubtful: false }));
@@ -173,30 +173,30 @@ export class FileLockTable {
   }
 
   #doubt({ owner, start, end, through }: LockRequest): void {
-    if (start !== 0 || end !== endless) return;
+    if (start !== 0 || end !== endOfFile) return;
     for (const region of this.#regions(one => one.through === through)) {
       if (region.owner !== owner && region.owner.isOfSameClient(owner)) region.doubtful = true;
     }
   }
 
-  #giveUpRegion(region: Region<LockOwner>): Promise<void> {
-    return this.#giveUp(region.owner, region.through, region.start, region.end);
+  #releaseRegion(region: Region<LockOwner>): Promise<void> {
+    return this.#release(region.owner, region.through, region.start, region.end);
   }
 
-  async #giveUp(owner: LockOwner, through: LockedThrough, start: number, end: number): Promise<void> {
+  async #release(owner: LockOwner, through: LockedThrough, start: number, end: number): Promise<void> {
     this.#freed.push({ start, end });
     const held = this.#held.get(owner);
     if (!held) return;
     this.#set(owner, subtract(held, owner, start, end));
-    this.#asked.add(owner);
+    this.#hostOwners.add(owner);
     await this.#tree.lock(owner, through.file, { type: 2, start, length: lengthOf(start, end) });
   }
 
-  /** Lets go of what the host needs to hold locks for owners that hold none and wait for none. */
+  /** Frees the host's resources (`Tree.forgetLocks`) of owners that hold no lock and wait for none. */
   #forgetIdle(): void {
-    for (const owner of this.#asked) {
+    for (const owner of this.#hostOwners) {
       if (this.#queue.some(request => request.owner === owner)) continue;
-      this.#asked.delete(owner);
+      this.#hostOwners.delete(owner);
       if (!this.#held.has(owner)) this.#tree.forgetLocks(owner, this.#node);
     }
   }
@@ -248,17 +248,17 @@ export class FileLockTable {
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
       this.#retryMs = Math.min(this.#retryMs * 2, retryMsMax);
-      void this.#serialize(async () => void this.#freed.push({ start: 0, end: endless }));
+      void this.#serialize(async () => void this.#freed.push({ start: 0, end: endOfFile }));
     }, this.#retryMs);
   }
 
-  /** Tries those that wait for what was given up, in their order, and again for what they give up by that. */
+  /** Retries queued requests that overlap released ranges, in queue order, until no retry releases more. */
   async #tryWaiting(): Promise<void> {
     while (this.#freed.length > 0 && this.#queue.length > 0) {
       const freed = this.#freed;
       this.#freed = [];
       for (const request of this.#queue) {
-        // Others may have been called off meanwhile.
+        // It may have been cancelled during the retry of another.
         if (request.answered || ![...freed, ...this.#freed].some(range => overlaps(range, request))) continue;
         await this.#try(request);
       }
@@ -269,11 +269,10 @@ export class FileLockTable {
   }
 }
 
-/** Whether a region gives way to an owner that asks for what it is in the way of. */
 function yields(region: Region<LockOwner>, owner: LockOwner): boolean {
   return region.doubtful && region.owner.isOfSameClient(owner);
 }
 
 function lengthOf(start: number, end: number): number {
-  return end === endless ? 0 : end - start;
+  return end === endOfFile ? 0 : end - start;
 }

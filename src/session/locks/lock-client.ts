@@ -7,7 +7,7 @@ import { FileLockTable } from './file-lock-table.ts';
 import type { LockedThrough } from './lock-regions.ts';
 import { LockRequest } from './lock-request.ts';
 
-/** One file's locks are one table for all sessions. */
+/** The lock table of each file, shared by all sessions. */
 const tables = new WeakMap<Tree, Map<Node, FileLockTable>>();
 
 function tableFor(tree: Tree, node: Node): FileLockTable {
@@ -23,13 +23,13 @@ function tableFor(tree: Tree, node: Node): FileLockTable {
   return table;
 }
 
-/** Who owns a lock. Guests often have equal names and process numbers, so the session is part of it. */
+/** Owner of locks: session, client_id and proc_id. Guests often have equal client_ids, hence the session. */
 export class LockOwner {
   readonly client: LockClient;
   readonly clientId: Bytes;
   readonly procId: number;
   readonly key: string;
-  /** Regions and unanswered requests of its own. */
+  /** Number of its regions and unanswered requests. */
   count = 0;
 
   constructor(client: LockClient, clientId: Bytes, procId: number) {
@@ -44,14 +44,13 @@ export class LockOwner {
   }
 }
 
-/** A byte range as Tlock has it: length 0 is "to the end of the file, however large". */
+/** Type and byte range of Tlock; length 0 means to the end of the file, however large. */
 export interface LockedRange {
   readonly type: 0 | 1 | 2;
   readonly start: number;
   readonly length: number;
 }
 
-/** A lock that is in the way, as Rgetlock has it. */
 export interface BlockingLock extends LockedRange {
   readonly procId: number;
   readonly clientId: Bytes;
@@ -59,12 +58,12 @@ export interface BlockingLock extends LockedRange {
 
 /** The locks of one session. */
 export class LockClient {
-  /** Regions held and requests not yet answered. */
+  /** Number of regions held and requests not yet answered. */
   count = 0;
   readonly #owners = new Map<string, LockOwner>();
-  readonly #places = new Set<FileLockTable>();
+  readonly #tables = new Set<FileLockTable>();
 
-  /** Requests that wait until somebody lets go. */
+  /** Number of queued requests. */
   waiting = 0;
   readonly quota: SessionQuota;
 
@@ -76,7 +75,7 @@ export class LockClient {
     return !this.quota.mayAdd('locks', 1);
   }
 
-  /** Asks for a lock, or gives one up. What comes of it is the wish's `outcome`. */
+  /** Locks or unlocks a range; the result is the request's `outcome`. */
   ask(
     tree: Tree,
     through: LockedThrough,
@@ -92,12 +91,12 @@ export class LockClient {
     return request;
   }
 
-  /** Calls a wish off. It is settled as cancelled, or as granted when it was too late. */
+  /** Cancels a request: its outcome is `cancelled`, or `granted` if it was too late. */
   cancel(tree: Tree, request: LockRequest): void {
     tables.get(tree)?.get(request.through.file.node)?.cancel(request);
   }
 
-  /** The lock that would keep this owner from `range`: another client's, another process's, or one outside the server. */
+  /** A conflicting lock of another owner, or of a program outside the server. */
   test(
     tree: Tree,
     through: LockedThrough,
@@ -117,30 +116,30 @@ export class LockClient {
     return andThen(tree.testLock(owner, through.file, range), found => {
       if (!found) return undefined;
       const { type, start, length, pid } = found;
-      // The client shows its programs −proc_id as l_pid; fcntl(2) gives −1 for a lock that belongs to no process.
+      // fs/9p shows −proc_id as l_pid, and fcntl(2) gives −1 for a lock without a process: hence 1.
       return { type, start, length, procId: pid > 0 ? pid : 1, clientId: '' };
     });
   }
 
-  /** An open fid goes, and the locks taken through it fall. */
+  /** Releases the locks taken through an open fid, before it is closed. */
   dropThrough(tree: Tree, through: LockedThrough): MaybePromise<void> {
     return tables.get(tree)?.get(through.file.node)?.dropThrough(through);
   }
 
-  /** The session ends or starts anew: everything falls. */
+  /** Releases all locks and cancels all requests: the session ends or is reset. */
   async dropAll(): Promise<void> {
-    await Promise.allSettled([...this.#places].map(table => table.dropClient(this)));
+    await Promise.allSettled([...this.#tables].map(table => table.dropClient(this)));
   }
 
-  /** @internal A place tells what this client has there more or less, and whether anything is left. */
+  /** @internal Adds `more` to an owner's count. `some`: this client has entries left in the table. */
   counted(owner: LockOwner, more: number, table: FileLockTable, some: boolean): void {
     this.count += more;
     this.quota.add('locks', more);
     owner.count += more;
     if (owner.count > 0) this.#owners.set(owner.key, owner);
     else this.#owners.delete(owner.key);
-    if (some) this.#places.add(table);
-    else this.#places.delete(table);
+    if (some) this.#tables.add(table);
+    else this.#tables.delete(table);
   }
 
   #owner(clientId: Bytes, procId: number): LockOwner {

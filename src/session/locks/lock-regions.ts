@@ -1,24 +1,24 @@
 import type { OpenFile } from '#backend/tree.ts';
 
-/** The open fid of a lock; compared by identity. */
+/** The open fid through which a lock was taken; compared by identity. */
 export interface LockedThrough {
   readonly file: OpenFile;
 }
 
 /**
- * Byte ranges as fcntl(2) keeps them: an owner's regions never overlap one another; a new one replaces what it covers,
- * and neighbours of one kind become one.
+ * A locked byte range, as fcntl(2) keeps them: regions of one owner never overlap; a new one replaces what it covers and merges
+ * with adjacent ones of its type.
  */
 export interface Region<Owner> {
   readonly owner: Owner;
   /** 0 read, 1 write. */
   readonly type: 0 | 1;
   readonly start: number;
-  /** Exclusive; Infinity is the end of the file, however large. */
+  /** Exclusive; Infinity means the end of the file, however large. */
   readonly end: number;
-  /** What it was taken through: it falls when that goes. */
+  /** The region is released when this fid is clunked. */
   readonly through: LockedThrough;
-  /** See `LockPlace`. */
+  /** See `FileLockTable`. */
   doubtful: boolean;
 }
 
@@ -26,7 +26,7 @@ export function overlaps(a: { start: number; end: number }, b: { start: number; 
   return a.start < b.end && b.start < a.end;
 }
 
-/** Whether two regions cannot be held at once by different owners. */
+/** Whether two regions overlap, have different owners, and at least one is a write lock. */
 export function conflict<O>(
   a: { owner: O; type: number; start: number; end: number },
   b: { owner: O; type: number; start: number; end: number },
@@ -34,7 +34,7 @@ export function conflict<O>(
   return a.owner !== b.owner && (a.type === 1 || b.type === 1) && overlaps(a, b);
 }
 
-/** The regions without the owner's share of [start, end): what sticks out at either side stays. */
+/** The regions without the owner's locks in [start, end); a region that reaches beyond it is cut or split. */
 export function subtract<O>(
   regions: readonly Region<O>[],
   owner: O,
@@ -53,7 +53,7 @@ export function subtract<O>(
   return rest;
 }
 
-/** The regions with `added` in place of what it covers, joined to its neighbours of the same kind. */
+/** The regions with `added`, which replaces what it covers and merges with adjacent regions of its owner, type and fid. */
 export function add<O>(regions: readonly Region<O>[], added: Region<O>): Region<O>[] {
   let { start, end } = added;
   const rest: Region<O>[] = [];

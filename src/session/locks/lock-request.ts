@@ -3,24 +3,23 @@ import type { LockedThrough } from './lock-regions.ts';
 
 export type LockOutcome = 'granted' | 'blocked' | 'cancelled';
 
-/** A request for a lock, from when it is made until it is answered. */
 export class LockRequest {
   readonly owner: LockOwner;
   readonly through: LockedThrough;
   /** 0 read, 1 write, 2 unlock. */
   readonly type: 0 | 1 | 2;
   readonly start: number;
-  /** Exclusive; Infinity is the end of the file. */
+  /** Exclusive; Infinity means the end of the file. */
   readonly end: number;
   /**
-   * Whether it waits until the lock can be had, however long that is: a client that is told "blocked" sleeps for 30 seconds
-   * before it asks again (fs/9p: locktimeout). Until then its task takes no signal but a fatal one.
+   * Whether to wait for the lock without limit. On status BLOCKED the client sleeps 30 s before it asks again (fs/9p:
+   * locktimeout), and its task accepts only fatal signals meanwhile.
    */
   readonly block: boolean;
   readonly outcome: Promise<LockOutcome>;
-  /** Somebody outside this server holds what is in the way. */
+  /** The blocking lock is held outside this server. */
   outside = false;
-  /** It was called off: it shall be granted no more, unless it is too late. */
+  /** Cancelled; may still be granted if a host call was running. */
   cancelled = false;
   answered = false;
   #resolve!: (outcome: LockOutcome) => void;

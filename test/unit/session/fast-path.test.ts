@@ -11,10 +11,10 @@ import { Barrier, SessionHarness, turns, waiting } from './harness.ts';
 type Random = (below: number) => number;
 
 const names = ['a', 'b', 'dir', 'absent', 'x'.repeat(255), '\xff\x80'];
-const wrong = ['', '.', '..', 'a/b', 'a\0', 'x'.repeat(256), 'x'.repeat(3000)];
-const byHand = ['getattr', 'walk', 'clunk', 'read', 'write', 'lopen'] as const;
-/** How often each is said: a fid shall live long enough to be opened and read. */
-const said = [
+const invalidNames = ['', '.', '..', 'a/b', 'a\0', 'x'.repeat(256), 'x'.repeat(3000)];
+const fastOps = ['getattr', 'walk', 'clunk', 'read', 'write', 'lopen'] as const;
+/** Weighted, so that a fid lives long enough to be opened and read. */
+const weightedOps = [
   'getattr',
   'walk',
   'walk',
@@ -27,13 +27,14 @@ const said = [
   'lopen',
 ] as const;
 
-/** A request of a kind that is answered by hand, most often one that makes sense. */
+/** A random request of a fast-path message, mostly valid. */
 function someRequest(random: Random): Buffer {
   const fid = random(6);
   const tag = random(0x1_0000);
-  const step = () => (random(8) === 0 ? wrong[random(wrong.length)]! : names[random(names.length)]!);
+  const step = () =>
+    random(8) === 0 ? invalidNames[random(invalidNames.length)]! : names[random(names.length)]!;
   const offset = random(10) === 0 ? random(2 ** 53) : random(5000);
-  switch (said[random(said.length)]!) {
+  switch (weightedOps[random(weightedOps.length)]!) {
     case 'getattr':
       return encodeRequest('getattr', tag, { fid, request_mask: random(0x4000) });
     case 'walk':
@@ -43,7 +44,7 @@ function someRequest(random: Random): Buffer {
         wname: Array.from({ length: random(10) === 0 ? random(4) : random(2) }, step),
       });
     case 'clunk':
-      // The root stays, so that there is something to walk from.
+      // Never clunk fid 0, the root.
       return encodeRequest('clunk', tag, { fid: 1 + random(8) });
     case 'read':
       return encodeRequest('read', tag, {
@@ -64,7 +65,7 @@ function someRequest(random: Random): Buffer {
   }
 }
 
-/** Breaks a message, though not what the transport checks: its size is that of the frame. */
+/** Corrupts a message except what the transport checks: size[4] is that of the frame. */
 function broken(frame: Buffer, random: Random): Buffer {
   const length = random(2) === 0 ? frame.length : 7 + random(frame.length + 4 - 7);
   const other = Buffer.alloc(Math.max(length, 7));
@@ -72,43 +73,43 @@ function broken(frame: Buffer, random: Random): Buffer {
   for (let changes = random(4); changes > 0 && other.length > 7; changes--)
     other[7 + random(other.length - 7)] = random(3) === 0 ? 0xff : random(256);
   other.writeUInt32LE(other.length, 0);
-  // Twrite may end inside of its head, but is then no Twrite that a transport splits.
+  // A Twrite may end within its head; a transport does not split such a frame.
   return other;
 }
 
-/** Two sessions that are told the same: one answers by hand what it can, the other goes by the table. */
-class Both {
-  readonly hand: SessionHarness;
-  readonly table: SessionHarness;
+/** Two sessions for the same requests: one uses the fast path, the other, traced, only the generic path. */
+class TwoSessions {
+  readonly fast: SessionHarness;
+  readonly generic: SessionHarness;
 
   constructor(one: Tree, other: Tree, readonly = false) {
-    this.hand = new SessionHarness(one, { readonly });
-    this.table = new SessionHarness(other, { readonly, traced: true });
+    this.fast = new SessionHarness(one, { readonly });
+    this.generic = new SessionHarness(other, { readonly, traced: true });
   }
 
   async begin(msize: number): Promise<this> {
-    await this.hand.begin(msize);
-    await this.table.begin(msize);
+    await this.fast.begin(msize);
+    await this.generic.begin(msize);
     return this;
   }
 
-  /** What both answer to it: it must be the same bytes. */
-  async say(frame: Buffer, settle: boolean): Promise<Buffer | undefined> {
+  /** Sends a frame to both, compares their replies, and returns the reply. */
+  async send(frame: Buffer, settle: boolean): Promise<Buffer | undefined> {
     const replies: (Buffer | undefined)[] = [];
-    for (const harness of [this.hand, this.table]) {
-      harness.sayFrame(Buffer.from(frame));
+    for (const harness of [this.fast, this.generic]) {
+      harness.sendFrame(Buffer.from(frame));
       if (settle) await turns(3);
       const [first, ...more] = harness.replies.splice(0);
       expect(more).toEqual([]);
       expect(harness.errors).toEqual([]);
       replies.push(first?.frame);
     }
-    const [hand, table] = replies;
-    if (!hand || !table || hand.compare(table) !== 0) {
-      expect(hand?.toString('hex'), frame.toString('hex')).toBe(table?.toString('hex'));
+    const [fast, generic] = replies;
+    if (!fast || !generic || fast.compare(generic) !== 0) {
+      expect(fast?.toString('hex'), frame.toString('hex')).toBe(generic?.toString('hex'));
     }
-    expect(this.hand.session.counts()).toEqual(this.table.session.counts());
-    return hand;
+    expect(this.fast.session.counts()).toEqual(this.generic.session.counts());
+    return fast;
   }
 }
 
@@ -129,11 +130,11 @@ async function filled(): Promise<MemoryTree> {
   return tree;
 }
 
-const typesOf = Object.fromEntries(byHand.map(op => [operations[op].type + 1, op]));
+const opOfReply = Object.fromEntries(fastOps.map(op => [operations[op].type + 1, op]));
 
-/** Says a long conversation to both; returns how many replies of each kind there were. */
-async function converse(
-  both: Both,
+/** Sends random requests to both sessions; returns the number of replies of each kind. */
+async function sendRandom(
+  pair: TwoSessions,
   random: Random,
   length: number,
   settle = false,
@@ -141,14 +142,14 @@ async function converse(
   const kinds: Record<string, number> = {};
   for (let i = 0; i < length; i++) {
     const frame = someRequest(random);
-    const reply = await both.say(random(6) === 0 ? broken(frame, random) : frame, settle);
-    const kind = typesOf[reply?.[4] ?? 0] ?? 'error';
+    const reply = await pair.send(random(6) === 0 ? broken(frame, random) : frame, settle);
+    const kind = opOfReply[reply?.[4] ?? 0] ?? 'error';
     kinds[kind] = (kinds[kind] ?? 0) + 1;
   }
   return kinds;
 }
 
-describe('what is answered by hand', () => {
+describe('the fast path', () => {
   beforeEach(() => {
     vi.useFakeTimers({ toFake: ['Date'], now: 1_700_000_000_000 });
   });
@@ -156,39 +157,39 @@ describe('what is answered by hand', () => {
     vi.useRealTimers();
   });
 
-  it('is byte for byte what the table answers, for good requests and bad ones', async () => {
+  it('sends the same bytes as the generic path, for valid and invalid requests', async () => {
     const random = randomFrom(1);
     for (const msize of [4096, 65536]) {
-      const both = await new Both(await filled(), await filled()).begin(msize);
-      const kinds = await converse(both, random, 6000);
-      for (const kind of [...byHand, 'error']) expect(kinds[kind], kind).toBeGreaterThan(50);
+      const pair = await new TwoSessions(await filled(), await filled()).begin(msize);
+      const kinds = await sendRandom(pair, random, 6000);
+      for (const kind of [...fastOps, 'error']) expect(kinds[kind], kind).toBeGreaterThan(50);
     }
   });
 
-  it('is that on a read-only export, too', async () => {
-    const both = await new Both(await filled(), await filled(), true).begin(8192);
-    const kinds = await converse(both, randomFrom(2), 3000);
+  it('sends the same bytes on a read-only export', async () => {
+    const pair = await new TwoSessions(await filled(), await filled(), true).begin(8192);
+    const kinds = await sendRandom(pair, randomFrom(2), 3000);
     expect(kinds.write ?? 0).toBe(0);
     expect(kinds.read).toBeGreaterThan(10);
   });
 
-  it('is that where the file system makes it wait', async () => {
+  it('sends the same bytes on a file system that blocks', async () => {
     const trees = [await filled(), await filled()].map(tree =>
       waiting(tree, new Barrier(), ['walk', 'stat', 'read', 'write']),
     ) as [Tree, Tree];
-    const kinds = await converse(await new Both(...trees).begin(4096), randomFrom(3), 1200, true);
-    for (const kind of [...byHand, 'error']) expect(kinds[kind], kind).toBeGreaterThan(4);
+    const kinds = await sendRandom(await new TwoSessions(...trees).begin(4096), randomFrom(3), 1200, true);
+    for (const kind of [...fastOps, 'error']) expect(kinds[kind], kind).toBeGreaterThan(4);
   });
 
-  it('is that before a version was agreed on', async () => {
-    const both = new Both(await filled(), await filled());
-    const kinds = await converse(both, randomFrom(4), 100);
+  it('sends the same bytes before a version is negotiated', async () => {
+    const pair = new TwoSessions(await filled(), await filled());
+    const kinds = await sendRandom(pair, randomFrom(4), 100);
     expect(kinds).toEqual({ error: 100 });
   });
 });
 
-describe('names that were seen', () => {
-  it('are what the bytes say, whatever other names share their place', () => {
+describe('the name cache', () => {
+  it('returns the name in the bytes, whatever other names share its slot', () => {
     const random = randomFrom(5);
     const some = Array.from({ length: 3000 }, (_, i) => `${'\xe9n'.repeat(random(3))}${i % 1700}`);
     for (const name of [...some, ...some]) {
@@ -196,7 +197,7 @@ describe('names that were seen', () => {
       const bytes = Buffer.from(`${'/'.repeat(at)}${name}/`, 'latin1');
       expect(stepAt(bytes, at, name.length)).toBe(name);
     }
-    for (const name of wrong.filter(one => one !== '..')) {
+    for (const name of invalidNames.filter(one => one !== '..')) {
       expect(() => stepAt(Buffer.from(name, 'latin1'), 0, name.length), name).toThrow(Errno);
     }
   });

@@ -7,7 +7,7 @@ import { Barrier, SessionHarness, TempExport, turns, until, waiting } from './ha
 
 const lock = { fid: 2, type: 1, flags: 1, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
 
-describe('a session whose tree waits', () => {
+describe('a session whose tree blocks', () => {
   let tempExport: TempExport;
   let barrier: Barrier;
   let harness: SessionHarness;
@@ -38,14 +38,14 @@ describe('a session whose tree waits', () => {
     await harness.session.close();
     expect(harness.session.counts()).toEqual({ fids: 0, requests: 0, locks: 0, xattrBytes: 0 });
     expect(harness.errors).toEqual([]);
-    // The roots of the trees, of which one test has two.
+    // The roots of the trees; one test has two.
     expect(tempExport.descriptors.count).toBeLessThanOrEqual(2);
     tempExport.close();
   });
 
-  it('answers the flush of a read at once and throws the late data away', async () => {
-    harness.say('read', 5, { fid: 2, offset: 0, count: 100 });
-    harness.say('flush', 6, { oldtag: 5 });
+  it('answers the flush of a read at once and discards the late data', async () => {
+    harness.send('read', 5, { fid: 2, offset: 0, count: 100 });
+    harness.send('flush', 6, { oldtag: 5 });
     expect(harness.takeTags()).toEqual([6]);
     barrier.open();
     await turns();
@@ -53,22 +53,22 @@ describe('a session whose tree waits', () => {
     expect(harness.dropped).toBe(1);
   });
 
-  it('lets the tag of a flushed request be used again while the old one still runs', async () => {
-    harness.say('read', 5, { fid: 2, offset: 0, count: 3 });
-    harness.say('flush', 6, { oldtag: 5 });
+  it('allows reuse of a flushed tag while the old request still runs', async () => {
+    harness.send('read', 5, { fid: 2, offset: 0, count: 3 });
+    harness.send('flush', 6, { oldtag: 5 });
     harness.takeTags();
-    harness.say('read', 5, { fid: 2, offset: 3, count: 4 });
+    harness.send('read', 5, { fid: 2, offset: 3, count: 4 });
     barrier.open();
-    // The read is made by a thread.
+    // The read runs on a pool thread.
     await until(() => harness.replies.length > 0);
     const [reply] = harness.replies;
     expect(harness.takeTags()).toEqual([5]);
     expect(reply!.frame.toString('latin1', 11)).toBe('tent');
   });
 
-  it('answers a flushed write first, then every flush in its order', async () => {
-    harness.say('write', 5, { fid: 2, offset: 0, data: { count: 3, bytes: Buffer.from('CON') } });
-    for (const tag of [6, 7, 8]) harness.say('flush', tag, { oldtag: 5 });
+  it('answers a flushed write, then each of its flushes in order', async () => {
+    harness.send('write', 5, { fid: 2, offset: 0, data: { count: 3, bytes: Buffer.from('CON') } });
+    for (const tag of [6, 7, 8]) harness.send('flush', tag, { oldtag: 5 });
     await turns();
     expect(harness.takeTags()).toEqual([]);
     barrier.open();
@@ -78,25 +78,25 @@ describe('a session whose tree waits', () => {
   });
 
   it('answers a flush of a flush after it', async () => {
-    harness.say('mkdir', 5, { dfid: 0, name: nameOf('d'), mode: 0o755, gid: 0 });
-    harness.say('flush', 6, { oldtag: 5 });
-    harness.say('flush', 7, { oldtag: 6 });
+    harness.send('mkdir', 5, { dfid: 0, name: nameOf('d'), mode: 0o755, gid: 0 });
+    harness.send('flush', 6, { oldtag: 5 });
+    harness.send('flush', 7, { oldtag: 6 });
     barrier.open();
     await turns(100);
     expect(harness.takeTags()).toEqual([5, 6, 7]);
   });
 
-  it('answers at once the flush of what it does not know, and of the flush itself', () => {
-    harness.say('flush', 5, { oldtag: 99 });
-    harness.say('flush', 6, { oldtag: 6 });
+  it('answers at once the flush of an unknown tag and of its own tag', () => {
+    harness.send('flush', 5, { oldtag: 99 });
+    harness.send('flush', 6, { oldtag: 6 });
     expect(harness.takeTags()).toEqual([5, 6]);
   });
 
-  it('keeps a newfid to itself until the walk is done, and frees it with the flush', async () => {
-    harness.say('walk', 5, { fid: 0, newfid: 9, wname: [f] });
+  it('reserves a newfid until the walk ends, and frees it on flush', async () => {
+    harness.send('walk', 5, { fid: 0, newfid: 9, wname: [f] });
     expect(await harness.errno('clunk', { fid: 9 })).toBe('EBADF');
     expect(await harness.errno('walk', { fid: 1, newfid: 9, wname: [] })).toBe('EBADF');
-    harness.say('flush', 6, { oldtag: 5 });
+    harness.send('flush', 6, { oldtag: 5 });
     expect(harness.takeTags()).toEqual([6]);
     expect(await harness.errno('walk', { fid: 1, newfid: 9, wname: [] })).toBe('none');
     barrier.open();
@@ -107,21 +107,21 @@ describe('a session whose tree waits', () => {
   });
 
   it('frees a newfid whose walk fails', async () => {
-    harness.say('walk', 5, { fid: 0, newfid: 9, wname: [nameOf('absent')] });
+    harness.send('walk', 5, { fid: 0, newfid: 9, wname: [nameOf('absent')] });
     barrier.open();
     await turns();
     expect(harness.takeTags()).toEqual([5]);
     expect(await harness.errno('walk', { fid: 1, newfid: 9, wname: [] })).toBe('none');
   });
 
-  it('moves a fid in place only when all of a walk succeeds, and lets nobody turn it meanwhile', async () => {
+  it('moves a fid in place only if the whole walk succeeds, and refuses to open it meanwhile', async () => {
     barrier.open();
     await harness.request('mkdir', { dfid: 0, name: nameOf('d'), mode: 0o755, gid: 0 });
     await harness.request('walk', { fid: 0, newfid: 3, wname: [nameOf('d')] });
     barrier.close();
-    harness.say('walk', 5, { fid: 3, newfid: 3, wname: ['..' as never, f] });
+    harness.send('walk', 5, { fid: 3, newfid: 3, wname: ['..' as never, f] });
     expect(await harness.errno('lopen', { fid: 3, flags: 0 })).toBe('EBADF');
-    harness.say('flush', 6, { oldtag: 5 });
+    harness.send('flush', 6, { oldtag: 5 });
     expect(harness.takeTags()).toEqual([]);
     barrier.open();
     await turns();
@@ -130,7 +130,7 @@ describe('a session whose tree waits', () => {
   });
 
   it('gives a clunked number away while a read still uses the file', async () => {
-    harness.say('read', 5, { fid: 2, offset: 0, count: 100 });
+    harness.send('read', 5, { fid: 2, offset: 0, count: 100 });
     expect(await harness.errno('clunk', { fid: 2 })).toBe('none');
     expect(await harness.errno('clunk', { fid: 2 })).toBe('EBADF');
     barrier.open();
@@ -141,12 +141,12 @@ describe('a session whose tree waits', () => {
     expect(reply!.frame.toString('latin1', 11)).toBe('content');
   });
 
-  it('answers nothing old after a version, whatever was running', async () => {
-    harness.say('read', 5, { fid: 2, offset: 0, count: 100 });
-    harness.say('write', 6, { fid: 2, offset: 0, data: { count: 1, bytes: Buffer.from('C') } });
-    harness.say('walk', 7, { fid: 0, newfid: 9, wname: [f] });
-    harness.say('flush', 8, { oldtag: 6 });
-    harness.say('version', NOTAG, { msize: 8192, version: dialect });
+  it('sends no old reply after Tversion', async () => {
+    harness.send('read', 5, { fid: 2, offset: 0, count: 100 });
+    harness.send('write', 6, { fid: 2, offset: 0, data: { count: 1, bytes: Buffer.from('C') } });
+    harness.send('walk', 7, { fid: 0, newfid: 9, wname: [f] });
+    harness.send('flush', 8, { oldtag: 6 });
+    harness.send('version', NOTAG, { msize: 8192, version: dialect });
     barrier.open();
     await turns();
     expect(harness.takeTags()).toEqual([NOTAG]);
@@ -155,21 +155,21 @@ describe('a session whose tree waits', () => {
     expect(await harness.errno('clunk', { fid: 0 })).toBe('EBADF');
   });
 
-  it('hangs up on a tag that is used again before its reply', () => {
-    harness.say('read', 5, { fid: 2, offset: 0, count: 1 });
-    harness.say('clunk', 5, { fid: 1 });
+  it('closes the connection when a tag is reused before its reply', () => {
+    harness.send('read', 5, { fid: 2, offset: 0, count: 1 });
+    harness.send('clunk', 5, { fid: 1 });
     expect(harness.hungUp).toMatch(/tag 5/);
-    harness.say('clunk', 6, { fid: 1 });
+    harness.send('clunk', 6, { fid: 1 });
     expect(harness.takeTags()).toEqual([]);
   });
 
-  it('lists a directory for one request after the other', async () => {
+  it('runs the readdirs of a fid one after another', async () => {
     barrier.open();
     await harness.request('walk', { fid: 0, newfid: 4, wname: [] });
     await harness.request('lopen', { fid: 4, flags: 0 });
     barrier.close();
     for (const tag of [5, 6])
-      harness.say('readdir', tag, { fid: 4, offset: { low: 0, high: 0 }, count: 4096 });
+      harness.send('readdir', tag, { fid: 4, offset: { low: 0, high: 0 }, count: 4096 });
     await turns();
     expect(barrier.waiting).toBe(1);
     barrier.open();
@@ -179,10 +179,10 @@ describe('a session whose tree waits', () => {
     expect(one!.frame.subarray(7)).toEqual(two!.frame.subarray(7));
   });
 
-  it('is full when so many requests run, and says when it has room again', async () => {
+  it('takes no request while requestsPerSession run, and resumes the transport afterwards', async () => {
     for (let tag = 0; tag < defaultLimits.requestsPerSession; tag++) {
       expect(harness.takes).toBe(true);
-      harness.say('read', tag, { fid: 2, offset: 0, count: 1 });
+      harness.send('read', tag, { fid: 2, offset: 0, count: 1 });
     }
     expect(harness.takes).toBe(false);
     barrier.open();
@@ -192,14 +192,14 @@ describe('a session whose tree waits', () => {
     expect(harness.takeTags()).toHaveLength(defaultLimits.requestsPerSession);
   });
 
-  it('is full when the reads that run need much memory', async () => {
+  it('takes no request while running reads use bytesPerSession', async () => {
     const large = await new SessionHarness(waiting(await tempExport.tree(), barrier, ['read'])).begin(
       1_048_576,
     );
     await large.request('walk', { fid: 0, newfid: 2, wname: [f] });
     await large.request('lopen', { fid: 2, flags: 0 });
     let tag = 0;
-    while (large.takes) large.say('read', tag++, { fid: 2, offset: 0, count: 1_000_000 });
+    while (large.takes) large.send('read', tag++, { fid: 2, offset: 0, count: 1_000_000 });
     expect(tag).toBeLessThan(50);
     barrier.open();
     await until(() => large.replies.length === tag);
@@ -208,8 +208,8 @@ describe('a session whose tree waits', () => {
     await large.session.close();
   });
 
-  it('finishes when what runs is answered', async () => {
-    harness.say('read', 5, { fid: 2, offset: 0, count: 1 });
+  it('finishes when all running requests are answered', async () => {
+    harness.send('read', 5, { fid: 2, offset: 0, count: 1 });
     let finished = false;
     const finishing = harness.session.finish().then(() => {
       finished = true;
@@ -221,19 +221,19 @@ describe('a session whose tree waits', () => {
     expect(harness.takeTags()).toEqual([5]);
   });
 
-  it('calls a blocked lock off with its flush, and with the end of its session', async () => {
+  it('cancels a blocked lock on flush and at the end of its session', async () => {
     const other = await new SessionHarness(await tempExport.tree()).begin();
     barrier.open();
     await other.request('walk', { fid: 0, newfid: 2, wname: [f] });
     await other.request('lopen', { fid: 2, flags: 2 });
     expect((await other.request('lock', { ...lock, flags: 0 })).status).toBe(0);
-    harness.say('lock', 5, lock);
+    harness.send('lock', 5, lock);
     await turns();
     expect(harness.takeTags()).toEqual([]);
-    harness.say('flush', 6, { oldtag: 5 });
+    harness.send('flush', 6, { oldtag: 5 });
     await turns();
     expect(harness.takeTags()).toEqual([6]);
-    harness.say('lock', 5, lock);
+    harness.send('lock', 5, lock);
     await turns();
     await other.session.close();
     await harness.session.close();
@@ -243,7 +243,7 @@ describe('a session whose tree waits', () => {
 });
 
 describe('a session', () => {
-  it('survives a fault of its own: that connection ends with EIO, and the fault is logged with its request', async () => {
+  it('answers an internal error with EIO, logs it with the request, and closes the connection', async () => {
     const tempExport = new TempExport();
     const tree = await tempExport.tree();
     const broken = new Proxy(tree, {

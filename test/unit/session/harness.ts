@@ -14,13 +14,13 @@ import { mapped } from '#security/mapped.ts';
 import { type DetachedExchange, replyHeadBytesMax, type TransportPort } from '#session/exchange.ts';
 import { Session } from '#session/session.ts';
 
-/** A directory of the host and trees on it, all gone after `close`. */
+/** A temporary host directory and trees on it; `close` removes both. */
 export class TempExport {
   readonly directory = mkdtempSync(join(tmpdir(), 'ninepd-session-'));
   readonly descriptors = new FdBudget(1000);
   readonly #trees: LocalTree[] = [];
 
-  /** A tree of its own: for the others, a program outside. */
+  /** A new tree, which is a separate host program to the others. */
   async tree(): Promise<LocalTree> {
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
     const tree = await LocalTree.open(this.directory, {
@@ -41,7 +41,7 @@ export class TempExport {
   }
 }
 
-/** Holds back the answers of a tree that has begun to wait, until it is let go on. */
+/** Blocks calls of a tree while it is closed. */
 export class Barrier {
   #open: () => void = () => undefined;
   #closed: Promise<void> | undefined;
@@ -65,10 +65,10 @@ export class Barrier {
   }
 }
 
-/** What a tree leaves out that always waits. */
+/** The synchronous calls, which a tree that always blocks does not have. */
 export const nowCalls: ReadonlySet<string | symbol> = new Set(['readNow', 'writeNow', 'readdirNow']);
 
-/** The same tree on a file system that makes everybody wait: each of these calls is made when the gate is open. */
+/** A tree on a file system that blocks: each of these calls waits until the barrier is open. */
 export function waiting(tree: Tree, barrier: Barrier, calls: readonly (keyof Tree)[]): Tree {
   return new Proxy(tree, {
     get(target, property) {
@@ -90,10 +90,10 @@ interface Reply {
   readonly frame: Buffer;
 }
 
-/** On a busy machine. */
+/** Timeout in ms of a request; generous, for a busy machine. */
 const replyMsMax = 20_000;
 
-/** A session and a client that speaks with it without any transport. */
+/** A session with a test client, without a transport. */
 export class SessionHarness implements TransportPort {
   readonly peer = { label: 'test' };
   readonly session: Session;
@@ -104,7 +104,7 @@ export class SessionHarness implements TransportPort {
   dropped = 0;
   #tag = 0;
 
-  /** Traced, it answers every message by the table. */
+  /** `traced`: log level trace, so that the session uses only the generic path. */
   constructor(tree: Tree, { readonly = false, traced = false } = {}) {
     const log: Logger = {
       trace: () => undefined,
@@ -126,37 +126,37 @@ export class SessionHarness implements TransportPort {
     this.resumed++;
   }
 
-  /** Whether a transport would hand over a request now. */
+  /** Whether the session takes a request now. */
   get takes(): boolean {
     return this.session.takes(operations.getattr.type, 0);
   }
 
-  /** With a version agreed on and the root as fid 0. */
+  /** Negotiates the version and attaches the root as fid 0. */
   async begin(msize = 65536): Promise<this> {
     await this.request('version', { msize, version: dialect });
     await this.request('attach', { fid: 0, afid: NOFID, uname: '', aname: '', n_uname: NONUNAME });
     return this;
   }
 
-  say<O extends Op>(op: O, tag: number, request: TMessage<O>): void {
-    this.sayFrame(encodeRequest(op, tag, request));
+  send<O extends Op>(op: O, tag: number, request: TMessage<O>): void {
+    this.sendFrame(encodeRequest(op, tag, request));
   }
 
-  sayFrame(frame: Buffer): void {
-    const exchange = new Memory(frame, this);
+  sendFrame(frame: Buffer): void {
+    const exchange = new TestExchange(frame, this);
     this.session.receive(exchange);
     exchange.end();
   }
 
-  /** Tags of the replies so far, in order; takes them. */
+  /** Removes the replies so far; returns their tags in order. */
   takeTags(): number[] {
     return this.replies.splice(0).map(reply => reply.tag);
   }
 
-  /** Says it and waits for the reply; throws the Errno of an Rlerror. */
+  /** Sends a request and waits for its reply; throws the Errno of an Rlerror. */
   async request<O extends Op>(op: O, request: TMessage<O>): Promise<RMessage<O>> {
     const tag = op === 'version' ? NOTAG : 1000 + (this.#tag++ % 10_000);
-    this.say(op, tag, request);
+    this.send(op, tag, request);
     for (const end = Date.now() + replyMsMax; Date.now() < end; ) {
       const at = this.replies.findIndex(reply => reply.tag === tag);
       if (at >= 0) {
@@ -181,8 +181,8 @@ export class SessionHarness implements TransportPort {
   }
 }
 
-/** What is asked and answered in plain memory. */
-class Memory implements DetachedExchange {
+/** An exchange in plain memory. */
+class TestExchange implements DetachedExchange {
   readonly head: Buffer;
   readonly from = 0;
   readonly to: number;
@@ -191,7 +191,7 @@ class Memory implements DetachedExchange {
   readonly at = 0;
   readonly #harness: SessionHarness;
   #answered = false;
-  #kept = false;
+  #detached = false;
 
   constructor(frame: Buffer, harness: SessionHarness) {
     const isWrite = frame[4] === operations.write.type;
@@ -209,7 +209,7 @@ class Memory implements DetachedExchange {
   commit(headBytes: number, dataBytes: number): void {
     this.#answer();
     const frame = this.out.subarray(0, headBytes + dataBytes);
-    if (frame.readUInt32LE(0) !== frame.length) throw new Error('the size is not that of the reply');
+    if (frame.readUInt32LE(0) !== frame.length) throw new Error('size[4] is not the length of the reply');
     this.#harness.replies.push({ tag: frameTag(frame), frame });
   }
 
@@ -218,15 +218,15 @@ class Memory implements DetachedExchange {
     this.#harness.dropped++;
   }
 
-  /** Memory of a request that was not kept is used for something else. */
+  /** Overwrites the memory of a request that was not detached. */
   end(): void {
-    if (this.#kept) return;
+    if (this.#detached) return;
     this.head.fill(0xdb);
     for (const segment of this.payload) segment.fill(0xdb);
   }
 
   detach(): DetachedExchange {
-    this.#kept = true;
+    this.#detached = true;
     return this;
   }
 
@@ -236,15 +236,15 @@ class Memory implements DetachedExchange {
   }
 }
 
-/** Lets everything that needs no more than turns of the event loop happen. */
+/** Runs `count` iterations of the event loop. */
 export async function turns(count = 20): Promise<void> {
   for (let turn = 0; turn < count; turn++) await new Promise(resolve => setImmediate(resolve));
 }
 
-/** Lets the event loop go on until `reached` is true. */
+/** Runs the event loop until `reached` returns true; fails after 20 s. */
 export async function until(reached: () => boolean): Promise<void> {
   for (const end = Date.now() + 20_000; !reached(); ) {
-    if (Date.now() > end) throw new Error('what was waited for did not happen within 20 s');
+    if (Date.now() > end) throw new Error('the condition was not reached within 20 s');
     await new Promise(resolve => setTimeout(resolve, 1));
   }
 }

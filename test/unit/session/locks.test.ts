@@ -26,19 +26,19 @@ function region(owner: string, type: 0 | 1, start: number, end: number): Region<
 const short = (regions: readonly Region<string>[]) =>
   regions.map(one => `${one.owner}${one.type ? 'w' : 'r'}${one.start}-${one.end}`).sort();
 
-describe('the regions of a file', () => {
+describe('regions', () => {
   it('are split by an unlock in their middle', () => {
     expect(short(subtract([region('a', 1, 0, 100)], 'a', 40, 60))).toEqual(['aw0-40', 'aw60-100']);
     expect(short(subtract([region('a', 1, 0, Infinity)], 'a', 0, 10))).toEqual(['aw10-Infinity']);
   });
 
-  it('of another owner stay as they are', () => {
+  it('of another owner are not changed by an unlock', () => {
     expect(short(subtract([region('a', 0, 0, 10), region('b', 0, 0, 10)], 'a', 0, Infinity))).toEqual([
       'br0-10',
     ]);
   });
 
-  it('change their kind where a new one covers them', () => {
+  it('change their type where a new one covers them', () => {
     expect(short(add([region('a', 0, 0, 100)], region('a', 1, 40, 60)))).toEqual([
       'ar0-40',
       'ar60-100',
@@ -46,12 +46,12 @@ describe('the regions of a file', () => {
     ]);
   });
 
-  it('become one with their neighbours of the same kind', () => {
+  it('merge with adjacent ones of the same type', () => {
     const held = [region('a', 1, 0, 10), region('a', 1, 20, 30), region('a', 0, 30, 40)];
     expect(short(add(held, region('a', 1, 10, 20)))).toEqual(['ar30-40', 'aw0-30']);
   });
 
-  it('do not merge with what was taken through another fid', () => {
+  it('do not merge with regions of another fid', () => {
     const other = { ...region('a', 1, 10, 20), through: { file: {} as OpenFile } };
     expect(short(add([region('a', 1, 0, 10)], other))).toEqual(['aw0-10', 'aw10-20']);
   });
@@ -85,18 +85,18 @@ describe('locks', () => {
 
   type Through = Awaited<ReturnType<typeof open>>;
   let fid: Through;
-  /** One that runs a file of the export, which nobody can open for writing meanwhile. */
+  /** A program that runs a file of the export, which cannot be opened for writing meanwhile (ETXTBSY). */
   let program: ChildProcess | undefined;
 
-  const wish = (
+  const request = (
     client: LockClient,
     type: 0 | 1 | 2,
     { start = 0, length = 0, block = false, pid = 1, id = 'vm', by = fid } = {},
   ): LockRequest => client.ask(tree, by, { type, start, length }, block, id, pid);
 
-  const ask = (...args: Parameters<typeof wish>) => wish(...args).outcome;
+  const ask = (...args: Parameters<typeof request>) => request(...args).outcome;
 
-  /** What came of a wish by now. */
+  /** The outcome of a request, or `waits`. */
   async function now(one: LockRequest): Promise<string> {
     await turns();
     return Promise.race([one.outcome, Promise.resolve('waits')]);
@@ -123,7 +123,7 @@ describe('locks', () => {
     tempExport.close();
   });
 
-  it('of two sessions conflict, though their names and process numbers are equal', async () => {
+  it('of two sessions conflict even if client_id and proc_id are equal', async () => {
     expect(await ask(a, WRITE)).toBe('granted');
     expect(await ask(b, WRITE)).toBe('blocked');
     expect(await ask(b, READ)).toBe('blocked');
@@ -133,14 +133,14 @@ describe('locks', () => {
     expect(await ask(a, WRITE)).toBe('blocked');
   });
 
-  it('of two processes in a session are two', async () => {
+  it('of two processes of a session are separate', async () => {
     expect(await ask(a, READ, { pid: 1 })).toBe('granted');
     expect(await ask(a, READ, { pid: 2 })).toBe('granted');
     expect(await ask(a, UNLOCK, { pid: 1 })).toBe('granted');
     expect(await ask(b, WRITE)).toBe('blocked');
   });
 
-  it('leave free what was unlocked in their middle', async () => {
+  it('leave a range free that was unlocked in their middle', async () => {
     await ask(a, WRITE, { length: 100 });
     await ask(a, UNLOCK, { start: 40, length: 20 });
     expect(await ask(b, WRITE, { start: 40, length: 20 })).toBe('granted');
@@ -149,7 +149,7 @@ describe('locks', () => {
     expect(await ask(c, WRITE, { start: 100 })).toBe('granted');
   });
 
-  it('are seen by a server outside and see its own', async () => {
+  it('conflict with those of another server in both directions', async () => {
     const outside = await tempExport.tree();
     const far = await open(outside);
     const owner = {};
@@ -162,22 +162,22 @@ describe('locks', () => {
     outside.forgetLocks(owner, far.file.node);
   });
 
-  it('that wait for somebody outside are tried again until it lets go', async () => {
+  it('that wait for a lock outside the server are retried until it is released', async () => {
     const outside = await tempExport.tree();
     const far = await open(outside);
     const owner = {};
     await outside.lock(owner, far.file, { type: WRITE, start: 0, length: 0 });
-    const waiting = wish(a, WRITE, { block: true });
+    const waiting = request(a, WRITE, { block: true });
     expect(await now(waiting)).toBe('waits');
     await outside.lock(owner, far.file, { type: UNLOCK, start: 0, length: 0 });
     outside.forgetLocks(owner, far.file.node);
     expect(await waiting.outcome).toBe('granted');
   });
 
-  it('are granted in the order they were asked for', async () => {
+  it('are granted in the order of the requests', async () => {
     await ask(a, WRITE);
-    const first = wish(b, WRITE, { block: true });
-    const second = wish(c, WRITE, { block: true });
+    const first = request(b, WRITE, { block: true });
+    const second = request(c, WRITE, { block: true });
     expect(await now(second)).toBe('waits');
     await ask(a, UNLOCK);
     expect(await first.outcome).toBe('granted');
@@ -186,13 +186,13 @@ describe('locks', () => {
     expect(await second.outcome).toBe('granted');
   });
 
-  it('wait for what is held, and not for who waits: no cycle that fcntl(2) does not have', async () => {
+  it('wait for held locks and not for waiting ones: no deadlock that fcntl(2) does not have', async () => {
     await ask(a, READ, { pid: 1 });
-    const writer = wish(b, WRITE, { block: true });
+    const writer = request(b, WRITE, { block: true });
     expect(await now(writer)).toBe('waits');
-    // A child that the holder waits for, and then another guest: with the writer in their way nobody would go on.
-    expect(await now(wish(a, READ, { pid: 2, block: true }))).toBe('granted');
-    expect(await now(wish(c, READ, { block: true }))).toBe('granted');
+    // A child that the holder waits for, then another guest: if the waiting writer blocked them, none could continue.
+    expect(await now(request(a, READ, { pid: 2, block: true }))).toBe('granted');
+    expect(await now(request(c, READ, { block: true }))).toBe('granted');
     expect(await now(writer)).toBe('waits');
     for (const [client, pid] of [
       [a, 1],
@@ -203,9 +203,9 @@ describe('locks', () => {
     expect(await writer.outcome).toBe('granted');
   });
 
-  it('are refused exactly when Tgetlock tells of one in the way', async () => {
+  it('are refused exactly when Tgetlock returns a conflict', async () => {
     await ask(a, READ);
-    const writer = wish(b, WRITE, { block: true });
+    const writer = request(b, WRITE, { block: true });
     expect(await now(writer)).toBe('waits');
     for (const [type, outcome] of [
       [READ, 'granted'],
@@ -217,11 +217,11 @@ describe('locks', () => {
     }
   });
 
-  it('of those that wait are tried in their order, whatever was called off before them', async () => {
+  it('that wait are retried in order, also after a cancellation before them', async () => {
     await ask(a, WRITE);
-    const writer = wish(b, WRITE, { block: true });
-    const reader = wish(c, READ, { block: true });
-    const next = wish(a, WRITE, { pid: 2, block: true });
+    const writer = request(b, WRITE, { block: true });
+    const reader = request(c, READ, { block: true });
+    const next = request(a, WRITE, { pid: 2, block: true });
     expect(await now(next)).toBe('waits');
     b.cancel(tree, writer);
     expect(await writer.outcome).toBe('cancelled');
@@ -233,24 +233,24 @@ describe('locks', () => {
     expect(await next.outcome).toBe('granted');
   });
 
-  it('are granted when a writer becomes a reader', async () => {
+  it('are granted when a write lock is downgraded to a read lock', async () => {
     await ask(a, WRITE);
-    const reader = wish(b, READ, { block: true });
+    const reader = request(b, READ, { block: true });
     await turns();
     await ask(a, READ);
     expect(await reader.outcome).toBe('granted');
   });
 
-  it('that are called off leave no trace', async () => {
+  it('that are cancelled leave nothing behind', async () => {
     await ask(a, WRITE);
-    const waiting = wish(b, WRITE, { block: true });
+    const waiting = request(b, WRITE, { block: true });
     await turns();
     b.cancel(tree, waiting);
     expect(await waiting.outcome).toBe('cancelled');
     expect(b.count).toBe(0);
-    // It may be called off before it was even tried, and at any moment while it is.
+    // A request may be cancelled before it is tried and at any moment while it is.
     for (let steps = 0; steps < 20; steps++) {
-      const early = wish(b, WRITE, { block: true });
+      const early = request(b, WRITE, { block: true });
       for (let step = 0; step < steps; step++) await undefined;
       b.cancel(tree, early);
       expect(await now(early)).toBe('cancelled');
@@ -260,7 +260,7 @@ describe('locks', () => {
     expect(await ask(c, WRITE)).toBe('granted');
   });
 
-  it('for writing heed those outside where the file cannot be opened for writing', async () => {
+  it('for writing respect locks outside the server if the file cannot be opened for writing', async () => {
     copyFileSync('/bin/sleep', tempExport.path('busy'));
     program = spawn(tempExport.path('busy'), ['60'], { stdio: 'ignore' });
     await once(program, 'spawn');
@@ -278,11 +278,11 @@ describe('locks', () => {
     outside.forgetLocks(owner, far.file.node);
   });
 
-  it('fall with the fid they were taken through, and what waits through it is EBADF', async () => {
+  it('are released with their fid, and requests that wait through it fail with EBADF', async () => {
     const other = await open(tree);
     await ask(a, WRITE, { length: 10 });
     await ask(a, WRITE, { start: 20, length: 10, by: other });
-    const waiting = wish(b, WRITE, { start: 20, block: true, by: fid });
+    const waiting = request(b, WRITE, { start: 20, block: true, by: fid });
     const refused = expect(waiting.outcome).rejects.toBe(EBADF);
     await turns();
     await a.dropThrough(tree, fid);
@@ -291,15 +291,15 @@ describe('locks', () => {
     expect(await ask(c, WRITE, { start: 20, length: 1 })).toBe('blocked');
   });
 
-  it('fall with their session', async () => {
+  it('are released with their session', async () => {
     await ask(a, WRITE);
-    const waiting = wish(b, WRITE, { block: true });
+    const waiting = request(b, WRITE, { block: true });
     await turns();
     await a.dropAll();
     expect(await waiting.outcome).toBe('granted');
   });
 
-  it('that another process unlocked through the same fid yield to their own client and to nobody else', async () => {
+  it('that another process unlocked through the same fid yield to their own client only', async () => {
     await ask(a, WRITE, { pid: 1 });
     expect(await ask(a, UNLOCK, { pid: 2 })).toBe('granted');
     expect(await ask(b, WRITE)).toBe('blocked');
@@ -308,17 +308,17 @@ describe('locks', () => {
     expect(await ask(a, WRITE, { pid: 1 })).toBe('blocked');
   });
 
-  it('that yield are had by those that wait for the rest of them, and by their own client at once', async () => {
+  it('that yield to their own client are released as a whole, also for requests of others that wait', async () => {
     await ask(a, WRITE, { pid: 1, length: 100 });
-    const elsewhere = wish(b, WRITE, { start: 50, length: 10, block: true });
-    const own = wish(a, WRITE, { start: 0, length: 10, pid: 3, block: true });
+    const elsewhere = request(b, WRITE, { start: 50, length: 10, block: true });
+    const own = request(a, WRITE, { start: 0, length: 10, pid: 3, block: true });
     expect(await now(own)).toBe('waits');
     await ask(a, UNLOCK, { pid: 2 });
     expect(await own.outcome).toBe('granted');
     expect(await elsewhere.outcome).toBe('granted');
   });
 
-  it('are in doubt only when the whole file was unlocked, by the same client, through the same fid', async () => {
+  it('become doubtful only if the same client unlocks the whole file through the same fid', async () => {
     const other = await open(tree);
     await ask(a, WRITE, { pid: 1 });
     await ask(a, UNLOCK, { pid: 2, length: 10 });
@@ -327,7 +327,7 @@ describe('locks', () => {
     expect(await ask(a, WRITE, { pid: 3 })).toBe('blocked');
   });
 
-  it('are bounded for each session and file', async () => {
+  it('are limited for each session and file', async () => {
     for (let at = 0; at < limits.locksPerFile; at++) {
       expect(await ask(a, READ, { start: at * 2, length: 1 })).toBe('granted');
     }
@@ -337,7 +337,7 @@ describe('locks', () => {
     expect(a.count).toBe(0);
   });
 
-  it('are bounded for each session, those that wait apart', async () => {
+  it('are limited for each session', async () => {
     const second = await open(tree, 'g');
     for (let at = 0; at < 50; at++) {
       for (const by of [fid, second])
@@ -345,12 +345,12 @@ describe('locks', () => {
     }
     expect(a.count).toBe(100);
     await expect(ask(a, READ, { start: 1_000_000, length: 1 })).rejects.toBe(ENOLCK);
-    // What is given up makes room, and giving up is never refused.
+    // An unlock is never refused, and makes room.
     expect(await ask(a, UNLOCK, { start: 0, length: 1 })).toBe('granted');
     expect(await ask(a, READ, { start: 1_000_000, length: 1 })).toBe('granted');
   });
 
-  it('wait as long as few do; the client of those too many asks again by itself', async () => {
+  it('wait up to waitingLocksPerSession; further requests get status BLOCKED', async () => {
     expect(await ask(b, WRITE)).toBe('granted');
     const waiting = [1, 2].map(pid => ask(a, WRITE, { pid, block: true }));
     await turns();
@@ -363,7 +363,7 @@ describe('locks', () => {
     expect(a.waiting).toBe(0);
   });
 
-  it('show who is in the way', async () => {
+  it('are described by Tgetlock', async () => {
     await ask(a, WRITE, { start: 3, length: 4, pid: 77, id: 'guest' });
     const found = await b.test(tree, fid, { type: READ, start: 0, length: 0 }, 'vm', 1);
     expect(found).toEqual({ type: WRITE, start: 3, length: 4, procId: 77, clientId: 'guest' });

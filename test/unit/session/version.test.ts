@@ -32,11 +32,11 @@ describe('a second Tversion', () => {
   });
 
   const write = (tag: number) =>
-    harness.say('write', tag, { fid: 1, offset: 0, data: { count: 3, bytes: Buffer.from('CON') } });
+    harness.send('write', tag, { fid: 1, offset: 0, data: { count: 3, bytes: Buffer.from('CON') } });
 
-  it('is answered when the last write of the old session has landed, and not before', async () => {
+  it('is answered after the last write of the old session has ended, and not before', async () => {
     write(5);
-    harness.say('version', NOTAG, version);
+    harness.send('version', NOTAG, version);
     // However long that takes.
     await new Promise(resolve => setTimeout(resolve, 2 * flushWaitMs));
     expect(harness.takeTags()).toEqual([]);
@@ -48,20 +48,20 @@ describe('a second Tversion', () => {
     expect(harness.session.counts()).toMatchObject({ fids: 0, requests: 0 });
   });
 
-  it('waits for nothing that can only look', async () => {
-    harness.say('read', 5, { fid: 1, offset: 0, count: 3 });
-    harness.say('getattr', 6, { fid: 1, request_mask: { low: 0x7ff, high: 0 } });
-    harness.say('fsync', 7, { fid: 1, datasync: 0 });
-    harness.say('version', NOTAG, version);
+  it('does not wait for requests without an effect', async () => {
+    harness.send('read', 5, { fid: 1, offset: 0, count: 3 });
+    harness.send('getattr', 6, { fid: 1, request_mask: { low: 0x7ff, high: 0 } });
+    harness.send('fsync', 7, { fid: 1, datasync: 0 });
+    harness.send('version', NOTAG, version);
     expect(harness.takeTags()).toEqual([NOTAG]);
   });
 
-  it('has no session until it is answered, and a third one ends it', async () => {
+  it('establishes no session until it is answered, and is dropped by a third one', async () => {
     write(5);
-    harness.say('version', NOTAG, version);
-    harness.say('clunk', 6, { fid: 1 });
+    harness.send('version', NOTAG, version);
+    harness.send('clunk', 6, { fid: 1 });
     expect(harness.takeTags()).toEqual([6]);
-    harness.say('version', NOTAG, { ...version, msize: 16_384 });
+    harness.send('version', NOTAG, { ...version, msize: 16_384 });
     await turns();
     expect(harness.takeTags()).toEqual([]);
     barrier.open();
@@ -71,7 +71,7 @@ describe('a second Tversion', () => {
     expect(harness.session.frameBytesMax).toBe(16_384);
   });
 
-  it('is answered when the locks of the old session are free', async () => {
+  it('is answered after the locks of the old session are released', async () => {
     barrier.open();
     const lock = { type: 1, start: 0, length: 0, proc_id: 1, client_id: 'a' };
     const other = await new SessionHarness(tree).begin();
@@ -81,10 +81,10 @@ describe('a second Tversion', () => {
     await mine.request('walk', { fid: 0, newfid: 1, wname: [f] });
     await mine.request('lopen', { fid: 1, flags: 2 });
     expect((await mine.request('lock', { ...lock, fid: 1, flags: 0 })).status).toBe(0);
-    // And one that waits is called off.
-    other.say('lock', 7, { ...lock, fid: 1, flags: 1 });
+    // A waiting lock of the session is cancelled.
+    other.send('lock', 7, { ...lock, fid: 1, flags: 1 });
     await turns();
-    mine.say('lock', 8, { ...lock, fid: 1, flags: 1, proc_id: 2 });
+    mine.send('lock', 8, { ...lock, fid: 1, flags: 1, proc_id: 2 });
     await turns();
     await mine.request('version', version);
     await turns();

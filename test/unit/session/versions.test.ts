@@ -11,13 +11,13 @@ import { SessionHarness, TempExport } from './harness.ts';
 const node: Node = { type: 0o100000, pathLow: 1, pathHigh: 0 };
 
 describe('the version of an object', () => {
-  it('is its stamp as long as the client changes nothing', () => {
+  it('is its stamp while the client changes nothing', () => {
     const versions = new Versions();
     expect(versions.versionOf(node, 7)).toBe(7);
     expect(versions.versionOf(node, 8)).toBe(8);
   });
 
-  it('stays through the own changes, and moves with one by somebody else', () => {
+  it('stays through changes of the client and moves with changes of others', () => {
     const versions = new Versions();
     versions.before(node, 7);
     versions.after(node, 8);
@@ -27,7 +27,7 @@ describe('the version of an object', () => {
     expect(versions.versionOf(node, 10)).toBe(10);
   });
 
-  it('stays while changes of its own overlap', () => {
+  it('stays while changes of the client overlap', () => {
     const versions = new Versions();
     versions.before(node, 7);
     versions.before(node, 8);
@@ -38,7 +38,7 @@ describe('the version of an object', () => {
     expect(versions.versionOf(node, 10)).toBe(7);
   });
 
-  it('starts anew from what somebody else left, with the next own change', () => {
+  it('takes the new stamp when the client changes an object that others have changed', () => {
     const versions = new Versions();
     versions.before(node, 7);
     versions.after(node, 8);
@@ -81,7 +81,7 @@ describe('qid.version', () => {
   });
   afterEach(() => tempExport.close());
 
-  it('is kept through writes of this session and moved by those of another and of the host', async () => {
+  it('stays through writes of the session and moves with writes of another session and of the host', async () => {
     writeFileSync(tempExport.path('f'), 'old');
     const tree = await tempExport.tree();
     const [harness, other] = [await new SessionHarness(tree).begin(), await new SessionHarness(tree).begin()];
@@ -113,7 +113,7 @@ describe('qid.version', () => {
     await Promise.all([harness.session.close(), other.session.close()]);
   });
 
-  it('is kept through writes that come together, to several files, with a clunk behind, and moved by the next from outside', async () => {
+  it('stays through a batch of writes to several files with a clunk, and moves with the next host write', async () => {
     const tree = await tempExport.tree();
     const harness = await new SessionHarness(tree).begin();
     const versionAt = async (fid: number) => {
@@ -144,11 +144,11 @@ describe('qid.version', () => {
       expect(await versionAt(1 + index)).not.toBe(before[index]);
     }
     await harness.session.close();
-    // The clunked file was closed although its run of writes had not ended then.
+    // The clunked file was closed although its batch of writes had not ended.
     expect(heldBy().filter(path => path.endsWith('/a'))).toEqual([]);
   });
 
-  it('of a directory is kept when the session itself makes something in it', async () => {
+  it('of a directory stays when the session creates something in it', async () => {
     const harness = await new SessionHarness(await tempExport.tree()).begin();
     const version = async () => {
       const { attr } = await harness.request('getattr', { fid: 0, request_mask: { low: 0x7ff, high: 0 } });

@@ -1,40 +1,39 @@
 import type { ServerShare } from './server-share.ts';
 
 /**
- * What a session's requests take of the server while they run, flushed ones too. Whoever was told that there is no room is
- * told to ask again whenever room may have come: all that gives something back is a method here or in `Shares`.
+ * A session's requests and bytes in flight, flushed requests included. After `takes` was false, every method here and in
+ * `ServerShare` that may change that calls `resume`.
  */
 export class InFlight {
   #running = 0;
   #blocked = 0;
   #bytes = 0;
-  /** The last answer of `takes` was no. */
+  /** The last result of `takes` was false. */
   #refused = false;
-  /** What waits until nothing runs; or, too, until nothing is blocked. */
   #idle: { readonly blockedToo: boolean; readonly resolve: () => void }[] = [];
   readonly #share: ServerShare;
-  readonly #askAgain: () => void;
+  readonly #resume: () => void;
 
-  /** `askAgain` is called after `takes` was false, when it may be true. */
-  constructor(share: ServerShare, askAgain: () => void) {
+  /** `resume` is called when `takes` was false and may now be true. */
+  constructor(share: ServerShare, resume: () => void) {
     this.#share = share;
-    this.#askAgain = askAgain;
+    this.#resume = resume;
     share.join(this);
   }
 
-  /** Requests that wait for the tree. */
+  /** Number of detached requests, without blocked locks. */
   get running(): number {
     return this.#running;
   }
 
-  /** Locks that wait for somebody to let go. */
+  /** Number of blocking lock requests that wait. */
   get blocked(): number {
     return this.#blocked;
   }
 
   /**
-   * Whether one more request shall be read from a peer that leaves so many bytes of replies unread. Blocked locks do not
-   * count, and a flush is let through while there is too much to do, since it makes less of it.
+   * Whether to read one more request; see `SessionPort.takes`. Blocked locks do not count. A Tflush passes at the limits of
+   * requests and bytes, since it frees some.
    */
   takes(flush: boolean, unreadBytes: number): boolean {
     const { requests, bytes, unreadBytes: unreadBytesMax } = this.#share;
@@ -43,33 +42,34 @@ export class InFlight {
     return !this.#refused;
   }
 
+  /** Counts a detached request and `bytes` of memory for its reply. */
   begin(blocked: boolean, bytes: number): void {
     if (blocked) this.#blocked++;
     else this.#running++;
     this.#bytes += bytes;
   }
 
-  /** What `begin` was told. */
+  /** Uncounts a request; same arguments as for `begin`. */
   end(blocked: boolean, bytes: number): void {
     if (blocked) this.#blocked--;
     else this.#running--;
     this.keep(-bytes);
   }
 
-  /** Bytes of payloads and of what is read into that are kept for requests: so many more, or less. */
+  /** Counts bytes kept for detached requests; negative when freed. */
   keep(bytes: number): void {
     this.#bytes += bytes;
     if (bytes <= 0) this.wake();
   }
 
-  /** Room may have come. */
+  /** Calls `resume` if `takes` has returned false. */
   wake(): void {
     if (!this.#refused) return;
     this.#refused = false;
-    this.#askAgain();
+    this.#resume();
   }
 
-  /** Resolves when nothing runs, at the next `settle` or now. */
+  /** Resolves, now or in `settle`, when no request runs; with `blockedToo` also no lock waits. */
   whenIdle(blockedToo: boolean): Promise<void> {
     return new Promise(resolve => {
       this.#idle.push({ blockedToo, resolve });
@@ -77,7 +77,7 @@ export class InFlight {
     });
   }
 
-  /** Tells who waits; for when what has ended is dealt with. */
+  /** Resolves the promises of `whenIdle` if idle. Called after an ended request was answered. */
   settle(): void {
     if (this.#running > 0) return;
     this.#idle = this.#idle.filter(one => {
@@ -87,7 +87,6 @@ export class InFlight {
     });
   }
 
-  /** The session is over. */
   leave(): void {
     this.#share.leave(this);
   }

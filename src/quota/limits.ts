@@ -1,71 +1,70 @@
 /**
- * Every resource a guest can hold has its bound here; reaching it is a clean error to that guest alone. First those that the
- * protocol or Linux gives, whose names end in Max or Min with the unit before; then those that can be set.
+ * The limits of every resource that a guest can hold. A guest that reaches one gets an error; others are not affected. First
+ * the fixed limits, from the protocol and Linux; then the configurable ones (`Limits`).
  */
 
-/** Largest msize the server agrees to. The kernel's TCP client asks for at most 1 MiB, virtio for 512,000. */
+/** Largest configurable msize. Linux asks for at most 1 MiB over TCP and 512,000 bytes over virtio. */
 export const msizeBytesMax = 4 * 1024 * 1024;
-/** The largest msize when nobody said otherwise: what Linux asks for at most, so that more would help nobody. */
+/** Default of the largest msize that the server agrees to: the most that Linux asks for. */
 export const msizeBytesDefault = 1024 * 1024;
 /** Smallest msize: the Linux client refuses to mount below it (net/9p/client.c). */
 export const msizeBytesMin = 4096;
-/** Largest frame before a version was agreed on: only a small Tversion is legal there. */
+/** Largest frame before Tversion, when only a small Tversion is legal. */
 export const unversionedFrameBytesMax = 8192;
-/** P9_IOHDRSZ: what the client keeps free of msize for the head of a read or a write. */
+/** P9_IOHDRSZ (include/net/9p/9p.h): the part of msize that the client reserves for the head of a read or write. */
 export const ioHeaderBytes = 24;
 /** MAXWELEM of walk(5). */
 export const walkStepsMax = 16;
-/** XATTR_SIZE_MAX and XATTR_LIST_MAX of limits.h. */
+/** XATTR_SIZE_MAX and XATTR_LIST_MAX of linux/limits.h. */
 export const xattrValueBytesMax = 65536;
+/** XATTR_NAME_MAX of linux/limits.h. */
 export const xattrNameBytesMax = 255;
 /** PATH_MAX − 1: the longest target of a symlink. */
 export const symlinkTargetBytesMax = 4095;
-/** Bytes of a lock's client_id that are kept and echoed; Rgetlock must fit the client's 4 KiB reply buffer. */
+/** Bytes of a lock's client_id that are stored and returned; Rgetlock must fit the client's 4 KiB reply buffer. */
 export const lockClientIdBytesMax = 255;
 
-/** Processes of one server; more than a machine has processors help nobody. */
+/** Worker processes of one server. More than the machine has processors are of no use. */
 export const workersMax = 256;
 
 /**
- * What guests may hold and do, where the one who serves may have other needs: `--limit NAME=VALUE` and `ServerOptions.limits`
- * take each by its name. docs/limits.md says what a guest sees that reaches one.
+ * Configurable limits: `--limit NAME=VALUE` and `ServerOptions.limits`. docs/limits.md has the error of each.
  *
- * What sessions hold has a bound for each and one for all sessions of an export. When all is taken, a session that has less than
- * an even share still gets more (quota/session-quota.ts), so that nobody can take everything.
+ * Held resources have a limit for each session and one for all sessions of an export. When the latter is reached, a session
+ * below an even share still gets more (quota/session-quota.ts), so no session can take everything.
  */
 export interface Limits {
-  /** Connections a server serves at a time. Each holds a descriptor and some memory of its own. */
+  /** Open connections of a server. Each costs a descriptor and some memory. */
   readonly connections: number;
-  /** Of those, from one machine, address or user; fewer than an export has places, so that others find one. */
+  /** Open connections of one peer (`peerKey`); by default half of `sessionsPerExport`, so that other peers can attach. */
   readonly connectionsPerPeer: number;
-  /** Seconds a connection may be without a version. */
+  /** Seconds that a connection may be without a version. */
   readonly versionSeconds: number;
   /** Sessions whose first attach was to this export. */
   readonly sessionsPerExport: number;
-  /** Linux keeps a fid per cached dentry per user. */
+  /** Linux keeps a fid for each cached dentry and user. */
   readonly fidsPerSession: number;
   readonly fidsPerExport: number;
-  /** Files and directories that are open. */
+  /** Open files and directories. */
   readonly opensPerSession: number;
   readonly opensPerExport: number;
-  /** Requests that run; beyond it the transport stops reading until some are answered. Shared out evenly when there are many. */
+  /** Running requests; at the limit the transport stops reading. Divided evenly when there are many sessions. */
   readonly requestsPerSession: number;
   readonly requestsInAll: number;
-  /** Bytes of payloads and replies of requests that run, in the same way. */
+  /** Bytes of payloads and replies of running requests; enforced and divided in the same way. */
   readonly bytesPerSession: number;
   readonly bytesInAll: number;
-  /** Bytes of replies that a peer leaves unread; beyond it the transport stops reading. Shared out in the same way. */
+  /** Bytes of replies that a peer has not read; enforced and divided in the same way. */
   readonly unreadBytesPerSession: number;
   readonly unreadBytesInAll: number;
-  /** Bytes of xattr values that were read or are being written. */
+  /** Bytes of xattr values held by fids: read (Txattrwalk) or being written (Txattrcreate). */
   readonly xattrBytesPerSession: number;
   readonly xattrBytesPerExport: number;
-  /** Locks that are held or waited for. */
+  /** Locks held and lock requests not yet answered. */
   readonly locksPerSession: number;
   readonly locksPerExport: number;
-  /** Of one session on one file: each request on the file looks at all of them. */
+  /** Locks of one session on one file: each lock request on the file checks all of them. */
   readonly locksPerFile: number;
-  /** Requests of one session for locks that wait until somebody lets go. */
   readonly waitingLocksPerSession: number;
 }
 
@@ -94,21 +93,21 @@ export const defaultLimits: Limits = {
   waitingLocksPerSession: 4096,
 };
 
-/** What is wrong with these limits: each fault with what to do. */
+/** Validates limits; returns one text for each problem. */
 export function limitFaults(limits: Partial<Limits>): string[] {
   return Object.entries(limits).flatMap(([name, value]) => {
     if (!Object.hasOwn(defaultLimits, name))
-      return [`there is no limit "${name}": docs/limits.md has their names`];
+      return [`there is no limit "${name}": see docs/limits.md for the names`];
     return Number.isSafeInteger(value) && value >= 1
       ? []
-      : [`the limit ${name} is a whole number from 1 on, not ${value}`];
+      : [`the limit ${name} must be a positive integer, not ${value}`];
   });
 }
 
 /**
- * Threads that may wait for one file system. One that hangs keeps all of its own and none of another's; each costs some 20
- * KiB, and a thread that has nothing to do ends.
+ * Pool threads of one file system. A file system that hangs blocks its own threads only. A thread costs about 20 KiB and ends
+ * when idle.
  */
 export const poolThreadsPerVolumeMax = 256;
-/** Of those, how many one session's calls may keep at a time (fsync and locks count apart); its further calls wait. */
+/** Pool threads of one file system that one session may use at a time (fsync and locks count separately); further calls wait. */
 export const poolCallsPerSessionMax = 16;

@@ -1,38 +1,37 @@
 import type { InFlight } from './in-flight.ts';
 import type { Limits } from './limits.ts';
 
-/** What each session of a server may use at a time of what all of them use: an even share, where there are many. */
+/** The limits of each session on what runs at a time: its own limit, or an even share of the server's if that is less. */
 export class ServerShare {
-  /** Requests that run. */
   requests = 0;
-  /** Bytes of payloads and replies of requests that run. */
+  /** Bytes of payloads and replies of running requests. */
   bytes = 0;
-  /** Bytes of replies that a peer leaves unread. */
+  /** Bytes of replies that the peer has not read. */
   unreadBytes = 0;
   readonly #limits: Limits;
-  readonly #loads = new Set<InFlight>();
+  readonly #sessions = new Set<InFlight>();
 
   constructor(limits: Limits) {
     this.#limits = limits;
     this.#divide();
   }
 
-  join(load: InFlight): void {
-    this.#loads.add(load);
+  join(session: InFlight): void {
+    this.#sessions.add(session);
     this.#divide();
   }
 
-  /** The shares of the others grow. */
-  leave(load: InFlight): void {
-    if (!this.#loads.delete(load)) return;
+  /** Removes a session; the others' shares grow, so they are woken. */
+  leave(session: InFlight): void {
+    if (!this.#sessions.delete(session)) return;
     this.#divide();
-    for (const other of this.#loads) other.wake();
+    for (const other of this.#sessions) other.wake();
   }
 
   #divide(): void {
     const { requestsPerSession, requestsInAll, bytesPerSession, bytesInAll } = this.#limits;
     const { unreadBytesPerSession, unreadBytesInAll } = this.#limits;
-    const sessions = Math.max(1, this.#loads.size);
+    const sessions = Math.max(1, this.#sessions.size);
     this.requests = Math.min(requestsPerSession, Math.ceil(requestsInAll / sessions));
     this.bytes = Math.min(bytesPerSession, bytesInAll / sessions);
     this.unreadBytes = Math.min(unreadBytesPerSession, unreadBytesInAll / sessions);

@@ -1,7 +1,7 @@
 import type { Limits } from './limits.ts';
 import { PinnedFds } from './pinned-fds.ts';
 
-/** What is counted, and the bounds of a session and of all sessions of an export. */
+/** The counted resources, each with its limit for a session and for all sessions of an export. */
 const bounds = {
   fids: ['fidsPerSession', 'fidsPerExport'],
   opens: ['opensPerSession', 'opensPerExport'],
@@ -11,7 +11,7 @@ const bounds = {
 
 type Resource = keyof typeof bounds;
 
-/** What the sessions of one export hold together. */
+/** What all sessions of one export hold. */
 interface Usage extends Record<Resource, number> {
   sessions: number;
 }
@@ -28,16 +28,16 @@ function usageOf(tree: object): Usage {
 }
 
 /**
- * What one session holds of what has bounds. It counts on the export that it attached to first, for as long as it lives.
+ * Counts what one session holds, also against the export of its first attach.
  *
- * A session may hold up to its own bound as long as there is enough for all, and up to an even share when there is not. So all
- * together hold at most twice the bound, and nobody's greed leaves another without.
+ * A session may reach its own limit while the export's is not reached, and an even share of the export's limit after that. So
+ * all sessions together hold at most twice the export's limit, and none can starve another.
  */
 export class SessionQuota {
   readonly limits: Limits;
   readonly pinnedFds = new PinnedFds();
   readonly #own: Record<Resource, number> = { fids: 0, opens: 0, xattrBytes: 0, locks: 0 };
-  #home: Usage | undefined;
+  #export: Usage | undefined;
 
   constructor(limits: Limits) {
     this.limits = limits;
@@ -51,34 +51,35 @@ export class SessionQuota {
     return this.#own.xattrBytes;
   }
 
-  /** False when the export has all the sessions it may have. */
+  /** Counts the session on its first export; false if that has `sessionsPerExport` sessions. */
   attach(tree: object): boolean {
-    if (this.#home) return true;
+    if (this.#export) return true;
     const usage = usageOf(tree);
     if (usage.sessions >= this.limits.sessionsPerExport) return false;
     usage.sessions++;
-    this.#home = usage;
+    this.#export = usage;
     return true;
   }
 
-  /** The session is over, and holds nothing any more. */
+  /** The session has ended and holds nothing. */
   leave(): void {
-    if (this.#home) this.#home.sessions--;
-    this.#home = undefined;
+    if (this.#export) this.#export.sessions--;
+    this.#export = undefined;
   }
 
-  mayAdd(held: Resource, more: number): boolean {
-    const [ofSession, ofExport] = bounds[held];
-    const wanted = this.#own[held] + more;
+  /** Whether `more` is within the limits; counts nothing. */
+  mayAdd(resource: Resource, more: number): boolean {
+    const [ofSession, ofExport] = bounds[resource];
+    const wanted = this.#own[resource] + more;
     if (wanted > this.limits[ofSession]) return false;
-    if (!this.#home) return true;
+    if (!this.#export) return true;
     const all = this.limits[ofExport];
-    return this.#home[held] + more <= all || wanted <= all / this.#home.sessions;
+    return this.#export[resource] + more <= all || wanted <= all / this.#export.sessions;
   }
 
-  /** Counts `more`, or less. */
-  add(held: Resource, more: number): void {
-    this.#own[held] += more;
-    if (this.#home) this.#home[held] += more;
+  /** Adds to the count; negative to release. */
+  add(resource: Resource, more: number): void {
+    this.#own[resource] += more;
+    if (this.#export) this.#export[resource] += more;
   }
 }

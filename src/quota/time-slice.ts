@@ -1,22 +1,21 @@
-/** How long one peer's requests may keep everybody else waiting. */
+/** How long in ms one peer's requests may run before other peers are served. */
 export const sliceMs = 2;
 
 /**
- * The turns of one peer, over all its connections: when its requests have taken their time, those that are left wait for the
- * next turn of the event loop, in which everybody else is served first. Alone, a peer loses one turn in two milliseconds by it.
+ * Time slice of one peer, over all its connections. When used up, the peer's further requests wait for the next event-loop
+ * iteration, after those of other peers. A peer that is alone loses one iteration every `sliceMs`.
  */
 export class TimeSlice {
   #spentMs = 0;
   #over = false;
   #waiting: (() => void)[] = [];
 
-  /** Whether the peer's turn is over; `goOn` is called in the next one then. */
-  mustWait(goOn: () => void): boolean {
-    if (this.#over) this.#waiting.push(goOn);
+  /** Whether the slice is used up; if so, `resume` is called in the peer's next slice. */
+  mustWait(resume: () => void): boolean {
+    if (this.#over) this.#waiting.push(resume);
     return this.#over;
   }
 
-  /** Notes what was used. */
   spend(ms: number): void {
     this.#spentMs += ms;
     if (this.#over || this.#spentMs < sliceMs) return;
@@ -31,7 +30,7 @@ export class TimeSlice {
     this.#waiting = [];
     let served = 0;
     while (served < queue.length && !this.#over) queue[served++]!();
-    // Those that had no part in this turn go before those that had.
+    // Callers not yet resumed go before those that queued again.
     this.#waiting = [...queue.slice(served), ...this.#waiting];
   };
 }

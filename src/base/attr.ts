@@ -1,7 +1,7 @@
 /**
- * The attributes of an object as one flat record of bytes: the first 153 are the body of Rgetattr in wire order, so that
- * the shim writes them where they can be sent; behind them lie what only the host knows. Models overlay owner, mode,
- * type and rdev in place.
+ * Attributes of an object as a flat byte record. The first 153 bytes are the body of Rgetattr in wire order, so that the native
+ * addon (native-shims/attr.c) writes bytes that are ready to send; host-only fields follow. Security models overwrite owner,
+ * mode, type and rdev in place.
  *
  * | at  | field | at | field |
  * |-----|-------|----|-------|
@@ -22,7 +22,7 @@
 export const attrBytes = 176;
 export const attrWireBytes = 153;
 
-/** Bits of Rgetattr.valid (include/net/9p/9p.h: P9_STATS_*). */
+/** Bits of Rgetattr.valid (P9_STATS_* of include/net/9p/9p.h). */
 export const validBasic = 0x7ff;
 export const validBtime = 0x800;
 export const validGen = 0x1000;
@@ -38,7 +38,7 @@ export const S_IFIFO = 0o010000;
 export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
 
-/** qid.type bits; only these three are used (FIFO, socket and device are plain). */
+/** qid.type; FIFOs, sockets and devices have QTFILE. */
 export const QTDIR = 0x80;
 export const QTSYMLINK = 0x02;
 export const QTFILE = 0;
@@ -60,10 +60,10 @@ export const changeClock = {
 
 export class Attr {
   readonly bytes: Buffer;
-  /** What of `bytes` goes over the wire. */
+  /** The part of `bytes` that is the body of Rgetattr. */
   readonly wire: Uint8Array;
 
-  /** Of `bytes`: it reads and writes a word in one instruction. */
+  /** View of `bytes`; faster than Buffer's methods. */
   readonly view: DataView;
 
   /** When the host was asked for them, by `changeClock`: the answer may come much later. */
@@ -87,7 +87,7 @@ export class Attr {
   set qidVersion(version: number) {
     this.view.setUint32(9, version, true);
   }
-  /** qid.path as two 32-bit halves: it is only carried, so it never becomes a BigInt. */
+  /** qid.path as two 32-bit halves, which avoids BigInt: it is never computed with. */
   get qidPathLow(): number {
     return this.view.getUint32(13, true);
   }
@@ -98,7 +98,7 @@ export class Attr {
     this.view.setUint32(13, low, true);
     this.view.setUint32(17, high, true);
   }
-  /** The full st_mode; setting it sets the qid's type too, since the two must agree. */
+  /** st_mode with type bits. Setting it also sets qid.type. */
   get mode(): number {
     return this.view.getUint32(21, true);
   }
@@ -185,7 +185,7 @@ export function qidTypeOf(mode: number): number {
   return type === S_IFDIR ? QTDIR : type === S_IFLNK ? QTSYMLINK : QTFILE;
 }
 
-/** Reads a u64 as a number; exact below 2^53. */
+/** Reads a little-endian u64 as a number; exact below 2^53. */
 export function u64(bytes: Buffer, at: number): number {
   return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
 }
@@ -199,7 +199,7 @@ export function setU64(bytes: Buffer, at: number, value: number): void {
   bytes.writeUInt32LE(Math.floor(value / 0x1_0000_0000) >>> 0, at + 4);
 }
 
-/** new_encode_dev of include/linux/kdev_t.h: what the guest's kernel decodes from Rgetattr.rdev. */
+/** new_encode_dev of include/linux/kdev_t.h, the encoding of Rgetattr.rdev. */
 export function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0;
 }

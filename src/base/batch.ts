@@ -1,26 +1,26 @@
 /**
- * Requests that were received together and are answered together. What is worth doing once for all of them is put off until just
- * before the first of their replies leaves: until then nobody knows that anything was done.
+ * A batch of requests received together. Work needed once for a batch is deferred until just before its first reply is sent: no
+ * effect is visible earlier.
  */
-let gathering = false;
-const due: (() => void)[] = [];
+let batching = false;
+const deferred: (() => void)[] = [];
 
 export function beginBatch(): void {
-  gathering = true;
+  batching = true;
 }
 
-/** Before replies leave. */
+/** Runs deferred work. Called before replies are sent. */
 export function runDeferred(): void {
-  while (due.length > 0) due.pop()!();
+  while (deferred.length > 0) deferred.pop()!();
 }
 
 export function endBatch(): void {
-  gathering = false;
+  batching = false;
   runDeferred();
 }
 
-/** False where no requests are gathered: then it has to be done now. `act` does not throw. */
+/** Defers `act`, which must not throw. False outside a batch: the caller then runs it now. */
 export function defer(act: () => void): boolean {
-  if (gathering) due.push(act);
-  return gathering;
+  if (batching) deferred.push(act);
+  return batching;
 }

@@ -1,10 +1,10 @@
-/** Why a server cannot start: every fault that was found, each with what to do about it. */
+/** Configuration error at start: all problems that were found, each with what to do. */
 export class ConfigError extends Error {
   readonly problems: readonly string[];
 
   constructor(problems: readonly string[]) {
     super(problems.join('\n'));
-    this.name = 'StartFaults';
+    this.name = 'ConfigError';
     this.problems = problems;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * Linux error numbers (asm-generic/errno.h), each one constant object that is allocated once and thrown as it is.
- * It carries no stack: an errno is an ordinary answer of the kernel, not a fault of the program.
+ * A Linux error number (asm-generic/errno.h). Each number has one object, which is thrown as it is, without a stack trace: an
+ * errno is an expected result, not a bug.
  */
 export class Errno {
   readonly code: number;
@@ -17,14 +17,14 @@ export class Errno {
 
   static readonly #byCode: (Errno | undefined)[] = new Array(4096).fill(undefined);
 
-  /** @internal Makes the constants below. */
+  /** @internal Creates the constants below. */
   static make(code: number, name: string): Errno {
     const errno = new Errno(code, name);
     Errno.#byCode[code] = errno;
     return errno;
   }
 
-  /** The constant for a positive Linux number; what lies outside 1…4095 becomes EIO, as the client would reject it. */
+  /** The object for a positive error number. EIO for numbers outside 1…4095, which the client would reject. */
   static of(code: number): Errno {
     const known = Errno.#byCode[code];
     if (known) return known;

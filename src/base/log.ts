@@ -1,22 +1,21 @@
-/** Where the server says what happens. pino's loggers fit; a library user may bring any other. */
+/** Logger of the server. pino's loggers implement it. */
 export interface Logger {
   trace(text: string): void;
   debug(text: string): void;
   info(text: string): void;
   warn(text: string): void;
   error(text: string): void;
-  /** Whether the level is printed, so that a text nobody reads need not be made. */
+  /** Whether the level is enabled; callers skip building the text otherwise. */
   isLevelEnabled(level: 'trace' | 'debug' | 'info'): boolean;
 }
 
-const nothing = (): void => undefined;
+const ignore = (): void => undefined;
 
-/** Says nothing. */
 export const silent: Logger = {
-  trace: nothing,
-  debug: nothing,
-  info: nothing,
-  warn: nothing,
-  error: nothing,
+  trace: ignore,
+  debug: ignore,
+  info: ignore,
+  warn: ignore,
+  error: ignore,
   isLevelEnabled: () => false,
 };

@@ -1,22 +1,22 @@
 /**
- * A result that is there at once where the kernel has it, and a promise where the kernel waits.
- * Failures are thrown (or rejected with) an `Errno`.
+ * A value if the call completed synchronously, a promise if it may block. Errors are thrown, or reject the promise; usually an
+ * `Errno`.
  */
 export type MaybePromise<T> = T | Promise<T>;
 
 /**
- * Goes on with `next` in the same turn when the answer is there already. (An export named `then` would make the module
- * itself a thenable, which `import()` calls.)
+ * Calls `next` with the value: at once if it is no promise. (Not named `then`, which would make the module a thenable for
+ * `import()`.)
  */
-export function andThen<T, U>(answer: MaybePromise<T>, next: (value: T) => MaybePromise<U>): MaybePromise<U> {
-  return answer instanceof Promise ? answer.then(next) : next(answer);
+export function andThen<T, U>(result: MaybePromise<T>, next: (value: T) => MaybePromise<U>): MaybePromise<U> {
+  return result instanceof Promise ? result.then(next) : next(result);
 }
 
-/** Runs `act`; when it fails, now or later, runs `undo` and passes the failure on. */
+/** Runs `act`. If it throws or rejects, runs `undo`, waits for it and rethrows the error. */
 export function onError<T>(act: () => MaybePromise<T>, undo: () => unknown): MaybePromise<T> {
-  let answer: MaybePromise<T>;
+  let result: MaybePromise<T>;
   try {
-    answer = act();
+    result = act();
   } catch (error) {
     const undone = undo();
     if (!(undone instanceof Promise)) throw error;
@@ -24,14 +24,14 @@ export function onError<T>(act: () => MaybePromise<T>, undo: () => unknown): May
       throw error;
     });
   }
-  if (!(answer instanceof Promise)) return answer;
-  return answer.catch(async error => {
+  if (!(result instanceof Promise)) return result;
+  return result.catch(async error => {
     await undo();
     throw error;
   });
 }
 
-/** Runs `act` and then `after`, whether it succeeded or not; the answer is that of `act`. */
+/** Runs `act`, then `after` whether or not `act` failed. Returns or rethrows the result of `act`. */
 export function andFinally<T>(
   act: () => MaybePromise<T>,
   after: () => MaybePromise<unknown>,
@@ -39,33 +39,32 @@ export function andFinally<T>(
   return andThen(onError(act, after), value => andThen(after(), () => value));
 }
 
-/** Runs `act`; what it fails with, now or later, goes to `otherwise`, which answers instead or throws. */
+/** Runs `act`. If it throws or rejects, returns the result of `otherwise(error)`. */
 export function recover<T>(
   act: () => MaybePromise<T>,
   otherwise: (error: unknown) => MaybePromise<T>,
 ): MaybePromise<T> {
-  let answer: MaybePromise<T>;
+  let result: MaybePromise<T>;
   try {
-    answer = act();
+    result = act();
   } catch (error) {
     return otherwise(error);
   }
-  return answer instanceof Promise ? answer.catch(otherwise) : answer;
+  return result instanceof Promise ? result.catch(otherwise) : result;
 }
 
-/** Runs `act` for each item, one after another. */
 export function forEach<I>(
   items: readonly I[],
   act: (item: I) => MaybePromise<unknown>,
   from = 0,
 ): MaybePromise<void> {
   for (let i = from; i < items.length; i++) {
-    const answer = act(items[i]!);
-    if (answer instanceof Promise) return answer.then(() => forEach(items, act, i + 1));
+    const result = act(items[i]!);
+    if (result instanceof Promise) return result.then(() => forEach(items, act, i + 1));
   }
 }
 
-/** Runs steps one after another; absent ones are left out. */
+/** Runs steps one after another; skips false and undefined. */
 export function series(
   steps: readonly ((() => MaybePromise<unknown>) | false | undefined)[],
 ): MaybePromise<void> {

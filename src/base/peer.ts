@@ -1,21 +1,20 @@
-/** Where a connection comes from, as the kernel says. Numbers of a Unix peer are those at the time it connected. */
+/** Origin of a connection, from the kernel. Unix: the ids at connect time (SO_PEERCRED). */
 export type Origin =
   | { readonly kind: 'tcp'; readonly address: string; readonly port: number }
   | { readonly kind: 'unix'; readonly uid: number; readonly gid: number }
-  /** Which machine it is; no guest can forge that. */
+  /** The CID of the virtual machine, which a guest cannot forge. */
   | { readonly kind: 'vsock'; readonly cid: number; readonly port: number };
 
-/** What a transport tells a session of its peer. */
 export interface Peer {
-  /** As in logs: `tcp 127.0.0.1:51234`, `unix pid 4711 uid 1000`, `vsock cid 5 port 1030`. */
+  /** For logs: `tcp 127.0.0.1:51234`, `unix pid 4711 uid 1000`, `vsock cid 5 port 1030`. */
   readonly label: string;
-  /** For access rules; undefined when it could not be learnt, as of a peer that is gone already. */
+  /** For access rules; undefined if unknown, as of a peer that has disconnected. */
   readonly origin?: Origin;
 }
 
 /**
- * The machine, address or user that a connection is of, as in logs: connections with the same are one peer's. Of an IPv6 address
- * the network counts, since the rest is whatever a machine makes up.
+ * Key of a peer, for limits and logs: vsock CID, Unix uid, IPv4 address, or IPv6 /64, since a machine chooses the rest of its
+ * address freely.
  */
 export function peerKey(origin: Origin | undefined): string {
   switch (origin?.kind) {
@@ -26,7 +25,7 @@ export function peerKey(origin: Origin | undefined): string {
     case 'vsock':
       return `vsock cid ${origin.cid}`;
     default:
-      return 'peers that were gone at once';
+      return 'peers that disconnected at once';
   }
 }
 

@@ -2,9 +2,9 @@ import type { Logger } from './log.ts';
 
 type Level = 'info' | 'warn' | 'error';
 
-/** As many as a guest with several mounts causes when it boots. */
+/** Lines a minute for each counter: enough for the boot of a guest with several mounts. */
 export const linesMax = 20;
-/** Places for who is spoken of within a minute; all others share one more. */
+/** Number of counters for peers; all other peers share one more for each level. */
 export const countersMax = 100;
 export const minuteMs = 60_000;
 
@@ -13,13 +13,13 @@ interface Counter {
   readonly what: string;
   lines: number;
   suppressed: number;
-  /** Of those that were not said. */
+  /** The last suppressed line. */
   last: string;
 }
 
 /**
- * A log that those cannot fill who are spoken of, whatever they do: of each, the first lines of a level are said, and once a
- * minute how many more there were, until a minute has none. What it keeps has a bound too. A logger of level debug gets all.
+ * Rate-limited logger: the first `linesMax` lines of a peer and level, then one summary a minute until a minute has no more.
+ * Bounded memory. Suppresses nothing at level debug or trace.
  */
 export class RateLimitedLog {
   readonly #log: Logger;
@@ -31,39 +31,38 @@ export class RateLimitedLog {
   }
 
   /**
-   * For all that one peer, or one other cause, brings about. `what` stands in front of a count. Causes of the `settings` are as
-   * few as those, and have a place whatever peers do.
+   * A logger for one source, which `what` names in summaries. Sources from the `settings` are few and always have a counter.
    */
   for(what: string, from: 'peer' | 'settings' = 'peer'): Logger {
     const log = this.#log;
-    const say = (level: Level, text: string) => this.#write(this.#counterFor(level, what, from), text);
+    const write = (level: Level, text: string) => this.#write(this.#counterFor(level, what, from), text);
     return {
       trace: text => log.trace(text),
       debug: text => log.debug(text),
       info: text => {
-        if (log.isLevelEnabled('info')) say('info', text);
+        if (log.isLevelEnabled('info')) write('info', text);
       },
-      warn: text => say('warn', text),
-      error: text => say('error', text),
+      warn: text => write('warn', text),
+      error: text => write('error', text),
       isLevelEnabled: level => log.isLevelEnabled(level),
     };
   }
 
-  #write(place: Counter, text: string): void {
+  #write(counter: Counter, text: string): void {
     const log = this.#log;
-    if (place.lines < linesMax || log.isLevelEnabled('debug')) {
-      place.lines++;
-      log[place.level](text);
+    if (counter.lines < linesMax || log.isLevelEnabled('debug')) {
+      counter.lines++;
+      log[counter.level](text);
     } else {
-      place.suppressed++;
-      place.last = text;
+      counter.suppressed++;
+      counter.last = text;
     }
   }
 
   #counterFor(level: Level, what: string, from: 'peer' | 'settings'): Counter {
     const key = `${level} ${what}`;
-    const place = this.#counters.get(key);
-    if (place) return place;
+    const counter = this.#counters.get(key);
+    if (counter) return counter;
     if (from === 'peer' && this.#counters.size >= countersMax)
       return this.#counterFor(level, others, 'settings');
     const added = { level, what, lines: 0, suppressed: 0, last: '' };
@@ -73,18 +72,18 @@ export class RateLimitedLog {
   }
 
   #flushCounts(): void {
-    for (const [key, place] of this.#counters) {
-      if (place.suppressed === 0) this.#counters.delete(key);
-      else this.#logCount(place);
+    for (const [key, counter] of this.#counters) {
+      if (counter.suppressed === 0) this.#counters.delete(key);
+      else this.#logCount(counter);
     }
     if (this.#counters.size === 0) this.#stop();
   }
 
-  #logCount(place: Counter): void {
-    const { level, what, suppressed, last } = place;
+  #logCount(counter: Counter): void {
+    const { level, what, suppressed, last } = counter;
     if (suppressed > 0)
       this.#log[level](`${what}: ${suppressed} more of this within a minute, the last: ${last}`);
-    place.suppressed = 0;
+    counter.suppressed = 0;
   }
 
   #stop(): void {
@@ -92,9 +91,8 @@ export class RateLimitedLog {
     this.#minutes = undefined;
   }
 
-  /** Says what is left to count. */
   close(): void {
-    for (const place of this.#counters.values()) this.#logCount(place);
+    for (const counter of this.#counters.values()) this.#logCount(counter);
     this.#counters.clear();
     this.#stop();
   }

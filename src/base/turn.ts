@@ -1,23 +1,20 @@
 /**
- * For whom the running turn works. A session says so when it begins a request, and the pool again when it hands over what was
- * done for one, so that every call on the pool stands in the queue of its session, however many steps led to it. It decides
- * about fairness and nothing else.
+ * The session for which the current callback runs, set when a request begins and when the pool settles a call. So every pool
+ * call joins its session's queue. Used for fairness only.
  */
 export const turn: {
-  /** The queue of calls on the pool; 0 belongs to no session. */
+  /** The session's queue of pool calls; 0 belongs to no session. */
   queue: number;
-  /** Takes back the first call that this turn put on the pool: true when nothing of it was done yet. */
+  /** Removes the callback's first call from the pool's queue; false if a thread has begun it. */
   withdraw: (() => boolean) | undefined;
 } = { queue: 0, withdraw: undefined };
 
 let queues = 0;
 
-/** The queue of a new session. */
 export function newQueue(): number {
   return ++queues;
 }
 
-/** A session begins something. */
 export function beginTurn(queue: number): void {
   turn.queue = queue;
   turn.withdraw = undefined;

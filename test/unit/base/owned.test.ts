@@ -4,7 +4,7 @@ import { allocOwned, type Segments } from '#base/owned.ts';
 import { type InlineSyscalls, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import type { Exchange } from '#session/exchange.ts';
 
-/** Checked by the compiler (npm run typecheck): each line below an expectation must be an error. Never called. */
+/** Compile-time test (npm run typecheck): the line after each directive must be a type error. Never called. */
 function passExpiringMemory(
   sys: Syscalls,
   inline: InlineSyscalls,
@@ -34,11 +34,11 @@ function passExpiringMemory(
   void tree.write(actor, open, exchange.detach().payload, 0);
 }
 
-it('is checked by the compiler', () => {
+it('expiring memory is rejected by the compiler', () => {
   expect(passExpiringMemory).toBeTypeOf('function');
 });
 
-it('gives new memory to one owner', () => {
+it('allocOwned returns disjoint memory', () => {
   const [a, b] = [allocOwned(16), allocOwned(16)];
   a.fill(1);
   b.fill(2);

@@ -3,7 +3,7 @@ import { peerKey } from '#base/peer.ts';
 import { countersMax, linesMax, minuteMs, RateLimitedLog } from '#base/rate-limited-log.ts';
 import { logTo } from '../../support/line-log.ts';
 
-describe('a log that peers cannot fill', () => {
+describe('the rate-limited log', () => {
   let lines: string[];
   let log: RateLimitedLog;
 
@@ -16,14 +16,14 @@ describe('a log that peers cannot fill', () => {
     vi.useRealTimers();
   });
 
-  /** Of a peer, numbered from 1 on; how many of them were said at once. */
-  function say(count: number, what = 'tcp 10.0.0.1', level: 'info' | 'warn' | 'error' = 'warn'): number {
+  /** Logs numbered lines for a peer; returns how many were written at once. */
+  function write(count: number, what = 'tcp 10.0.0.1', level: 'info' | 'warn' | 'error' = 'warn'): number {
     const before = lines.length;
     for (let i = 1; i <= count; i++) log.for(what)[level](`${what}: line ${i}`);
     return lines.length - before;
   }
-  /** What is said within the minute to come. */
-  function inAMinute(): string[] {
+  /** The lines written during the next minute. */
+  function nextMinute(): string[] {
     const before = lines.length;
     vi.advanceTimersByTime(minuteMs);
     return lines.slice(before);
@@ -31,73 +31,73 @@ describe('a log that peers cannot fill', () => {
   const more = (count: number, last: number, what = 'tcp 10.0.0.1') =>
     `${what}: ${count} more of this within a minute, the last: ${what}: line ${last}`;
 
-  it('has the first lines of each, and nothing more of who keeps to that', () => {
+  it('writes the first lines of each peer, and no summary for a peer within the limit', () => {
     for (let minute = 0; minute < 3; minute++) {
-      expect(say(linesMax)).toBe(linesMax);
-      expect(inAMinute()).toEqual([]);
+      expect(write(linesMax)).toBe(linesMax);
+      expect(nextMinute()).toEqual([]);
     }
   });
 
-  it('counts what is more once a minute, until a minute has none', () => {
-    expect(say(linesMax + 1)).toBe(linesMax);
-    expect(say(99)).toBe(0);
-    expect(inAMinute()).toEqual([more(100, 99)]);
-    expect(say(7)).toBe(0);
-    expect(inAMinute()).toEqual([more(7, 7)]);
-    expect(inAMinute()).toEqual([]);
+  it('writes a summary once a minute until nothing was suppressed for a minute', () => {
+    expect(write(linesMax + 1)).toBe(linesMax);
+    expect(write(99)).toBe(0);
+    expect(nextMinute()).toEqual([more(100, 99)]);
+    expect(write(7)).toBe(0);
+    expect(nextMinute()).toEqual([more(7, 7)]);
+    expect(nextMinute()).toEqual([]);
     expect(vi.getTimerCount()).toBe(0);
-    expect(say(linesMax + 5)).toBe(linesMax);
+    expect(write(linesMax + 5)).toBe(linesMax);
   });
 
-  it('keeps peers and levels apart', () => {
-    say(1000);
-    expect(say(1000, 'tcp 10.0.0.1', 'error')).toBe(linesMax);
-    expect(say(1000, 'tcp 10.0.0.1', 'info')).toBe(linesMax);
-    expect(say(1000, 'vsock cid 5')).toBe(linesMax);
-    expect(inAMinute()).toHaveLength(4);
+  it('counts peers and levels separately', () => {
+    write(1000);
+    expect(write(1000, 'tcp 10.0.0.1', 'error')).toBe(linesMax);
+    expect(write(1000, 'tcp 10.0.0.1', 'info')).toBe(linesMax);
+    expect(write(1000, 'vsock cid 5')).toBe(linesMax);
+    expect(nextMinute()).toHaveLength(4);
   });
 
-  it('has places for so many at a time, and one for all others', () => {
+  it('has a bounded number of counters, and one for all other peers', () => {
     const peers = Array.from({ length: countersMax }, (_, i) => `vsock cid ${i}`);
-    for (const peer of peers) expect(say(1, peer)).toBe(1);
+    for (const peer of peers) expect(write(1, peer)).toBe(1);
     const further = Array.from({ length: 100_000 }, (_, i) =>
-      say(1, `tcp 10.${i >> 16}.${i >> 8}.${i & 255}`),
+      write(1, `tcp 10.${i >> 16}.${i >> 8}.${i & 255}`),
     );
     expect(further.reduce((sum, one) => sum + one)).toBe(linesMax);
-    // Who has a place keeps it.
-    expect(say(linesMax, peers[0])).toBe(linesMax - 1);
-    expect(inAMinute().sort()).toEqual([
+    // A peer with a counter keeps it.
+    expect(write(linesMax, peers[0])).toBe(linesMax - 1);
+    expect(nextMinute().sort()).toEqual([
       expect.stringMatching(/^others: 99980 more of this within a minute, the last: tcp 10\.1\./),
       more(1, linesMax, peers[0]),
     ]);
-    expect(say(1, 'tcp 10.0.0.9')).toBe(1);
+    expect(write(1, 'tcp 10.0.0.9')).toBe(1);
   });
 
-  it('has a place for what the settings name, whatever peers do', () => {
-    for (let i = 0; i < 2 * countersMax; i++) say(1, `vsock cid ${i}`);
+  it('has a counter for each source from the settings, whatever peers do', () => {
+    for (let i = 0; i < 2 * countersMax; i++) write(1, `vsock cid ${i}`);
     log.for('listeners', 'settings').warn('no descriptors');
     expect(lines.at(-1)).toBe('no descriptors');
   });
 
-  it('says what is left to count when it ends', () => {
-    say(linesMax + 3);
+  it('writes the remaining summaries when it is closed', () => {
+    write(linesMax + 3);
     log.close();
     expect(lines.at(-1)).toBe(more(3, linesMax + 3));
     expect(vi.getTimerCount()).toBe(0);
   });
 
-  it('holds nothing back from who asked for everything, and counts nothing that nobody hears', () => {
+  it('suppresses nothing at level debug, and does not count lines of a disabled level', () => {
     log = new RateLimitedLog({ ...logTo(lines), isLevelEnabled: () => true });
-    expect(say(1000)).toBe(1000);
-    expect(inAMinute()).toEqual([]);
+    expect(write(1000)).toBe(1000);
+    expect(nextMinute()).toEqual([]);
     log = new RateLimitedLog({ ...logTo(lines), isLevelEnabled: () => false });
-    expect(say(1000, 'tcp 10.0.0.1', 'info')).toBe(0);
-    expect(inAMinute()).toEqual([]);
+    expect(write(1000, 'tcp 10.0.0.1', 'info')).toBe(0);
+    expect(nextMinute()).toEqual([]);
   });
 });
 
-describe('a peer', () => {
-  it('is a machine, a user, an address, or a network of IPv6', () => {
+describe('the key of a peer', () => {
+  it('is a CID, a uid, an IPv4 address or an IPv6 /64', () => {
     const tcp = (address: string) => peerKey({ kind: 'tcp', address, port: 4711 });
     expect(tcp('10.0.0.1')).toBe('tcp 10.0.0.1');
     expect(tcp('::ffff:10.0.0.1')).toBe('tcp ::ffff:10.0.0.1');
@@ -106,6 +106,6 @@ describe('a peer', () => {
     expect(tcp('::1')).toBe('tcp 0:0:0:0::/64');
     expect(peerKey({ kind: 'vsock', cid: 5, port: 1030 })).toBe('vsock cid 5');
     expect(peerKey({ kind: 'unix', uid: 107, gid: 107 })).toBe('unix uid 107');
-    expect(peerKey(undefined)).toBe('peers that were gone at once');
+    expect(peerKey(undefined)).toBe('peers that disconnected at once');
   });
 });

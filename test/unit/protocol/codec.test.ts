@@ -27,25 +27,28 @@ function reply(op: Op, tag: number, message: unknown): Buffer {
 }
 
 describe('the golden vectors', () => {
-  it.each(vectors)('%s%s with tag %i is read and written as in the manual', (side, op, tag, message, hex) => {
-    const frame = Buffer.from(hex.replaceAll(' ', ''), 'hex');
-    expect([frameSize(frame), frameTag(frame)]).toEqual([frame.length, tag]);
-    if (op === 'lerror') {
-      expect(encodeError(tag, EOPNOTSUPP, out, 3)).toBe(frame.length);
-      expect(out.subarray(3, 3 + frame.length)).toEqual(frame);
-      expect(decodeReply('auth', frame)).toBe(EOPNOTSUPP);
-    } else if (side === 'T') {
-      expect(requestOp(frameType(frame))).toBe(op);
-      expect(decodeRequest(op as Op, frame)).toEqual(message);
-      expect(encodeRequest(op as Op, tag, message as Draft<Op>)).toEqual(frame);
-    } else {
-      expect(decodeReply(op as Op, frame)).toEqual(message);
-      expect(reply(op as Op, tag, message)).toEqual(frame);
-      expect(replyBytes(op as Op, message as RMessage<Op>)).toBe(frame.length);
-    }
-  });
+  it.each(vectors)(
+    '%s%s with tag %i is decoded and encoded as in the manual',
+    (side, op, tag, message, hex) => {
+      const frame = Buffer.from(hex.replaceAll(' ', ''), 'hex');
+      expect([frameSize(frame), frameTag(frame)]).toEqual([frame.length, tag]);
+      if (op === 'lerror') {
+        expect(encodeError(tag, EOPNOTSUPP, out, 3)).toBe(frame.length);
+        expect(out.subarray(3, 3 + frame.length)).toEqual(frame);
+        expect(decodeReply('auth', frame)).toBe(EOPNOTSUPP);
+      } else if (side === 'T') {
+        expect(requestOp(frameType(frame))).toBe(op);
+        expect(decodeRequest(op as Op, frame)).toEqual(message);
+        expect(encodeRequest(op as Op, tag, message as Draft<Op>)).toEqual(frame);
+      } else {
+        expect(decodeReply(op as Op, frame)).toEqual(message);
+        expect(reply(op as Op, tag, message)).toEqual(frame);
+        expect(replyBytes(op as Op, message as RMessage<Op>)).toBe(frame.length);
+      }
+    },
+  );
 
-  it('cover every message in both directions but Rauth, which no server sends', () => {
+  it('cover every message except Rauth, which the server never sends', () => {
     const covered = new Set(vectors.map(([side, name]) => side + name));
     const all = ops.flatMap(op => [`T${op}`, `R${op}`]);
     expect(all.filter(name => !covered.has(name))).toEqual(['Rauth']);
@@ -55,7 +58,7 @@ describe('the golden vectors', () => {
 describe.each(ops)('the codec of %s', op => {
   const random = randomFrom(operations[op].type);
 
-  it('reads what it wrote', () => {
+  it('decodes what it encoded', () => {
     for (let n = 0; n < 50; n++) {
       const request = sampleRequest(op, random);
       const frame = encodeRequest(op, n, request);
@@ -70,24 +73,24 @@ describe.each(ops)('the codec of %s', op => {
     }
   });
 
-  it('refuses every request that ends early, and bytes behind the last field', () => {
+  it('rejects truncated requests and bytes after the last field', () => {
     const frame = encodeRequest(op, 1, sampleRequest(op, random));
     for (let bytes = 7; bytes < frame.length; bytes++) {
-      // Old clients leave out the last field of Tfsync.
+      // Old clients omit the last field of Tfsync.
       const short = op === 'fsync' && bytes === 11 ? 'taken' : 'EINVAL';
       expect(fault(op, resized(frame, bytes))).toBe(short);
     }
     expect(fault(op, resized(frame, frame.length + 1))).toBe('EINVAL');
   });
 
-  it('refuses every reply that ends early, and bytes behind the last field', () => {
+  it('rejects truncated replies and bytes after the last field', () => {
     const frame = reply(op, 1, sampleReply(op, random));
     for (let bytes = 7; bytes < frame.length; bytes++)
       expect(() => decodeReply(op, resized(frame, bytes))).toThrow(Malformed);
     expect(() => decodeReply(op, resized(frame, frame.length + 1))).toThrow(Malformed);
   });
 
-  it('survives any bytes', () => {
+  it('throws only Malformed or an Errno for random bytes', () => {
     const frame = encodeRequest(op, 1, sampleRequest(op, random));
     for (let n = 0; n < 200; n++) {
       const broken = Buffer.from(frame);
@@ -98,7 +101,7 @@ describe.each(ops)('the codec of %s', op => {
   });
 });
 
-describe('a type that is no request', () => {
+describe('a type that is not a request', () => {
   it('has no operation: replies, legacy messages, unknown numbers', () => {
     const types = ops.map(op => operations[op].type as number);
     for (let type = 0; type < 256; type++) expect(requestOp(type) !== undefined).toBe(types.includes(type));
@@ -106,8 +109,8 @@ describe('a type that is no request', () => {
   });
 });
 
-describe('a length that lies', () => {
-  it('of a string reaching beyond the frame is refused, though memory goes on', () => {
+describe('a wrong length', () => {
+  it('of a string beyond the end of the frame is rejected, even within the buffer', () => {
     const memory = Buffer.alloc(70_000, 'x');
     const frame = encodeRequest('mkdir', 1, { dfid: 1, name: 'abc', mode: 0, gid: 0 });
     for (const length of [12, 13, 255, 65535]) {
@@ -118,7 +121,7 @@ describe('a length that lies', () => {
     }
   });
 
-  it('of a walk: 16 names are taken, 17 and 65535 are not', () => {
+  it('of Twalk: 16 names are accepted, 17 and 65535 are rejected', () => {
     const walk = (count: number) => ({ fid: 1, newfid: 2, wname: new Array<string>(count).fill('a') });
     expect(faultOf('walk', walk(16))).toBe('taken');
     expect(faultOf('walk', walk(17))).toBe('EINVAL');
@@ -129,7 +132,7 @@ describe('a length that lies', () => {
     }
   });
 
-  it('of Twrite: its count is exactly what the frame has left', () => {
+  it('of Twrite: the count must be the rest of the frame', () => {
     const frame = encodeRequest('write', 1, {
       fid: 1,
       offset: 0,
@@ -156,7 +159,7 @@ describe('the payload', () => {
     expect(Buffer.from(data.bytes!).toString()).toBe('Xbc');
   });
 
-  it('of Twrite may lie elsewhere: the head alone is read, and its count still checked against its size', () => {
+  it('of Twrite may be in other memory: only the head is decoded, and its count checked against size[4]', () => {
     const head = encodeRequest('write', 9, { fid: 1, offset: 7, data: { count: 0 } });
     head.writeUInt32LE(23 + 500_000, 0);
     head.writeUInt32LE(500_000, 19);
@@ -166,20 +169,20 @@ describe('the payload', () => {
     expect(fault('write', head.subarray(0, 22))).toBe('EINVAL');
   });
 
-  it('of Rread may lie in place already: only its head is written', () => {
+  it('of Rread may be in place already: only the head is written', () => {
     out.fill(0x2e);
     const bytes = encodeReply('read', 3, { data: { count: 4096 } }, out, 100);
     expect(bytes).toBe(11);
     expect(out.toString('hex', 100, 112)).toBe('0b100000750300001000002e');
   });
 
-  it('of Rread is copied as far as its count, when the memory given is larger', () => {
+  it('of Rread is copied up to its count from larger memory', () => {
     const frame = reply('read', 3, { data: { count: 2, bytes: Buffer.from('hello') } });
     expect(frame.toString('latin1', 11)).toBe('he');
     expect(frameSize(frame)).toBe(13);
   });
 
-  it('of Rgetattr is copied from a larger record, or not at all when it lies in place', () => {
+  it('of Rgetattr is copied from a larger record, or not at all if it is in place', () => {
     const attr = Buffer.alloc(176, 7);
     expect(reply('getattr', 1, { attr })).toHaveLength(160);
     const place = Buffer.alloc(200, 9);
@@ -200,7 +203,7 @@ describe('a 64-bit value', () => {
   }
   const inexact = [2n ** 53n, 2n ** 53n + 1n, 2n ** 63n - 1n];
 
-  it('that is an offset is exact, and EINVAL where it would be negative', () => {
+  it('that is an offset is exact; EINVAL if negative in the kernel', () => {
     for (const op of ['read', 'write'] as const) {
       for (const offset of [0, 1, 0xffff_ffff, 0x1_0000_0000, Number.MAX_SAFE_INTEGER])
         expect(decodeRequest(op, at(op, BigInt(offset))).offset).toBe(offset);
@@ -208,14 +211,14 @@ describe('a 64-bit value', () => {
     }
   });
 
-  it('that no file reaches is too large to write at, and behind the end of all to read at', () => {
+  it('from 2^53 is EFBIG as a write offset and past the end of file as a read offset', () => {
     for (const offset of inexact) {
       expect(fault('write', at('write', offset))).toBe('EFBIG');
       expect(decodeRequest('read', at('read', offset)).offset).toBe(Number.MAX_SAFE_INTEGER);
     }
   });
 
-  it('that is the start of a lock says EOVERFLOW beyond what is exact, and such a length reaches to the end', () => {
+  it('from 2^53 is EOVERFLOW as the start of a lock, and the end of the file as its length', () => {
     const frame = encodeRequest('lock', 1, {
       fid: 1,
       type: 0,
@@ -257,14 +260,14 @@ describe('a 64-bit value', () => {
     }
   });
 
-  it('that the kernel left uninitialised beside a valid without its bit does no harm', () => {
+  it('whose bit in valid is not set may be uninitialised', () => {
     const frame = encodeRequest('setattr', 1, { ...noChange, fid: 1, atime_sec: 0, atime_nsec: 0 });
     frame.fill(0xff, 27);
     expect(fault('setattr', frame)).toBe('taken');
     expect(decodeRequest('setattr', frame).size).toEqual({ low: 0xffff_ffff, high: 0xffff_ffff });
   });
 
-  it('that is only carried keeps all its bits', () => {
+  it('that is opaque keeps all its bits', () => {
     const cookie = { low: 0xfedc_ba98, high: 0x7654_3210 };
     const frame = encodeRequest('readdir', 1, { fid: 1, offset: cookie, count: 1 });
     expect(frame.readBigUInt64LE(11)).toBe(0x7654_3210_fedc_ba98n);
@@ -277,14 +280,14 @@ describe('a 64-bit value', () => {
 });
 
 describe('Tfsync', () => {
-  it('without its last field, as old clients send it, asks for everything', () => {
+  it('without its last field, as old clients send it, has datasync 0', () => {
     const frame = encodeRequest('fsync', 1, { fid: 3, datasync: 1 });
     expect(decodeRequest('fsync', resized(frame, 11))).toEqual({ fid: 3, datasync: 0 });
   });
 });
 
 describe('a reply', () => {
-  it('of another type than was asked for is malformed', () => {
+  it('of a type that does not match the request is malformed', () => {
     const frame = reply('clunk', 1, {});
     let thrown: unknown;
     try {
@@ -295,13 +298,13 @@ describe('a reply', () => {
     expect(errnoOf(thrown)).toBe(EINVAL);
   });
 
-  it('of an error is malformed too when it ends early', () => {
+  it('Rlerror is malformed if truncated', () => {
     const frame = Buffer.from(out.subarray(0, encodeError(1, EINVAL, out)));
     for (const bytes of [7, 10, 12])
       expect(() => decodeReply('clunk', resized(frame, bytes))).toThrow(Malformed);
   });
 
-  it('with an errno that Linux would not take becomes EIO', () => {
+  it('with an errno outside 1…4095 becomes EIO', () => {
     const bytes = encodeError(1, EINVAL, out, 0);
     const frame = Buffer.from(out.subarray(0, bytes));
     for (const ecode of [0, 4096, 0xffff_ffea]) {
@@ -310,7 +313,7 @@ describe('a reply', () => {
     }
   });
 
-  it('that does not fit its field or its memory is a fault of the program, never a wrong frame', () => {
+  it('that does not fit its field or memory throws RangeError', () => {
     expect(() => reply('lock', 1, { status: 256 })).toThrow(RangeError);
     expect(() => reply('readlink', 1, { target: 'x'.repeat(65536) })).toThrow(RangeError);
     expect(() => encodeReply('readlink', 1, { target: 'x'.repeat(100) }, Buffer.alloc(50), 0)).toThrow(

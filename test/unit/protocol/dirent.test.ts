@@ -21,12 +21,12 @@ const entries: Dirent[] = [
 ];
 
 describe('directory entries', () => {
-  it('are read as they lie in Rreaddir', () => {
+  it('are decoded from the data of Rreaddir', () => {
     expect(parseDirents(packed)).toEqual(entries);
     expect(parseDirents(Buffer.alloc(0))).toEqual([]);
   });
 
-  it('are packed as they are read', () => {
+  it('are encoded as they are decoded', () => {
     const into = Buffer.alloc(packed.length);
     expect(packDirent(entries[1]!, into, packDirent(entries[0]!, into, 0))).toBe(packed.length);
     expect(into).toEqual(packed);
@@ -40,7 +40,7 @@ describe('directory entries', () => {
     expect(parseDirents(into)).toEqual([entry]);
   });
 
-  it('are packed whole or not at all', () => {
+  it('are written completely or not at all', () => {
     const into = Buffer.alloc(25);
     expect(packDirent(entries[1]!, into, 0)).toBe(-1);
     expect(packDirent(entries[0]!, into, 1)).toBe(-1);
@@ -48,7 +48,7 @@ describe('directory entries', () => {
     expect(packDirent(entries[0]!, into, 0)).toBe(25);
   });
 
-  it('that are cut off anywhere are malformed', () => {
+  it('are malformed if truncated anywhere', () => {
     for (let bytes = 1; bytes < packed.length; bytes++) {
       if (bytes === direntBytes('.')) continue;
       expect(() => parseDirents(packed.subarray(0, bytes))).toThrow(Malformed);

@@ -1,7 +1,7 @@
 import { decodeRequest, encodeRequest, errnoOf } from '#protocol/codec.ts';
 import type { Draft, Op } from '#protocol/operations.ts';
 
-/** The errno a request is answered with when it cannot be decoded; `taken` when it can. */
+/** The errno of a request that cannot be decoded; `taken` if it can. */
 export function fault(op: Op, frame: Buffer): string {
   try {
     decodeRequest(op, frame);
@@ -17,7 +17,7 @@ export function faultOf<O extends Op>(op: O, draft: Draft<O>): string {
   return fault(op, encodeRequest(op, 1, draft));
 }
 
-/** The frame with another body, its size made true. */
+/** The frame truncated or zero-padded to `bytes`, with size[4] adjusted. */
 export function resized(frame: Buffer, bytes: number): Buffer {
   const other = Buffer.alloc(bytes);
   frame.copy(other);

@@ -1,6 +1,6 @@
 import type { Op } from '#protocol/operations.ts';
 
-/** The messages of 9P2000.L as the manual writes them: number, body of the T-message, body of the R-message. */
+/** The messages of 9P2000.L in the manual's notation: type, body of the T-message, body of the R-message. */
 export const manual: Readonly<Record<Op, readonly [type: number, T: string, R: string]>> = {
   statfs: [8, 'fid[4]', 'type[4] bsize[4] blocks[8] bfree[8] bavail[8] files[8] ffree[8] fsid[8] namelen[4]'],
   lopen: [12, 'fid[4] flags[4]', 'qid[13] iounit[4]'],

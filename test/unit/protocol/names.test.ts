@@ -41,21 +41,21 @@ describe('a name', () => {
     },
   );
 
-  it('that is a dot or two says what the system call would', () => {
+  it('`.` or `..` gives the errno of the system call', () => {
     const dots = (of: typeof made) => Object.values(of).flatMap(take => [take('.'), take('..')]);
     expect(new Set(dots(made))).toEqual(new Set(['EEXIST']));
     expect(new Set(dots(renamed))).toEqual(new Set(['EISDIR']));
     expect(dots(removed)).toEqual(['EINVAL', 'ENOTEMPTY']);
   });
 
-  it('in a walk may be two dots, but not one', () => {
+  it('in a walk may be `..`, but not `.`', () => {
     const walk = (...wname: string[]) => faultOf('walk', { fid: 1, newfid: 2, wname });
     expect(walk('a', '..', 'b')).toBe('taken');
     expect(walk('.')).toBe('EINVAL');
     expect(walk('a', '.')).toBe('EINVAL');
   });
 
-  it('of an xattr has no NUL, at most 255 bytes, and none only to ask for the list', () => {
+  it('of an xattr has no NUL, at most 255 bytes, and is empty only to list the names', () => {
     const get = (name: string) => faultOf('xattrwalk', { fid: 1, newfid: 2, name });
     const set = (name: string) => faultOf('xattrcreate', { fid: 1, name, attr_size: 0, flags: 0 });
     expect([get(''), set('')]).toEqual(['taken', 'ERANGE']);

@@ -1,6 +1,6 @@
 import { type Draft, type Op, operations } from '#protocol/operations.ts';
 
-/** A small deterministic source of numbers (mulberry32), so that a failure can be repeated. */
+/** Deterministic random numbers (mulberry32), for reproducible failures. */
 export function randomFrom(seed: number): (below: number) => number {
   let state = seed;
   return below => {
@@ -26,7 +26,7 @@ const qid = (random: Random) => ({
 });
 const some = <T>(random: Random, make: () => T) => Array.from({ length: random(17) }, make);
 
-/** What a field of this name may hold, by the manual; independent of the kinds. */
+/** A random valid value for a field name, by the manual; independent of kinds.ts. */
 function value(field: string, random: Random, side: 'T' | 'R'): unknown {
   if (field === 'wname') return some(random, () => (random(4) === 0 ? '..' : nameBytes(random)));
   if (field === 'wqid') return some(random, () => qid(random));

@@ -5,7 +5,7 @@ import { lerrorNotation, notation, showFrame, showReply, showRequest } from '#pr
 import { manual } from './manual.ts';
 
 describe('the table', () => {
-  it.each(ops)('has T%s and its reply as the manual has them', op => {
+  it.each(ops)('has T%s and its reply as in the manual', op => {
     const [type, T, R] = manual[op];
     expect(operations[op].type).toBe(type);
     expect(notation(op)).toEqual({
@@ -19,7 +19,7 @@ describe('the table', () => {
     expect(lerrorNotation).toBe('size[4] Rlerror tag[2] ecode[4]');
   });
 
-  it('says which messages change something', () => {
+  it('marks the mutating messages', () => {
     const changing = ops.filter(op => 'mutates' in operations[op]);
     expect([...changing].sort()).toEqual([
       'lcreate',
@@ -54,7 +54,7 @@ describe('a trace', () => {
     expect(showReply('clunk', 9, ENOENT)).toBe('Rlerror tag 9 ENOENT (2)');
   });
 
-  it('cannot be forged or coloured by what a client sends', () => {
+  it('escapes the client’s bytes', () => {
     const shown = showRequest('walk', 4, walk('a"b\\\n\x1b[31m\xff'));
     expect(shown).toBe('Twalk tag 4 fid 1 newfid 2 wname 1 "a\\x22b\\x5c\\x0a\\x1b[31m\\xff"');
   });
@@ -80,7 +80,7 @@ describe('a trace', () => {
     expect(shown).toContain('atime_sec -1 ');
   });
 
-  it('shows the bytes of what is no message, and not too many', () => {
+  it('shows a truncated hex dump of a frame that is not a message', () => {
     expect(showFrame(Buffer.from('09000000c80500abcd', 'hex'))).toBe('type 200 tag 5 abcd');
     expect(showFrame(Buffer.alloc(8192)).length).toBeLessThan(200);
   });

@@ -1,8 +1,8 @@
 import { NOFID, NONUNAME } from '#protocol/constants.ts';
 
 /**
- * Whole frames written down byte by byte from the manual's layouts, and what they say. They come from no encoder of this
- * repository, so that a codec that reads its own mistakes is found out.
+ * Frames written by hand from the manual's layouts, with their meaning. No encoder of this repository produced them, so they
+ * detect an error that encoder and decoder share.
  */
 export type Vector = readonly [
   side: 'T' | 'R',
@@ -22,7 +22,7 @@ const u64 = (low: number, high = 0) => ({ low, high });
 const record = (hex: string) => Buffer.from(hex.replaceAll(' ', ''), 'hex');
 const data = (bytes: string) => ({ count: bytes.length, bytes: Buffer.from(bytes, 'latin1') });
 
-/** valid, qid, mode, uid, gid; nlink, rdev, size, blksize, blocks; a, m and ctime; btime, gen, data_version. */
+/** valid, qid, mode, uid, gid; nlink, rdev, size, blksize, blocks; atime, mtime, ctime; btime, gen, data_version. */
 const rgetattr = record(
   'ff07000000000000 00 08000000 1100000000000000 a4810000 e8030000 e9030000 ' +
     '0100000000000000 0000000000000000 0600000000000000 0010000000000000 0800000000000000 ' +
@@ -30,7 +30,7 @@ const rgetattr = record(
     '0000000000000000 0000000000000000 0000000000000000 0000000000000000',
 );
 
-/** "." (a directory, next 1) and "bc" (a file, next 2). */
+/** Dirents: "." (a directory, offset 1) and "bc" (a file, offset 2). */
 export const listing =
   '\x80\x07\0\0\0\x10\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x04\x01\0.' +
   '\0\x08\0\0\0\x11\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x08\x02\0bc';

@@ -35,7 +35,7 @@ afterAll(async () => {
 });
 
 beforeEach(async () => {
-  // So small that a listing and a file need several messages.
+  // A small msize, so that listings and files need several messages.
   client = await Client.connect({ path: join(dir, 'socket') }, 4096);
   root = await client.attach('', 0);
 });
@@ -50,7 +50,7 @@ async function create(name: string, content = ''): Promise<number> {
 }
 
 describe('a client of a real server', () => {
-  it('writes and reads files of many messages', async () => {
+  it('writes and reads files in many messages', async () => {
     const content = Array.from({ length: 3000 }, (_, n) => `line ${n}\n`).join('');
     const fid = await create('long', content);
     expect((await client.readAll(fid)).toString('latin1')).toBe(content);
@@ -59,7 +59,7 @@ describe('a client of a real server', () => {
     await client.clunk(fid);
   });
 
-  it('lists directories of many messages, with names of any bytes', async () => {
+  it('lists directories in many messages, with names of any bytes', async () => {
     const { qid } = await client.mkdir(root, 'many');
     expect(qid.type).toBe(0x80);
     const many = await client.walk(root, 'many');
@@ -71,7 +71,7 @@ describe('a client of a real server', () => {
     expect(listed.sort()).toEqual(['.', '..', ...names].sort());
   });
 
-  it('sees and changes attributes, times before 1970 too', async () => {
+  it('reads and changes attributes, including times before 1970', async () => {
     const fid = await create('attributes', 'content');
     await client.setattr(fid, { mode: 0o4711, size: 3, mtime: { sec: -1, nsec: 5 }, atime: 'now' });
     const attributes = await client.getattr(fid);
@@ -82,9 +82,9 @@ describe('a client of a real server', () => {
     expect(await client.statfs(root)).toMatchObject({ type: V9FS_MAGIC, namelen: 255 });
   });
 
-  it('keeps extended attributes, and tells an empty one from none', async () => {
+  it('sets and reads xattrs, and distinguishes an empty one from none', async () => {
     const fid = await create('xattrs');
-    // ext4 holds no more than its 4 KiB block of them.
+    // ext4 stores at most one 4 KiB block of xattrs.
     const value = Buffer.alloc(3000, 'v');
     await client.setxattr(fid, 'user.long', value);
     await client.setxattr(fid, 'user.empty', bytes(''));

@@ -12,7 +12,7 @@ import { decodeRequest, encodeError, encodeReply, frameTag, frameType, requestOp
 import { NOTAG } from '#protocol/constants.ts';
 import type { Op, RMessage } from '#protocol/operations.ts';
 
-/** The other end of a connection, which answers what the test says and when: no server can be told to misbehave so. */
+/** A test server whose replies and their order the test controls, including protocol errors. */
 class Peer {
   readonly requests: { readonly op: Op; readonly tag: number; readonly request: unknown }[] = [];
   readonly socket: Socket;
@@ -39,7 +39,7 @@ class Peer {
     this.#wake();
   }
 
-  /** Waits for so many requests besides Tversion. */
+  /** Waits for `count` requests besides Tversion. */
   async received(count: number): Promise<Peer['requests']> {
     while (this.requests.length < count) {
       await new Promise<void>(resolve => {
@@ -86,12 +86,12 @@ const lock = { fid: 1, type: 0, flags: 0, start: 0, length: 0, proc_id: 1, clien
 const outcome = (answer: Promise<unknown>) => answer.catch(error => error);
 
 describe('a client', () => {
-  it('agrees on a version with NOTAG and takes the msize of the server', async () => {
+  it('negotiates a version with NOTAG and adopts the msize of the server', async () => {
     expect(client.msize).toBe(8192);
     expect(await client.version(8192)).toBe(8192);
   });
 
-  it('has many requests under way, and each gets its own reply in whatever order they come', async () => {
+  it('sends many requests at a time and matches replies in any order', async () => {
     const answers = Array.from({ length: 100 }, (_, n) => client.wire.request('readlink', { fid: n }));
     const requests = await peer.received(100);
     expect(new Set(requests.map(({ tag }) => tag)).size).toBe(100);
@@ -109,7 +109,7 @@ describe('a client', () => {
     expect(await outcome(answer)).toBe(EBADF);
   });
 
-  it('rejects what waits when the connection ends, and what is asked later', async () => {
+  it('rejects waiting and later requests when the connection is closed', async () => {
     const answers = [client.readlink(1), client.readlink(2)];
     await peer.received(2);
     peer.socket.destroy();
@@ -118,7 +118,7 @@ describe('a client', () => {
     expect(await outcome(client.readlink(3))).toBeInstanceOf(Disconnected);
   });
 
-  it('hangs up on a reply to a tag that is not in use, and on a stream that is broken', async () => {
+  it('closes the connection on a reply to an unused tag', async () => {
     const answer = client.readlink(1);
     const [first] = await peer.received(1);
     peer.reply('readlink', first!.tag + 1, { target: '' });
@@ -126,13 +126,13 @@ describe('a client', () => {
     await client.wire.closed;
   });
 
-  it('hangs up on a size that no frame has', async () => {
+  it('closes the connection on an invalid frame size', async () => {
     peer.socket.write(Buffer.from('06000000750000', 'hex'));
     await client.wire.closed;
     expect(await outcome(client.readlink(3))).toBeInstanceOf(Disconnected);
   });
 
-  it('rejects a request that was flushed, since no reply comes after Rflush', async () => {
+  it('rejects a flushed request with EINTR on Rflush', async () => {
     const tag = client.wire.freeTag();
     const blocked = outcome(client.wire.request('readlink', { fid: 1 }, tag));
     const flushed = client.flush(tag);
@@ -143,7 +143,7 @@ describe('a client', () => {
     expect(await blocked).toBe(EINTR);
   });
 
-  it('sends raw bytes and shows raw replies', async () => {
+  it('sends raw bytes and passes raw replies to `tap`', async () => {
     const replies: string[] = [];
     const seen = new Promise<void>(resolve => {
       client.wire.tap = frame => {
@@ -161,7 +161,7 @@ describe('a client', () => {
     expect(replies).toEqual(['07000000790900']);
   });
 
-  it('refuses to use a tag twice at a time', async () => {
+  it('rejects a request with a tag in use', async () => {
     const first = outcome(client.wire.request('clunk', { fid: 1 }, 7));
     expect(await outcome(client.wire.request('clunk', { fid: 2 }, 7))).toBe(EPROTO);
     await peer.received(1);
@@ -169,7 +169,7 @@ describe('a client', () => {
     expect(await first).toEqual({});
   });
 
-  it('rejects what does not fit its message, and the tag stays free', async () => {
+  it('rejects a value that does not fit its field, and leaves the tag free', async () => {
     const wrong = client.wire.request('lock', { ...lock, type: 256 }, 7);
     expect(await outcome(wrong)).toBeInstanceOf(RangeError);
     const right = outcome(client.wire.request('clunk', { fid: 1 }, 7));
@@ -178,7 +178,7 @@ describe('a client', () => {
     expect(await right).toEqual({});
   });
 
-  it('that flushes an answered request leaves the next one of the same tag alone', async () => {
+  it('that flushes an answered request does not affect the next request with its tag', async () => {
     const first = client.wire.request('clunk', { fid: 1 }, 7);
     const flushed = client.flush(7);
     const flush = (await peer.received(2))[1]!;
@@ -192,7 +192,7 @@ describe('a client', () => {
     expect(await second).toEqual({});
   });
 
-  it('gives out every tag but NOTAG', async () => {
+  it('allocates every tag except NOTAG', async () => {
     const tags = new Set(Array.from({ length: 70_000 }, () => client.wire.freeTag()));
     expect(tags.size).toBe(NOTAG);
     expect(tags.has(NOTAG)).toBe(false);
@@ -203,7 +203,7 @@ describe('a walk of a client', () => {
   const qid = { type: 0x80, version: 0, pathLow: 1, pathHigh: 0 };
   const deep = Array.from({ length: 20 }, () => 'd').join('/');
 
-  it('of more than 16 names takes several messages', async () => {
+  it('of more than 16 names uses several messages', async () => {
     const answer = client.walk(1, deep, 9);
     const [first] = await peer.received(1);
     peer.reply('walk', first!.tag, { wqid: new Array(16).fill(qid) });
@@ -213,7 +213,7 @@ describe('a walk of a client', () => {
     expect(await answer).toBe(9);
   });
 
-  it('that ends early is ENOENT, and the fid it had made by then is clunked', async () => {
+  it('that ends early rejects with ENOENT and clunks its intermediate fid', async () => {
     const answer = outcome(client.walk(1, deep, 9));
     const [first] = await peer.received(1);
     peer.reply('walk', first!.tag, { wqid: new Array(16).fill(qid) });
@@ -225,7 +225,7 @@ describe('a walk of a client', () => {
     expect(await answer).toBe(ENOENT);
   });
 
-  it('in place that ends early leaves the fid alone', async () => {
+  it('in place that ends early does not clunk the fid', async () => {
     const answer = outcome(client.walk(1, 'a/b', 1));
     const [first] = await peer.received(1);
     peer.reply('walk', first!.tag, { wqid: [qid] });

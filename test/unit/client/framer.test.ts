@@ -13,7 +13,7 @@ const hexes = frames.map(frame => frame.toString('hex'));
 const stream = Buffer.concat(frames);
 const small = Buffer.concat(frames.slice(0, 4));
 
-/** Every frame that comes out of these chunks, in hexadecimal; each chunk's memory is spoilt after it was taken. */
+/** The frames of these chunks in hexadecimal. Overwrites each chunk after `push`. */
 function cut(chunks: readonly Buffer[], bytesMax = 65536): string[] {
   const framer = new Framer();
   const got: string[] = [];
@@ -37,20 +37,20 @@ function header(size: number): Buffer {
 }
 
 describe('the framer', () => {
-  it('finds fifty messages in one chunk', () => {
+  it('splits one chunk into fifty frames', () => {
     expect(cut([stream])).toEqual(hexes);
   });
 
-  it('finds them when the stream comes byte by byte', () => {
+  it('splits a stream that arrives byte by byte', () => {
     expect(cut(Array.from(stream, (_, at) => stream.subarray(at, at + 1)))).toEqual(hexes);
   });
 
-  it('finds them when the stream is split at any place, inside the size too', () => {
+  it('splits a stream cut at any place, including inside size[4]', () => {
     for (let at = 0; at <= small.length; at++)
       expect(cut([small.subarray(0, at), small.subarray(at)])).toEqual(hexes.slice(0, 4));
   });
 
-  it('finds them in chunks of any length', () => {
+  it('splits chunks of any length', () => {
     for (let run = 0; run < 50; run++) {
       const chunks: Buffer[] = [];
       for (let at = 0; at < stream.length; ) {
@@ -62,7 +62,7 @@ describe('the framer', () => {
     }
   });
 
-  it('hands out a frame that is whole in its chunk as a view of it', () => {
+  it('passes on a frame within one chunk as a view', () => {
     const views: Buffer[] = [];
     new Framer().push(
       stream,
@@ -72,11 +72,11 @@ describe('the framer', () => {
     expect(views.every(view => view.buffer === stream.buffer)).toBe(true);
   });
 
-  it('has no frame before its last byte is there', () => {
+  it('passes on no frame before its last byte', () => {
     expect(cut([frames[0]!.subarray(0, -1)])).toEqual([]);
   });
 
-  it('asks for the limit anew for each frame, since a version changes it', () => {
+  it('calls bytesMax for each frame, since Tversion changes it', () => {
     const framer = new Framer();
     let bytesMax = 30;
     const sizes: number[] = [];
@@ -98,7 +98,7 @@ describe('the framer', () => {
     [8193, 8192],
     [0xffff_ffff, 8192],
     [0x2054_4547, 1_048_576],
-  ])('gives up on a size of %i where %i bytes are allowed, however it arrives', (size, bytesMax) => {
+  ])('rejects a size of %i where %i bytes are allowed, in one chunk and byte by byte', (size, bytesMax) => {
     const bytes = Buffer.concat([frames[0]!, header(size), frames[1]!]);
     const whole = [bytes];
     const split = Array.from(bytes, (_, at) => bytes.subarray(at, at + 1));
@@ -118,11 +118,11 @@ describe('the framer', () => {
     }
   });
 
-  it('takes 7 bytes and takes the very limit', () => {
+  it('accepts a frame of 7 bytes and one of exactly bytesMax', () => {
     expect(cut([resize(7), resize(8192)], 8192).map(hex => hex.length / 2)).toEqual([7, 8192]);
   });
 
-  it('allocates no more than twice what has arrived, whatever a size claims', () => {
+  it('allocates for the bytes received, not for the announced size', () => {
     const before = process.memoryUsage().arrayBuffers;
     const framers = Array.from({ length: 100 }, () => new Framer());
     for (const framer of framers)

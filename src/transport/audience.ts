@@ -3,7 +3,7 @@ import type { AddressInfo, Server } from 'node:net';
 import { vsockName } from '#host/vsock.ts';
 import { localCid } from './vsock-address.ts';
 
-/** Who can connect to a listener that is for more than its own user or machine; undefined where nobody else can. */
+/** Who can connect to a listener that is open beyond its own user or machine; undefined otherwise. */
 export type Audience =
   | 'other machines'
   | 'every virtual machine of this host'
@@ -18,23 +18,23 @@ export function vsockAudience(cid: number): Audience {
   return cid === localCid ? undefined : 'every virtual machine of this host';
 }
 
-/** Of a socket that the program was started with; for what Node listens on, with its server. */
+/** Audience of an inherited listening socket. `server` is Node's, for the socket families that Node knows. */
 export function inheritedAudience(fd: number, server?: Server): Audience {
   const vsock = vsockName(fd);
   if (vsock) return vsockAudience(vsock.cid);
   const address = server?.address();
-  return address && typeof address === 'object' ? tcpAudience(address) : unixReach(unixName(fd));
+  return address && typeof address === 'object' ? tcpAudience(address) : unixAudience(unixName(fd));
 }
 
-/** connect(2) asks for the right to write; an abstract socket knows no rights. */
-function unixReach(path: string | undefined): Audience {
+/** connect(2) needs write permission on the socket file; an abstract socket has no permissions: unix(7). */
+function unixAudience(path: string | undefined): Audience {
   if (path === undefined) return undefined;
   const open =
     path.startsWith('@') || ((lstatSync(path, { throwIfNoEntry: false })?.mode ?? 0) & 0o002) !== 0;
   return open ? 'every user of this host' : undefined;
 }
 
-/** Its name in /proc/net/unix, proc_net(5); undefined where it has none. */
+/** The socket's name in /proc/net/unix (proc_net(5)); undefined if it has none. */
 function unixName(fd: number): string | undefined {
   const inode = /\[(\d+)\]/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[1];
   const lines = readFileSync('/proc/net/unix', 'latin1').split('\n');

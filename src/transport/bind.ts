@@ -4,21 +4,21 @@ import { closeFd } from '#host/vhost.ts';
 import { type Endpoint, uriOf } from './endpoint.ts';
 import { ListenError, listen, namedFd, removeSocket } from './listen.ts';
 
-const nobody = (): void => undefined;
+const ignore = (): void => undefined;
 
 /**
- * Makes the sockets for all endpoints, or none: then rejects with `StartFaults` for all that failed. Connections wait in
- * them until a program listens to the endpoints this resolves to.
+ * Binds a socket for every endpoint. If any fails, closes the others and rejects with a `ConfigError` that lists every failure.
+ * Connections queue in the sockets until something listens on the endpoints that this resolves to.
  */
 export async function bindAll(
   endpoints: readonly Endpoint[],
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Endpoint[]> {
   const bound: Endpoint[] = [];
   const problems: string[] = [];
   for (const endpoint of endpoints) {
     try {
-      bound.push(await bind(endpoint, complain));
+      bound.push(await bind(endpoint, warn));
     } catch (error) {
       if (!(error instanceof ListenError)) {
         closeBound(bound);
@@ -32,15 +32,15 @@ export async function bindAll(
   throw new ConfigError(problems);
 }
 
-async function bind(endpoint: Endpoint, complain: (text: string) => void): Promise<Endpoint> {
-  // A connection that the process was started with is taken only once.
+async function bind(endpoint: Endpoint, warn: (text: string) => void): Promise<Endpoint> {
+  // An inherited connection can be accepted only once, so it stays a descriptor.
   const fd = endpoint.kind === 'named-fd' ? namedFd(endpoint.name) : 'fd' in endpoint ? endpoint.fd : -1;
   if (isListening(fd) === false) return { kind: 'fd', fd };
-  const listener = await listen(endpoint, nobody, complain);
+  const listener = await listen(endpoint, ignore, warn);
   return listener.detach();
 }
 
-/** Closes what `bindAll` has made. */
+/** Closes the sockets that `bindAll` made, and removes their files. */
 export function closeBound(bound: readonly Endpoint[]): void {
   for (const one of bound) {
     if (one.kind !== 'bound') continue;

@@ -1,18 +1,18 @@
 let end = 0;
-let looking = false;
+let polling = false;
 
-const look = (): void => {
-  looking = performance.now() < end;
-  if (looking) setImmediate(look);
+const poll = (): void => {
+  polling = performance.now() < end;
+  if (polling) setImmediate(poll);
 };
 
 /**
- * For so many milliseconds the event loop looks for events without going to sleep: to be woken costs more than most requests
- * do, where processors sleep deeply or are virtual ones.
+ * Keeps the event loop polling without sleep for `ms` milliseconds: on virtual processors, and on those that sleep deeply, a
+ * wake-up costs more than most requests.
  */
 export function busyPoll(ms: number): void {
   end = Math.max(end, performance.now() + ms);
-  if (looking) return;
-  looking = true;
-  setImmediate(look);
+  if (polling) return;
+  polling = true;
+  setImmediate(poll);
 }

@@ -8,52 +8,52 @@ import type { SendQueue } from './send-queue.ts';
 const Twrite = operations.write.type;
 const noSegments: Segments = [];
 
-/** Told how many bytes of payloads and replies more (or less) are held by requests that outlive their turn. */
+/** Counts bytes of payloads and replies that detached requests hold; negative when they are freed. */
 export type Account = (bytes: number) => void;
 
-/** The exchange that a connection uses for every request again, as long as they are answered in their turn. */
+/** Exchange that a connection reuses for every request which is answered within the event-loop callback that received it. */
 export class InlineExchange implements Exchange {
   head!: Buffer;
   from = 0;
   to = 0;
   payload: Segments = noSegments;
-  readonly #outbox: SendQueue;
-  readonly #kept: Account;
+  readonly #queue: SendQueue;
+  readonly #account: Account;
 
-  constructor(outbox: SendQueue, kept: Account) {
-    this.#outbox = outbox;
-    this.#kept = kept;
+  constructor(queue: SendQueue, account: Account) {
+    this.#queue = queue;
+    this.#account = account;
   }
 
-  /** Begins the next request, which lies in `bytes` from `from` to `to` and is valid for this turn. */
+  /** Starts the next request: `bytes` from `from` to `to`, valid until the current event-loop callback returns. */
   begin(bytes: Buffer, from: number, to: number): this {
     const split = bytes[from + 4] === Twrite && to - from > writeHeadBytes;
     this.head = bytes;
     this.from = from;
     this.to = split ? from + writeHeadBytes : to;
     this.payload = split ? [bytes.subarray(from + writeHeadBytes, to)] : noSegments;
-    this.#outbox.reserve(replyHeadBytesMax);
+    this.#queue.reserve(replyHeadBytesMax);
     return this;
   }
 
   get out(): Buffer {
-    return this.#outbox.bytes;
+    return this.#queue.bytes;
   }
 
   get at(): number {
-    return this.#outbox.at;
+    return this.#queue.at;
   }
 
   reserveData(count: number): Segments {
-    this.#outbox.reserve(Math.max(dataReplyHeadBytes + count, replyHeadBytesMax));
-    const from = this.#outbox.at + dataReplyHeadBytes;
-    return [this.#outbox.bytes.subarray(from, from + count)];
+    this.#queue.reserve(Math.max(dataReplyHeadBytes + count, replyHeadBytesMax));
+    const from = this.#queue.at + dataReplyHeadBytes;
+    return [this.#queue.bytes.subarray(from, from + count)];
   }
 
   commit(headBytes: number, dataBytes: number): void {
-    this.#outbox.add(headBytes + dataBytes);
-    // Also outside the turn that received it: a session may finish what it began.
-    this.#outbox.flushSoon();
+    this.#queue.add(headBytes + dataBytes);
+    // Needed when the session answers outside the callback that received the request.
+    this.#queue.flushSoon();
   }
 
   drop(): void {}
@@ -61,29 +61,29 @@ export class InlineExchange implements Exchange {
   detach(): DetachedExchange {
     const head = copyOwned(this.head.subarray(this.from, this.to));
     const payload = this.payload.map(copyOwned);
-    return new CopiedExchange(head, payload, this.#outbox, this.#kept);
+    return new CopiedExchange(head, payload, this.#queue, this.#account);
   }
 }
 
-/** An exchange with memory of its own. */
+/** Detached exchange: owns a copy of the request and its own reply buffer. */
 class CopiedExchange implements DetachedExchange {
   readonly head: Buffer;
   readonly from = 0;
   readonly payload: OwnedSegments;
   readonly at = 0;
-  readonly #outbox: SendQueue;
-  readonly #kept: Account;
+  readonly #queue: SendQueue;
+  readonly #account: Account;
   #buffer: Buffer | undefined;
   #bytes: number;
-  #answered = false;
+  #finished = false;
 
-  constructor(head: Buffer, payload: OwnedSegments, outbox: SendQueue, kept: Account) {
+  constructor(head: Buffer, payload: OwnedSegments, queue: SendQueue, account: Account) {
     this.head = head;
     this.payload = payload;
-    this.#outbox = outbox;
-    this.#kept = kept;
+    this.#queue = queue;
+    this.#account = account;
     this.#bytes = head.length + (payload[0]?.length ?? 0);
-    kept(this.#bytes);
+    account(this.#bytes);
   }
 
   get to(): number {
@@ -98,17 +98,17 @@ class CopiedExchange implements DetachedExchange {
   reserveData(count: number): Segments {
     this.#buffer = takeBuffer(Math.max(dataReplyHeadBytes + count, replyHeadBytesMax));
     this.#bytes += count;
-    this.#kept(count);
+    this.#account(count);
     return [this.#buffer.subarray(dataReplyHeadBytes, dataReplyHeadBytes + count)];
   }
 
   commit(headBytes: number, dataBytes: number): void {
-    const buffer = this.#settle();
-    if (buffer) this.#outbox.append(buffer, headBytes + dataBytes);
+    const buffer = this.#finish();
+    if (buffer) this.#queue.append(buffer, headBytes + dataBytes);
   }
 
   drop(): void {
-    const buffer = this.#settle();
+    const buffer = this.#finish();
     if (buffer) returnBuffer(buffer);
   }
 
@@ -116,10 +116,10 @@ class CopiedExchange implements DetachedExchange {
     return this;
   }
 
-  #settle(): Buffer | undefined {
-    if (this.#answered) return undefined;
-    this.#answered = true;
-    this.#kept(-this.#bytes);
+  #finish(): Buffer | undefined {
+    if (this.#finished) return undefined;
+    this.#finished = true;
+    this.#account(-this.#bytes);
     const buffer = this.#buffer;
     this.#buffer = undefined;
     return buffer;

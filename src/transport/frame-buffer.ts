@@ -1,39 +1,38 @@
 import { poison } from './poison.ts';
 
-/** size[4] type[1] tag[2]: what every message begins with. */
+/** Header of every message: size[4] type[1] tag[2]. */
 const frameBytesMin = 7;
 
 /**
- * Room for four writes of 64 KiB: with less the kernel is asked, and Node called, for each of them. What is never filled is
- * never touched, and so costs nothing.
+ * Room for four writes of 64 KiB; with less, each of them costs a read(2) and a callback from Node. Pages that are never filled
+ * are never allocated.
  */
 const roomBytesMin = 262144;
 
-/** Why what was received cannot be cut into frames. */
+/** The received bytes are not valid framing. */
 export class FramingError extends Error {}
 
 /**
- * Received bytes, cut into frames where they lie. Where `Framer` takes chunks from anybody and gathers split frames by
- * copying, this owns the memory that is read into: a large write costs half as much, and a reader can stop between two
- * frames of a chunk.
+ * Receive buffer that is cut into frames in place. `Framer` copies split frames together; this class owns the memory that is
+ * read into, so a large write costs half as much, and the reader can stop between two frames.
  *
- * A frame stays where it is until `room` is called again; only a frame that is not whole yet is moved, and memory grows to
- * the largest frame that was really begun.
+ * A frame stays in place until the next `room`, which moves only an incomplete frame. The buffer grows to the largest frame that
+ * a peer has started to send.
  */
 export class FrameBuffer {
   #bytes = Buffer.allocUnsafeSlow(roomBytesMin);
-  /** Behind the frames that were handed out. */
+  /** End of the frames that were handed out. */
   #start = 0;
   #end = 0;
-  /** Where the frame begins that was handed out last. */
+  /** Start of the current frame. */
   from = 0;
-  /** Bytes of the frame at `#start`, as far as it is known. */
-  #wanted = frameBytesMin;
+  /** Size of the frame at `#start`; the header's size until it is known. */
+  #frameBytes = frameBytesMin;
 
-  /** Where the next bytes go. Frames that were handed out are gone. */
+  /** Memory to receive into. Invalidates all frames that were handed out. */
   room(): Buffer {
     const waiting = this.#end - this.#start;
-    const needed = Math.max(this.#wanted, waiting + 1);
+    const needed = Math.max(this.#frameBytes, waiting + 1);
     if (needed > this.#bytes.length) {
       let size = this.#bytes.length;
       while (size < needed) size *= 2;
@@ -50,37 +49,37 @@ export class FrameBuffer {
     return waiting === 0 ? this.#bytes : this.#bytes.subarray(waiting);
   }
 
-  /** `count` bytes were put into the room. */
+  /** `count` bytes were received into `room`. */
   arrived(count: number): void {
     this.#end += count;
   }
 
-  /** The type of the next frame without taking it, or −1 while there is none. */
+  /** Type of the next frame, without advancing; −1 until its header is there. */
   get nextType(): number {
     return this.#end - this.#start < frameBytesMin ? -1 : this.#bytes[this.#start + 4]!;
   }
 
   /**
-   * Moves on to the next whole frame, which lies in `bytes` from `from` to `to`; false while there is none. A view of each
-   * would cost as much as answering it. Throws `BrokenFraming`; no later call makes sense then.
+   * Advances to the next complete frame: `bytes` from `from` to `to`. False if there is none. Returns no view of it, since
+   * making one costs as much as answering a small request. Throws `FramingError`, after which the buffer is unusable.
    */
   next(frameBytesMax: number): boolean {
     const waiting = this.#end - this.#start;
     if (waiting < 4) return false;
     const size = this.#bytes.readUInt32LE(this.#start);
-    if (size < frameBytesMin) throw new FramingError(`a message says that it is ${size} bytes long`);
+    if (size < frameBytesMin) throw new FramingError(`a message claims a size of ${size} bytes`);
     if (size > frameBytesMax) {
-      throw new FramingError(`a message says that it is ${size} bytes long; ${frameBytesMax} are allowed`);
+      throw new FramingError(`a message claims a size of ${size} bytes; ${frameBytesMax} are allowed`);
     }
-    this.#wanted = size;
+    this.#frameBytes = size;
     if (waiting < size) return false;
-    this.#wanted = frameBytesMin;
+    this.#frameBytes = frameBytesMin;
     this.from = this.#start;
     this.#start += size;
     return true;
   }
 
-  /** Nobody uses the frames any more that were handed out. */
+  /** The frames that were handed out are no longer used. */
   forget(): void {
     poison(this.#bytes, 0, this.#start);
   }
@@ -93,7 +92,7 @@ export class FrameBuffer {
     return this.#start;
   }
 
-  /** Whether the peer ended in the middle of a message. */
+  /** Whether an incomplete frame is buffered. */
   get partial(): boolean {
     return this.#end > this.#start;
   }

@@ -3,60 +3,59 @@ import { beginBatch, endBatch, runDeferred } from '#base/batch.ts';
 import { send } from '#host/sockets.ts';
 import { bufferBytesMin, returnBuffer, takeBuffer } from './buffer-pool.ts';
 
-/** A reply of this size or more is not worth copying into a batch. */
+/** A detached reply of this size or more is written from its own buffer instead of being copied. */
 const ownWriteBytesMin = 16384;
 const nothing = new Uint8Array(0);
 const EAGAIN = 11;
 
 /**
- * Replies on their way to a socket, gathered into one chunk and one write for as many as are made in one turn. The
- * position is asked for anew for each reply (`bytes`, `at`), since others may have been added meanwhile.
+ * Replies to a socket: those made in one event-loop callback go into one buffer and leave in one write. Read `bytes` and `at` for
+ * each reply, since other replies may have been added.
  */
 export class SendQueue {
   readonly #socket: Socket;
   #buffer: Buffer | undefined;
   #at = 0;
-  /** Somebody will flush. */
-  #flushing = false;
+  #flushScheduled = false;
   #closed = false;
-  /** What is left of them waits for the kernel to take it, in this order. */
+  /** Buffers that the kernel has not drained completely, in order. */
   readonly #writing: Buffer[] = [];
   readonly #flush = (): void => this.flush();
-  readonly #taken: () => void;
+  readonly #drained: () => void;
   readonly #written = (): void => {
     returnBuffer(this.#writing.shift()!);
-    this.#taken();
+    this.#drained();
   };
 
-  /** `taken` is called when fewer bytes are `waiting` than before. */
-  constructor(socket: Socket, taken: () => void) {
+  /** `drained` is called when `waiting` has shrunk. */
+  constructor(socket: Socket, drained: () => void) {
     this.#socket = socket;
-    this.#taken = taken;
+    this.#drained = drained;
   }
 
-  /** Bytes the kernel has not taken yet. */
+  /** Bytes that the kernel has not taken yet. */
   get waiting(): number {
     return this.#socket.writableLength;
   }
 
   /**
-   * Whether the peer has closed both directions, as far as the kernel knows: a Unix or vsock peer at once, one of TCP when its
-   * host has said so (RST).
+   * Whether the peer has closed both directions, as far as the kernel knows: at once for a Unix or vsock peer, for a TCP peer when its
+   * host has sent RST.
    */
   get peerIsGone(): boolean {
     const sent = send(descriptorOf(this.#socket), nothing);
     return sent < 0 && sent !== -EAGAIN;
   }
 
-  /** Makes sure that `count` bytes fit behind `at`. */
+  /** Makes room for `count` bytes after `at`. */
   reserve(count: number): void {
     if (this.#buffer && this.#buffer.length - this.#at >= count) return;
-    this.#sendChunk();
+    this.#sendBuffer();
     this.#buffer = takeBuffer(Math.max(count, bufferBytesMin));
     this.#at = 0;
   }
 
-  /** Valid after `reserve`, until anything else is called. */
+  /** Valid after `reserve` until the next call of another method. */
   get bytes(): Buffer {
     return this.#buffer!;
   }
@@ -65,12 +64,12 @@ export class SendQueue {
     return this.#at;
   }
 
-  /** `count` bytes from `at` on are a reply. */
+  /** Queues the `count` bytes from `at` as a reply. */
   add(count: number): void {
     this.#at += count;
   }
 
-  /** Adds a finished reply, the first `count` bytes of a chunk, which is given away with it. */
+  /** Queues the first `count` bytes of `buffer` as a reply, and takes ownership of `buffer`. */
   append(buffer: Buffer, count: number): void {
     if (this.#closed) {
       returnBuffer(buffer);
@@ -82,33 +81,33 @@ export class SendQueue {
       this.#at += count;
       returnBuffer(buffer);
     } else {
-      this.#sendChunk();
+      this.#sendBuffer();
       this.#write(buffer, count);
     }
     this.flushSoon();
   }
 
-  /** A turn begins at whose end `flush` is called. */
+  /** Starts a batch of replies; the caller ends it with `flush`. */
   gather(): void {
     beginBatch();
-    this.#flushing = true;
+    this.#flushScheduled = true;
   }
 
-  /** Flushes at the end of this turn, after all that finishes in it. */
+  /** Flushes by process.nextTick, after the current callback. */
   flushSoon(): void {
-    if (this.#flushing) return;
-    this.#flushing = true;
+    if (this.#flushScheduled) return;
+    this.#flushScheduled = true;
     process.nextTick(this.#flush);
   }
 
-  /** The turn is over. */
+  /** Ends the batch, and sends it. */
   flush(): void {
-    this.#flushing = false;
+    this.#flushScheduled = false;
     endBatch();
-    this.#sendChunk();
+    this.#sendBuffer();
   }
 
-  #sendChunk(): void {
+  #sendBuffer(): void {
     const buffer = this.#buffer;
     if (!buffer) return;
     const count = this.#at;
@@ -118,7 +117,7 @@ export class SendQueue {
     else this.#write(buffer, count);
   }
 
-  /** What the kernel takes at once goes past Node, whose way of writing costs more than a small request does. */
+  /** Sends with a direct system call first: Node's stream write costs more than a small request. */
   #write(buffer: Buffer, count: number): void {
     runDeferred();
     const bytes = count === buffer.length ? buffer : buffer.subarray(0, count);
@@ -131,14 +130,14 @@ export class SendQueue {
     this.#socket.write(bytes.subarray(sent), this.#written);
   }
 
-  /** Nothing will be sent any more. */
+  /** Discards the unsent buffer and every later reply. */
   close(): void {
     this.#closed = true;
-    this.#sendChunk();
+    this.#sendBuffer();
   }
 }
 
-/** Of an open socket, or −1: a number that was kept could be another file's by now. */
+/** The descriptor of an open socket, or −1. Read each time, since a stored number may have been reused for another file. */
 function descriptorOf(socket: Socket): number {
   const { _handle: handle } = socket as unknown as { readonly _handle: { readonly fd: number } | null };
   return handle?.fd ?? -1;

@@ -7,28 +7,28 @@ import { InlineExchange } from './exchange.ts';
 import { FrameBuffer, FramingError } from './frame-buffer.ts';
 import { SendQueue } from './send-queue.ts';
 
-/** A connection before it is one: a libuv handle that was accepted, or a descriptor. */
+/** What a connection is made from: an accepted libuv handle or a connected descriptor. */
 export type Source = { readonly handle: object } | { readonly fd: number };
 
-/** How many requests are answered between two looks at the clock. */
-const requestsPerLook = 16;
-/** How long a peer may take for its last replies, when no further ones will come. */
+/** Requests between two readings of the clock. */
+const requestsPerClockRead = 16;
+/** How long a peer may take to read its last replies, once no further ones will come. */
 const closeMsMax = 5000;
-/** How often a peer that has ended its side is looked at, while it waits for replies: it may be gone altogether. */
+/** Interval at which a half-closed peer that waits for replies is checked: it may have disconnected altogether. */
 const lookMs = 1000;
-/** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
+/** TCP keep-alive: detects a dead guest, so that its locks are released. */
 const keepAliveMs = 30_000;
 
 type State = 'open' | 'finishing' | 'closed';
 
 /**
- * A connection that carries messages one after another: TCP, a Unix socket. Requests are answered in their turn where the
- * session can, and all replies of a turn leave in one write. While a peer does not take its replies, or has too many
- * requests running, nothing more is read from it.
+ * A stream connection: TCP, Unix or vsock. Requests are answered in the event-loop callback that received them where the session
+ * can do so, and all replies of a callback leave in one write. Reading pauses while the peer leaves too many replies unread or
+ * has too many requests running.
  */
 export class Stream {
   readonly #socket: Socket;
-  readonly #line: TransportPort;
+  readonly #port: TransportPort;
   readonly #session: SessionPort;
   readonly #frames = new FrameBuffer();
   readonly #sendQueue: SendQueue;
@@ -38,43 +38,43 @@ export class Stream {
   readonly #timeSlice: TimeSlice;
   readonly #busyPollMs: number;
   #waitsForSlice = false;
-  readonly #goOn = (): void => {
+  readonly #onSlice = (): void => {
     this.#waitsForSlice = false;
     this.#resume();
   };
-  #pumping = false;
+  #processing = false;
   #paused = false;
   #resuming = false;
   #closeTimer: NodeJS.Timeout | undefined;
   #looking: NodeJS.Timeout | undefined;
 
   /**
-   * `open` makes the session. `log` is told why a connection is closed by this side. `turns` are the peer's. For `busyPoll`
-   * microseconds after a request the process does not go to sleep.
+   * `open` creates the session. `log` gets the reason when this side closes the connection. `timeSlice` is shared by the peer's
+   * connections. For `busyPoll` microseconds after a request the process polls instead of sleeping.
    */
   constructor(
     source: Source,
     peer: Peer,
-    open: (line: TransportPort) => SessionPort,
+    open: (port: TransportPort) => SessionPort,
     log: (text: string) => void,
-    turns = new TimeSlice(),
+    timeSlice = new TimeSlice(),
     busyPoll = 0,
   ) {
-    this.#timeSlice = turns;
+    this.#timeSlice = timeSlice;
     this.#busyPollMs = busyPoll / 1000;
     const frames = this.#frames;
     const socket = new Socket({
       ...source,
       readable: true,
       writable: true,
-      // A peer that has sent its last request may still wait for replies.
+      // A peer that has shut down its sending side may still wait for replies.
       allowHalfOpen: true,
       onread: { buffer: () => frames.room(), callback: (count: number) => this.#arrived(count) },
     } as unknown as SocketConstructorOpts);
     this.#socket = socket;
     this.#sendQueue = new SendQueue(socket, () => this.#resumeSoon());
     this.#exchange = new InlineExchange(this.#sendQueue, bytes => this.#session.account(bytes));
-    const line: TransportPort = {
+    const port: TransportPort = {
       peer,
       hangUp: reason => {
         log(`${peer.label}: ${reason}; the connection is closed`);
@@ -82,9 +82,9 @@ export class Stream {
       },
       resume: () => this.#resumeSoon(),
     };
-    this.#session = open(line);
-    this.#line = line;
-    // What keeps a connection from working also ends it, and `close` always follows.
+    this.#session = open(port);
+    this.#port = port;
+    // `close` always follows an error.
     socket.on('error', () => undefined);
     socket.on('end', () => void this.#peerEnded());
     this.#closed = new Promise(resolve => socket.on('close', resolve)).then(() => this.#end());
@@ -93,12 +93,12 @@ export class Stream {
     socket.resume();
   }
 
-  /** Resolves when the connection is gone and its session closed. */
+  /** Resolves when the connection and its session are closed. */
   get closed(): Promise<void> {
     return this.#closed;
   }
 
-  /** Reads no more requests, lets those that run be answered, but for locks that wait, and closes. */
+  /** Stops reading, waits until running requests are answered (locks that wait aside), and closes. */
   async finish(): Promise<void> {
     if (this.#state === 'open') this.#state = 'finishing';
     this.#socket.pause();
@@ -144,13 +144,13 @@ export class Stream {
     await this.#session.close();
   }
 
-  /** False makes Node read no more until `resume`. */
+  /** Returning false makes Node stop reading until `resume`. */
   #arrived(count: number): boolean {
     this.#frames.arrived(count);
-    return this.#pump();
+    return this.#process();
   }
 
-  /** In a later turn, since whoever says that there is room again is in the middle of something. */
+  /** Resumes in a later callback, since the caller may be in the middle of other work. */
   #resumeSoon(): void {
     if (!this.#paused || this.#resuming) return;
     this.#resuming = true;
@@ -162,18 +162,18 @@ export class Stream {
 
   #resume(): void {
     if (!this.#paused || this.#state !== 'open') return;
-    if (this.#pump()) this.#socket.resume();
+    if (this.#process()) this.#socket.resume();
   }
 
-  /** Hands over the frames that are there. False when some must wait. */
-  #pump(): boolean {
-    if (this.#pumping || this.#state !== 'open') return false;
+  /** Passes the buffered frames to the session. False when some must wait. */
+  #process(): boolean {
+    if (this.#processing || this.#state !== 'open') return false;
     if (this.#mustWaitForSlice()) return false;
     const frames = this.#frames;
-    this.#pumping = true;
+    this.#processing = true;
     this.#sendQueue.gather();
     const began = performance.now();
-    let untilLook = requestsPerLook;
+    let untilClockRead = requestsPerClockRead;
     let over = false;
     try {
       for (;;) {
@@ -182,16 +182,16 @@ export class Stream {
         if (!frames.next(this.#session.frameBytesMax)) break;
         this.#session.receive(this.#exchange.begin(frames.bytes, frames.from, frames.to));
         if (this.#state !== 'open') break;
-        if (--untilLook > 0) continue;
-        untilLook = requestsPerLook;
+        if (--untilClockRead > 0) continue;
+        untilClockRead = requestsPerClockRead;
         over = performance.now() - began > sliceMs;
         if (over) break;
       }
     } catch (error) {
       if (!(error instanceof FramingError)) throw error;
-      this.#line.hangUp(error.message);
+      this.#port.hangUp(error.message);
     } finally {
-      this.#pumping = false;
+      this.#processing = false;
       this.#sendQueue.flush();
       frames.forget();
       this.#timeSlice.spend(performance.now() - began);
@@ -201,15 +201,15 @@ export class Stream {
     return this.#state === 'open' && !this.#paused;
   }
 
-  /** Whether the peer has had its turn; goes on in the next one. */
+  /** Whether the peer has used up its time slice; processing then continues in its next one. */
   #mustWaitForSlice(): boolean {
     if (this.#waitsForSlice) return true;
-    this.#waitsForSlice = this.#timeSlice.mustWait(this.#goOn);
+    this.#waitsForSlice = this.#timeSlice.mustWait(this.#onSlice);
     if (this.#waitsForSlice) this.#paused = true;
     return this.#waitsForSlice;
   }
 
-  /** What is not there yet need not wait. */
+  /** Whether the session refuses the next frame for now. False when there is none. */
   #mustWait(): boolean {
     const type = this.#frames.nextType;
     return type >= 0 && !this.#session.takes(type, this.#sendQueue.waiting);

@@ -19,17 +19,20 @@ import { VirtioError } from './virtio-error.ts';
 type Result = Buffer | undefined;
 
 export interface RequestHandler {
-  /** Bytes of the payload, or the least of them. */
+  /** Size of the payload; the minimum if `more`. */
   readonly bytes: number;
   readonly more?: true;
-  /** Returns the payload of the reply, where there is one. What it keeps of the descriptors it takes out. */
+  /**
+   * Returns the payload of the reply, if any. Removes the descriptors that it keeps from `descriptors`; the caller closes
+   * the rest.
+   */
   run(payload: Buffer, descriptors: number[]): Result | Promise<Result>;
 }
 
 export interface BackendOptions {
   /** The configuration space: the mount tag with its length. */
   readonly config: Buffer;
-  /** How to give a device that much of it. */
+  /** How to configure the monitor for a configuration space of that size. */
   readonly configHint: string;
   readonly open: OpenSession;
   /** Microseconds. */
@@ -37,7 +40,7 @@ export interface BackendOptions {
   readonly log: Logger;
 }
 
-/** What a monitor has told of the virtqueue since it stood still last. */
+/** The virtqueue as the monitor has described it since it was last stopped. */
 interface RingState {
   readonly size?: number;
   readonly addresses?: readonly [descriptors: number, used: number, available: number];
@@ -46,7 +49,7 @@ interface RingState {
 
 const regionBytes = 32;
 const tableRegionsMax = 8;
-/** QEMU's own bound of hotplugged memory. */
+/** QEMU's limit of hotplugged regions. */
 const memorySlots = 509;
 const ringSizeMax = 1024;
 const configBytesMax = 256;
@@ -54,7 +57,7 @@ const configHeaderBytes = 12;
 const noDescriptor = 0x100;
 const NEEDS_RESET = 0x40;
 
-/** What the requests of vhost-user (QEMU's docs/interop/vhost-user.rst) do to a device. They may come in any order. */
+/** The vhost-user requests (QEMU's docs/interop/vhost-user.rst), applied to a device. They may come in any order. */
 export class Backend {
   readonly peer: Peer;
   readonly device: Device;
@@ -67,7 +70,7 @@ export class Backend {
   #ring: RingState = {};
   #enabled: boolean | undefined;
   #kick: { readonly descriptor: number; readonly unwatch: () => void } | undefined;
-  #warnedOfConfig = false;
+  #configWarned = false;
 
   constructor(peer: Peer, options: BackendOptions) {
     this.peer = peer;
@@ -79,7 +82,7 @@ export class Backend {
     return (this.#protocolFeatures & protocolFeature.replyAck) !== 0n;
   }
 
-  /** Lets go of everything. Resolves when all that the guest's memory was used for has ended. */
+  /** Releases everything. Resolves when the session is closed. */
   close(): Promise<void> {
     this.#dropKick();
     this.#setCall(undefined);
@@ -103,7 +106,7 @@ export class Backend {
       [request.setStatus, { bytes: 8, run: payload => this.#setStatus(payload.readUInt8()) }],
       [request.getStatus, { bytes: 0, run: () => this.#getStatus() }],
       [request.getConfig, { bytes: configHeaderBytes, more: true, run: payload => this.#getConfig(payload) }],
-      // Nothing in it can be written (virtio 1.2 has no field that a 9p driver may set).
+      // Ignored: virtio 1.2 has no field that a 9p driver may write.
       [request.setConfig, { bytes: configHeaderBytes, more: true, run: () => undefined }],
       [request.setMemTable, { bytes: 8, more: true, run: (payload, fds) => this.#setMemTable(payload, fds) }],
       [request.getMaxMemSlots, { bytes: 0, run: () => u64(memorySlots) }],
@@ -154,8 +157,8 @@ export class Backend {
   }
 
   #warnWithoutConfig(): void {
-    if (this.#protocolFeatures & protocolFeature.config || this.#warnedOfConfig) return;
-    this.#warnedOfConfig = true;
+    if (this.#protocolFeatures & protocolFeature.config || this.#configWarned) return;
+    this.#configWarned = true;
     this.#options.log.warn(
       `${this.peer.label}: the monitor does not ask for the configuration space, so the guest cannot learn the tag: ` +
         this.#options.configHint,
@@ -168,7 +171,7 @@ export class Backend {
     await this.device.reset();
   }
 
-  /** QEMU writes 0 also when it only pauses the guest, so the session waits for how the queue is started again. */
+  /** QEMU writes 0 also when it only pauses the guest, so the session is kept until the queue is started again. */
   async #setStatus(status: number): Promise<undefined> {
     this.#status = status & ~NEEDS_RESET;
     if (status !== 0) return;
@@ -180,7 +183,7 @@ export class Backend {
     return u64(this.#status | (this.device.broken ? NEEDS_RESET : 0));
   }
 
-  /** QEMU asks for all of the space that it was told to have, other monitors for the bytes that the guest reads. */
+  /** QEMU requests the whole configured space, other monitors the bytes that the guest reads. */
   #getConfig(payload: Buffer): Buffer {
     const { config, configHint, log } = this.#options;
     const offset = payload.readUInt32LE(0);
@@ -189,12 +192,12 @@ export class Backend {
       throw new VhostUserError(`a configuration space of ${offset + size} bytes`);
     }
     if (offset === 0 && size > 2 && size < config.length) {
-      if (!this.#warnedOfConfig) {
+      if (!this.#configWarned) {
         log.warn(
           `${this.peer.label}: the tag does not fit into a configuration space of ${size} bytes: ${configHint}`,
         );
       }
-      this.#warnedOfConfig = true;
+      this.#configWarned = true;
       return Buffer.alloc(0);
     }
     payload.fill(0, configHeaderBytes);
@@ -210,38 +213,38 @@ export class Backend {
     if (descriptors.length !== count) {
       throw new VhostUserError(`a memory table of ${count} regions with ${descriptors.length} descriptors`);
     }
-    const places = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * regionBytes));
-    this.device.memory.setTable(places, descriptors);
+    const layouts = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * regionBytes));
+    this.device.memory.setTable(layouts, descriptors);
     this.#memoryChanged();
   }
 
-  #addRegion(place: RegionLayout, descriptors: readonly number[]): undefined {
+  #addRegion(layout: RegionLayout, descriptors: readonly number[]): undefined {
     const { memory } = this.device;
     if (descriptors.length !== 1)
       throw new VhostUserError(`a memory region with ${descriptors.length} descriptors`);
     if (memory.regionCount >= memorySlots)
       throw new VhostUserError(`more than ${memorySlots} memory regions`);
-    memory.add(place, descriptors[0]!);
+    memory.add(layout, descriptors[0]!);
     this.#memoryChanged();
   }
 
-  #removeRegion(place: RegionLayout): undefined {
-    this.device.memory.remove(place);
+  #removeRegion(layout: RegionLayout): undefined {
+    this.device.memory.remove(layout);
     this.#memoryChanged(true);
   }
 
-  #memoryChanged(mayComeAgain = false): void {
-    this.device.memoryChanged(mayComeAgain);
+  #memoryChanged(mayReturn = false): void {
+    this.device.memoryChanged(mayReturn);
     this.#startIfReady();
   }
 
-  /** The queue is described while it stands still; a running one stays what it is. */
+  /** Stores part of the queue's description, which must not change while the queue runs. */
   #setRing(change: RingState): undefined {
     const { size, next } = change;
-    if (next !== undefined && next > 0xffff) throw new VhostUserError(`place ${next} in a virtqueue`);
+    if (next !== undefined && next > 0xffff) throw new VhostUserError(`index ${next} in a virtqueue`);
     if (size !== undefined && (size === 0 || size > ringSizeMax || (size & (size - 1)) !== 0)) {
       throw new VhostUserError(
-        `a virtqueue of ${size} places: a power of two up to ${ringSizeMax} is needed (vq_size)`,
+        `a virtqueue of ${size} descriptors: a power of two up to ${ringSizeMax} is needed (vq_size)`,
       );
     }
     const before = this.#ring;
@@ -292,7 +295,7 @@ export class Backend {
     const { device } = this;
     if (device.callDescriptor !== undefined) closeFd(device.callDescriptor);
     device.callDescriptor = descriptor;
-    // The one before may have been signalled unheard.
+    // A signal to the previous descriptor may have been missed.
     if (device.running) device.interrupt();
   }
 
@@ -303,18 +306,21 @@ export class Backend {
   }
 
   #kicked(): void {
-    const fault = this.#start(this.#ring.next ?? 0);
-    if (fault !== undefined) this.device.fail(fault);
+    const error = this.#start(this.#ring.next ?? 0);
+    if (error !== undefined) this.device.fail(error);
     this.device.serve();
   }
 
-  /** The queue is started as soon as all of it is known; what is not in memory yet may come, until the guest kicks. */
+  /**
+   * Starts the queue once it is completely described. A part of it that lies outside of the shared memory is no error until
+   * the guest kicks, since its region may still be added.
+   */
   #startIfReady(): void {
     const { next } = this.#ring;
     if (next !== undefined) this.#start(next);
   }
 
-  /** Starts the queue if it stands still and may run. Returns why a queue that may run cannot. */
+  /** Starts the queue if it is stopped, enabled and described. Returns an error text if that fails. */
   #start(next: number): string | undefined {
     const { device } = this;
     const { size, addresses } = this.#ring;
@@ -330,9 +336,9 @@ export class Backend {
     }
     const indirect = (this.#features & feature.indirect) !== 0n;
     const eventIndex = (this.#features & feature.eventIndex) !== 0n;
-    const place: RingLayout = { size, descriptors, used, available, indirect, eventIndex };
+    const layout: RingLayout = { size, descriptors, used, available, indirect, eventIndex };
     try {
-      device.start(place, next);
+      device.start(layout, next);
     } catch (error) {
       if (error instanceof VirtioError) return error.message;
       throw error;
@@ -372,6 +378,6 @@ function takeDescriptor(payload: Buffer, descriptors: number[]): number | undefi
   onlyQueue(value & 0xff);
   if (value & noDescriptor) return undefined;
   const descriptor = descriptors.shift();
-  if (descriptor === undefined) throw new VhostUserError('a descriptor is announced and does not come');
+  if (descriptor === undefined) throw new VhostUserError('a descriptor is announced but not passed');
   return descriptor;
 }

@@ -20,9 +20,9 @@ export interface ConnectionOptions extends BackendOptions {
 type Result = Buffer | undefined;
 
 const EAGAIN = 11;
-const messagesPerTurnMax = 64;
+const messagesPerCallbackMax = 64;
 
-/** One monitor: a socket with its requests, each answered before the next is read. */
+/** The connection of one monitor. Each request is answered before the next is read. */
 export class Connection {
   readonly peer: Peer;
   readonly #descriptor: number;
@@ -37,7 +37,7 @@ export class Connection {
   #unwatch: (() => void) | undefined;
   #open = true;
 
-  /** Takes over a connected socket. */
+  /** Takes ownership of a connected socket. */
   constructor(descriptor: number, peer: Peer, options: ConnectionOptions) {
     this.#descriptor = descriptor;
     this.peer = peer;
@@ -50,7 +50,7 @@ export class Connection {
     return this.#open;
   }
 
-  /** Ends it. Resolves when all that the guest's memory was used for has ended. */
+  /** Closes the connection. Resolves when the session is closed. */
   async close(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
@@ -62,13 +62,13 @@ export class Connection {
     await this.#backend.close();
   }
 
-  /** Takes no more requests of the guest, lets those that run be answered, and ends. */
+  /** Stops taking requests from the guest, waits until running ones are answered, and closes. */
   async finish(): Promise<void> {
     await this.#backend.device.finish();
     await this.close();
   }
 
-  /** Looks for messages, or for the monitor's end, now instead of when the event loop comes to it. */
+  /** Reads messages, or notices the monitor's disconnect, now instead of in the next event-loop iteration. */
   poll(): void {
     if (this.#unwatch) this.#readable();
   }
@@ -79,19 +79,19 @@ export class Connection {
 
   #readable(): void {
     try {
-      for (let i = 0; i < messagesPerTurnMax && this.#unwatch && this.#receive(); i++);
+      for (let i = 0; i < messagesPerCallbackMax && this.#unwatch && this.#receive(); i++);
     } catch (error) {
       this.#refuse(error);
     }
   }
 
-  /** Reads on in the message at hand. False when there is nothing to read. */
+  /** Reads more of the current message. False when there is nothing to read. */
   #receive(): boolean {
     const target = this.#parsed ? this.#payload.subarray(0, this.#parsed.payloadBytes) : this.#header;
     const got = receiveMessage(this.#descriptor, target.subarray(this.#have), this.#descriptors);
     if (got === -EAGAIN) return false;
     if (got <= 0) {
-      this.#options.log.info(`${this.peer.label}: the monitor is gone`);
+      this.#options.log.info(`${this.peer.label}: the monitor disconnected`);
       void this.close();
       return false;
     }
@@ -119,7 +119,7 @@ export class Connection {
     else this.#answer(header, result);
   }
 
-  /** The next message is read when this one is answered. */
+  /** Reads no message until this one is answered. */
   #wait(header: Header, result: Promise<Result>): void {
     this.#unwatch?.();
     this.#unwatch = undefined;

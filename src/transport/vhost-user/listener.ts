@@ -8,15 +8,15 @@ import type { OpenSession } from './device.ts';
 import { configOf } from './tag.ts';
 
 export interface VhostUserListenerOptions {
-  /** Of the socket, for texts. */
+  /** Path of the socket, for log lines. */
   readonly path: string;
-  /** What the guest mounts. */
+  /** The mount tag. */
   readonly tag: string;
-  /** Microseconds for which the virtqueue is looked at before the guest has to kick. */
+  /** Microseconds for which the virtqueue is polled after a request. */
   readonly busyPoll?: number;
 }
 
-/** A socket's one device: monitors come and go, one at a time. */
+/** A vhost-user socket with its one device, which serves one monitor at a time. */
 export class VhostUserListener {
   readonly #options: VhostUserListenerOptions;
   readonly #open: OpenSession;
@@ -24,17 +24,17 @@ export class VhostUserListener {
   #connection: Connection | undefined;
 
   constructor(options: VhostUserListenerOptions, open: OpenSession, log: Logger) {
-    if (endianness() !== 'LE') throw new Error('vhost-user needs a little-endian host.');
+    if (endianness() !== 'LE') throw new Error('vhost-user needs a little-endian host');
     this.#options = options;
     this.#open = open;
     this.#log = log;
   }
 
-  /** Serves a monitor, unless there is one already. */
+  /** Serves a monitor; refuses it if there is one already. */
   accept(source: Source, from: Peer): void {
     const descriptor = takeDescriptor(source);
     const peer = { ...from, label: `vhost-user ${this.#options.path} ${from.label.replace(/^unix /, '')}` };
-    // The last one may have ended without our knowing yet.
+    // The previous monitor's disconnect may not have been read yet.
     this.#connection?.poll();
     if (this.#connection) {
       this.#log.warn(
@@ -45,7 +45,7 @@ export class VhostUserListener {
       return;
     }
     const config = configOf(this.#options.tag);
-    this.#log.info(`${peer.label}: the monitor is there`);
+    this.#log.info(`${peer.label}: the monitor connected`);
     const connection: Connection = new Connection(descriptor, peer, {
       config,
       configHint: `give the device config_size=${config.length} (QEMU 10.2 or newer: vhost-user-test-device-pci)`,
@@ -59,18 +59,18 @@ export class VhostUserListener {
     this.#connection = connection;
   }
 
-  /** Lets running requests be answered, and ends. */
+  /** Waits until running requests are answered, and closes the connection. */
   async finish(): Promise<void> {
     await this.#connection?.finish();
   }
 
-  /** Ends at once. */
+  /** Closes the connection at once. */
   async close(): Promise<void> {
     await this.#connection?.close();
   }
 }
 
-/** The descriptor of an accepted socket, taken away from libuv, which cannot receive descriptors through it. */
+/** Takes the descriptor of an accepted socket from libuv, which cannot receive passed descriptors. */
 function takeDescriptor(source: Source): number {
   if ('fd' in source) return source.fd;
   const handle = source.handle as { readonly fd: number; close(): void };

@@ -1,8 +1,8 @@
 /**
- * A guest or its driver broke the rules of virtio, so that what its rings say means nothing any more. The device stops
- * until it is reset (DEVICE_NEEDS_RESET of virtio 1.2 §2.1.2); the message says what was wrong.
+ * A guest's driver violated virtio, so that the contents of its rings are meaningless. The device stops until it is reset
+ * (DEVICE_NEEDS_RESET, virtio 1.2 §2.1.2). The message says what was wrong.
  */
 export class VirtioError extends Error {}
 
-/** An address that is no memory of the guest, at least not now. */
+/** A guest address that no memory region contains now. */
 export class Unmapped extends VirtioError {}

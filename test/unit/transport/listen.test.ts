@@ -18,7 +18,7 @@ describe('a Unix socket', () => {
     return listen({ kind: 'unix', path }, none, none);
   }
 
-  it('can be used by its owner only, and leaves nothing behind', async () => {
+  it('has mode 0600, and its file is removed on close', async () => {
     const path = join(dir, 's');
     const listener = await listenOn(path);
     expect(statSync(path).mode & 0o777).toBe(0o600);
@@ -27,7 +27,7 @@ describe('a Unix socket', () => {
     expect(readdirSync(dir)).toEqual([]);
   });
 
-  it('replaces that of a server which is gone', async () => {
+  it('replaces the socket file of a server that has ended', async () => {
     const path = join(dir, 's');
     const script = `require('net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
     spawnSync(process.execPath, ['-e', script]);
@@ -35,7 +35,7 @@ describe('a Unix socket', () => {
     (await listenOn(path)).close();
   });
 
-  it('is refused where a server lives, and where something else has the name', async () => {
+  it('is refused where a server listens, and where another kind of file exists', async () => {
     const path = join(dir, 's');
     const first = await listenOn(path);
     await expect(listenOn(path)).rejects.toThrow(/another server listens there/);
@@ -48,7 +48,7 @@ describe('a Unix socket', () => {
     expect(readdirSync(dir)).toEqual(['s']);
   });
 
-  it('stays when another server has taken its place', async () => {
+  it('keeps the file that another server has put at its path', async () => {
     const path = join(dir, 's');
     const first = await listenOn(path);
     rmSync(path);
@@ -62,7 +62,7 @@ describe('a Unix socket', () => {
 describe('a TCP listener', () => {
   const none = () => undefined;
 
-  it('says which port the system chose, and what to do when one is in use', async () => {
+  it('reports the port that the kernel chose, and what to do when one is in use', async () => {
     const listener = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 }, none, none);
     const port = Number(/^tcp:\/\/127\.0\.0\.1:(\d+)$/.exec(listener.uri)?.[1]);
     expect(port).toBeGreaterThan(0);
@@ -72,7 +72,7 @@ describe('a TCP listener', () => {
     listener.close();
   });
 
-  it('says so when the machine has no such address', async () => {
+  it('reports an address that the machine does not have', async () => {
     const listening = listen({ kind: 'tcp', host: '192.0.2.1', port: 0 }, none, none);
     await expect(listening).rejects.toThrow(/no address 192\.0\.2\.1/);
   });
@@ -88,7 +88,7 @@ describe('an inherited descriptor', () => {
     await expect(listening).rejects.toThrow(/descriptor 900 is no stream socket/);
   });
 
-  it('is refused when the service manager knows no such name', async () => {
+  it('is refused when the service manager passed no such name', async () => {
     const listening = listen(
       { kind: 'named-fd', name: 'guests' },
       () => undefined,

@@ -20,16 +20,16 @@ function message(type: number, tag: number, body: Uint8Array = Buffer.alloc(0)):
   return frame;
 }
 
-/** Copies of the whole frames that are there. */
-function framesIn(inbox: FrameBuffer): Buffer[] {
+/** Copies of the complete frames in a buffer. */
+function framesIn(buffer: FrameBuffer): Buffer[] {
   const frames: Buffer[] = [];
-  while (inbox.next(2 ** 31)) frames.push(Buffer.from(inbox.bytes.subarray(inbox.from, inbox.to)));
+  while (buffer.next(2 ** 31)) frames.push(Buffer.from(buffer.bytes.subarray(buffer.from, buffer.to)));
   return frames;
 }
 
-/** Cuts what arrives at a client into messages. */
+/** Collects the messages that a client receives. */
 class Replies {
-  readonly #inbox = new FrameBuffer();
+  readonly #buffer = new FrameBuffer();
   readonly list: Buffer[] = [];
   readonly socket: net.Socket;
   ended = false;
@@ -38,11 +38,11 @@ class Replies {
     this.socket = socket;
     socket.on('data', chunk => {
       for (let at = 0; at < chunk.length; ) {
-        const room = this.#inbox.room();
+        const room = this.#buffer.room();
         const count = (chunk as Buffer).copy(room, 0, at);
-        this.#inbox.arrived(count);
+        this.#buffer.arrived(count);
         at += count;
-        this.list.push(...framesIn(this.#inbox));
+        this.list.push(...framesIn(this.#buffer));
       }
     });
     socket.on('error', () => undefined);
@@ -60,7 +60,7 @@ class Replies {
 
 async function until(condition: () => boolean): Promise<void> {
   for (let i = 0; i < 1000 && !condition(); i++) await sleep(5);
-  if (!condition()) throw new Error('it did not happen within 5 s');
+  if (!condition()) throw new Error('condition not met within 5 s');
 }
 
 const echoAtOnce = 1;
@@ -71,7 +71,7 @@ const neverAnswer = 5;
 const Tflush = 108;
 const Twrite = 118;
 
-/** A session that knows five messages of its own, and answers Twrite with how much came. */
+/** Session with five message types of its own. Answers Twrite with the length of its payload. */
 class Echo implements SessionPort {
   readonly line: TransportPort;
   readonly kept: Exchange[] = [];
@@ -127,7 +127,7 @@ function echo(x: Exchange, frame: Buffer): void {
   x.commit(frame.length, 0);
 }
 
-/** Rread-like: `count` bytes of the letter x behind a head of 11 bytes. */
+/** Like Rread: `count` bytes of the letter x after a head of 11 bytes. */
 function fill(x: Exchange, count: number): void {
   const [space] = x.reserveData(count);
   space!.fill(0x78);
@@ -142,7 +142,7 @@ function fill(x: Exchange, count: number): void {
 const u32 = (value: number): Buffer => Buffer.from([value, value >>> 8, value >>> 16, value >>> 24]);
 
 describe('received bytes', () => {
-  it('become whole frames however they were split', () => {
+  it('become complete frames however they were split', () => {
     const frames = [
       message(1, 1),
       message(2, 2, Buffer.alloc(100_000, 7)),
@@ -150,25 +150,25 @@ describe('received bytes', () => {
     ];
     const bytes = Buffer.concat(frames);
     for (const step of [1, 3, 7, 4096, 65_000, bytes.length]) {
-      const inbox = new FrameBuffer();
+      const buffer = new FrameBuffer();
       const found: Buffer[] = [];
       for (let at = 0; at < bytes.length; ) {
-        const count = bytes.copy(inbox.room(), 0, at, Math.min(at + step, bytes.length));
-        inbox.arrived(count);
+        const count = bytes.copy(buffer.room(), 0, at, Math.min(at + step, bytes.length));
+        buffer.arrived(count);
         at += count;
-        found.push(...framesIn(inbox));
+        found.push(...framesIn(buffer));
       }
       expect(Buffer.concat(found).equals(bytes), `in steps of ${step}`).toBe(true);
       expect(found).toHaveLength(3);
-      expect(inbox.partial).toBe(false);
+      expect(buffer.partial).toBe(false);
     }
   });
 
-  it('are refused when a size is impossible, before the frame has come', () => {
+  it('are refused for an invalid size, before the frame is complete', () => {
     for (const size of [0, 6, 8193, 0xffff_ffff]) {
-      const inbox = new FrameBuffer();
-      inbox.arrived(u32(size).copy(inbox.room()));
-      expect(() => inbox.next(8192), String(size)).toThrow(FramingError);
+      const buffer = new FrameBuffer();
+      buffer.arrived(u32(size).copy(buffer.room()));
+      expect(() => buffer.next(8192), String(size)).toThrow(FramingError);
     }
   });
 });
@@ -212,7 +212,7 @@ describe('a stream', () => {
     return replies;
   }
 
-  it('answers requests that are sent together, in one piece or byte by byte', async () => {
+  it('answers requests that are sent together, in one write or byte by byte', async () => {
     const replies = await connected();
     const requests = Array.from({ length: 50 }, (_, i) => message(echoAtOnce, i, Buffer.from(`body ${i}`)));
     const bytes = Buffer.concat(requests);
@@ -226,7 +226,7 @@ describe('a stream', () => {
     expect(Buffer.concat(list).equals(Buffer.concat([bytes, bytes]))).toBe(true);
   });
 
-  it('mixes answers that come later with those of their turn', async () => {
+  it('sends detached replies among inline ones', async () => {
     const replies = await connected();
     const requests = Array.from({ length: 200 }, (_, i) =>
       message(i % 3 === 0 ? echoLater : echoAtOnce, i, Buffer.alloc(i)),
@@ -237,7 +237,7 @@ describe('a stream', () => {
     expect(Buffer.concat(byTag).equals(Buffer.concat(requests))).toBe(true);
   });
 
-  it('carries data of every size, at once and later', async () => {
+  it('carries data of every size, inline and detached', async () => {
     const replies = await connected();
     const sizes = [0, 1, 8181, 65_525, 65_526, 1_000_000, 5, 300_000];
     for (const [i, size] of sizes.entries()) {
@@ -255,14 +255,14 @@ describe('a stream', () => {
     }
   });
 
-  it('hands over the payload of a write beside its head', async () => {
+  it('passes the payload of a write separately from its head', async () => {
     const replies = await connected();
     replies.socket.write(message(Twrite, 9, Buffer.alloc(16 + 500_000)));
     const [reply] = await replies.count(1);
     expect(reply!.subarray(7).toString()).toBe('500000');
   });
 
-  it('closes when a size is impossible, after sending what was answered, and says so once', async () => {
+  it('closes for an invalid size after sending the replies so far, and logs it once', async () => {
     const replies = await connected();
     replies.socket.write(Buffer.concat([message(echoAtOnce, 1), u32(0xffff_fff0), Buffer.alloc(100)]));
     await until(() => replies.ended);
@@ -272,7 +272,7 @@ describe('a stream', () => {
     expect(sessions[0]!.closed).toBe(true);
   });
 
-  it('answers what runs when the peer has ended its side', async () => {
+  it('answers running requests after the peer has shut down its sending side', async () => {
     const replies = await connected();
     replies.socket.end(Buffer.concat([message(echoAtOnce, 1), message(echoAtOnce, 2)]));
     await until(() => replies.ended);
@@ -280,7 +280,7 @@ describe('a stream', () => {
     await until(() => sessions[0]!.closed);
   });
 
-  it('drops an answer that comes when the connection is gone', async () => {
+  it('drops a reply after the connection is closed', async () => {
     const replies = await connected();
     replies.socket.write(message(neverAnswer, 1));
     await until(() => sessions[0]!.kept.length === 1);
@@ -294,7 +294,7 @@ describe('a stream', () => {
     expect((await other.count(1))[0]!.readUInt16LE(5)).toBe(7);
   });
 
-  it('reads no more from a peer that does not take its replies, and goes on when it does', async () => {
+  it('stops reading from a peer that leaves its replies unread, and resumes when it reads', async () => {
     const replies = await connected();
     replies.socket.pause();
     const requests = 400;
@@ -308,10 +308,10 @@ describe('a stream', () => {
     await replies.count(requests);
   });
 
-  it('goes on as soon as little enough is unread, however little that is', async () => {
+  it('resumes as soon as the unread bytes are below the limit, however small that is', async () => {
     const replies = await connected();
     const session = sessions[0]!;
-    // Less than Node has to have waiting before its socket says "drain".
+    // Below the socket's high-water mark, for which Node emits no 'drain'.
     session.unreadBytesMax = 1;
     replies.socket.pause();
     const requests = 600;
@@ -325,7 +325,7 @@ describe('a stream', () => {
     await replies.count(requests);
   });
 
-  it('reads no more from a peer whose running requests hold too much memory', async () => {
+  it('stops reading from a peer whose running requests hold too much memory', async () => {
     const replies = await connected();
     for (let i = 0; i < 100; i++) replies.socket.write(message(neverAnswer, i, Buffer.alloc(900_000)));
     const session = sessions[0]!;
@@ -336,7 +336,7 @@ describe('a stream', () => {
     await until(() => session.received > 60);
   });
 
-  it('lets a flush through to a session that is full, and nothing else until there is room', async () => {
+  it('passes only a Tflush to a session at its limit', async () => {
     const replies = await connected();
     const session = sessions[0]!;
     session.full = true;

@@ -4,7 +4,7 @@ import { Frontend } from '../../support/vhost-frontend.ts';
 import { type Served, serveDirectory } from '../../support/vhost-served.ts';
 
 const microseconds = 10_000;
-/** Longer than that, also where others have the processor. */
+/** Longer than the polling, also on a busy machine. */
 const idle = () => new Promise(resolve => setTimeout(resolve, 300));
 
 describe('a virtqueue that is polled', () => {
@@ -23,7 +23,7 @@ describe('a virtqueue that is polled', () => {
     expect(served.complaints).toEqual([]);
   });
 
-  /** Offers a request and kicks where the device wants it. Resolves when it is answered, with whether it did. */
+  /** Offers a request, and kicks if the device asks for it. Resolves to whether it did when the request is answered. */
   async function ask(): Promise<boolean> {
     const frame = encodeRequest('getattr', 3, { fid: 0, request_mask: { low: 0x3fff, high: 0 } });
     const request = { address: guest.put(frame), length: frame.length };
@@ -35,24 +35,24 @@ describe('a virtqueue that is polled', () => {
     return wantsKick;
   }
 
-  /** How many of a row of requests had to be told of. On a busy machine the time may be over before the next one comes. */
+  /** How many of a series of requests needed a kick. On a busy machine polling may end before the next request. */
   async function kicksOf(requests: number): Promise<number> {
     let kicks = 0;
     for (let i = 0; i < requests; i++) if (await ask()) kicks++;
     return kicks;
   }
 
-  it('takes requests of which nobody tells, one soon after the other', async () => {
+  it('takes successive requests without a kick', async () => {
     expect(await kicksOf(50)).toBeLessThan(50);
   });
 
-  it('asks to be told again when nothing has come for a while', async () => {
+  it('asks for kicks again after a time without requests', async () => {
     await idle();
     expect(await ask()).toBe(true);
     expect(await kicksOf(50)).toBeLessThan(50);
   });
 
-  it('is left alone while it is stopped, and goes on', async () => {
+  it('is not polled while it is stopped, and continues', async () => {
     const next = await guest.stopRing();
     await idle();
     await guest.startRing(next);

@@ -9,7 +9,7 @@ import { Frontend, feature } from '../../support/vhost-frontend.ts';
 import { type Served, serveDirectory } from '../../support/vhost-served.ts';
 
 const offsetZero = { low: 0, high: 0 };
-/** Signals that are under way arrive. */
+/** Waits for pending signals. */
 const settled = () => new Promise(resolve => setTimeout(resolve, 20));
 
 describe('a virtio-9p device behind vhost-user', () => {
@@ -127,7 +127,7 @@ describe('a virtio-9p device behind vhost-user', () => {
     expect(guest.wantsKick).toBe(false);
   });
 
-  it('answers a read for which there is little room with what fits', async () => {
+  it('answers a read into a small buffer with what fits', async () => {
     writeFileSync(join(served.directory, 'file'), 'abcdefgh');
     await guest.attach();
     await open('file');
@@ -136,7 +136,7 @@ describe('a virtio-9p device behind vhost-user', () => {
     expect(reply.readUInt32LE(7)).toBe(4);
   });
 
-  it('answers EMSGSIZE where a reply has no room', async () => {
+  it('answers EMSGSIZE where a reply does not fit', async () => {
     await guest.attach();
     const reply = await guest.message(
       encodeRequest('getattr', 5, { fid: 0, request_mask: { low: 0x7ff, high: 0 } }),
@@ -145,7 +145,7 @@ describe('a virtio-9p device behind vhost-user', () => {
     expect(reply.toString('hex')).toBe('0b000000070500' + '5a000000');
   });
 
-  it('takes more requests than the index of the ring counts', { timeout: 30_000 }, async () => {
+  it('takes more requests than a 16-bit ring index counts', { timeout: 30_000 }, async () => {
     await guest.attach();
     const frame = encodeRequest('clunk', 1, { fid: 77 });
     const { length } = frame;
@@ -162,7 +162,7 @@ describe('a virtio-9p device behind vhost-user', () => {
   });
 });
 
-describe('a virtio-9p device whose driver agreed on little', () => {
+describe('a virtio-9p device whose driver negotiated no optional features', () => {
   it('works without indirect tables and event indices', async () => {
     const served = await serveDirectory();
     const features = feature.version1 | feature.protocolFeatures | feature.mountTag;

@@ -8,7 +8,7 @@ const base = 0x100000;
 const megabyte = 1 << 20;
 const version = encodeRequest('version', 0xffff, { msize: 8192, version: '9P2000.L' });
 
-/** What a guest may do to break its device, and the part of the log line that names it. */
+/** Violations of virtio by a guest, and the expected part of the log line. */
 const attacks: readonly [title: string, named: RegExp, attack: (guest: Frontend) => void][] = [
   [
     'a chain that runs in a circle',
@@ -20,7 +20,7 @@ const attacks: readonly [title: string, named: RegExp, attack: (guest: Frontend)
     },
   ],
   [
-    'a descriptor that leads to itself',
+    'a descriptor whose next is itself',
     /in a circle/,
     guest => {
       guest.describe(5, { address: base + 0x20000, length: 8, flags: NEXT | WRITE, next: 5 });
@@ -29,7 +29,7 @@ const attacks: readonly [title: string, named: RegExp, attack: (guest: Frontend)
   ],
   ['a head beyond the table', /descriptor 200 of a ring of 128/, guest => guest.offer(200)],
   [
-    'a chain that goes on beyond the table',
+    'a chain that continues beyond the table',
     /goes on at descriptor 60000 of 128/,
     guest => {
       guest.describe(0, { address: base + 0x20000, length: 8, flags: NEXT, next: 60_000 });
@@ -140,7 +140,7 @@ const attacks: readonly [title: string, named: RegExp, attack: (guest: Frontend)
     },
   ],
   [
-    'an indirect table that goes on beyond its end',
+    'an indirect table that continues beyond its end',
     /goes on at descriptor 2 of 2/,
     guest => {
       const table = guest.put(
@@ -169,7 +169,7 @@ const attacks: readonly [title: string, named: RegExp, attack: (guest: Frontend)
     guest => void guest.chain([{ address: guest.put(version), length: 20 }], []),
   ],
   [
-    'a message that says it has no bytes',
+    'a message with a size of 0',
     /a message of 0 bytes/,
     guest => void guest.chain([{ address: guest.put(Buffer.alloc(64)), length: 64 }], []),
   ],
@@ -194,7 +194,7 @@ const attacks: readonly [title: string, named: RegExp, attack: (guest: Frontend)
   ],
 ];
 
-describe('a guest that breaks the rules of virtio', () => {
+describe('a guest that violates virtio', () => {
   let served: Served;
   let guest: Frontend;
 
@@ -214,7 +214,7 @@ describe('a guest that breaks the rules of virtio', () => {
     expect(served.complaints).toHaveLength(1);
     expect(served.complaints[0]).toMatch(named);
     expect(guest.errors).toBe(1);
-    // Whatever it goes on with is not looked at.
+    // Later requests are ignored.
     guest.offer(0);
     guest.kick();
     await new Promise(resolve => setTimeout(resolve, 10));
@@ -239,7 +239,7 @@ describe('a guest that breaks the rules of virtio', () => {
     expect(served.complaints).toEqual([]);
   });
 
-  it('loses its device by an indirect table that was not agreed on', async () => {
+  it('loses its device by an indirect table that was not negotiated', async () => {
     guest.close();
     await new Promise(resolve => setTimeout(resolve, 20));
     guest = await Frontend.connect(served.path, {
@@ -251,21 +251,21 @@ describe('a guest that breaks the rules of virtio', () => {
     await broken(/was not agreed on/);
   });
 
-  it('keeps the message that was judged, when it changes it meanwhile', async () => {
+  it('gets a reply to the message that was checked, when it changes the message meanwhile', async () => {
     await guest.attach();
     const frame = encodeRequest('clunk', 9, { fid: 1234 });
     const address = guest.put(frame);
     const reply = guest.room(64);
     guest.chain([{ address, length: frame.length }], [{ address: reply, length: 64 }]);
     guest.kick();
-    // The request and its reply have one tag, wherever the guest's copy stands by then.
+    // The reply has the tag that was read first, whatever the guest's memory holds by then.
     const writing = setInterval(() => guest.memory.writeUInt16LE(0xbeef, guest.at(address) + 5), 0);
     await guest.usedOf(1);
     clearInterval(writing);
     expect([9, 0xbeef]).toContain(guest.read(reply, 11).readUInt16LE(5));
   });
 
-  it('costs nobody anything by shortening the file of its memory', async () => {
+  it('harms no other guest by truncating the file of its memory', async () => {
     const other = await serveDirectory({ tag: 'other' });
     const neighbour = await Frontend.connect(other.path);
     await neighbour.start();
@@ -286,7 +286,7 @@ describe('a guest that breaks the rules of virtio', () => {
   });
 });
 
-describe('buffers that go over the end of a region', () => {
+describe('buffers that cross the end of a region', () => {
   const regions = [
     { guestAddress: base, bytes: megabyte, monitorAddress: 0x7f00_0000_0000, fileOffset: 0 },
     {
@@ -297,7 +297,7 @@ describe('buffers that go over the end of a region', () => {
     },
   ];
 
-  it('go on in the next one where there is one', async () => {
+  it('continue in the adjacent region if there is one', async () => {
     const served = await serveDirectory();
     const guest = await Frontend.connect(served.path, { regions });
     await guest.start();

@@ -20,7 +20,7 @@ async function until(done: () => boolean): Promise<void> {
   expect(done()).toBe(true);
 }
 
-/** Files this process holds or has mapped that are guest memory of these tests. */
+/** Guest memory files of these tests that this process has open or mapped. */
 function memoryHeld(): string[] {
   const mapped = readFileSync('/proc/self/maps', 'latin1').split('\n');
   return [...heldBy(), ...mapped].filter(text => text.includes('/dev/shm/ninepd-test'));
@@ -40,7 +40,7 @@ function tlock(tag: number, type: number, client_id: string): Buffer {
   return Buffer.concat([head, fields, Buffer.from(client_id, 'latin1')]);
 }
 
-/** Opens a file, locks it for one client, and leaves a request for another that waits. Returns its head and reply. */
+/** Opens a file, locks it for one client, and sends another client's blocking lock request. Returns its head and reply. */
 async function blockedLock(): Promise<{ head: number; reply: number }> {
   writeFileSync(join(served.directory, 'file'), 'content');
   await guest.attach();
@@ -71,7 +71,7 @@ afterEach(async () => {
 });
 
 describe('a device that is stopped', () => {
-  it('goes on where it was when it is started again as it was', async () => {
+  it('continues its session when it is started again unchanged', async () => {
     await guest.start();
     await guest.attach();
     const next = await guest.stopRing();
@@ -82,13 +82,13 @@ describe('a device that is stopped', () => {
     expect(served.sessions[0]!.counts().fids).toBe(2);
   });
 
-  it('answers what waited meanwhile when it goes on', async () => {
+  it('answers a blocked request when it continues', async () => {
     await guest.start();
     const { head, reply } = await blockedLock();
     const next = await guest.stopRing();
     guest.takeUsed();
     const session = served.sessions[0]!;
-    // The lock of the first client is given up while the guest stands still.
+    // The first client's lock is released while the guest is paused.
     await session.locks.dropAll();
     await settled();
     expect(guest.takeUsed()).toEqual([]);
@@ -98,7 +98,7 @@ describe('a device that is stopped', () => {
     expect(guest.read(reply, 11).readUInt8(4)).toBeOneOf([53, 7]);
   });
 
-  it('has a new session when the guest has booted again, and writes nothing of the old one', async () => {
+  it('opens a new session after a reboot of the guest, and writes no reply of the old one', async () => {
     await guest.start();
     await blockedLock();
     await guest.stopRing();
@@ -149,7 +149,7 @@ describe('a device that is stopped', () => {
 });
 
 describe('a monitor', () => {
-  it('may say things in any order', async () => {
+  it('may send its requests in any order', async () => {
     const { monitor } = guest;
     await guest.negotiate();
     await monitor.order(request.setVringEnable, u32(0, 1));
@@ -162,7 +162,7 @@ describe('a monitor', () => {
     await guest.attach();
   });
 
-  it('may give its memory as one table, and again while the guest runs', async () => {
+  it('may send its memory as one table, and again while the guest runs', async () => {
     const table = Buffer.concat([u32(1, 0), regionBytes(guest.regions[0]!)]);
     await guest.negotiate();
     await guest.monitor.order(request.setMemTable, table, [guest.file]);
@@ -173,7 +173,7 @@ describe('a monitor', () => {
     expect(served.sessions).toHaveLength(1);
   });
 
-  it('may add memory and take it away while the guest runs', async () => {
+  it('may add and remove memory while the guest runs', async () => {
     const extra = {
       guestAddress: 64 * megabyte,
       bytes: megabyte,
@@ -199,11 +199,11 @@ describe('a monitor', () => {
     expect(served.complaints.join()).toMatch(/outside of the guest's memory/);
   });
 
-  it('breaks the device by taking away the memory of its queue and adding no other', async () => {
+  it('breaks the device by removing the memory of its queue without adding it again', async () => {
     await guest.start();
     await guest.attach();
     await guest.monitor.order(request.remMemReg, Buffer.concat([u64(0), regionBytes(guest.regions[0]!)]));
-    // It might have been cut anew.
+    // The memory could have been added again as other regions.
     await until(() => guest.errors === 1);
     expect(served.complaints.join()).toMatch(/descriptor table lies outside/);
   });
@@ -215,7 +215,7 @@ describe('a monitor', () => {
     const mine = memoryHeld().length - before;
     guest.monitor.close();
     await until(() => served.sessions[0]!.counts().fids === 0);
-    // One mapping of the device is gone; what is left is this test's own.
+    // The device's mapping is removed; the remaining one is this test's.
     await until(() => memoryHeld().length - before < mine);
     const next = await Frontend.connect(served.path);
     await next.start();
@@ -225,7 +225,7 @@ describe('a monitor', () => {
     guest = await Frontend.connect(served.path);
   });
 
-  it('that finds the socket taken is sent away with a word in the log', async () => {
+  it('is refused, and logged, while the socket serves another', async () => {
     await guest.start();
     await guest.attach();
     const second = await Monitor.connect(served.path);
@@ -235,7 +235,7 @@ describe('a monitor', () => {
     await guest.request('walk', { fid: 0, newfid: 1, wname: [] });
   });
 
-  it('that comes again at once is served', async () => {
+  it('that reconnects at once is served', async () => {
     await guest.start();
     guest.close();
     guest = await Frontend.connect(served.path);

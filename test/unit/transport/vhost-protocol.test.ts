@@ -39,7 +39,7 @@ afterEach(async () => {
   await served.close();
 });
 
-/** What a monitor may say that cannot be, and the part of the log line that names it. */
+/** Invalid requests of a monitor, and the expected part of the log line. */
 const faults: readonly [title: string, named: RegExp, say: () => void][] = [
   ['a request that is not known', /request 99, which is not offered/, () => monitor.tell(99)],
   ['a request that is known and not offered', /request 6, /, () => monitor.tell(6, u64(0, 0))],
@@ -48,7 +48,7 @@ const faults: readonly [title: string, named: RegExp, say: () => void][] = [
   ['too long a payload', /of 4294967295 bytes/, () => monitor.raw(u32(request.setFeatures, 1, 0xffff_ffff))],
   ['too short a payload', /setFeatures of 4 bytes/, () => monitor.tell(request.setFeatures, u32(0))],
   [
-    'a payload where there is none',
+    'a payload for a request without one',
     /getFeatures of 8 bytes/,
     () => monitor.tell(request.getFeatures, u64(0)),
   ],
@@ -58,30 +58,26 @@ const faults: readonly [title: string, named: RegExp, say: () => void][] = [
     /protocol features 0x8000000000000000, /,
     () => monitor.tell(request.setProtocolFeatures, u64(1n << 63n)),
   ],
-  ['a queue of no places', /of 0 places/, () => monitor.tell(request.setVringNum, u32(0, 0))],
+  ['a queue of size 0', /of 0 descriptors/, () => monitor.tell(request.setVringNum, u32(0, 0))],
   [
-    'a queue of 100 places',
-    /of 100 places: a power of two/,
+    'a queue of size 100',
+    /of 100 descriptors: a power of two/,
     () => monitor.tell(request.setVringNum, u32(0, 100)),
   ],
-  [
-    'a queue of 2048 places',
-    /power of two up to 1024/,
-    () => monitor.tell(request.setVringNum, u32(0, 2048)),
-  ],
+  ['a queue of size 2048', /power of two up to 1024/, () => monitor.tell(request.setVringNum, u32(0, 2048))],
   ['a second queue', /virtqueue 1: .*num_vqs=1/, () => monitor.tell(request.setVringNum, u32(1, 128))],
   ['a kick of a second queue', /virtqueue 3/, () => monitor.tell(request.setVringKick, u64(3), [memory])],
-  ['a place beyond the queue', /place 65536/, () => monitor.tell(request.setVringBase, u32(0, 65_536))],
+  ['an index beyond 16 bits', /index 65536/, () => monitor.tell(request.setVringBase, u32(0, 65_536))],
   [
     'an address of 64 bits',
     /an address of 0xff/,
     () => monitor.tell(request.setVringAddr, u64(0, -1n, 0, 0, 0)),
   ],
-  ['a kick descriptor that does not come', /does not come/, () => monitor.tell(request.setVringKick, u64(0))],
+  ['a kick descriptor that is not passed', /not passed/, () => monitor.tell(request.setVringKick, u64(0))],
   ['no kick descriptor', /without a kick descriptor/, () => monitor.tell(request.setVringKick, u64(0x100))],
   ['a kick descriptor that is a file', /EPERM/, () => monitor.tell(request.setVringKick, u64(0), [memory])],
   [
-    'a table that is longer than it says',
+    'a table that is longer than its count of regions',
     /table of 1 regions in 72 bytes/,
     () =>
       monitor.tell(request.setMemTable, Buffer.concat([tableOf(regionBytes(region)), Buffer.alloc(32)]), [
@@ -115,7 +111,7 @@ const faults: readonly [title: string, named: RegExp, say: () => void][] = [
     () => monitor.tell(request.addMemReg, add({ guestAddress: 512 }), [memory]),
   ],
   [
-    'a region at an odd place of its file',
+    'a region at an unaligned offset of its file',
     /begin and end with a page/,
     () => monitor.tell(request.addMemReg, add({ fileOffset: 100 }), [memory]),
   ],
@@ -125,7 +121,7 @@ const faults: readonly [title: string, named: RegExp, say: () => void][] = [
     () => monitor.tell(request.addMemReg, add({ bytes: 4 * megabyte }), [memory]),
   ],
   [
-    'a region at the end of all addresses',
+    'a region at the end of the address space',
     /beyond what addresses can reach/,
     () => monitor.tell(request.addMemReg, add({ guestAddress: Number.MAX_SAFE_INTEGER - 4095 }), [memory]),
   ],
@@ -161,28 +157,32 @@ const faults: readonly [title: string, named: RegExp, say: () => void][] = [
       monitor.tell(request.addMemReg, add({ guestAddress: 16 * megabyte }), [memory]);
     },
   ],
-  ['a region taken away that never came', /was never added/, () => monitor.tell(request.remMemReg, add({}))],
+  [
+    'removal of a region that was never added',
+    /was never added/,
+    () => monitor.tell(request.remMemReg, add({})),
+  ],
   [
     'too long a configuration',
     /of 300 bytes/,
     () => monitor.tell(request.getConfig, Buffer.concat([u32(0, 300, 0), Buffer.alloc(300)])),
   ],
   [
-    'a configuration that is not there',
+    'a configuration request without its bytes',
     /configuration space/,
     () => monitor.tell(request.getConfig, u32(0, 64, 0)),
   ],
 ];
 
-describe('a monitor that says what cannot be', () => {
-  it.each(faults)('is sent away for %s', async (_, named, say) => {
+describe('a monitor with an invalid request', () => {
+  it.each(faults)('is disconnected for %s', async (_, named, say) => {
     const held = readdirSync('/proc/self/fd').length;
     say();
     await monitor.closed();
     expect(served.complaints).toHaveLength(1);
     expect(served.complaints[0]).toMatch(named);
     expect(served.complaints[0]).toMatch(/refused: .*; the connection is closed$/);
-    // The device's end of the socket; nothing that was passed is kept.
+    // One fewer: the device's end of the socket. No passed descriptor stays open.
     expect(readdirSync('/proc/self/fd').length).toBe(held - 1);
     const guest = await Frontend.connect(served.path);
     await guest.start();
@@ -190,7 +190,7 @@ describe('a monitor that says what cannot be', () => {
     guest.close();
   });
 
-  it('is sent away for moving a queue that runs', async () => {
+  it('is disconnected for moving a running queue', async () => {
     const guest = await Frontend.connect(served.path);
     await guest.monitor.closed();
     guest.close();
@@ -205,7 +205,7 @@ describe('a monitor that says what cannot be', () => {
     monitor = await Monitor.connect(served.path);
   });
 
-  it('is waited for in the middle of a message, and its other descriptors are closed', async () => {
+  it('may pause within a message, and its surplus descriptors are closed', async () => {
     const held = readdirSync('/proc/self/fd').length;
     monitor.raw(u32(request.addMemReg), [memory]);
     await settled();
@@ -225,18 +225,18 @@ describe('the configuration space', () => {
   const ask = (offset: number, size: number) =>
     monitor.ask(request.getConfig, Buffer.concat([u32(offset, size, 0), Buffer.alloc(size)]));
 
-  it('holds the tag with its length, and zeros behind it', async () => {
+  it('holds the tag after its length, then zeros', async () => {
     const config = await ask(0, 60);
     expect(config.subarray(12).toString('latin1')).toBe(`\x05\0share${'\0'.repeat(53)}`);
   });
 
-  it('may be read in pieces', async () => {
+  it('may be read in parts', async () => {
     expect((await ask(0, 2)).subarray(12).toString('hex')).toBe('0500');
     expect((await ask(4, 3)).subarray(12).toString('latin1')).toBe('are');
     expect((await ask(200, 4)).subarray(12).toString('hex')).toBe('00000000');
   });
 
-  it('that is too small for the tag is refused with a word on what to change, once', async () => {
+  it('that is too small for the tag is refused, and what to change is logged once', async () => {
     expect(await ask(0, 6)).toHaveLength(0);
     expect(await ask(0, 6)).toHaveLength(0);
     expect(served.complaints).toHaveLength(1);
@@ -251,13 +251,13 @@ describe('the configuration space', () => {
     expect((await ask(0, 7)).subarray(12).toString('latin1')).toBe('\x05\0share');
   });
 
-  it('is missed when the monitor does not ask for it', async () => {
+  it('is reported missing when the monitor does not ask for it', async () => {
     monitor.tell(request.setProtocolFeatures, u64(protocolFeature.replyAck));
     await monitor.ask(request.getFeatures);
     expect(served.complaints.join()).toMatch(/does not ask for the configuration space, .*config_size=7/);
   });
 
-  it('is missed by a monitor without protocol features', async () => {
+  it('is reported missing for a monitor without protocol features', async () => {
     monitor.close();
     await settled();
     const features = feature.version1 | feature.indirect;
@@ -278,7 +278,7 @@ describe('the configuration space', () => {
 });
 
 describe('a monitor without shared memory', () => {
-  it('is told which option it lacks', async () => {
+  it('gets the missing option in the log', async () => {
     monitor.close();
     await settled();
     const guest = await Frontend.connect(served.path);
@@ -292,8 +292,8 @@ describe('a monitor without shared memory', () => {
   });
 });
 
-describe('what is told to the two sides', () => {
-  it('names the tag, the socket and the size of the configuration space', () => {
+describe('the hints for monitor and guest', () => {
+  it('name the tag, the socket and the size of the configuration space', () => {
     const hint = monitorHint('/run/vm,1.sock', 'share');
     expect(hint).toContain('path=/run/vm,,1.sock ');
     expect(hint).toContain('virtio-id=9,num_vqs=1,vq_size=128,config_size=7');
@@ -337,7 +337,7 @@ describe('what is told to the two sides', () => {
 });
 
 describe('an event descriptor', () => {
-  it('that cannot be written to makes nobody wait', async () => {
+  it('that is full does not block the writer', async () => {
     monitor.close();
     await settled();
     const guest = await Frontend.connect(served.path);

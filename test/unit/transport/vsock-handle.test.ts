@@ -8,8 +8,8 @@ import { dupCloexec } from '#host/vhost.ts';
 import type { Source } from '#transport/stream.ts';
 import { acceptFrom, connectedVsock } from '#transport/vsock.ts';
 
-// What makes a descriptor of a family that Node does not know into a socket of Node's depends on what this version of
-// Node keeps to itself. It does not depend on the family, so here it is a Unix socket's; the guests use the real one.
+// Making a net.Socket from a descriptor of a family that Node does not know uses internals of this version of Node. They do not
+// depend on the family, so this tests a Unix socket; the guest tests use AF_VSOCK.
 
 const fdOf = (one: object) => (one as { _handle: { fd: number } })._handle.fd;
 const none = () => undefined;
@@ -19,13 +19,13 @@ function socketOf(source: Source): net.Socket {
   return new net.Socket(options as unknown as net.SocketConstructorOpts);
 }
 
-it('a descriptor that listens gives connections that carry bytes both ways, until it is closed', async () => {
+it('a listening descriptor accepts connections that carry bytes both ways, until it is closed', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'ninepd-handle-'));
   const path = join(dir, 's');
   const original = net.createServer().listen(path);
   await once(original, 'listening');
   const fd = dupCloexec(fdOf(original));
-  // Two would race for each connection. Closing removes the name, which the second keeps by another.
+  // Two listeners would race for each connection. Closing unlinks the path, so a second link keeps the socket.
   linkSync(path, join(dir, 't'));
   original.close();
   const accepted: net.Socket[] = [];
@@ -54,7 +54,7 @@ it('a descriptor that listens gives connections that carry bytes both ways, unti
   rmSync(dir, { recursive: true });
 });
 
-it('a descriptor that is connected already is a connection', async () => {
+it('a connected descriptor is a connection', async () => {
   const dir = mkdtempSync(join(tmpdir(), 'ninepd-handle-'));
   const server = net.createServer().listen(join(dir, 's'));
   await once(server, 'listening');

@@ -1,14 +1,14 @@
 import { BlockList, isIPv4, isIPv6, SocketAddress } from 'node:net';
 import type { Origin, Peer } from '#base/peer.ts';
 
-/** Who may attach to an export. Without any of it, whoever reaches the server. */
+/** Who may attach to an export. Without any option, every peer that can connect. */
 export interface AccessOptions {
   /**
-   * Only peers that one of these names: `cid:5` a virtual machine, `cid:any` all of them; `uid:1000` and `gid:1000` who is at
-   * the other end of a Unix socket, with the primary group; `tcp:10.0.0.0/8`, `tcp:fd00::/8`, `tcp:192.0.2.7` addresses.
+   * Only peers that match one of these rules. `cid:5` or `cid:any`: a virtual machine, by its vsock. `uid:1000`, `gid:1000`: the
+   * peer of a Unix socket, by its uid or primary gid. `tcp:10.0.0.0/8`, `tcp:fd00::/8`, `tcp:192.0.2.7`: an address.
    */
   readonly allow?: readonly string[];
-  /** Only from ports below 1024 where there are ports: what a guest's kernel connects from, and none of its users can. */
+  /** Over TCP and vsock, only peers with a port below 1024: a guest's kernel has one, its users cannot. */
   readonly privport?: boolean;
 }
 
@@ -17,10 +17,10 @@ type Test = (origin: Origin) => boolean;
 const portsPrivileged = 1024;
 const idMax = 0xffff_fffe;
 
-/** The forms of a rule, for texts that say what is possible. */
+/** The forms of a rule, for error texts. */
 const forms = 'cid:NUMBER, cid:any, uid:NUMBER, gid:NUMBER, tcp:ADDRESS or tcp:ADDRESS/PREFIX';
 
-/** What is wrong with these rules: each fault with what to do. */
+/** Problems of the rules, each with what to do. */
 export function accessProblems({ allow }: AccessOptions): string[] {
   if (allow?.length === 0)
     return ['allow names nobody, so that no guest may attach: leave it out, or name one'];
@@ -33,18 +33,18 @@ export class Access {
   readonly #allow: readonly string[];
   readonly #privport: boolean;
 
-  /** The rules have no faults. */
+  /** Requires rules without problems. */
   constructor({ allow = [], privport = false }: AccessOptions = {}) {
     this.#allow = allow;
     this.#tests = allow.map(testOf).filter(test => typeof test !== 'string');
     this.#privport = privport;
   }
 
-  /** Why this peer may not, in words for the host's log; undefined when it may. */
+  /** Why the peer may not attach, for the host's log; undefined if it may. */
   refusal({ origin }: Peer): string | undefined {
     const restricted = this.#tests.length > 0;
     if (!restricted && !this.#privport) return undefined;
-    if (!origin) return 'it is not known who it is';
+    if (!origin) return 'its origin is unknown';
     if (restricted && !this.#tests.some(test => test(origin))) {
       return `${textOf(origin)} is not among allow=${this.#allow.join(',allow=')}`;
     }
@@ -66,7 +66,7 @@ function textOf(origin: Origin): string {
   }
 }
 
-/** Reads a rule; a string says what is wrong with it. */
+/** Parses a rule. Returns a string that says what is wrong with it. */
 function testOf(text: string): Test | string {
   const [, kind, value] = /^(cid|uid|gid|tcp):(.*)$/.exec(text) ?? [];
   if (kind === undefined || value === undefined) return `allow=${text} names nobody: say ${forms}`;
@@ -92,12 +92,12 @@ function addressTest(text: string): Test | string {
   const address = v6
     ? plainAddress(new SocketAddress({ address: written, family: 'ipv6' }).address)
     : written;
-  // An IPv4 address written as an IPv6 one has 96 bits before it.
-  const inside = v6 && isIPv4(address) && bits >= 96;
+  // An IPv4-mapped address has a prefix of 96 bits.
+  const isMapped = v6 && isIPv4(address) && bits >= 96;
   const list = new BlockList();
-  if (inside) list.addSubnet(address, bits - 96, 'ipv4');
+  if (isMapped) list.addSubnet(address, bits - 96, 'ipv4');
   else list.addSubnet(written, bits, v6 ? 'ipv6' : 'ipv4');
-  const family = v6 && !inside ? 'ipv6' : 'ipv4';
+  const family = v6 && !isMapped ? 'ipv6' : 'ipv4';
   return origin => {
     if (origin.kind !== 'tcp') return false;
     const from = plainAddress(origin.address);
@@ -105,7 +105,7 @@ function addressTest(text: string): Test | string {
   };
 }
 
-/** As it is compared: without a zone, and an IPv4 address as such also on a socket that takes both. */
+/** Canonical form for comparison: without a zone, and an IPv4-mapped address (from a dual-stack socket) as IPv4. */
 function plainAddress(address: string): string {
   const withoutZone = address.replace(/%.*$/, '');
   const mapped = /^::ffff:([0-9.]+)$/i.exec(withoutZone)?.[1];

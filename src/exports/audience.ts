@@ -1,7 +1,7 @@
 import type { Listener } from '#transport/listener.ts';
 import { type ExportOptions, exportName } from './exports.ts';
 
-/** A warning for each listener that others can reach, as long as there are exports that say nothing of who may use them. */
+/** A warning for each listener with an audience, if there are exports without allow rules. */
 export function audienceWarnings(
   listeners: readonly Listener[],
   exports: readonly ExportOptions[],
@@ -12,7 +12,7 @@ export function audienceWarnings(
   return listeners.flatMap(({ uri, audience }) =>
     audience === undefined
       ? []
-      : `${uri} can be reached by ${audience}, and whoever reaches it may use ${names}: say who may, as in ` +
+      : `${uri} can be reached by ${audience}, all of whom may use ${names}: restrict it, as in ` +
         `--export PATH,allow=${ruleFor[audience]}`,
   );
 }

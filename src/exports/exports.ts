@@ -17,22 +17,22 @@ import { checkedRoot } from './validate.ts';
 
 export type SecurityModelName = 'mapped' | 'passthrough';
 
-/** What holds of an export whatever is behind it. */
+/** Options of every export, whatever its backend. */
 export interface GuestOptions extends AccessOptions {
   readonly readonly?: boolean;
 }
 
 /** A directory of the host for guests to mount. */
 export interface ExportOptions extends GuestOptions, IdOptions {
-  /** The directory; a relative path is taken from the working directory. */
+  /** The directory; a relative path starts at the working directory. */
   readonly path: string;
-  /** What a guest calls it (aname); its path when left out. */
+  /** Its aname; default: its path. */
   readonly name?: string;
-  /** `mapped` when left out; or a model of one's own. */
+  /** Default: `mapped`. An object is a model of the caller's own. */
   readonly securityModel?: SecurityModelName | SecurityModel;
-  /** Permission bits of files on the host; `mapped` only, 0600 when left out. */
+  /** Permission bits of files on the host; `mapped` only. Default: 0600. */
   readonly fmode?: number;
-  /** Permission bits of directories on the host; `mapped` only, 0700 when left out. */
+  /** Permission bits of directories on the host; `mapped` only. Default: 0700. */
   readonly dmode?: number;
 }
 
@@ -40,27 +40,29 @@ export function exportName({ name, path }: ExportOptions): string {
   return name ?? resolve(path);
 }
 
-/** A backend of the caller's own for guests to mount. It stays the caller's: the server does not close it. */
+/** A backend of the caller's own. The server does not close it. */
 export interface TreeExport extends GuestOptions {
   readonly name: string;
   readonly tree: Tree;
 }
 
-/** An export as sessions see it. */
+/** An opened export. */
 export interface Export {
   readonly name: string;
-  /** The directory of the host; the name again for a backend of one's own. */
+  /** The directory of the host; for a `TreeExport`, the name. */
   readonly path: string;
   readonly model: string;
   readonly readonly: boolean;
   readonly tree: Tree;
-  /** Who may attach. */
   readonly access: Access;
   readonly hostErrors?: HostErrorLog;
 }
 
-/** Descriptors that are not for the trees, besides connections: listeners, the event loop, what a request holds for a moment. */
-const descriptorsKept = 256;
+/**
+ * Descriptors reserved for other uses than trees and connections: listeners, the event loop, those that a request opens
+ * briefly.
+ */
+const descriptorsReserved = 256;
 
 interface OpenOptions {
   readonly log?: Logger | undefined;
@@ -68,17 +70,17 @@ interface OpenOptions {
   readonly groupsOf?: GroupsOf | undefined;
 }
 
-/** The exports of a server, in their order: the first is the one that a guest gets which asks for none. */
+/** The exports of a server, in order. The first is the default, for an empty aname. */
 export class Exports {
   readonly #list: readonly Export[];
-  /** The trees that were opened here, and are closed here. */
+  /** Trees that were opened here, to be closed here. */
   readonly #own: readonly Tree[];
   readonly #byName = new Map<Bytes, Export>();
 
   private constructor(list: readonly Export[], own: readonly Tree[]) {
     this.#list = list;
     this.#own = own;
-    // A name wins over a path, and the first of two exports of one path over the second.
+    // A name takes precedence over a path, and the first of two exports of one path over the second.
     for (const of of ['name', 'path'] as const) {
       for (const one of list) {
         const key = asBytes(one[of]);
@@ -87,7 +89,7 @@ export class Exports {
     }
   }
 
-  /** Opens every directory. Throws `StartFaults` with all that is wrong with any of them, and then holds nothing. */
+  /** Opens every directory. Rejects with a `ConfigError` that lists all problems of all exports; then nothing stays open. */
   static async open(
     options: readonly (ExportOptions | TreeExport)[],
     { log = silent, limits = {}, groupsOf = groupsOfHost }: OpenOptions,
@@ -97,7 +99,7 @@ export class Exports {
     if (problems.length > 0) throw new ConfigError(problems);
     const limit = descriptorLimit();
     const { connections } = { ...defaultLimits, ...limits };
-    const descriptors = new FdBudget(Math.max(limit - connections - descriptorsKept, limit >> 1));
+    const descriptors = new FdBudget(Math.max(limit - connections - descriptorsReserved, limit >> 1));
     const own: Tree[] = [];
     const list: Export[] = [];
     try {
@@ -116,11 +118,11 @@ export class Exports {
         const tree = await LocalTree.open(path, { descriptors, model, readonly });
         own.push(tree);
         const access = new Access(one);
-        list.push({ name, path, model: model.name, readonly, tree, access, hostErrors: hostErrors });
+        list.push({ name, path, model: model.name, readonly, tree, access, hostErrors });
       }
       return new Exports(list, own);
     } catch (error) {
-      // Gone between the check and now.
+      // A directory was removed since the check.
       for (const tree of own) tree.close();
       throw error;
     }
@@ -130,12 +132,12 @@ export class Exports {
     return this.#list[Symbol.iterator]();
   }
 
-  /** The export that an attach asks for: the first for an empty aname and `/`, otherwise by name or path. */
+  /** The export of an attach: the first for an empty aname and for `/`, otherwise by name or path. */
   find(aname: Bytes): Export | undefined {
     return aname === '' || aname === '/' ? this.#list[0] : this.#byName.get(aname);
   }
 
-  /** Lets go of every directory that was opened here. No session may use one any more. */
+  /** Closes the directories that were opened here. No session may use them any more. */
   close(): void {
     for (const tree of this.#own) tree.close();
   }
@@ -148,30 +150,30 @@ function modelOf(options: ExportOptions, hostErrors: HostErrorLog, groupsOf: Gro
   return mapped({ fmode, dmode }, text => hostErrors.badRecord(text));
 }
 
-/** The wire knows bytes only. */
+/** UTF-8 bytes of a string, as in messages. */
 function asBytes(text: string): Bytes {
   return Buffer.from(text).toString('latin1');
 }
 
-/** Everything that keeps these exports from being served; opens and leaves nothing. */
+/** All problems that keep the exports from being served. Leaves nothing open or changed. */
 export async function exportProblems(options: readonly (ExportOptions | TreeExport)[]): Promise<string[]> {
   const problems: string[] = [];
   const seen = new Map<string, string>();
   for (const [index, one] of options.entries()) {
     const what = 'tree' in one ? one.name : one.path;
     const name = 'tree' in one ? one.name : exportName(one);
-    const about = (text: string) => problems.push(`export ${what}: ${text}`);
-    for (const problem of [...nameFaults(one.name, name, index), ...accessProblems(one)]) about(problem);
+    const report = (text: string) => problems.push(`export ${what}: ${text}`);
+    for (const problem of [...nameProblems(one.name, name, index), ...accessProblems(one)]) report(problem);
     const twin = seen.get(name);
     if (twin !== undefined)
-      about(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);
+      report(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);
     seen.set(name, what);
-    if (!('tree' in one)) for (const problem of await directoryFaults(one)) about(problem);
+    if (!('tree' in one)) for (const problem of await directoryProblems(one)) report(problem);
   }
   return problems;
 }
 
-async function directoryFaults(one: ExportOptions): Promise<string[]> {
+async function directoryProblems(one: ExportOptions): Promise<string[]> {
   const { path, securityModel = 'mapped', readonly = false, fmode, dmode } = one;
   const needs = typeof securityModel === 'object' ? undefined : securityModel;
   const problems = [
@@ -185,10 +187,10 @@ async function directoryFaults(one: ExportOptions): Promise<string[]> {
   ];
 }
 
-function nameFaults(given: string | undefined, name: string, index: number): string[] {
+function nameProblems(given: string | undefined, name: string, index: number): string[] {
   if (given === '') return ['its name is empty: give it one, or leave name= out'];
   if (given === '/') return ['the name "/" is that of the first export: choose another'];
-  // The options of mount(8) are cut at commas, whatever is in them.
+  // mount(8) splits its options at commas, and has no escape.
   if (name.includes(',') && (given !== undefined || index > 0)) {
     return [`no guest can ask for the name "${name}", since it has a comma: give it another with name=`];
   }

@@ -1,51 +1,51 @@
 import { EACCES } from '#base/errno.ts';
 import type { Bytes } from '#base/name.ts';
 import type { Peer } from '#base/peer.ts';
-import type { ExportLookup as Finder } from '#session/attachment.ts';
+import type { ExportLookup } from '#session/attachment.ts';
 import type { Export, Exports } from './exports.ts';
 
 /**
- * The exports as one connection finds them: those that its peer may use, or the `only` one if it may use that. The first is
- * the first that it may use. What it may not use and what is not there look the same: EACCES where anything is kept from the
- * peer, ENOENT where nothing is, so that no guest learns the names of others' exports by asking.
+ * The exports that one connection can find: those that its peer may use, or `only` that one. The default is the first that the
+ * peer may use. If any export is denied to the peer, every name that it may not use gives EACCES, otherwise an unknown name gives
+ * ENOENT: so no guest learns the names of other guests' exports by probing.
  *
- * `say` is told once of each export that it is used, or refused, and once that one is asked for in vain.
+ * `log` gets one line when an export is first used or denied, and one for the first unknown name.
  */
 export function exportsFor(
   exports: Exports,
   peer: Peer,
   only: Export | undefined,
-  say: (text: string) => void,
-): Finder {
+  log: (text: string) => void,
+): ExportLookup {
   const known = only ? [only] : [...exports];
   const refused = new Map<Export, string>();
   for (const one of known) {
-    const why = one.access.refusal(peer);
-    if (why !== undefined) refused.set(one, why);
+    const refusal = one.access.refusal(peer);
+    if (refusal !== undefined) refused.set(one, refusal);
   }
   const first = known.find(one => !refused.has(one)) ?? known[0];
-  const said = new Set<Export | undefined>();
-  const sayOnce = (found: Export | undefined, text: () => string) => {
-    if (said.has(found)) return;
-    said.add(found);
-    say(text());
+  const logged = new Set<Export | undefined>();
+  const logOnce = (found: Export | undefined, text: () => string) => {
+    if (logged.has(found)) return;
+    logged.add(found);
+    log(text());
   };
   return {
     find(aname: Bytes) {
       const named = aname === '' || aname === '/' ? first : exports.find(aname);
       let found = named && known.includes(named) ? named : undefined;
-      // Of several exports of one path, the path means the first that the peer may use.
+      // A path that several exports have means the first that the peer may use.
       if (found && refused.has(found) && aname === Buffer.from(found.path).toString('latin1')) {
         found = known.find(one => one.path === found?.path && !refused.has(one)) ?? found;
       }
-      const why = found && refused.get(found);
-      if (found && why === undefined) {
-        sayOnce(found, () => `uses ${found.name} (${found.model}${found.readonly ? ', read-only' : ''})`);
+      const refusal = found && refused.get(found);
+      if (found && refusal === undefined) {
+        logOnce(found, () => `uses ${found.name} (${found.model}${found.readonly ? ', read-only' : ''})`);
         return found;
       }
-      if (found) sayOnce(found, () => `asks for ${found.name}, which it may not use: ${why}`);
-      // The client's bytes, made fit for a log.
-      else sayOnce(found, () => `asks for ${JSON.stringify(aname.slice(0, 64))}, which is no export`);
+      if (found) logOnce(found, () => `asks for ${found.name}, which it may not use: ${refusal}`);
+      // JSON escapes control characters of the client's bytes.
+      else logOnce(found, () => `asks for ${JSON.stringify(aname.slice(0, 64))}, which is no export`);
       if (refused.size > 0) throw EACCES;
       return undefined;
     },

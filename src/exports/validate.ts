@@ -5,10 +5,10 @@ import { inline } from '#host/linux.ts';
 import { effectiveCapabilities } from '#host/process.ts';
 import { serverCreds } from '#host/syscalls.ts';
 
-/** An attribute of our own kind that no record has: setting it shows that records can be set. */
+/** Probe xattr in the namespace of the records: if it can be set, records can be set. */
 const probeXattr = 'user.virtfs.probe';
 
-/** Without these a request cannot run as the guest's user, or guest's root is none. */
+/** Capabilities that requests need to run as the guest's users, and the guest's root to act as root. */
 export const passthroughCapabilities = [
   'CAP_CHOWN',
   'CAP_DAC_OVERRIDE',
@@ -18,29 +18,28 @@ export const passthroughCapabilities = [
   'CAP_SETUID',
 ];
 
-/** What keeps the directory `path` from being served with this model, if it is one of ours: each fault with what to do. */
+/** Problems that keep the directory from being served with a built-in model, each with what to do. */
 export async function checkedRoot(
   path: string,
   model: 'mapped' | 'passthrough' | undefined,
   readonly: boolean,
 ): Promise<string[]> {
   const problems: string[] = [];
-  const unusable = directoryFault(path);
+  const unusable = directoryProblem(path);
   if (unusable !== undefined) problems.push(unusable);
-  if (model === 'passthrough') problems.push(...capabilityFaults());
-  if (model === 'mapped' && unusable === undefined) problems.push(...(await xattrFaults(path, readonly)));
+  if (model === 'passthrough') problems.push(...capabilityProblems());
+  if (model === 'mapped' && unusable === undefined) problems.push(...(await xattrProblems(path, readonly)));
   return problems;
 }
 
-/** The program reaches its objects by /proc/self/fd; nothing works without. */
+/** Problems of /proc: the server reopens descriptors through /proc/self/fd. */
 export function procFaults(): string[] {
   return existsSync('/proc/self/fd') ? [] : ['/proc is not mounted: mount -t proc proc /proc'];
 }
 
-function directoryFault(path: string): string | undefined {
+function directoryProblem(path: string): string | undefined {
   try {
-    if (!statSync(path).isDirectory())
-      return 'it is not a directory: name the directory that holds what is wanted';
+    if (!statSync(path).isDirectory()) return 'it is not a directory: name the directory to serve';
     accessSync(path, constants.R_OK | constants.X_OK);
     return undefined;
   } catch (error) {
@@ -49,12 +48,12 @@ function directoryFault(path: string): string | undefined {
       return `the directory does not exist: make it (mkdir -p ${path}) or correct the path`;
     if (code === 'ENOTDIR') return 'a part of the path is not a directory: correct the path';
     if (code === 'EACCES')
-      return 'this user may not read the directory: change its rights, or run as another user';
+      return 'this user may not read the directory: change its permissions, or run as another user';
     return `the directory cannot be used: ${(error as Error).message}`;
   }
 }
 
-function capabilityFaults(): string[] {
+function capabilityProblems(): string[] {
   const have = effectiveCapabilities();
   const missing = passthroughCapabilities.filter(name => !have.has(name));
   if (missing.length === 0) return [];
@@ -64,7 +63,7 @@ function capabilityFaults(): string[] {
   ];
 }
 
-async function xattrFaults(path: string, readonly: boolean): Promise<string[]> {
+async function xattrProblems(path: string, readonly: boolean): Promise<string[]> {
   let fd: number;
   try {
     fd = openSync(path, O_PATH | O_DIRECTORY);
@@ -73,13 +72,13 @@ async function xattrFaults(path: string, readonly: boolean): Promise<string[]> {
   }
   try {
     const failed = readonly ? await readProbe(fd) : await writeProbe(fd);
-    return failed === undefined ? [] : [xattrFault(failed)];
+    return failed === undefined ? [] : [xattrProblem(failed)];
   } finally {
     closeSync(fd);
   }
 }
 
-function xattrFault(failed: Errno): string {
+function xattrProblem(failed: Errno): string {
   if (failed === EOPNOTSUPP) {
     return (
       'its file system has no user extended attributes, which security_model=mapped keeps owners and modes in: ' +
@@ -89,20 +88,20 @@ function xattrFault(failed: Errno): string {
   return `extended attributes cannot be set in it, which security_model=mapped needs: ${failed}`;
 }
 
-/** Whether attributes could be there at all; all that reading needs. */
+/** Whether xattrs can exist, which is all that reading needs. */
 async function readProbe(fd: number): Promise<Errno | undefined> {
   const found = await inline.getxattr(serverCreds, fd, probeXattr, new Uint8Array(0));
   const failed = found < 0 ? Errno.of(-found) : undefined;
   return failed === ENODATA || failed === EACCES ? undefined : failed;
 }
 
-/** Sets and removes an attribute: on a file without a name where that is possible, otherwise on the directory. */
+/** Sets and removes an xattr: on an unnamed file (O_TMPFILE) if one can be created, otherwise on the directory. */
 async function writeProbe(dirfd: number): Promise<Errno | undefined> {
   let fd = dirfd;
   try {
     fd = await inline.createUnnamed(serverCreds, dirfd, 0o600);
   } catch {
-    // No O_TMPFILE here, or no right to make files in the root itself, which its subdirectories may still give.
+    // No O_TMPFILE, or no write permission in the root, though its subdirectories may give it.
   }
   try {
     await inline.setxattr(serverCreds, fd, probeXattr, new Uint8Array([1]), 0);

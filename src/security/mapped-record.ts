@@ -6,8 +6,8 @@ import { serverCreds } from '#host/syscalls.ts';
 import type { Target } from './model.ts';
 
 /**
- * The record of a mapped object as QEMU's `mapped-xattr` keeps it: four extended attributes of the host's object, each a
- * little-endian integer of a fixed length. An absent attribute leaves what the host says.
+ * The record of a mapped object, in the format of QEMU's `mapped-xattr`: four extended attributes of the host's object, each a
+ * little-endian integer of a fixed length. Where one is absent, the host's own attribute counts.
  *
  * | attribute | bytes | meaning |
  * |---|---|---|
@@ -20,30 +20,26 @@ export const modeXattr: Bytes = 'user.virtfs.mode';
 
 export type Field = 'uid' | 'gid' | 'mode' | 'rdev';
 
-/** Told of attributes of a wrong length, which are treated as absent. */
-export type Complain = (text: string) => void;
+/** Logs an attribute of the wrong length, which is treated as absent. */
+export type Warn = (text: string) => void;
 
-/** Reading what a file system or its permissions refuse is the same as finding nothing, as QEMU does. */
+/** Errors of getxattr(2) that count as absent, as in QEMU. */
 const absent = new Set([ENODATA, EOPNOTSUPP, EPERM, EACCES].map(errno => -errno.code));
 
-/** A field's value, or undefined when it is absent, of the wrong length, or −1 (which QEMU writes for "unset"). */
-export function readField(
-  target: Target,
-  field: Field,
-  complain: Complain,
-): MaybePromise<number | undefined> {
+/** A field's value; undefined if it is absent, of the wrong length, or −1 (QEMU's "unset"). */
+export function readField(target: Target, field: Field, warn: Warn): MaybePromise<number | undefined> {
   const bytes = allocOwned(8);
-  const wanted = field === 'rdev' ? 8 : 4;
+  const expected = field === 'rdev' ? 8 : 4;
   return andThen(target.sys.getxattr(serverCreds, target.fd, recordPrefix + field, bytes), length => {
-    if (length === wanted) {
+    if (length === expected) {
       const value = bytes.readUInt32LE(0);
-      const unset = value === 0xffff_ffff && (wanted === 4 || bytes.readUInt32LE(4) === 0xffff_ffff);
+      const unset = value === 0xffff_ffff && (expected === 4 || bytes.readUInt32LE(4) === 0xffff_ffff);
       return unset ? undefined : value;
     }
     if (absent.has(length)) return undefined;
     if (length >= 0 || length === -ERANGE.code) {
-      complain(
-        `${recordPrefix}${field} has ${length >= 0 ? length : 'more than 8'} bytes instead of ${wanted}: ignored`,
+      warn(
+        `${recordPrefix}${field} has ${length >= 0 ? length : 'more than 8'} bytes instead of ${expected}: ignored`,
       );
       return undefined;
     }

@@ -8,46 +8,49 @@ import { IdMap, idMax, mapProblems } from './id-map.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
 
-/** As whom a guest's users act on the host, and how the host's ids look to them. */
+/** Which ids a guest's users have on the host, and which ids of the host they see. */
 export interface IdOptions {
   /**
-   * `root`: the guest's root acts as the anonymous user, and its group 0 as the anonymous group; `all`: everybody does. `none`
-   * when left out.
+   * `root`: the guest's root acts as the anonymous user, and its group 0 as the anonymous group. `all`: every user does. Default:
+   * `none`.
    */
   readonly squash?: 'none' | 'root' | 'all';
-  /** The anonymous user and group on the host; 65534 when left out. */
+  /** The anonymous user and group on the host. Default: 65534. */
   readonly anonuid?: number;
   readonly anongid?: number;
-  /** Ranges `GUEST:HOST:COUNT` of users and groups, or with `u:` or `g:` before it of one kind. None are all ids as they are. */
+  /**
+   * Ranges `GUEST:HOST:COUNT` of users and groups; `u:` or `g:` before it limits one to a kind. Without ranges ids are
+   * unchanged.
+   */
   readonly map?: readonly string[];
 }
 
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 const capability = 'security.capability';
-/** vfs_ns_cap_data of linux/capability.h: file capabilities that are good for one root user, whose uid is in them. */
+/** vfs_ns_cap_data of linux/capability.h: file capabilities of a user namespace, with the uid of its root. */
 const capabilityWithRootBytes = 24;
 
-/** A user of the guest, in the guest's ids, and as whom it acts on the host. */
-interface GuestCaller extends Credentials {
+/** A guest user's credentials, in the guest's ids, with those for host calls. */
+interface GuestCredentials extends Credentials {
   readonly host: Credentials;
 }
 
-const hostOf = (creds: Credentials): Credentials => (creds as Partial<GuestCaller>).host ?? creds;
+const hostOf = (creds: Credentials): Credentials => (creds as Partial<GuestCredentials>).host ?? creds;
 
-/** What is wrong with these: each fault with what to do. `meant` is whether the model acts as the guest's users at all. */
-export function idProblems(options: IdOptions, meant: boolean): string[] {
+/** Problems of the options, each with what to do. `applies`: whether the model runs host calls as the guest's users. */
+export function idProblems(options: IdOptions, applies: boolean): string[] {
   const { squash = 'none', anonuid, anongid, map = [] } = options;
   const problems: string[] = [];
-  if (!meant && (squash !== 'none' || anonuid !== undefined || anongid !== undefined || map.length > 0)) {
+  if (!applies && (squash !== 'none' || anonuid !== undefined || anongid !== undefined || map.length > 0)) {
     problems.push(
       "squash, anonuid, anongid and map are for security_model=passthrough: with mapped a guest's users are nobody on the host, so leave them out",
     );
   }
   if (!['none', 'root', 'all'].includes(squash))
     problems.push(`squash=${squash} is not possible: say squash=root, all or none`);
-  if (meant && squash === 'none' && (anonuid ?? anongid) !== undefined) {
+  if (applies && squash === 'none' && (anonuid ?? anongid) !== undefined) {
     problems.push(
-      'anonuid and anongid are whom squash=root or squash=all make of others: say which, or leave them out',
+      'anonuid and anongid need squash=root or squash=all: give one of them, or leave anonuid and anongid out',
     );
   }
   for (const [key, id] of [
@@ -62,12 +65,11 @@ export function idProblems(options: IdOptions, meant: boolean): string[] {
 }
 
 /**
- * A security model with ids of the guest on one side and those of the host on the other: what comes from the guest is made
- * into the host's, or refused, and what goes to it is made into the guest's, or shown as nobody's. The model within knows the
- * host's alone. As with idmapped mounts and user namespaces of Linux, an id without a counterpart cannot be given to anything
- * (EINVAL), nothing can be made with it (EOVERFLOW), and whoever has it may not attach (EACCES).
+ * Wraps a security model, and maps ids: from the guest's to the host's or an error, from the host's to the guest's or nobody. The
+ * wrapped model sees the host's ids only. As with idmapped mounts and user namespaces of Linux, an unmapped id cannot be set
+ * (EINVAL), nothing can be created with it (EOVERFLOW), and a user who has it cannot attach (EACCES).
  *
- * Of a user's groups on the host those within the ranges count: a guest acts with no other id, save nobody's and the anonymous.
+ * A user's groups on the host are limited to mapped ones: a guest acts with no other id except nobody's and the anonymous.
  */
 export function withIds(model: SecurityModel, options: IdOptions): SecurityModel {
   const { squash = 'none', map = [] } = options;
@@ -81,7 +83,7 @@ class Ids implements SecurityModel {
   readonly overlaysAttrs: boolean;
   readonly #model: SecurityModel;
   readonly #squash: 'none' | 'root' | 'all';
-  readonly #anonymous: GuestCaller;
+  readonly #anonymous: GuestCredentials;
   readonly #uids: IdMap;
   readonly #gids: IdMap;
   readonly #mapped: boolean;
@@ -102,7 +104,7 @@ class Ids implements SecurityModel {
     this.overlaysAttrs = model.overlaysAttrs || this.#mapped;
   }
 
-  #guest(host: Credentials): GuestCaller {
+  #guest(host: Credentials): GuestCredentials {
     const uid = this.#uids.toGuest(host.uid) ?? nobody;
     return { uid, gid: this.#gids.toGuest(host.gid) ?? nobody, groups: [], host };
   }
@@ -121,7 +123,7 @@ class Ids implements SecurityModel {
     });
   }
 
-  /** Whether a group of the host is one that the guest has. */
+  /** Whether a group of the host is mapped, and not squashed. */
   #mayAct(gid: number): boolean {
     const guest = this.#gids.toGuest(gid);
     return guest !== undefined && !(guest === 0 && this.#squash === 'root');
@@ -138,7 +140,7 @@ class Ids implements SecurityModel {
   #groupOfNew(creds: Credentials, gid: number): number {
     const anonymous = this.#anonymous.host.gid;
     if (this.#squash === 'all' || (this.#squash === 'root' && gid === 0)) return anonymous;
-    // Its own group, which may be one that the guest knows only as nobody's.
+    // The user's own group, which may be unmapped and shown as nobody's.
     if (gid === creds.gid) return hostOf(creds).gid;
     const host = this.#gids.toHost(gid);
     if (host === undefined) throw EOVERFLOW;
@@ -151,7 +153,7 @@ class Ids implements SecurityModel {
 
   setInitialAttrs(target: Target, creds: Credentials, want: GuestForm): MaybePromise<void> {
     const host = hostOf(creds);
-    // Who made it in place is the host's user already, with the right group.
+    // `creds` without `host` come from credsForCreate: they are the host's already, with the right group.
     const gid = host === creds ? host.gid : this.#groupOfNew(creds, want.gid);
     return this.#model.setInitialAttrs(target, host, { ...want, uid: host.uid, gid });
   }
@@ -169,8 +171,8 @@ class Ids implements SecurityModel {
     { uid, gid, mode }: { readonly uid?: number; readonly gid?: number; readonly mode?: number },
   ): MaybePromise<void> {
     return this.#model.change(target, hostOf(creds), {
-      ...(uid !== undefined && { uid: given(this.#uids, uid) }),
-      ...(gid !== undefined && { gid: given(this.#gids, gid) }),
+      ...(uid !== undefined && { uid: requireHostId(this.#uids, uid) }),
+      ...(gid !== undefined && { gid: requireHostId(this.#gids, gid) }),
       ...(mode !== undefined && { mode }),
     });
   }
@@ -184,17 +186,17 @@ class Ids implements SecurityModel {
   }
 
   xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes {
-    if (this.#isUntold(name)) throw EOPNOTSUPP;
+    if (this.#isHidden(name)) throw EOPNOTSUPP;
     return this.#model.xattrToHost(name, hostOf(creds), use, type);
   }
 
   xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined {
     const shown = this.#model.xattrToClient(name, hostOf(creds));
-    return shown !== undefined && this.#isUntold(shown) ? undefined : shown;
+    return shown !== undefined && this.#isHidden(shown) ? undefined : shown;
   }
 
-  /** Of `system.` some have ids in forms of their own (system.nfs4_acl), which would come through unchanged. */
-  #isUntold(name: Bytes): boolean {
+  /** Other `system.` xattrs may contain ids that are not mapped (system.nfs4_acl). */
+  #isHidden(name: Bytes): boolean {
     return this.#mapped && name.startsWith('system.') && !acls.has(name);
   }
 
@@ -204,17 +206,17 @@ class Ids implements SecurityModel {
     return acls.has(name)
       ? mapAcl(
           value,
-          id => given(this.#uids, id),
-          id => given(this.#gids, id),
+          id => requireHostId(this.#uids, id),
+          id => requireHostId(this.#gids, id),
         )
       : value;
   }
 
   valueToClient(name: Bytes, value: Uint8Array): Uint8Array {
     if (!this.#mapped) return value;
-    // Whose root they are good for, the host's or another, is no user of the guest.
-    const ofAnother = value.length === capabilityWithRootBytes || this.#uids.toGuest(0) !== 0;
-    if (name === capability && ofAnother) throw ENODATA;
+    // They belong to a root that is not the guest's: the host's, or that of a user namespace.
+    const otherRoot = value.length === capabilityWithRootBytes || this.#uids.toGuest(0) !== 0;
+    if (name === capability && otherRoot) throw ENODATA;
     if (!acls.has(name)) return value;
     return mapAcl(
       value,
@@ -224,8 +226,8 @@ class Ids implements SecurityModel {
   }
 }
 
-/** The host's id for one that the guest gives to something. */
-function given(map: IdMap, id: number): number {
+/** The host's id for one that the guest sets. Throws EINVAL if unmapped. */
+function requireHostId(map: IdMap, id: number): number {
   const host = map.toHost(id);
   if (host === undefined) throw EINVAL;
   return host;

@@ -4,12 +4,12 @@ import { type Credentials, serverCreds } from '#host/syscalls.ts';
 import type { Target } from './model.ts';
 
 /**
- * The host's attributes of a regular file that the caller may write, or undefined. The kernel says so by letting it be
- * opened; nothing but a regular file is.
+ * The host's attributes of a regular file that the caller may write; otherwise undefined. Checks by opening the file; no other
+ * type is opened.
  *
- * Before a write, a guest's kernel takes set-id bits and file capabilities away by messages of their own, as the user who
- * writes (fs/inode.c: file_remove_privs). On the host that user may not, but the write that follows does it there, so
- * such a message is granted to whoever may write, and nothing needs to be done.
+ * Before a write, a guest's kernel clears set-id bits and file capabilities by separate messages, with the writer's
+ * credentials (file_remove_privs of fs/inode.c). The host refuses them to that user, but clears both at the write that
+ * follows. So such a message succeeds without effect if the user may write.
  */
 export async function writableFile({ sys, fd }: Target, creds: Credentials): Promise<Attr | undefined> {
   const attr = new Attr();

@@ -6,12 +6,12 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
 import { Ninepd } from '../support/ninepd.ts';
 
-/** The kernel's clock for ctime moves no more often than this (HZ=250). */
+/** Granularity of the kernel's clock for ctime (HZ=250). */
 const tickMs = 4;
 const rounds = 300;
 
-// What one server has shown it shows again while ctime says that nothing changed: the one way to be wrong is a change that
-// leaves no trace in ctime, within the tick in which the server looked.
+// A server reuses cached attributes while ctime is unchanged. They can be stale only after a change within the clock tick in
+// which the server read them, which leaves ctime the same.
 let dir: string;
 const servers: Ninepd[] = [];
 const clients: { client: Client; fid: number }[] = [];
@@ -40,7 +40,7 @@ function word(value: number): Buffer {
   return bytes;
 }
 
-/** What a program of the host does to the file, bypassing every server. */
+/** Changes the record as a program on the host would, without a server. */
 function record(permissions: number, uid: number): void {
   setAttributeSync(join(dir, 'file'), 'user.virtfs.mode', word(0o100000 | permissions));
   setAttributeSync(join(dir, 'file'), 'user.virtfs.uid', word(uid));
@@ -51,7 +51,7 @@ async function shown(): Promise<[string, number][]> {
   return all.map(({ mode, uid }) => [(mode & 0o7777).toString(8), uid]);
 }
 
-it('shows at once what the host, or another server, changed within the clock tick in which it looked', async () => {
+it('shows a change by the host or another server at once, also within the clock tick of its last read', async () => {
   let withinTick = 0;
   for (let round = 0; round < rounds; round++) {
     const permissions = round % 0o1000;
@@ -68,7 +68,7 @@ it('shows at once what the host, or another server, changed within the clock tic
   expect(withinTick).toBeGreaterThan(0);
 }, 60_000);
 
-it('shows at once what a program of the host does to a file that no server made', async () => {
+it('shows at once what a program on the host does to a file without a record', async () => {
   const plain = join(dir, 'plain');
   writeFileSync(plain, '');
   const fids = await Promise.all(

@@ -41,7 +41,7 @@ import { mapped } from '#security/mapped.ts';
 const watch = { before: () => {}, after: () => {} };
 const how = { read: true, write: true, truncate: false, sync: 'none' as const };
 
-/** The error of a call that may throw at once or later. */
+/** The error of a call that throws or rejects. */
 async function refusal(act: () => unknown): Promise<unknown> {
   try {
     await act();
@@ -51,7 +51,7 @@ async function refusal(act: () => unknown): Promise<unknown> {
   return undefined;
 }
 
-describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
+describe('the format of mapped on disk, byte for byte that of QEMU', () => {
   let dir: string;
   let tree: LocalTree;
   let user: Actor;
@@ -115,7 +115,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect((statSync(at('f')).mode & 0o7777).toString(8)).toBe('640');
   });
 
-  it('makes a directory with dmode and keeps its type in the mode', async () => {
+  it('creates a directory with dmode and keeps its type in the mode', async () => {
     tree.release(await make('d', { type: 'directory', mode: 0o3775, gid: 5 }));
     expect([mode('d'), word('d', 'gid')]).toEqual(['43775', '05000000']);
     expect((statSync(at('d')).mode & 0o7777).toString(8)).toBe('710');
@@ -142,7 +142,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect([mode('n'), word('n', 'rdev')]).toEqual([full.toString(8), bytes]);
   });
 
-  it('shows what another server wrote into the attributes', async () => {
+  it('shows a record that another server wrote', async () => {
     writeFileSync(at('q'), 'target');
     setAttributeSync(at('q'), 'user.virtfs.uid', Buffer.from('39300000', 'hex'));
     setAttributeSync(at('q'), 'user.virtfs.gid', Buffer.from('01000000', 'hex'));
@@ -151,14 +151,14 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect([attr.uid, attr.gid, attr.mode]).toEqual([12345, 1, S_IFLNK | 0o777]);
   });
 
-  it('shows a file that the server did not make with the host owner and mode', async () => {
+  it('shows a file without a record with the owner and mode on the host', async () => {
     writeFileSync(at('native'), '');
     chmodSync(at('native'), 0o604);
     const attr = await look('native');
     expect([attr.uid, attr.gid, attr.mode]).toEqual([process.getuid!(), process.getgid!(), S_IFREG | 0o604]);
   });
 
-  it('reads native symlinks of the host and never follows them', async () => {
+  it('reads symlinks of the host and never follows them', async () => {
     symlinkSync('/etc/passwd', at('native'));
     const link = await node('native');
     expect(await tree.readlink(user.creds, link)).toBe('/etc/passwd');
@@ -166,7 +166,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.release(link);
   });
 
-  it.each(['uid', 'gid', 'mode'])('treats a %s of the wrong length as absent and says so', async field => {
+  it.each(['uid', 'gid', 'mode'])('treats a %s of the wrong length as absent and logs it', async field => {
     tree.release(await create('bad', 0o644));
     for (const value of ['', '01', '0102030405']) {
       setAttributeSync(at('bad'), `user.virtfs.${field}`, Buffer.from(value, 'hex'));
@@ -179,7 +179,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect(complaints[0]).toContain(`user.virtfs.${field}`);
   });
 
-  it('does not believe a type that cannot be: a directory is one on both sides', async () => {
+  it('ignores an impossible type: a directory is one on both sides', async () => {
     tree.release(await make('d', { type: 'directory', mode: 0o755, gid: 0 }));
     setAttributeSync(at('d'), 'user.virtfs.mode', Buffer.from('ed810000', 'hex'));
     expect((await look('d')).mode).toBe(S_IFDIR | 0o755);
@@ -197,7 +197,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.release(fifo);
   });
 
-  it('takes set-id bits and capabilities away on chown, and leaves the mode that came with it', async () => {
+  it('clears set-id bits and capabilities on chown, unless the same message sets the mode', async () => {
     const file = await create('c', 0o6755);
     setAttributeSync(at('c'), 'user.virtfs.security.capability', Buffer.from('01'));
     await tree.change(user, file, { uid: 5 });
@@ -217,7 +217,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.release(file);
   });
 
-  it('keeps foreign namespaces under its own prefix and hides the record', async () => {
+  it('keeps other xattr namespaces under its own prefix and hides the record', async () => {
     const file = await create('x', 0o644);
     const root: Actor = { creds: await tree.credentials(0), observer: watch };
     const acl = Buffer.from('0200000001000600ffffffff04000400ffffffff20000400ffffffff', 'hex');
@@ -248,7 +248,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.release(file);
   });
 
-  it('lets nobody read, forge or remove its record', async () => {
+  it('lets no client read, forge or remove its record', async () => {
     const file = await create('r', 0o600);
     const root: Actor = { creds: await tree.credentials(0), observer: watch };
     for (const field of ['uid', 'gid', 'mode', 'rdev', 'security.capability', 'anything']) {
@@ -263,14 +263,14 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.release(file);
   });
 
-  it('refuses user attributes on what is no file or directory to the guest', async () => {
+  it('refuses user xattrs on types other than file and directory', async () => {
     const link = await make('s', { type: 'symlink', target: 't', gid: 0 });
     expect(await refusal(() => tree.getXattr(user.creds, link, 'user.x'))).toBe(ENODATA);
     expect(await refusal(() => tree.setXattr(user, link, 'user.x', asOwned(Buffer.alloc(1)), 0))).toBe(EPERM);
     tree.release(link);
   });
 
-  it('never opens what stands for a device, and reads no link from a plain file', async () => {
+  it('never opens a file that represents a device, and reads no link from a regular file', async () => {
     const device = await make('n', { type: 'special', mode: S_IFCHR | 0o666, rdev: 0x103, gid: 0 });
     const file = await create('f', 0o644);
     expect(await refusal(() => tree.open(user, device, how))).toBe(ENXIO);
@@ -297,7 +297,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.release(fifo);
   });
 
-  it('hides the names that it uses while it makes an object', async () => {
+  it('hides its temporary names', async () => {
     const own = nameOf('.ninepd-new-0123');
     writeFileSync(at(own), '');
     expect(await tree.walk(user.creds, tree.root, own, new Attr())).toBe(ENOENT);
@@ -310,7 +310,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     tree.closeDir(open);
   });
 
-  it('clears away what a killed server has left where a directory is listed or must be empty, and nothing else', async () => {
+  it('removes orphans of a killed server where a directory is listed or must be empty, and nothing else', async () => {
     const unfinished = (digit: string) => `.ninepd-new-${digit.repeat(24)}`;
     const old = new Date(Date.now() - 60_000);
     const leave = (path: string, when = old) => {
@@ -351,7 +351,7 @@ describe('mapped on the disk, byte for byte as QEMU keeps it', () => {
     expect(existsSync(at('gone'))).toBe(false);
   });
 
-  it('sees a record that somebody else changes at once', async () => {
+  it('shows a record that a program on the host changes at once', async () => {
     const file = await create('live', 0o644);
     setAttributeSync(at('live'), 'user.virtfs.mode', Buffer.from('80810000', 'hex'));
     expect((await look('live')).mode).toBe(S_IFREG | 0o600);

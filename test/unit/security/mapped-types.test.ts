@@ -34,7 +34,7 @@ async function make(name: string, what: NewNode) {
   return tree.make(user, tree.root, nameOf(name), what, new Attr());
 }
 
-/** The types of all entries, listed in pieces of two or three. */
+/** The types of all entries, listed two or three at a time. */
 async function types(): Promise<Record<string, number>> {
   const open = await tree.openDir(user, tree.root);
   const seen: Record<string, number> = {};
@@ -54,9 +54,9 @@ async function types(): Promise<Record<string, number>> {
   return seen;
 }
 
-it('asks the records of an unchanged directory for their types once, and is never wrong after a change', async () => {
+it('reads the types of an unchanged directory from the records once, and again after a change', async () => {
   const listing = vi.spyOn(Inline.prototype, 'readdir');
-  /** The xattrs that entries were asked for since this was called last. */
+  /** The xattrs that were read since the last call. */
   const asked = () => {
     const names = new Set(listing.mock.calls.map(args => args[6]));
     listing.mockClear();
@@ -71,7 +71,7 @@ it('asks the records of an unchanged directory for their types once, and is neve
   symlinkSync('x', at('native'));
   const all = { '.': 4, '..': 4, link: 10, gone: 10, pipe: 1, file: 8, folder: 4, native: 10 };
   expect(await types()).toEqual(all);
-  // A directory that was changed just now may hold objects that are not stamped yet.
+  // A directory that was changed just now may contain objects without records yet.
   expect(await types()).toEqual(all);
   expect(asked()).toEqual(['user.virtfs.mode']);
   await new Promise(resolve => setTimeout(resolve, 2100));
@@ -82,7 +82,7 @@ it('asks the records of an unchanged directory for their types once, and is neve
   listing.mockRestore();
 
   unlinkSync(at('gone'));
-  // Likely with its inode number, and under its name.
+  // Probably with the same inode number, and with the same name.
   writeFileSync(at('gone'), '');
   renameSync(at('link'), at('moved'));
   writeFileSync(at('link'), '');

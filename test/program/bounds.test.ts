@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Tree } from '#backend/tree.ts';
 import { silent } from '#base/log.ts';
 import { linesMax } from '#base/rate-limited-log.ts';
-import { Client, Server, StartFaults } from '#index.ts';
+import { Client, ConfigError, Server } from '#index.ts';
 import { operations } from '#protocol/operations.ts';
 import { InFlight } from '#quota/in-flight.ts';
 import { defaultLimits, type Limits, limitFaults } from '#quota/limits.ts';
@@ -357,8 +357,8 @@ describe('a server with bounds of its own', () => {
     await serve({});
     expect(limitFaults({ connections: 0, fidsPerSession: 1.5, nonsense: 5 } as never)).toHaveLength(3);
     const opening = Server.open({ exports: [{ path: '/none' }], limits: { connections: -1 } });
-    await expect(opening).rejects.toThrow(StartFaults);
-    expect(((await opening.catch(error => error)) as StartFaults).problems).toHaveLength(2);
+    await expect(opening).rejects.toThrow(ConfigError);
+    expect(((await opening.catch(error => error)) as ConfigError).problems).toHaveLength(2);
   });
 
   it('serves a polite session in between, however many connections flood it', async () => {

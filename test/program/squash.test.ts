@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { getAttributeSync, setAttributeSync } from 'fs-xattr';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { type ExportOptions, Server, StartFaults } from '#index.ts';
+import { ConfigError, type ExportOptions, Server } from '#index.ts';
 import { mapAcl } from '#security/acl-ids.ts';
 import { IdMap, mapProblems } from '#security/id-map.ts';
 import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/dialog.ts';
@@ -283,8 +283,8 @@ describe('passthrough', () => {
   it('names all that is wrong with its ids at once, and what means nothing for mapped', async () => {
     const faults = async (options: Omit<ExportOptions, 'path'>) => {
       const opening = Server.open({ exports: [{ path: files, ...options }] });
-      await expect(opening).rejects.toThrow(StartFaults);
-      return ((await opening.catch(error => error)) as StartFaults).problems;
+      await expect(opening).rejects.toThrow(ConfigError);
+      return ((await opening.catch(error => error)) as ConfigError).problems;
     };
     expect(await faults({ squash: 'root', map: ['1:2'] })).toHaveLength(2);
     expect((await faults({ map: ['0:0:1'] })).join()).toContain('security_model=passthrough');

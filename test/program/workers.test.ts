@@ -250,8 +250,8 @@ describe('devices of guests', () => {
       await guest.start();
       await guest.attach();
     }
-    await running.says(/worker 1: vhost-user .*one .*the monitor is there/);
-    await running.says(/worker 2: vhost-user .*two .*the monitor is there/);
+    await running.says(/worker 1: vhost-user .*one .*the monitor connected/);
+    await running.says(/worker 2: vhost-user .*two .*the monitor connected/);
     const [one, two] = guests as [Frontend, Frontend];
     await one.request('mkdir', { dfid: 0, name: 'made' as never, mode: 0o755, gid: 0 });
     const walked = await two.request('walk', { fid: 0, newfid: 1, wname: ['made' as never] });
@@ -261,7 +261,7 @@ describe('devices of guests', () => {
     late.close();
     await running.says(/worker 2: vhost-user .*refused: the socket already serves/);
     for (const guest of guests) guest.close();
-    await running.says(/worker 1: .*the monitor is gone/);
+    await running.says(/worker 1: .*the monitor disconnected/);
     running.child.kill('SIGTERM');
     expect(await running.ended()).toBe(0);
   });

@@ -2,7 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Attr, Client, MemoryTree, passthrough, type SecurityModel, Server, StartFaults } from '#index.ts';
+import { Attr, Client, ConfigError, MemoryTree, passthrough, type SecurityModel, Server } from '#index.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { logTo } from '../support/line-log.ts';
 
@@ -94,8 +94,8 @@ describe('an embedded server', () => {
       { path: files, name: '/' },
     ];
     const opening = Server.open({ exports });
-    await expect(opening).rejects.toThrow(StartFaults);
-    const { problems } = (await opening.catch(error => error)) as StartFaults;
+    await expect(opening).rejects.toThrow(ConfigError);
+    const { problems } = (await opening.catch(error => error)) as ConfigError;
     expect(problems).toHaveLength(4);
     expect(held()).toEqual([]);
     await expect(Server.open({ exports: [] })).rejects.toThrow(/nothing to export/);

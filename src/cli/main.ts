@@ -9,7 +9,7 @@ if (line.command === 'help') {
   process.stdout.write(`ninepd ${version()}\n`);
 } else if (line.command === 'serve') {
   try {
-    // Only here, so that help and version need no native addon.
+    // Imported here, so that help and version need no native addon.
     const { serve } = await import('./serve.ts');
     await serve(line.options, line.problems);
   } catch (error) {

@@ -9,22 +9,21 @@ export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as
 const onOff = ['on', 'off'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** What `serve` was asked to do, with every default filled in. */
+/** Options of `serve`, with defaults. */
 export interface ServeOptions {
-  /** In their order; empty means ./share, to be made if missing. */
+  /** In order. Empty: ./share, which is created if missing. */
   readonly exports: readonly ExportOptions[];
-  /** Empty means what the service manager hands over, or else `defaultListen`. */
+  /** Empty: the sockets passed by the service manager, otherwise `defaultListen`. */
   readonly listen: readonly Endpoint[];
   readonly msizeMax: number;
-  /** How many processes serve; 1 is this one alone. */
+  /** Number of processes; 1 starts no worker. */
   readonly workers: number;
-  /** Those that were given. */
+  /** Only those that were given. */
   readonly limits: Partial<Limits>;
-  /** Whether the server shuts itself in. */
   readonly sandbox: boolean;
   /** The user that root becomes. */
   readonly user: string | undefined;
-  /** Whether `passthrough` keeps what the guests' root needs for trusted.* attributes. */
+  /** Whether `passthrough` keeps CAP_SYS_ADMIN, which trusted.* xattrs need. */
   readonly trustedXattrs: boolean;
   readonly logLevel: LogLevel;
 }
@@ -52,8 +51,8 @@ type OptionName = keyof typeof options;
 const commands = ['serve', 'help', 'version'];
 
 /**
- * Reads the arguments after the program's name. Nothing is looked at but the text itself; `faults` names everything that
- * is wrong with it, and `options` is what the rest says.
+ * Parses the arguments after the program's name, without accessing the host. `problems` lists everything that is wrong;
+ * `options` has the rest.
  */
 export function parseCommandLine(args: readonly string[]): CommandLine {
   const problems: string[] = [];
@@ -67,8 +66,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     problems.push(`there is no command "${command}": the commands are ${commands.join(', ')}${hint}`);
   }
   const [directory, ...rest] = words;
-  for (const word of rest)
-    problems.push(`"${word}" is one directory too many: further ones are given with --export`);
+  for (const word of rest) problems.push(`"${word}" is a second directory: give further ones with --export`);
   return { command: 'serve', options: serveOptions(given, directory, problems), problems };
 }
 
@@ -84,7 +82,7 @@ function readTokens(args: readonly string[], problems: string[]): { given: Given
   });
   const given = new Map<OptionName, string[]>();
   const words: string[] = [];
-  // What follows an unknown option is most likely its value.
+  // The word after an unknown option is most likely its value.
   let valueOfUnknown = -1;
   for (const token of tokens) {
     if (token.kind === 'option-terminator') continue;
@@ -98,14 +96,14 @@ function readTokens(args: readonly string[], problems: string[]): { given: Given
       if (token.inlineValue === undefined) valueOfUnknown = token.index + 1;
       continue;
     }
-    const problem = tokenFault(name, token, given);
+    const problem = tokenProblem(name, token, given);
     if (problem) problems.push(problem);
     else given.set(name, [...(given.get(name) ?? []), token.value ?? '']);
   }
   return { given, words };
 }
 
-function tokenFault(
+function tokenProblem(
   name: OptionName,
   token: { value: string | undefined; inlineValue: boolean | undefined },
   given: Given,
@@ -119,7 +117,7 @@ function tokenFault(
   ) {
     return `--${name} needs a value: --help shows which`;
   }
-  return given.has(name) && !('multiple' in option) ? `--${name} is there twice: give it once` : undefined;
+  return given.has(name) && !('multiple' in option) ? `--${name} is given twice: give it once` : undefined;
 }
 
 function serveOptions(given: Given, directory: string | undefined, problems: string[]): ServeOptions {
@@ -160,7 +158,7 @@ function choice<T extends string>(
   problem: (text: string) => void,
 ): T {
   if (value === undefined || allowed.includes(value as T)) return (value as T | undefined) ?? otherwise;
-  problem(`--${name} ${value} is not possible: it is one of ${allowed.join(', ')}`);
+  problem(`--${name} ${value} is not possible: use one of ${allowed.join(', ')}`);
   return otherwise;
 }
 
@@ -169,7 +167,7 @@ function msizeOf(value: string | undefined, problem: (text: string) => void): nu
   const bytes = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
   if (bytes >= msizeBytesMin && bytes <= msizeBytesMax) return bytes;
   problem(
-    `--msize-max ${value} is not possible: it is a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
+    `--msize-max ${value} is not possible: give a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
   );
   return msizeBytesDefault;
 }
@@ -178,6 +176,6 @@ function workersOf(value: string | undefined, problem: (text: string) => void): 
   if (value === undefined) return 1;
   const count = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
   if (count >= 1 && count <= workersMax) return count;
-  problem(`--workers ${value} is not possible: it is a number of processes from 1 to ${workersMax}`);
+  problem(`--workers ${value} is not possible: give a number of processes from 1 to ${workersMax}`);
   return 1;
 }

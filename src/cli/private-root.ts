@@ -3,29 +3,32 @@ import { isAbsolute, join } from 'node:path';
 import type { MountEntry, Rule } from '#host/sandbox.ts';
 
 /**
- * What has a place in a root directory that is only for these paths: each leads to what it leads to outside, by the same
- * symlinks; and the working directory, without what is in it. Undefined when one of them is the root itself, which leaves
- * nothing to hide.
+ * The entries of a private root that contains only the paths of `rules`, reachable by the same symlinks as outside, and an
+ * empty directory at the path of the working directory. Undefined if one of the paths is the root itself, since nothing could
+ * be hidden.
  */
 export function mountsFor(rules: readonly Rule[], directory: string): MountEntry[] | undefined {
-  const ways = new Map<string, MountEntry>();
+  const entries = new Map<string, MountEntry>();
   const processes: Rule = { path: '/proc', may: 'read' };
   const wanted = [...rules, processes].flatMap(({ path, may }) => {
-    const found = resolved(path, ways);
+    const found = resolved(path, entries);
     return found === undefined ? [] : [{ path: found, may }];
   });
   if (wanted.some(({ path }) => path === '/')) return undefined;
-  stay(directory, ways);
+  addDirectory(directory, entries);
   return [
-    ...ways.values(),
-    ...bound(wanted).map(
+    ...entries.values(),
+    ...mountRules(wanted).map(
       ({ path, may }) => ({ path, is: writable(may) ? 'writable' : 'read-only' }) as const,
     ),
   ];
 }
 
-/** Those that need a mount of their own, outer ones first. An export has none within, where names are moved and linked. */
-function bound(rules: readonly Rule[]): Rule[] {
+/**
+ * The rules that need a mount of their own, outer ones first. No mount is within an export: rename(2) and link(2) cannot
+ * cross it.
+ */
+function mountRules(rules: readonly Rule[]): Rule[] {
   const kept: Rule[] = [];
   const byPath = ({ path: a }: Rule, { path: b }: Rule) => (a < b ? -1 : a > b ? 1 : 0);
   for (const rule of rules.toSorted(byPath)) {
@@ -41,35 +44,34 @@ const isWithin = (path: string, outer: string) =>
   path === outer || path.startsWith(outer === '/' ? outer : `${outer}/`);
 
 /**
- * The path without symlinks: path_resolution(7). What the way leads over besides its own directories goes into `ways`:
- * symlinks, and what `..` leaves. Undefined where nothing is.
+ * Resolves all symlinks of a path: path_resolution(7). Adds to `entries` what the resolution needs besides the result's parents:
+ * the symlinks, and the directories that `..` leaves. Undefined if the path does not exist.
  */
-function resolved(path: string, ways: Map<string, MountEntry>): string | undefined {
+function resolved(path: string, entries: Map<string, MountEntry>): string | undefined {
   if (!existsSync(path)) return undefined;
   const left = path.split('/');
   let at = isAbsolute(path) ? '/' : process.cwd();
   for (let name = left.shift(); name !== undefined; name = left.shift()) {
-    if (name === '..') stay(at, ways);
+    if (name === '..') addDirectory(at, entries);
     const next = join(at, name);
     if (!lstatSync(next).isSymbolicLink()) {
       at = next;
       continue;
     }
     const target = readlinkSync(next);
-    ways.set(next, { path: next, is: 'link', target });
+    entries.set(next, { path: next, is: 'link', target });
     left.unshift(...target.split('/'));
     if (isAbsolute(target)) at = '/';
   }
   return at;
 }
 
-function stay(path: string, ways: Map<string, MountEntry>): void {
-  if (path !== '/') ways.set(path, { path, is: 'directory' });
+function addDirectory(path: string, entries: Map<string, MountEntry>): void {
+  if (path !== '/') entries.set(path, { path, is: 'directory' });
 }
 
 /**
- * Those of the directories whose mount is private: mount_namespaces(7). What the host mounts and unmounts there reaches no copy
- * of it.
+ * The paths whose mount is private (mount_namespaces(7)): later mounts and unmounts of the host there do not propagate to a copy.
  */
 export function privateMounts(paths: readonly string[]): string[] {
   const mounts = readFileSync('/proc/self/mountinfo', 'utf8')

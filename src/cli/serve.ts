@@ -33,15 +33,15 @@ import {
 export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
 export const defaultExport: ExportOptions = { path: 'share' };
 
-/** How long running requests may take after the first signal: less than containers and their like wait (10 s). */
+/** Grace period for running requests after the first signal: less than the 10 s of container managers. */
 export const graceMsMax = 8_000;
-/** npm passes on a signal that the terminal has sent to everybody: two in so short a time are one. */
+/** npm forwards a signal that the terminal already sent to the whole process group: two within this time count as one. */
 const sameSignalMs = 500;
 
-/** Starts the server, or names every fault on standard error and ends with status 2. Returns when it is serving. */
-export async function serve(options: ServeOptions, optionFaults: readonly string[]): Promise<void> {
+/** Starts the server; returns when it serves. On problems lists them all on standard error, and exits with status 2. */
+export async function serve(options: ServeOptions, optionProblems: readonly string[]): Promise<void> {
   const handover = handedOver();
-  const problems = handover ? [] : [...optionFaults, ...procFaults(), ...sandboxFaults(options)];
+  const problems = handover ? [] : [...optionProblems, ...procFaults(), ...sandboxFaults(options)];
   if (problems.length > 0) refuse([...problems, ...(await exportProblems(options.exports))]);
   const log = makeLogger(options.logLevel);
   surviveFaults(log);
@@ -61,7 +61,7 @@ function refuse(problems: readonly string[]): never {
 }
 
 const unprotected =
-  'SANDBOX OFF: a guest that takes this process over can do on this machine whatever its user can';
+  'SANDBOX OFF: a guest that takes over this process can do on this machine whatever its user can';
 
 async function start(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<void> {
   if (handover) return run(options, handover, handover.listen, notifier(handover.notify, log), log);
@@ -69,23 +69,23 @@ async function start(options: ServeOptions, handover: Handover | undefined, log:
   if (!options.sandbox) log.warn(unprotected);
   const listen = endpoints(options.listen);
   if (!runsTwice(options)) return run(options, undefined, listen, notifier(manager(log), log), log);
-  // What another user may do is found when this process is that user.
+  // With --user, permissions are checked when this process is that user.
   const problems = options.user === undefined ? await exportProblems(options.exports) : [];
   if (problems.length > 0) throw new ConfigError(problems);
   await enterSandbox(options, listen, manager(log), log);
 }
 
-type Tell = (state: string) => void;
+type Notify = (state: string) => void;
 
 async function run(
   options: ServeOptions,
   handover: Handover | undefined,
   listen: readonly Endpoint[],
-  tell: Tell,
+  notify: Notify,
   log: Logger,
 ): Promise<void> {
   const server = await opened(options, handover, log);
-  const end = (why: string) => stop(server, tell, log, why);
+  const end = (why: string) => stop(server, notify, log, why);
   stopOnSignals(end);
   const listeners = await server.listenAll(listen);
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
@@ -97,13 +97,13 @@ async function run(
       if (hint !== undefined) log.info(hint);
     }
   }
-  tell('READY=1');
+  notify('READY=1');
   if (listeners.every((one: Listener) => one.single)) {
     void server.connectionsEnded().then(() => end('the only connection has ended'));
   }
 }
 
-/** This process alone, or the first of several. */
+/** A server in this process, or the main process of several workers. */
 async function opened(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<Serving> {
   const { workers, exports, msizeMax, limits } = options;
   if (handover) applySeccomp(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
@@ -117,28 +117,28 @@ async function opened(options: ServeOptions, handover: Handover | undefined, log
   return Workers.open({ count: workers, program, log, connections });
 }
 
-/** What a server does for this program, in whatever number of processes. */
+/** The common interface of Server and Workers. */
 type Serving = Pick<Server, 'listenAll' | 'connectionsEnded' | 'close'>;
 
-/** What one guest has brought about is no reason to leave the others. */
+/** Installs handlers so that an error caused by one guest does not end the service for the others. */
 export function surviveFaults(log: Logger): void {
-  // A message of a reader that has gone.
+  // The reader of standard error has closed it.
   process.stderr.on('error', () => undefined);
-  // A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2).
+  // A write beyond RLIMIT_FSIZE then fails with EFBIG instead of ending the process: setrlimit(2).
   process.on('SIGXFSZ', () => undefined);
-  // A bug of ours, which a guest may bring about again and again.
+  // Rate-limited, since a guest may trigger the same bug repeatedly.
   const bugs = new RateLimitedLog(log).for('bugs', 'settings');
   process.on('unhandledRejection', error =>
     bugs.error(`a bug: ${error instanceof Error ? error.stack : error}`),
   );
 }
 
-/** With ./share, when nothing was said; it belongs to who serves it. */
+/** Adds the default export if there is none; creates its directory, owned by the user that serves it. */
 function withExports(options: ServeOptions, log: Logger): ServeOptions {
   if (options.exports.length > 0) return options;
   const { path } = defaultExport;
   if (mkdirSync(path, { recursive: true }) !== undefined) {
-    log.info(`made ./${path}`);
+    log.info(`created ./${path}`);
     const owner = options.user === undefined ? undefined : userNamed(options.user);
     if (owner) chownSync(path, owner.uid, owner.gid);
   }
@@ -150,7 +150,7 @@ function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {
     const lacks = (fmode & 0o600) !== 0o600 ? 'fmode' : (dmode & 0o700) !== 0o700 ? 'dmode' : undefined;
     if (lacks === undefined) continue;
     const octal = `0${(lacks === 'fmode' ? fmode : dmode).toString(8)}`;
-    log.warn(`export ${path}: ${lacks}=${octal} keeps the server from its own files unless it is root`);
+    log.warn(`export ${path}: ${lacks}=${octal} denies the server access to its own files unless it is root`);
   }
 }
 
@@ -175,9 +175,9 @@ function stopOnSignals(end: (why: string) => Promise<never>): void {
   process.on('SIGINT', onSignal);
 }
 
-async function stop(server: Serving, tell: Tell, log: Logger, why: string): Promise<never> {
+async function stop(server: Serving, notify: Notify, log: Logger, why: string): Promise<never> {
   log.info(`stopping: ${why}`);
-  tell('STOPPING=1');
+  notify('STOPPING=1');
   if (await server.close(graceMsMax)) {
     log.info('stopped');
     process.exit(0);
@@ -186,7 +186,7 @@ async function stop(server: Serving, tell: Tell, log: Logger, why: string): Prom
   endUnfinished();
 }
 
-/** A socket to the service manager, if there is one: sd_notify(3). Made at start, since later no socket can be. */
+/** A socket to the service manager, if any: sd_notify(3). Created at start, before the seccomp filter forbids sockets. */
 function manager(log: Logger): number | undefined {
   const socket = process.env.NOTIFY_SOCKET;
   if (!socket) return undefined;
@@ -199,9 +199,9 @@ function manager(log: Logger): number | undefined {
   }
 }
 
-function notifier(fd: number | undefined, log: Logger): Tell {
+function notifier(fd: number | undefined, log: Logger): Notify {
   return state => {
     const sent = fd === undefined ? 0 : sendMessage(fd, Buffer.from(state));
-    if (sent < 0) log.warn(`the service manager could not be told ${state}: ${Errno.of(-sent)}`);
+    if (sent < 0) log.warn(`the service manager could not be notified of ${state}: ${Errno.of(-sent)}`);
   };
 }

@@ -10,7 +10,7 @@ function serve(...args: string[]) {
   return line;
 }
 
-/** The only fault of these arguments. */
+/** The only problem of these arguments. */
 function problem(...args: string[]): string {
   const { problems } = serve(...args);
   expect(problems).toHaveLength(1);
@@ -18,7 +18,7 @@ function problem(...args: string[]): string {
 }
 
 describe('the command line', () => {
-  it('serves with defaults when nothing is said', () => {
+  it('serves with defaults without arguments', () => {
     expect(serve()).toEqual({
       command: 'serve',
       problems: [],
@@ -29,7 +29,7 @@ describe('the command line', () => {
     });
   });
 
-  it('knows help and version, as commands and as options', () => {
+  it('accepts help and version as commands and as options', () => {
     expect(parseCommandLine(['help']).command).toBe('help');
     expect(parseCommandLine(['serve', 'x', '--help']).command).toBe('help');
     expect(parseCommandLine(['-h']).command).toBe('help');
@@ -37,7 +37,7 @@ describe('the command line', () => {
     expect(parseCommandLine(['--version']).command).toBe('version');
   });
 
-  it('puts DIR before the exports and gives the default model to those that name none', () => {
+  it('puts DIR before the exports and gives the default model to those without one', () => {
     const { options, problems } = serve(
       ...['serve', 'dir', '--security-model', 'passthrough', '--export', '/a,name=A'],
       ...['--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=remap'],
@@ -50,7 +50,7 @@ describe('the command line', () => {
     ]);
   });
 
-  it('reads who may attach to an export, rule by rule', () => {
+  it('parses the allow rules of an export', () => {
     const text = '/a,allow=cid:5,privport=on,allow=uid:1000,allow=tcp:fd00::/8';
     expect(serve('--export', text).options.exports[0]).toMatchObject({
       allow: ['cid:5', 'uid:1000', 'tcp:fd00::/8'],
@@ -60,7 +60,7 @@ describe('the command line', () => {
     expect(problem('--export', '/a,allow')).toContain('allow=cid:5');
   });
 
-  it('reads bounds by their names, and names those there are', () => {
+  it('parses limits by name, and lists the names', () => {
     const { options, problems } = serve('--limit', 'fids-per-session=100', '--limit=version-seconds=5');
     expect([options.limits, problems]).toEqual([{ fidsPerSession: 100, versionSeconds: 5 }, []]);
     expect(problem('--limit', 'fids=100')).toContain('fids-per-session, fids-per-export');
@@ -70,18 +70,18 @@ describe('the command line', () => {
     expect(problem('--limit', 'connections=1', '--limit', 'connections=2')).toContain('twice');
   });
 
-  it('takes doubled commas for single ones inside a value', () => {
+  it('reads doubled commas as literal ones', () => {
     expect(splitAtCommas('/a,,b,name=x,,,,y')).toEqual(['/a,b', 'name=x,,y']);
     expect(serve('--export', '/a,,b,name=c').options.exports[0]).toMatchObject({ path: '/a,b', name: 'c' });
   });
 
-  it('reads modes as C writes numbers and keeps the permission bits', () => {
+  it('reads modes in C notation and keeps the permission bits', () => {
     expect(['0600', '384', '0x180', '0'].map(numberAsInC)).toEqual([384, 384, 384, 0]);
     expect(['0888', 'rw', '', '-1', '6e2'].map(numberAsInC)).toEqual(Array(5).fill(undefined));
     expect(serve('--export', '/a,fmode=0104755').options.exports[0]!.fmode).toBe(0o755);
   });
 
-  it('names every fault at once', () => {
+  it('reports all problems at once', () => {
     const { problems } = serve(
       ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'rdma://3:564'],
       ...['--export', '/a,security_model=none', '--export', '/b,readonly=maybe,colour=red'],
@@ -103,7 +103,7 @@ describe('the command line', () => {
     expect(problems).toHaveLength(10);
   });
 
-  it('says of each faulty value what is possible instead', () => {
+  it('reports for each invalid value what is possible instead', () => {
     expect(problem('--security-model', 'none')).toContain('mapped, passthrough');
     expect(problem('--log-level', 'loud')).toContain('trace, debug, info, warn, error, fatal');
     expect(problem('--msize-max', '1M')).toContain('4096');
@@ -141,7 +141,7 @@ describe('a URI to listen on', () => {
     expect(endpointOf('fd://guests')).toEqual({ kind: 'named-fd', name: 'guests' });
   });
 
-  it('is refused with words that help when it is anything else', () => {
+  it('is otherwise refused with a hint', () => {
     const wrong = {
       'tcp://127.0.0.1': 'host and port',
       'tcp://:5640': '0.0.0.0',
@@ -164,7 +164,7 @@ describe('a URI to listen on', () => {
 });
 
 describe('the hint how to mount', () => {
-  it('names the address by which a guest reaches this host', () => {
+  it('contains the address by which a guest reaches this host', () => {
     const local = mountHint('tcp://127.0.0.1:5640', { name: 'files' }, 4 * 1024 * 1024);
     const options = 'trans=tcp,port=5640,version=9p2000.L,msize=1048576,aname=files,access=client';
     expect(local).toContain(`mount -t 9p -o ${options} 10.0.2.2 /mnt`);
@@ -176,7 +176,7 @@ describe('the hint how to mount', () => {
     );
   });
 
-  it('is left out where the client of Linux has no way', () => {
+  it('is left out where the Linux client cannot connect', () => {
     expect(mountHint('tcp://[fd00::1]:5640', { name: 'files' }, 65536)).toBeUndefined();
     expect(mountHint('fd://3', { name: 'files' }, 65536)).toBeUndefined();
   });

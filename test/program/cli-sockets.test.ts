@@ -111,7 +111,7 @@ describe('a listener that others can reach', () => {
     ]);
     await running.says(/tcp:\/\/0\.0\.0\.0:\d+ can be reached by other machines/);
     expect(running.log.match(/can be reached/g)).toHaveLength(1);
-    expect(running.log).toContain(`may use ${files}: say who may`);
+    expect(running.log).toContain(`may use ${files}: restrict it`);
   });
 
   it('is not warned of when all exports do', async () => {

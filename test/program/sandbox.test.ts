@@ -98,9 +98,9 @@ function metadata(): Record<string, string> {
     'set its times': `fs.utimesSync(${outside}, 1, 1)`,
     'set an attribute of it': `
       const { inline } = await import(${module('host/linux.js')});
-      const { serverCaller } = await import(${module('host/syscalls.js')});
+      const { serverCreds } = await import(${module('host/syscalls.js')});
       const fd = fs.openSync(${outside}, ${O_PATH});
-      await inline.setxattr(serverCaller, fd, 'user.attempt', Buffer.from('x'), 0);`,
+      await inline.setxattr(serverCreds, fd, 'user.attempt', Buffer.from('x'), 0);`,
     'set the mode of a part of the program': `fs.chmodSync(${part}, fs.statSync(${part}).mode)`,
     'set the mode of something in /proc': `fs.chmodSync('/proc/meminfo', 0o444)`,
     'see what is in an export': `fs.statSync(${JSON.stringify(join(files, 'inside'))})`,

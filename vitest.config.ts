@@ -26,9 +26,11 @@ class LongestFirst extends BaseSequencer {
   }
 }
 
-// `unit` is everything that runs on this machine alone, `stress` the short form of what `npm run race`, `crash` and `soak`
-// do for long, `guest` boots real kernels.
+// `unit` needs neither root nor another process, `program` runs the program and uses mounts and users of this machine, `stress` is
+// the short form of `npm run race`, `crash` and `soak`, `guest` boots real kernels.
 export default defineConfig({
+  // Subpath imports (package.json) lead to the sources; in the built program they lead to dist.
+  resolve: { alias: [{ find: /^#(.*)$/, replacement: `${import.meta.dirname}/src/$1` }] },
   test: {
     // Memory that a request must not use any more is overwritten (src/transport/poison.ts), in spawned servers too.
     env: { NINEPD_POISON: '1' },
@@ -38,9 +40,19 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'unit',
-          include: ['test/{unit,protocol,conformance,security}/**/*.test.ts'],
+          include: ['test/unit/**/*.test.ts'],
           pool: 'forks',
           // Vitest leaves a processor free by default. These tests wait more than they compute.
+          maxWorkers: 2,
+          testTimeout: 30_000,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'program',
+          include: ['test/{program,conformance}/**/*.test.ts'],
+          pool: 'forks',
           maxWorkers: 2,
           // A busy machine takes ten times as long as an idle one.
           testTimeout: 100_000,
@@ -49,6 +61,17 @@ export default defineConfig({
       },
       {
         extends: true,
+        test: {
+          name: 'environments',
+          include: ['test/{conformance,environments}/**/*.test.ts'],
+          pool: 'forks',
+          maxWorkers: 2,
+          testTimeout: 100_000,
+          hookTimeout: 100_000,
+          sequence: { groupOrder: 2 },
+        },
+      },
+      {
         test: {
           name: 'stress',
           include: ['test/stress/**/*.test.ts'],

@@ -1,4 +1,4 @@
-/* Attributes, written where they can be sent: src/attr.ts has the layout. */
+/* Attributes, written where they can be sent: src/base/attr.ts has the layout. */
 #include "syscalls.h"
 
 #include <fcntl.h>

@@ -15,7 +15,7 @@ struct creds {
 };
 
 /*
- * The block that JavaScript fills (src/host/control.ts; the layout is exported to it) and a job of the pool keeps a copy of.
+ * The block that JavaScript fills (src/host/control-block.ts; the layout is exported to it) and a job of the pool keeps a copy of.
  * 64-bit values that are only carried are two words in `number`; offsets and lengths are doubles, exact below 2^53.
  * The texts lie one behind the other in `texts`, each with a NUL after it that is not counted.
  */

@@ -52,7 +52,7 @@ const struct row shims[] = {
     {"end", sys_end, AS_SERVER},
     {"userNamed", sys_user_named, AS_SERVER},
     {"groupNamed", sys_group_named, AS_SERVER},
-    {"ownRoot", sys_own_root, AS_SERVER},
+    {"privateRoot", sys_own_root, AS_SERVER},
     {"landlockAbi", sys_landlock_abi, AS_SERVER},
     {"landlock", sys_landlock, AS_SERVER},
     {"boundCapabilities", sys_bound_capabilities, AS_SERVER},

@@ -10,7 +10,7 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const reports = join(root, '.cache/asan');
 const addon = join(root, 'native-shims/build/asan/native-shims.node');
 const given = process.argv.slice(2);
-const suites = given.length > 0 ? given : ['test/unit/host', 'test/unit/tree', 'test/conformance'];
+const suites = given.length > 0 ? given : ['test/program/host', 'test/program/tree', 'test/conformance'];
 
 function fail(line) {
   console.error(`test:asan: ${line}`);
@@ -52,7 +52,7 @@ mkdirSync(reports, { recursive: true });
 
 // Node and V8 never free some of what they have at exit, so that leaks are looked for apart, below.
 const vitest = join(root, 'node_modules/vitest/vitest.mjs');
-const tests = sanitized([vitest, 'run', '--project', 'unit', ...suites], { detect_leaks: 0 }, 'inherit');
+const tests = sanitized([vitest, 'run', '--project', 'program', ...suites], { detect_leaks: 0 }, 'inherit');
 for (const report of reported()) console.error(report);
 if (reported().length > 0) fail('a sanitizer reported an error');
 if (tests.status !== 0) fail('tests failed under the sanitizers');

@@ -15,12 +15,13 @@ function check(command, ...args) {
   return run(command, args) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
 }
 
-/** The tests of a vitest project, run by a certain Node.js. A run that breaks off counts as one failure more. */
-function tests(stage, project, node = process.execPath, ...options) {
+/** The tests of vitest projects, run by a certain Node.js. A run that breaks off counts as one failure more. */
+function tests(stage, projects, node = process.execPath, ...options) {
   const report = join(results, `${stage}.json`);
   mkdirSync(results, { recursive: true });
   rmSync(report, { force: true });
-  const args = [vitest, 'run', '--project', project, '--reporter=default', '--reporter=json', ...options];
+  const named = projects.flatMap(project => ['--project', project]);
+  const args = [vitest, 'run', ...named, '--reporter=default', '--reporter=json', ...options];
   const ok = run(node, [...args, `--outputFile.json=${report}`]);
   if (!existsSync(report)) return { passed: 0, failed: 1 };
   const { numPassedTests: passed, numFailedTests: failed } = JSON.parse(readFileSync(report, 'utf8'));
@@ -47,28 +48,49 @@ function otherNode() {
   return binary;
 }
 
+// A million fids say nothing more about another Node.js, nor does the corpus of the fuzzer.
 const nodeTests = [
-  ...['test/conformance', 'test/protocol/client'],
-  ...['host', 'transport', 'server', 'vhost', 'vsock', 'cli', 'workers', 'sandbox', 'own-root'].map(
-    name => `test/unit/${name}`,
-  ),
+  ...['test/conformance', 'test/program', 'test/unit/client', 'test/unit/transport'],
+  ...['--exclude=**/million-fids*', '--exclude=**/fuzz.test.ts', '--exclude=**/tree*.test.ts'],
 ];
+
+function inEnvironments(names, files) {
+  process.env.NINEPD_ENVIRONMENTS = names;
+  try {
+    return tests('environments', ['environments'], process.execPath, files);
+  } finally {
+    delete process.env.NINEPD_ENVIRONMENTS;
+  }
+}
+
+const sum = (...results) => ({
+  passed: results.reduce((all, { passed }) => all + passed, 0),
+  failed: results.reduce((all, { failed }) => all + failed, 0),
+});
 
 function guestTests() {
   if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
     throw new SetupFault('the guests could not be made: see above');
   }
-  return tests('guest', 'guest');
+  return tests('guest', ['guest']);
 }
 
 const stages = {
   lint: () => check(process.execPath, biome, 'check', '.'),
   types: () => check(process.execPath, tsc, '-p', 'tsconfig.json'),
-  unit: () => tests('unit', 'unit'),
+  unit: () => tests('unit', ['unit']),
+  program: () => tests('program', ['program']),
   // What depends on Node.js: the addon, sockets, processes, and the program as a whole.
-  'other-node': () => tests('other-node', 'unit', otherNode(), ...nodeTests),
+  'other-node': () => tests('other-node', ['unit', 'program'], otherNode(), ...nodeTests),
   asan: () => check(process.execPath, join(root, 'scripts', 'test-asan.mjs')),
-  stress: () => tests('stress', 'stress'),
+  // Some of what `npm run test:environments` and `npm run random` do: conformance where descriptors are short and calls wait from the
+  // middle of a request on, random operations in more.
+  environments: () =>
+    sum(
+      inEnvironments('short-fds-straining', 'test/conformance'),
+      inEnvironments('short-fds-straining,mount-below,users,overlay,fuse,two-trees', 'test/environments'),
+    ),
+  stress: () => tests('stress', ['stress']),
   guest: guestTests,
 };
 

@@ -1,39 +1,39 @@
-import type { Limits } from './limits.ts';
-import { partyOf } from './party.ts';
-import type { Origin, Peer } from './session/door.ts';
-import type { Session } from './session/session.ts';
-import { Shares } from './session/shares.ts';
-import type { Stream } from './transport/stream.ts';
-import { Turns } from './transport/turns.ts';
+import type { Origin, Peer } from '#base/peer.ts';
+import { peerKey } from '#base/peer.ts';
+import type { Limits } from '#quota/limits.ts';
+import { ServerShare } from '#quota/server-share.ts';
+import { TimeSlice } from '#quota/time-slice.ts';
+import type { Session } from '#session/session.ts';
+import type { Stream } from '#transport/stream.ts';
 
-/** What the connections of one machine, address or user have in common. */
-interface Party {
-  readonly turns: Turns;
+/** State shared by the connections of one peer (`peerKey`). */
+interface PeerState {
+  readonly timeSlice: TimeSlice;
   connections: number;
 }
 
 interface Connection {
   readonly session: Session;
   readonly peer: Peer;
-  /** When it last was seen with a version, or came. */
+  /** When it was last seen with a negotiated version or a running request; at first, when it connected. */
   since: number;
 }
 
-/** The connections of a server: how many there may be, and what each may use of what is for all. */
+/** A server's stream connections: their limits, and their shares of common resources. */
 export class Connections {
-  readonly shares: Shares;
+  readonly share: ServerShare;
   readonly #limits: Limits;
-  readonly #complain: (peer: Peer, text: string) => void;
-  readonly #parties = new Map<string, Party>();
+  readonly #warn: (peer: Peer, text: string) => void;
+  readonly #peers = new Map<string, PeerState>();
   readonly #streams = new Map<Stream, Connection>();
-  readonly #sweeping: NodeJS.Timeout;
+  readonly #sweepTimer: NodeJS.Timeout;
 
-  /** `complain` is told of connections that are closed from here. */
-  constructor(limits: Limits, complain: (peer: Peer, text: string) => void) {
+  /** `warn` gets a line for each connection that is closed for lack of a version. */
+  constructor(limits: Limits, warn: (peer: Peer, text: string) => void) {
     this.#limits = limits;
-    this.#complain = complain;
-    this.shares = new Shares(limits);
-    this.#sweeping = setInterval(() => this.#sweep(), limits.versionSeconds * 250).unref();
+    this.#warn = warn;
+    this.share = new ServerShare(limits);
+    this.#sweepTimer = setInterval(() => this.#sweep(), limits.versionSeconds * 250).unref();
   }
 
   get size(): number {
@@ -44,54 +44,54 @@ export class Connections {
     return this.#streams.keys();
   }
 
-  /** Why there may be no further one of this peer, or undefined. */
+  /** Why the peer may not open another connection; undefined if it may. */
   refusal(peer: Peer): string | undefined {
     const { connections, connectionsPerPeer } = this.#limits;
     if (this.#streams.size >= connections) return `${connections} connections are open`;
-    const own = this.#parties.get(partyOf(peer.origin))?.connections ?? 0;
+    const own = this.#peers.get(peerKey(peer.origin))?.connections ?? 0;
     return own >= connectionsPerPeer ? `it has ${connectionsPerPeer} connections` : undefined;
   }
 
-  turnsOf({ origin }: Peer): Turns {
-    return this.#party(origin).turns;
+  timeSliceOf({ origin }: Peer): TimeSlice {
+    return this.#peerState(origin).timeSlice;
   }
 
-  #party(origin: Origin | undefined): Party {
-    const key = partyOf(origin);
-    let party = this.#parties.get(key);
-    if (!party) {
-      party = { turns: new Turns(), connections: 0 };
-      this.#parties.set(key, party);
+  #peerState(origin: Origin | undefined): PeerState {
+    const key = peerKey(origin);
+    let peerState = this.#peers.get(key);
+    if (!peerState) {
+      peerState = { timeSlice: new TimeSlice(), connections: 0 };
+      this.#peers.set(key, peerState);
     }
-    return party;
+    return peerState;
   }
 
   add(stream: Stream, session: Session, peer: Peer): void {
     this.#streams.set(stream, { session, peer, since: performance.now() });
-    this.#party(peer.origin).connections++;
+    this.#peerState(peer.origin).connections++;
     void stream.closed.then(() => {
       this.#streams.delete(stream);
-      const party = this.#party(peer.origin);
-      if (--party.connections === 0) this.#parties.delete(partyOf(peer.origin));
+      const peerState = this.#peerState(peer.origin);
+      if (--peerState.connections === 0) this.#peers.delete(peerKey(peer.origin));
     });
   }
 
-  /** Closes those that hold a place without using it. */
+  /** Closes connections without a negotiated version. */
   #sweep(): void {
     const { versionSeconds } = this.#limits;
     const now = performance.now();
     for (const [stream, connection] of this.#streams) {
       const { session, peer, since } = connection;
-      // What still runs of an older version keeps the next one waiting.
+      // A running request of an earlier version delays the next Tversion.
       if (session.msize > 0 || session.counts().requests > 0) connection.since = now;
       else if (now - since >= versionSeconds * 1000) {
-        this.#complain(peer, `${peer.label}: no version for ${versionSeconds} s; the connection is closed`);
+        this.#warn(peer, `${peer.label}: no version for ${versionSeconds} s; the connection is closed`);
         stream.destroy();
       }
     }
   }
 
   close(): void {
-    clearInterval(this.#sweeping);
+    clearInterval(this.#sweepTimer);
   }
 }

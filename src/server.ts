@@ -1,78 +1,85 @@
+import { ConfigError } from '#base/config-error.ts';
+import { type Logger, silent } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { peerKey } from '#base/peer.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import {
+  type Export,
+  type ExportOptions,
+  Exports,
+  exportProblems,
+  type TreeExport,
+} from '#exports/exports.ts';
+import { exportsFor } from '#exports/resolve.ts';
+import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from '#quota/limits.ts';
+import type { GroupsOf } from '#security/passthrough.ts';
+import type { TransportPort } from '#session/exchange.ts';
+import { Session } from '#session/session.ts';
+import { type Endpoint, endpointOf, purposeOf } from '#transport/endpoint.ts';
+import { type Accept, closeSource, ListenError, type Listener, listenOnAll } from '#transport/listen.ts';
+import { type Source, Stream } from '#transport/stream.ts';
+import { VhostUserListener } from '#transport/vhost-user/listener.ts';
 import { Connections } from './connections.ts';
-import { type Export, type ExportOptions, Exports, exportFaults, type TreeExport } from './exports.ts';
-import { finderFor } from './finder.ts';
-import { defaultLimits, type Limits, limitFaults, msizeBytesDefault } from './limits.ts';
-import { type Logger, silent } from './log.ts';
-import { partyOf } from './party.ts';
-import type { GroupsOf } from './security/passthrough.ts';
-import type { Line, Peer } from './session/door.ts';
-import { Session } from './session/session.ts';
-import { SparingLog } from './sparing-log.ts';
-import { StartFaults } from './start-faults.ts';
-import { type Endpoint, endpointOf, purposeOf } from './transport/endpoint.ts';
-import { type Accept, closeSource, type Listener, ListenFault, listenOnAll } from './transport/listen.ts';
-import { type Source, Stream } from './transport/stream.ts';
-import { VhostUserFace } from './transport/vhost-user/face.ts';
 
 export interface ServerOptions {
-  /** At least one; the first is what a guest gets that asks for none. */
+  /** At least one. The first is the default, for an empty aname. */
   readonly exports: readonly (ExportOptions | TreeExport)[];
-  /** The largest msize to agree to, in bytes; 1 MiB when left out. */
+  /** The largest msize to agree to, in bytes. Default: 1 MiB. */
   readonly msizeMax?: number;
-  /** Bounds other than the usual ones, by their names. */
+  /** Limits that differ from `defaultLimits`. */
   readonly limits?: Partial<Limits>;
-  /** What `passthrough` learns of a user; the host's user database when left out. */
+  /** How `passthrough` looks up a user's groups. Default: the host's user database. */
   readonly groupsOf?: GroupsOf;
-  /** Where to say what happens; nowhere when left out. */
+  /** Default: no log. */
   readonly log?: Logger;
-  /** Called when a connection has ended. */
+  /** Called after a stream connection has closed. */
   readonly connectionEnded?: () => void;
 }
 
 /**
- * A server for any number of listeners. It sets the umask of the process to 0, since permission bits are the guests'
- * business, and leaves everything else of the process alone.
+ * A server with any number of listeners. Sets the umask of the process to 0, so that guests choose permission bits; changes no
+ * other property of the process.
  */
 export class Server {
   readonly exports: Exports;
   readonly #msizeMax: number;
-  readonly #log: SparingLog;
+  readonly #log: RateLimitedLog;
   readonly #connectionEnded: () => void;
   readonly #listeners = new Set<Listener>();
   readonly #limits: Limits;
   readonly #connections: Connections;
-  readonly #faces = new Set<VhostUserFace>();
+  readonly #vhostListeners = new Set<VhostUserListener>();
   #closing = false;
 
   private constructor(exports: Exports, options: ServerOptions) {
     const { msizeMax = msizeBytesDefault, log = silent, connectionEnded = () => undefined } = options;
     this.exports = exports;
     this.#msizeMax = msizeMax;
-    this.#log = new SparingLog(log);
+    this.#log = new RateLimitedLog(log);
     this.#limits = { ...defaultLimits, ...options.limits };
     this.#connections = new Connections(this.#limits, (peer, text) => this.#logOf(peer).warn(text));
     this.#connectionEnded = connectionEnded;
   }
 
-  /** Opens the exports. Rejects with `StartFaults`, which names everything that is wrong with them. */
+  /** Opens the exports. Rejects with a `ConfigError` that lists every problem. */
   static async open(options: ServerOptions): Promise<Server> {
     process.umask(0);
-    const faults = limitFaults(options.limits ?? {});
-    if (faults.length > 0) throw new StartFaults([...faults, ...(await exportFaults(options.exports))]);
+    const problems = limitFaults(options.limits ?? {});
+    if (problems.length > 0) throw new ConfigError([...problems, ...(await exportProblems(options.exports))]);
     return new Server(await Exports.open(options.exports, options), options);
   }
 
-  /** Listens on one more URI, and resolves to where that really is. Rejects with `StartFaults`. */
+  /** Listens on a URI. Resolves to the URI with the actual port. Rejects with a `ConfigError`. */
   async listen(uri: string): Promise<string> {
     const endpoint = endpointOf(uri);
-    if (typeof endpoint === 'string') throw new StartFaults([`${uri}: ${endpoint}`]);
+    if (typeof endpoint === 'string') throw new ConfigError([`${uri}: ${endpoint}`]);
     const [listener] = await this.listenAll([endpoint]);
     return listener!.uri;
   }
 
-  /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
+  /** Listens on every endpoint. If any fails, listens on none and rejects with a `ConfigError` that lists every failure. */
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
-    const log = this.#log.about('listeners', 'settings');
+    const log = this.#log.for('listeners', 'settings');
     const listeners = await listenOnAll(
       endpoints,
       at => this.acceptFor(endpoints[at]!),
@@ -83,24 +90,24 @@ export class Server {
   }
 
   #logOf({ origin }: Peer): Logger {
-    return this.#log.about(partyOf(origin));
+    return this.#log.for(peerKey(origin));
   }
 
-  #session(line: Line, log: Logger, only?: Export): Session {
-    const { peer } = line;
-    const exports = finderFor(this.exports, peer, only, text => log.info(`${peer.label}: ${text}`));
-    const { shares } = this.#connections;
+  #session(port: TransportPort, log: Logger, only?: Export): Session {
+    const { peer } = port;
+    const exports = exportsFor(this.exports, peer, only, text => log.info(`${peer.label}: ${text}`));
+    const { share } = this.#connections;
     return new Session({
       exports,
-      line,
+      transport: port,
       log,
       msizeMax: this.#msizeMax,
       limits: this.#limits,
-      shares,
+      share,
     });
   }
 
-  /** What becomes of the connections of a listener; for who listens himself. Throws a `ListenFault`. */
+  /** The accept callback for an endpoint, for callers with their own listener. Throws a `ListenError` for an unknown export. */
   acceptFor(given: Endpoint): Accept {
     const endpoint = purposeOf(given);
     if (endpoint.kind !== 'vhost-user') {
@@ -108,18 +115,18 @@ export class Server {
       return (source, peer) => this.#accept(source, peer, busyPoll);
     }
     const only = this.#named(endpoint.exportName);
-    // A device is one guest's, whoever runs its monitor.
-    const log = this.#log.about(`vhost-user ${endpoint.path}`, 'settings');
-    const face = new VhostUserFace(endpoint, line => this.#session(line, log, only), log);
-    this.#faces.add(face);
-    return (source, peer) => face.accept(source, peer);
+    // Keyed by socket: it serves one guest, whatever user its monitor runs as.
+    const log = this.#log.for(`vhost-user ${endpoint.path}`, 'settings');
+    const listener = new VhostUserListener(endpoint, port => this.#session(port, log, only), log);
+    this.#vhostListeners.add(listener);
+    return (source, peer) => listener.accept(source, peer);
   }
 
   #named(name: string | undefined): Export | undefined {
     if (name === undefined) return undefined;
     const only = this.exports.find(Buffer.from(name).toString('latin1'));
     if (only) return only;
-    throw new ListenFault(`there is no export "${name}": name one that is exported, or leave export= out`);
+    throw new ListenError(`there is no export "${name}": name one that is exported, or leave export= out`);
   }
 
   #accept(source: Source, peer: Peer, busyPoll: number | undefined): void {
@@ -132,12 +139,12 @@ export class Server {
       return;
     }
     let session!: Session;
-    const open = (line: Line) => {
-      session = this.#session(line, log);
+    const open = (port: TransportPort) => {
+      session = this.#session(port, log);
       return session;
     };
-    const turns = connections.turnsOf(peer);
-    const stream = new Stream(source, peer, open, text => log.warn(text), turns, busyPoll);
+    const timeSlice = connections.timeSliceOf(peer);
+    const stream = new Stream(source, peer, open, text => log.warn(text), timeSlice, busyPoll);
     connections.add(stream, session, peer);
     log.info(`${peer.label}: connected`);
     void stream.closed.then(() => {
@@ -146,40 +153,40 @@ export class Server {
     });
   }
 
-  /** How many connections are open. */
+  /** Number of open stream connections. */
   get connections(): number {
     return this.#connections.size;
   }
 
-  /** Resolves when no connection is open. */
+  /** Resolves when no stream connection is open. */
   async connectionsEnded(): Promise<void> {
     while (this.#connections.size > 0) await Promise.all([...this.#connections].map(one => one.closed));
   }
 
   /**
-   * Takes no more connections and requests, lets what runs be finished and answered, and lets go of everything. Resolves
-   * to false when that took longer than `graceMs`; connections are cut then.
+   * Stops accepting connections and reading requests, waits until running requests are answered, and closes everything.
+   * Resolves to false if that takes longer than `graceMs`; then it closes the connections without waiting.
    */
   async close(graceMs = 10_000): Promise<boolean> {
     this.#closing = true;
     for (const listener of this.#listeners) listener.close();
     this.#listeners.clear();
     for (const stream of this.#connections) void stream.finish();
-    const devicesEnded = Promise.all([...this.#faces].map(face => face.finish()));
+    const devicesEnded = Promise.all([...this.#vhostListeners].map(listener => listener.finish()));
     let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<boolean>(resolve => {
+    const timeout = new Promise<boolean>(resolve => {
       timer = setTimeout(() => resolve(false), graceMs);
     });
     const inTime = await Promise.race([
       Promise.all([this.connectionsEnded(), devicesEnded]).then(() => true),
-      late,
+      timeout,
     ]);
     clearTimeout(timer);
     this.#connections.close();
     for (const stream of this.#connections) stream.destroy();
-    for (const face of this.#faces) void face.close();
+    for (const listener of this.#vhostListeners) void listener.close();
     this.#log.close();
-    // What still runs still uses the trees.
+    // Otherwise running calls still use the trees.
     if (inTime) this.exports.close();
     return inTime;
   }

@@ -1,6 +1,6 @@
-import { defaultLimits, type Limits } from '../limits.ts';
+import { defaultLimits, type Limits } from '#quota/limits.ts';
 
-/** The names as they are written here: fids-per-session. */
+/** The limits by their names on the command line, such as fids-per-session. */
 const names = new Map(
   (Object.keys(defaultLimits) as (keyof Limits)[]).map(name => [
     name.replace(/[A-Z]/g, letter => `-${letter.toLowerCase()}`),
@@ -8,17 +8,19 @@ const names = new Map(
   ]),
 );
 
-/** Reads `NAME=VALUE` of each `--limit`. What is wrong goes to `fault`. */
-export function parseLimits(texts: readonly string[], fault: (text: string) => void): Partial<Limits> {
+/** Parses the `NAME=VALUE` of each `--limit`. Calls `problem` for what is wrong. */
+export function parseLimits(texts: readonly string[], problem: (text: string) => void): Partial<Limits> {
   const limits: Partial<Record<keyof Limits, number>> = {};
   for (const text of texts) {
     const [, written = text, digits] = /^([^=]*)=([0-9]{1,15})$/.exec(text) ?? [];
     const name = names.get(written.replace(/=.*$/, ''));
     if (name === undefined)
-      fault(`--limit ${text}: there is no such limit: they are ${[...names.keys()].join(', ')}`);
+      problem(`--limit ${text}: there is no such limit: the limits are ${[...names.keys()].join(', ')}`);
     else if (digits === undefined || Number(digits) === 0) {
-      fault(`--limit ${text}: it needs a whole number from 1 on, as in --limit fids-per-session=100000`);
-    } else if (limits[name] !== undefined) fault(`--limit ${text}: it is there twice`);
+      problem(
+        `--limit ${text}: a whole number of at least 1 is needed, as in --limit fids-per-session=100000`,
+      );
+    } else if (limits[name] !== undefined) problem(`--limit ${text}: it is given twice`);
     else limits[name] = Number(digits);
   }
   return limits;

@@ -1,11 +1,10 @@
 import { pino } from 'pino';
 import { prettyFactory } from 'pino-pretty';
-import type { Logger } from '../log.ts';
+import type { Logger } from '#base/log.ts';
 import type { LogLevel } from './options.ts';
 
 /**
- * Lines for people on standard error, written before the call returns so that none is lost at the end. `prefix` is what
- * each begins with.
+ * Writes human-readable lines to standard error, synchronously, so that none is lost at exit. `prefix` starts each message.
  */
 export function makeLogger(level: LogLevel, prefix = ''): Logger {
   const pretty = prettyFactory({

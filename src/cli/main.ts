@@ -9,9 +9,9 @@ if (line.command === 'help') {
   process.stdout.write(`ninepd ${version()}\n`);
 } else if (line.command === 'serve') {
   try {
-    // Only here, so that help and version need no native addon.
+    // Imported here, so that help and version need no native addon.
     const { serve } = await import('./serve.ts');
-    await serve(line.options, line.faults);
+    await serve(line.options, line.problems);
   } catch (error) {
     process.stderr.write(`ninepd: ${error instanceof Error ? error.message : String(error)}\n`);
     if (process.env.NODE_DEBUG && error instanceof Error) process.stderr.write(`${error.stack}\n`);

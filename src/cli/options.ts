@@ -1,7 +1,7 @@
 import { parseArgs } from 'node:util';
-import type { ExportOptions, SecurityModelName } from '../exports.ts';
-import { type Limits, msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '../limits.ts';
-import { type Endpoint, endpointOf } from '../transport/endpoint.ts';
+import type { ExportOptions, SecurityModelName } from '#exports/exports.ts';
+import { type Limits, msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '#quota/limits.ts';
+import { type Endpoint, endpointOf } from '#transport/endpoint.ts';
 import { parseExport, securityModels } from './export-option.ts';
 import { parseLimits } from './limit-option.ts';
 
@@ -9,29 +9,28 @@ export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as
 const onOff = ['on', 'off'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
-/** What `serve` was asked to do, with every default filled in. */
+/** Options of `serve`, with defaults. */
 export interface ServeOptions {
-  /** In their order; empty means ./share, to be made if missing. */
+  /** In order. Empty: ./share, which is created if missing. */
   readonly exports: readonly ExportOptions[];
-  /** Empty means what the service manager hands over, or else `defaultListen`. */
+  /** Empty: the sockets passed by the service manager, otherwise `defaultListen`. */
   readonly listen: readonly Endpoint[];
   readonly msizeMax: number;
-  /** How many processes serve; 1 is this one alone. */
+  /** Number of processes; 1 starts no worker. */
   readonly workers: number;
-  /** Those that were given. */
+  /** Only those that were given. */
   readonly limits: Partial<Limits>;
-  /** Whether the server shuts itself in. */
   readonly sandbox: boolean;
   /** The user that root becomes. */
   readonly user: string | undefined;
-  /** Whether `passthrough` keeps what the guests' root needs for trusted.* attributes. */
+  /** Whether `passthrough` keeps CAP_SYS_ADMIN, which trusted.* xattrs need. */
   readonly trustedXattrs: boolean;
   readonly logLevel: LogLevel;
 }
 
 export type CommandLine =
   | { readonly command: 'help' | 'version' }
-  | { readonly command: 'serve'; readonly options: ServeOptions; readonly faults: readonly string[] };
+  | { readonly command: 'serve'; readonly options: ServeOptions; readonly problems: readonly string[] };
 
 const options = {
   export: { type: 'string', multiple: true },
@@ -52,29 +51,28 @@ type OptionName = keyof typeof options;
 const commands = ['serve', 'help', 'version'];
 
 /**
- * Reads the arguments after the program's name. Nothing is looked at but the text itself; `faults` names everything that
- * is wrong with it, and `options` is what the rest says.
+ * Parses the arguments after the program's name, without accessing the host. `problems` lists everything that is wrong;
+ * `options` has the rest.
  */
 export function parseCommandLine(args: readonly string[]): CommandLine {
-  const faults: string[] = [];
-  const { given, words } = readTokens(args, faults);
+  const problems: string[] = [];
+  const { given, words } = readTokens(args, problems);
   const command = words.shift() ?? 'serve';
   if (given.has('help') || command === 'help') return { command: 'help' };
   if (given.has('version') || command === 'version') return { command: 'version' };
   if (command !== 'serve') {
     const hint =
       command.includes('/') || command.startsWith('.') ? `; to serve that directory: serve ${command}` : '';
-    faults.push(`there is no command "${command}": the commands are ${commands.join(', ')}${hint}`);
+    problems.push(`there is no command "${command}": the commands are ${commands.join(', ')}${hint}`);
   }
   const [directory, ...rest] = words;
-  for (const word of rest)
-    faults.push(`"${word}" is one directory too many: further ones are given with --export`);
-  return { command: 'serve', options: serveOptions(given, directory, faults), faults };
+  for (const word of rest) problems.push(`"${word}" is a second directory: give further ones with --export`);
+  return { command: 'serve', options: serveOptions(given, directory, problems), problems };
 }
 
 type Given = ReadonlyMap<OptionName, readonly string[]>;
 
-function readTokens(args: readonly string[], faults: string[]): { given: Given; words: string[] } {
+function readTokens(args: readonly string[], problems: string[]): { given: Given; words: string[] } {
   const { tokens } = parseArgs({
     args: [...args],
     options,
@@ -84,7 +82,7 @@ function readTokens(args: readonly string[], faults: string[]): { given: Given; 
   });
   const given = new Map<OptionName, string[]>();
   const words: string[] = [];
-  // What follows an unknown option is most likely its value.
+  // The word after an unknown option is most likely its value.
   let valueOfUnknown = -1;
   for (const token of tokens) {
     if (token.kind === 'option-terminator') continue;
@@ -94,18 +92,18 @@ function readTokens(args: readonly string[], faults: string[]): { given: Given; 
     }
     const name = token.name as OptionName;
     if (!Object.hasOwn(options, token.name)) {
-      faults.push(`there is no option ${token.rawName}: --help shows those there are`);
+      problems.push(`there is no option ${token.rawName}: --help shows those there are`);
       if (token.inlineValue === undefined) valueOfUnknown = token.index + 1;
       continue;
     }
-    const fault = tokenFault(name, token, given);
-    if (fault) faults.push(fault);
+    const problem = tokenProblem(name, token, given);
+    if (problem) problems.push(problem);
     else given.set(name, [...(given.get(name) ?? []), token.value ?? '']);
   }
   return { given, words };
 }
 
-function tokenFault(
+function tokenProblem(
   name: OptionName,
   token: { value: string | undefined; inlineValue: boolean | undefined },
   given: Given,
@@ -119,25 +117,25 @@ function tokenFault(
   ) {
     return `--${name} needs a value: --help shows which`;
   }
-  return given.has(name) && !('multiple' in option) ? `--${name} is there twice: give it once` : undefined;
+  return given.has(name) && !('multiple' in option) ? `--${name} is given twice: give it once` : undefined;
 }
 
-function serveOptions(given: Given, directory: string | undefined, faults: string[]): ServeOptions {
-  const fault = (text: string) => void faults.push(text);
+function serveOptions(given: Given, directory: string | undefined, problems: string[]): ServeOptions {
+  const problem = (text: string) => void problems.push(text);
   const one = (name: OptionName) => given.get(name)?.[0];
-  const securityModel = choice('security-model', one('security-model'), securityModels, 'mapped', fault);
+  const securityModel = choice('security-model', one('security-model'), securityModels, 'mapped', problem);
   const exports = directory === undefined ? [] : [{ path: directory }];
-  for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, fault) ?? []].flat());
+  for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, problem) ?? []].flat());
   return {
     exports: exports.map(one => withDefault(one, securityModel)),
-    listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, fault)),
-    msizeMax: msizeOf(one('msize-max'), fault),
-    workers: workersOf(one('workers'), fault),
-    limits: parseLimits(given.get('limit') ?? [], fault),
-    sandbox: choice('sandbox', one('sandbox'), onOff, 'on', fault) === 'on',
+    listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, problem)),
+    msizeMax: msizeOf(one('msize-max'), problem),
+    workers: workersOf(one('workers'), problem),
+    limits: parseLimits(given.get('limit') ?? [], problem),
+    sandbox: choice('sandbox', one('sandbox'), onOff, 'on', problem) === 'on',
     user: one('user'),
-    trustedXattrs: choice('trusted-xattrs', one('trusted-xattrs'), onOff, 'off', fault) === 'on',
-    logLevel: choice('log-level', one('log-level'), logLevels, 'info', fault),
+    trustedXattrs: choice('trusted-xattrs', one('trusted-xattrs'), onOff, 'off', problem) === 'on',
+    logLevel: choice('log-level', one('log-level'), logLevels, 'info', problem),
   };
 }
 
@@ -145,10 +143,10 @@ function withDefault(one: ExportOptions, securityModel: SecurityModelName): Expo
   return { securityModel, ...one };
 }
 
-function endpoint(uri: string, fault: (text: string) => void): Endpoint[] {
+function endpoint(uri: string, problem: (text: string) => void): Endpoint[] {
   const found = endpointOf(uri);
   if (typeof found !== 'string') return [found];
-  fault(`--listen ${uri}: ${found}`);
+  problem(`--listen ${uri}: ${found}`);
   return [];
 }
 
@@ -157,27 +155,27 @@ function choice<T extends string>(
   value: string | undefined,
   allowed: readonly T[],
   otherwise: T,
-  fault: (text: string) => void,
+  problem: (text: string) => void,
 ): T {
   if (value === undefined || allowed.includes(value as T)) return (value as T | undefined) ?? otherwise;
-  fault(`--${name} ${value} is not possible: it is one of ${allowed.join(', ')}`);
+  problem(`--${name} ${value} is not possible: use one of ${allowed.join(', ')}`);
   return otherwise;
 }
 
-function msizeOf(value: string | undefined, fault: (text: string) => void): number {
+function msizeOf(value: string | undefined, problem: (text: string) => void): number {
   if (value === undefined) return msizeBytesDefault;
   const bytes = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
   if (bytes >= msizeBytesMin && bytes <= msizeBytesMax) return bytes;
-  fault(
-    `--msize-max ${value} is not possible: it is a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
+  problem(
+    `--msize-max ${value} is not possible: give a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
   );
   return msizeBytesDefault;
 }
 
-function workersOf(value: string | undefined, fault: (text: string) => void): number {
+function workersOf(value: string | undefined, problem: (text: string) => void): number {
   if (value === undefined) return 1;
   const count = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
   if (count >= 1 && count <= workersMax) return count;
-  fault(`--workers ${value} is not possible: it is a number of processes from 1 to ${workersMax}`);
+  problem(`--workers ${value} is not possible: give a number of processes from 1 to ${workersMax}`);
   return 1;
 }

@@ -2,33 +2,33 @@ import { spawn } from 'node:child_process';
 import { accessSync, constants, existsSync, lchownSync, readFileSync, statSync } from 'node:fs';
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { passthroughCapabilities } from '../export-checks.ts';
-import type { ExportOptions } from '../exports.ts';
-import { addonPath } from '../host/addon.ts';
-import { userNamed } from '../host/process.ts';
+import { ConfigError } from '#base/config-error.ts';
+import type { Logger } from '#base/log.ts';
+import type { ExportOptions } from '#exports/exports.ts';
+import { passthroughCapabilities } from '#exports/validate.ts';
+import { addonPath } from '#host/addon.ts';
+import { UserDatabase } from '#host/nss.ts';
+import { userNamed } from '#host/process.ts';
 import {
   boundCapabilities,
+  enterPrivateRoot,
   execute,
-  filterCalls,
   groupsProgram,
+  installSeccomp,
   keepCapabilities,
   landlock,
   landlockAbi,
-  ownRoot,
   type Rule,
-} from '../host/sandbox.ts';
-import { socketPair } from '../host/sockets.ts';
-import { UserDatabase } from '../host/user-database.ts';
-import { closeDescriptor, duplicate } from '../host/vhost.ts';
-import type { Logger } from '../log.ts';
-import type { ServerOptions } from '../server.ts';
-import { StartFaults } from '../start-faults.ts';
-import { bindAll, letGo } from '../transport/bind.ts';
-import type { Endpoint } from '../transport/endpoint.ts';
-import { readyForVsock } from '../transport/vsock.ts';
-import { channelDescriptor, type Share } from '../workers/worker.ts';
+} from '#host/sandbox.ts';
+import { socketPair } from '#host/sockets.ts';
+import { closeFd, dupCloexec } from '#host/vhost.ts';
+import type { ServerOptions } from '#server.ts';
+import { bindAll, closeBound } from '#transport/bind.ts';
+import type { Endpoint } from '#transport/endpoint.ts';
+import { readyForVsock } from '#transport/vsock.ts';
+import { channelDescriptor, type Share } from '#workers/worker.ts';
 import type { ServeOptions } from './options.ts';
-import { placesFor, privateMounts } from './own-root.ts';
+import { mountsFor, privateMounts } from './private-root.ts';
 
 /**
  * The program runs twice in one process. The first run binds the sockets, gives up rights and executes the program again:
@@ -41,7 +41,7 @@ export interface Handover {
   /** Off: only the user was changed. */
   readonly sandbox: boolean;
   /** Whether there is nothing in the root directory but what it is for. */
-  readonly ownRoot: boolean;
+  readonly privateRoot: boolean;
   /** Its ABI; not there when the kernel has none. */
   readonly landlock?: number;
   /** Sockets to `ninepd-groups`, one for each process that serves. */
@@ -60,26 +60,26 @@ export function handedOver(): Handover | undefined {
   const { listen, groups, notify, ...found } = JSON.parse(text) as Handover;
   return {
     ...found,
-    listen: listen.map(one => (one.kind === 'bound' ? { ...one, fd: keep(one.fd) } : one)),
-    groups: groups.map(keep),
-    ...(notify === undefined ? {} : { notify: keep(notify) }),
+    listen: listen.map(one => (one.kind === 'bound' ? { ...one, fd: dupInherited(one.fd) } : one)),
+    groups: groups.map(dupInherited),
+    ...(notify === undefined ? {} : { notify: dupInherited(notify) }),
   };
 }
 
 /** The same socket, to be closed by execve(2). */
-function keep(fd: number): number {
-  const kept = duplicate(fd);
-  closeDescriptor(fd);
+function dupInherited(fd: number): number {
+  const kept = dupCloexec(fd);
+  closeFd(fd);
   return kept;
 }
 
 /** What a worker is given of it. */
-export function toWorker({ sandbox, ownRoot, landlock, groups }: Handover): (number: number) => Share {
+export function toWorker({ sandbox, privateRoot, landlock, groups }: Handover): (number: number) => Share {
   return number => {
     const own = groups[number - 1];
     const descriptors = own === undefined ? [] : [own];
     const handover: Handover = {
-      ...{ listen: [], sandbox, ownRoot, groups: descriptors.map(() => channelDescriptor + 1) },
+      ...{ listen: [], sandbox, privateRoot, groups: descriptors.map(() => channelDescriptor + 1) },
       ...(landlock === undefined ? {} : { landlock }),
     };
     return { env: { [variable]: JSON.stringify(handover) }, descriptors };
@@ -87,25 +87,26 @@ export function toWorker({ sandbox, ownRoot, landlock, groups }: Handover): (num
 }
 
 /** What a server in its sandbox asks others about. */
-export function outside(groups: number | undefined, log: Logger): Pick<ServerOptions, 'groupsOf'> {
+export function hostServices(groups: number | undefined, log: Logger): Pick<ServerOptions, 'groupsOf'> {
   if (groups === undefined) return {};
   return { groupsOf: new UserDatabase(groups, text => log.error(text)).groupsOf };
 }
 
 /** What is wrong with the options that are about this. */
 export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): string[] {
-  const faults: string[] = [];
+  const problems: string[] = [];
   const passthrough = usersOf(exports);
   if (trustedXattrs && !passthrough)
-    faults.push('--trusted-xattrs on is for security_model=passthrough: mapped keeps them in its records');
-  if (user === undefined) return faults;
+    problems.push('--trusted-xattrs on is for security_model=passthrough: mapped keeps them in its records');
+  if (user === undefined) return problems;
   if (passthrough)
-    faults.push(
+    problems.push(
       `--user ${user}: security_model=passthrough acts as the guests' users, for which it must stay root`,
     );
-  if (process.getuid!() !== 0) faults.push(`--user ${user}: only root can become another user: leave it out`);
-  else if (userNamed(user) === undefined) faults.push(`--user ${user}: this machine has no such user`);
-  return faults;
+  if (process.getuid!() !== 0)
+    problems.push(`--user ${user}: only root can become another user: leave it out`);
+  else if (userNamed(user) === undefined) problems.push(`--user ${user}: this machine has no such user`);
+  return problems;
 }
 
 /** Whether threads become guests' users. */
@@ -118,8 +119,8 @@ export function runsTwice(options: ServeOptions): boolean {
   return options.sandbox || options.user !== undefined;
 }
 
-/** The first run. Does not return, but throws `StartFaults`. */
-export async function enter(
+/** The first run. Does not return, but throws `ConfigError`. */
+export async function enterSandbox(
   options: ServeOptions,
   endpoints: readonly Endpoint[],
   notify: number | undefined,
@@ -139,15 +140,15 @@ export async function enter(
     const abi = sandbox ? landlockAbi() : undefined;
     if (sandbox) keepCapabilities(capabilities);
     if (abi !== undefined) landlock(rules);
-    if (sandbox) filterCalls('next program');
+    if (sandbox) installSeccomp('next program');
     const handover: Handover = {
-      ...{ listen, sandbox, ownRoot: rooted, groups },
+      ...{ listen, sandbox, privateRoot: rooted, groups },
       ...(abi === undefined ? {} : { landlock: abi }),
       ...(notify === undefined ? {} : { notify }),
     };
     return runAgain(handover);
   } catch (error) {
-    letGo(listen);
+    closeBound(listen);
     throw error;
   }
 }
@@ -156,10 +157,10 @@ export async function enter(
 function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logger): boolean {
   if (process.getuid!() !== 0) return false;
   const directory = workingDirectory();
-  const places = placesFor(rules, directory);
+  const places = mountsFor(rules, directory);
   if (places === undefined) return false;
   const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
-  const failed = ownRoot(places);
+  const failed = enterPrivateRoot(places);
   if (failed !== undefined) {
     // The capabilities of passthrough hold for everybody's files.
     const level = usersOf(exports) ? 'warn' : 'info';
@@ -206,8 +207,8 @@ const main = here.replace(/sandbox(\.[jt]s)$/, 'main$1');
  * The second run, before it hears anybody: no thread can make another call than a server needs. A process that starts
  * workers makes processes too, and hands its filter down to them, who add the narrower one; it reads nothing from guests.
  */
-export function seal(
-  { sandbox, ownRoot: rooted, landlock: abi }: Handover,
+export function applySeccomp(
+  { sandbox, privateRoot: rooted, landlock: abi }: Handover,
   { exports }: ServeOptions,
   role: 'serves' | 'starts workers',
   log: Logger,
@@ -215,7 +216,7 @@ export function seal(
   if (!sandbox) return;
   readyForVsock();
   const users = usersOf(exports);
-  const unfiltered = filterCalls(
+  const unfiltered = installSeccomp(
     role === 'starts workers' ? 'starter' : users ? 'server of users' : 'server',
   );
   if (abi === undefined) {
@@ -272,7 +273,7 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
       accessSync(process.execPath, constants.X_OK);
     } catch (error) {
       const { path } = error as NodeJS.ErrnoException;
-      throw new StartFaults([`--user ${name}: that user may not read ${path}, a part of this program`]);
+      throw new ConfigError([`--user ${name}: that user may not read ${path}, a part of this program`]);
     }
   };
 }
@@ -280,10 +281,10 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
 /** A socket to a process that stays outside: name services cannot be had in here. */
 function startGroups(): number {
   if (!existsSync(groupsProgram))
-    throw new StartFaults([`${groupsProgram} is missing: npm rebuild native-shims`]);
+    throw new ConfigError([`${groupsProgram} is missing: npm rebuild native-shims`]);
   const [ours, theirs] = socketPair();
   spawn(groupsProgram, { stdio: [theirs, 'ignore', 'inherit'], env: {} });
-  closeDescriptor(theirs);
+  closeFd(theirs);
   return ours;
 }
 

@@ -1,67 +1,67 @@
 import { chownSync, mkdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { Errno } from '../errno.ts';
-import { procFaults } from '../export-checks.ts';
-import { type ExportOptions, exportFaults, exportName } from '../exports.ts';
-import { exposures } from '../exposure.ts';
-import { endUnfinished, userNamed } from '../host/process.ts';
-import { datagramTo } from '../host/sockets.ts';
-import { sendMessage } from '../host/vhost.ts';
-import { defaultLimits } from '../limits.ts';
-import type { Logger } from '../log.ts';
-import { Server } from '../server.ts';
-import { SparingLog } from '../sparing-log.ts';
-import { StartFaults } from '../start-faults.ts';
-import { letGo } from '../transport/bind.ts';
-import type { Endpoint } from '../transport/endpoint.ts';
-import { inheritedSockets, type Listener } from '../transport/listen.ts';
-import { Workers } from '../workers/workers.ts';
+import { ConfigError } from '#base/config-error.ts';
+import { Errno } from '#base/errno.ts';
+import type { Logger } from '#base/log.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import { audienceWarnings } from '#exports/audience.ts';
+import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
+import { procFaults } from '#exports/validate.ts';
+import { endUnfinished, userNamed } from '#host/process.ts';
+import { datagramTo } from '#host/sockets.ts';
+import { sendMessage } from '#host/vhost.ts';
+import { defaultLimits } from '#quota/limits.ts';
+import { Server } from '#server.ts';
+import { closeBound } from '#transport/bind.ts';
+import type { Endpoint } from '#transport/endpoint.ts';
+import { inheritedSockets, type Listener } from '#transport/listen.ts';
+import { Workers } from '#workers/workers.ts';
 import { makeLogger } from './logging.ts';
 import { deviceHints, mountHint } from './mount-hint.ts';
 import type { ServeOptions } from './options.ts';
 import {
-  enter,
+  applySeccomp,
+  enterSandbox,
   type Handover,
   handedOver,
-  outside,
+  hostServices,
   runsTwice,
   sandboxFaults,
-  seal,
   toWorker,
 } from './sandbox.ts';
 
 export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
 export const defaultExport: ExportOptions = { path: 'share' };
 
-/** How long running requests may take after the first signal: less than containers and their like wait (10 s). */
+/** Grace period for running requests after the first signal: less than the 10 s of container managers. */
 export const graceMsMax = 8_000;
-/** npm passes on a signal that the terminal has sent to everybody: two in so short a time are one. */
+/** npm forwards a signal that the terminal already sent to the whole process group: two within this time count as one. */
 const sameSignalMs = 500;
 
-/** Starts the server, or names every fault on standard error and ends with status 2. Returns when it is serving. */
-export async function serve(options: ServeOptions, optionFaults: readonly string[]): Promise<void> {
+/** Starts the server; returns when it serves. On problems lists them all on standard error, and exits with status 2. */
+export async function serve(options: ServeOptions, optionProblems: readonly string[]): Promise<void> {
   const handover = handedOver();
-  const faults = handover ? [] : [...optionFaults, ...procFaults(), ...sandboxFaults(options)];
-  if (faults.length > 0) refuse([...faults, ...(await exportFaults(options.exports))]);
+  const problems = handover ? [] : [...optionProblems, ...procFaults(), ...sandboxFaults(options)];
+  if (problems.length > 0) refuse([...problems, ...(await exportProblems(options.exports))]);
   const log = makeLogger(options.logLevel);
   surviveFaults(log);
   try {
     await start(withExports(options, log), handover, log);
   } catch (error) {
-    if (handover) letGo(handover.listen);
-    if (!(error instanceof StartFaults)) throw error;
-    refuse(error.faults);
+    if (handover) closeBound(handover.listen);
+    if (!(error instanceof ConfigError)) throw error;
+    refuse(error.problems);
   }
 }
 
-function refuse(faults: readonly string[]): never {
-  const lines = faults.map(fault => `  - ${fault}\n`).join('');
+function refuse(problems: readonly string[]): never {
+  const lines = problems.map(problem => `  - ${problem}\n`).join('');
   process.stderr.write(`ninepd cannot start:\n${lines}Nothing was started.\n`);
   process.exit(2);
 }
 
 const unprotected =
-  'SANDBOX OFF: a guest that takes this process over can do on this machine whatever its user can';
+  'SANDBOX OFF: a guest that takes over this process can do on this machine whatever its user can';
 
 async function start(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<void> {
   if (handover) return run(options, handover, handover.listen, notifier(handover.notify, log), log);
@@ -69,27 +69,27 @@ async function start(options: ServeOptions, handover: Handover | undefined, log:
   if (!options.sandbox) log.warn(unprotected);
   const listen = endpoints(options.listen);
   if (!runsTwice(options)) return run(options, undefined, listen, notifier(manager(log), log), log);
-  // What another user may do is found when this process is that user.
-  const faults = options.user === undefined ? await exportFaults(options.exports) : [];
-  if (faults.length > 0) throw new StartFaults(faults);
-  await enter(options, listen, manager(log), log);
+  // With --user, permissions are checked when this process is that user.
+  const problems = options.user === undefined ? await exportProblems(options.exports) : [];
+  if (problems.length > 0) throw new ConfigError(problems);
+  await enterSandbox(options, listen, manager(log), log);
 }
 
-type Tell = (state: string) => void;
+type Notify = (state: string) => void;
 
 async function run(
   options: ServeOptions,
   handover: Handover | undefined,
   listen: readonly Endpoint[],
-  tell: Tell,
+  notify: Notify,
   log: Logger,
 ): Promise<void> {
   const server = await opened(options, handover, log);
-  const end = (why: string) => stop(server, tell, log, why);
+  const end = (why: string) => stop(server, notify, log, why);
   stopOnSignals(end);
   const listeners = await server.listenAll(listen);
   for (const { uri } of listeners) process.stderr.write(`listening on ${uri}\n`);
-  for (const warning of exposures(listeners, options.exports)) log.warn(warning);
+  for (const warning of audienceWarnings(listeners, options.exports)) log.warn(warning);
   for (const { uri } of listeners) {
     for (const hint of deviceHints(uri)) log.info(hint);
     for (const one of options.exports) {
@@ -97,48 +97,48 @@ async function run(
       if (hint !== undefined) log.info(hint);
     }
   }
-  tell('READY=1');
+  notify('READY=1');
   if (listeners.every((one: Listener) => one.single)) {
     void server.connectionsEnded().then(() => end('the only connection has ended'));
   }
 }
 
-/** This process alone, or the first of several. */
+/** A server in this process, or the main process of several workers. */
 async function opened(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<Serving> {
   const { workers, exports, msizeMax, limits } = options;
-  if (handover) seal(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
+  if (handover) applySeccomp(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
   if (workers === 1)
-    return Server.open({ exports, msizeMax, limits, log, ...outside(handover?.groups[0], log) });
-  const faults = await exportFaults(exports);
-  if (faults.length > 0) throw new StartFaults(faults);
+    return Server.open({ exports, msizeMax, limits, log, ...hostServices(handover?.groups[0], log) });
+  const problems = await exportProblems(exports);
+  if (problems.length > 0) throw new ConfigError(problems);
   const path = fileURLToPath(new URL('./worker.js', import.meta.url));
   const program = { path, args: process.argv.slice(2), ...(handover && { share: toWorker(handover) }) };
   const { connections = defaultLimits.connections } = limits;
   return Workers.open({ count: workers, program, log, connections });
 }
 
-/** What a server does for this program, in whatever number of processes. */
+/** The common interface of Server and Workers. */
 type Serving = Pick<Server, 'listenAll' | 'connectionsEnded' | 'close'>;
 
-/** What one guest has brought about is no reason to leave the others. */
+/** Installs handlers so that an error caused by one guest does not end the service for the others. */
 export function surviveFaults(log: Logger): void {
-  // A message of a reader that has gone.
+  // The reader of standard error has closed it.
   process.stderr.on('error', () => undefined);
-  // A file that grows beyond RLIMIT_FSIZE is the guest's EFBIG, not the server's end: setrlimit(2).
+  // A write beyond RLIMIT_FSIZE then fails with EFBIG instead of ending the process: setrlimit(2).
   process.on('SIGXFSZ', () => undefined);
-  // A bug of ours, which a guest may bring about again and again.
-  const bugs = new SparingLog(log).about('bugs', 'settings');
+  // Rate-limited, since a guest may trigger the same bug repeatedly.
+  const bugs = new RateLimitedLog(log).for('bugs', 'settings');
   process.on('unhandledRejection', error =>
     bugs.error(`a bug: ${error instanceof Error ? error.stack : error}`),
   );
 }
 
-/** With ./share, when nothing was said; it belongs to who serves it. */
+/** Adds the default export if there is none; creates its directory, owned by the user that serves it. */
 function withExports(options: ServeOptions, log: Logger): ServeOptions {
   if (options.exports.length > 0) return options;
   const { path } = defaultExport;
   if (mkdirSync(path, { recursive: true }) !== undefined) {
-    log.info(`made ./${path}`);
+    log.info(`created ./${path}`);
     const owner = options.user === undefined ? undefined : userNamed(options.user);
     if (owner) chownSync(path, owner.uid, owner.gid);
   }
@@ -150,7 +150,7 @@ function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {
     const lacks = (fmode & 0o600) !== 0o600 ? 'fmode' : (dmode & 0o700) !== 0o700 ? 'dmode' : undefined;
     if (lacks === undefined) continue;
     const octal = `0${(lacks === 'fmode' ? fmode : dmode).toString(8)}`;
-    log.warn(`export ${path}: ${lacks}=${octal} keeps the server from its own files unless it is root`);
+    log.warn(`export ${path}: ${lacks}=${octal} denies the server access to its own files unless it is root`);
   }
 }
 
@@ -175,9 +175,9 @@ function stopOnSignals(end: (why: string) => Promise<never>): void {
   process.on('SIGINT', onSignal);
 }
 
-async function stop(server: Serving, tell: Tell, log: Logger, why: string): Promise<never> {
+async function stop(server: Serving, notify: Notify, log: Logger, why: string): Promise<never> {
   log.info(`stopping: ${why}`);
-  tell('STOPPING=1');
+  notify('STOPPING=1');
   if (await server.close(graceMsMax)) {
     log.info('stopped');
     process.exit(0);
@@ -186,7 +186,7 @@ async function stop(server: Serving, tell: Tell, log: Logger, why: string): Prom
   endUnfinished();
 }
 
-/** A socket to the service manager, if there is one: sd_notify(3). Made at start, since later no socket can be. */
+/** A socket to the service manager, if any: sd_notify(3). Created at start, before the seccomp filter forbids sockets. */
 function manager(log: Logger): number | undefined {
   const socket = process.env.NOTIFY_SOCKET;
   if (!socket) return undefined;
@@ -199,9 +199,9 @@ function manager(log: Logger): number | undefined {
   }
 }
 
-function notifier(fd: number | undefined, log: Logger): Tell {
+function notifier(fd: number | undefined, log: Logger): Notify {
   return state => {
     const sent = fd === undefined ? 0 : sendMessage(fd, Buffer.from(state));
-    if (sent < 0) log.warn(`the service manager could not be told ${state}: ${Errno.of(-sent)}`);
+    if (sent < 0) log.warn(`the service manager could not be notified of ${state}: ${Errno.of(-sent)}`);
   };
 }

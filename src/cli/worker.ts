@@ -1,31 +1,31 @@
-import { endUnfinished } from '../host/process.ts';
-import { closeDescriptor } from '../host/vhost.ts';
-import { partyOf } from '../party.ts';
-import { Server } from '../server.ts';
-import { SparingLog } from '../sparing-log.ts';
-import { StartFaults } from '../start-faults.ts';
-import { uriOf } from '../transport/endpoint.ts';
-import { ListenFault, sourceOf } from '../transport/listen.ts';
-import type { Accept } from '../transport/listener.ts';
-import { Channel, type Connection, type Report } from '../workers/channel.ts';
-import { channelDescriptor, workerVariable } from '../workers/worker.ts';
+import { ConfigError } from '#base/config-error.ts';
+import { peerKey } from '#base/peer.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import { endUnfinished } from '#host/process.ts';
+import { closeFd } from '#host/vhost.ts';
+import { Server } from '#server.ts';
+import { uriOf } from '#transport/endpoint.ts';
+import { ListenError, sourceOf } from '#transport/listen.ts';
+import type { Accept } from '#transport/listener.ts';
+import { Channel, type Handoff, type Report } from '#workers/channel.ts';
+import { channelDescriptor, workerVariable } from '#workers/worker.ts';
 import { makeLogger } from './logging.ts';
 import { parseCommandLine, type ServeOptions } from './options.ts';
-import { handedOver, outside, seal } from './sandbox.ts';
+import { applySeccomp, handedOver, hostServices } from './sandbox.ts';
 import { defaultExport, defaultListen, graceMsMax, surviveFaults } from './serve.ts';
 
-/** After which a report that the first process had no room for is tried again. */
+/** Delay before a report is sent again that did not fit into the channel. */
 const reportAgainMs = 100;
 
-/** One of the processes of `--workers`: serves the connections that the first process hands to it. */
+/** A process of `--workers`: serves the connections that the main process passes to it. */
 class WorkerProcess {
-  readonly #channel: Channel<Report, Connection>;
-  #log: SparingLog | undefined;
+  readonly #channel: Channel<Report, Handoff>;
+  #log: RateLimitedLog | undefined;
   #server: Server | undefined;
   #accepts: readonly Accept[] = [];
-  #given = 0;
+  #received = 0;
   #reported = 0;
-  #again: NodeJS.Timeout | undefined;
+  #retryTimer: NodeJS.Timeout | undefined;
 
   constructor() {
     this.#channel = new Channel(
@@ -38,63 +38,63 @@ class WorkerProcess {
   async start(options: ServeOptions): Promise<void> {
     const { listen, msizeMax, limits, logLevel } = options;
     const log = makeLogger(logLevel, `worker ${process.env[workerVariable]}: `);
-    this.#log = new SparingLog(log);
+    this.#log = new RateLimitedLog(log);
     surviveFaults(log);
     const exports = options.exports.length > 0 ? options.exports : [defaultExport];
     try {
       const handover = handedOver();
-      if (handover) seal(handover, { ...options, exports }, 'serves', log);
+      if (handover) applySeccomp(handover, { ...options, exports }, 'serves', log);
       const connectionEnded = () => this.#report();
       const server = await Server.open({
         ...{ exports, msizeMax, limits, log, connectionEnded },
-        ...outside(handover?.groups[0], log),
+        ...hostServices(handover?.groups[0], log),
       });
-      // Sockets that a service manager has passed are not in `listen`, and none of them is a device.
+      // Sockets passed by a service manager are not in `listen`; none of them is a vhost-user endpoint.
       this.#accepts = (listen.length > 0 ? listen : [defaultListen]).map(endpoint => {
         try {
           return server.acceptFor(endpoint);
         } catch (error) {
-          throw error instanceof ListenFault
-            ? new StartFaults([`${uriOf(endpoint)}: ${error.message}`])
+          throw error instanceof ListenError
+            ? new ConfigError([`${uriOf(endpoint)}: ${error.message}`])
             : error;
         }
       });
       this.#server = server;
       this.#channel.send({ ended: 0 });
     } catch (error) {
-      this.#channel.send({ faults: error instanceof StartFaults ? error.faults : [`${error}`] });
+      this.#channel.send({ problems: error instanceof ConfigError ? error.problems : [`${error}`] });
       process.exit(2);
     }
   }
 
-  #take(connection: Connection | undefined, descriptor: number | undefined): void {
+  #take(connection: Handoff | undefined, descriptor: number | undefined): void {
     const accept = this.#accepts[connection?.endpoint ?? 0] ?? this.#accepts[0]!;
-    if (connection?.counted !== false) this.#given++;
+    if (connection?.counted !== false) this.#received++;
     if (connection && descriptor !== undefined) {
       try {
         accept(sourceOf(descriptor), connection.peer);
       } catch (error) {
-        const log = this.#log!.about(partyOf(connection.peer.origin));
-        log.warn(`${connection.peer.label}: it cannot be served: ${error}`);
-        closeDescriptor(descriptor);
+        const log = this.#log!.for(peerKey(connection.peer.origin));
+        log.warn(`${connection.peer.label}: cannot be served: ${error}`);
+        closeFd(descriptor);
       }
     }
     this.#report();
   }
 
-  /** Tells how many have ended, unless it is known. */
+  /** Reports how many connections have ended, if that has changed. */
   #report(): void {
-    const ended = this.#given - this.#server!.connections;
+    const ended = this.#received - this.#server!.connections;
     if (ended === this.#reported) return;
     if (this.#channel.send({ ended })) this.#reported = ended;
     else
-      this.#again ??= setTimeout(() => {
-        this.#again = undefined;
+      this.#retryTimer ??= setTimeout(() => {
+        this.#retryTimer = undefined;
         this.#report();
       }, reportAgainMs);
   }
 
-  /** The first process says so by closing its end, or is no more. */
+  /** Called when the main process has closed its end of the channel, or has ended. */
   async #stop(): Promise<void> {
     const inTime = (await this.#server?.close(graceMsMax)) ?? true;
     if (!inTime) endUnfinished();
@@ -102,8 +102,8 @@ class WorkerProcess {
   }
 }
 
-// The terminal and service managers send these to every process; the first one decides what comes of them.
+// Terminals and service managers signal every process; the main process handles the signal.
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => undefined);
 const line = parseCommandLine(process.argv.slice(2));
-if (line.command !== 'serve') throw new Error('This program is started by ninepd.');
+if (line.command !== 'serve') throw new Error('this program is started by ninepd');
 await new WorkerProcess().start(line.options);

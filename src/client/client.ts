@@ -1,6 +1,5 @@
-import { ENOENT, EPROTO } from '../errno.ts';
-import { msizeBytesMax, walkStepsMax } from '../limits.ts';
-import { type Bytes, type Step, stepOf } from '../name.ts';
+import { ENOENT, EPROTO } from '#base/errno.ts';
+import { type Bytes, type Step, stepOf } from '#base/name.ts';
 import {
   dialect,
   NOFID,
@@ -15,13 +14,14 @@ import {
   P9_ATTR_SIZE,
   P9_ATTR_UID,
   P9_STATS_ALL,
-} from '../protocol/constants.ts';
-import { type Dirent, parseDirents } from '../protocol/dirent.ts';
-import { attr, type Qid, type Reading, statfs, unpack, type Wide } from '../protocol/kinds.ts';
-import type { Draft, RMessage } from '../protocol/operations.ts';
+} from '#protocol/constants.ts';
+import { type Dirent, parseDirents } from '#protocol/dirent.ts';
+import { attr, type Qid, type Reading, statfs, unpack, type Wide } from '#protocol/kinds.ts';
+import type { Draft, RMessage } from '#protocol/operations.ts';
+import { msizeBytesMax, walkStepsMax } from '#quota/limits.ts';
 import { type Address, Wire } from './wire.ts';
 
-/** What `setattr` shall change; a time of 'now' is the server's. */
+/** The attributes that `setattr` changes; the time 'now' is the server's clock. */
 export interface AttrChange {
   readonly mode?: number;
   readonly uid?: number;
@@ -37,8 +37,8 @@ export type FileSystem = Reading<typeof statfs.fields>;
 const start: Wide = { low: 0, high: 0 };
 
 /**
- * A 9P2000.L client, message by message with fids given out and numbers in their plain form. Names are bytes as latin1
- * strings; every method rejects with the `Errno` that the server answered.
+ * A 9P2000.L client: one method for each message, plus helpers that allocate fids and split large transfers. Names are bytes as
+ * latin1 strings. Every method rejects with the `Errno` of an Rlerror.
  */
 export class Client {
   readonly wire: Wire;
@@ -48,14 +48,13 @@ export class Client {
     this.wire = wire;
   }
 
-  /** Connects and agrees on a version. */
   static async connect(address: Address, msize = msizeBytesMax): Promise<Client> {
     const client = new Client(await Wire.connect(address));
     await client.version(msize);
     return client;
   }
 
-  /** Starts the session anew; returns the msize agreed on. Rejects with EPROTO when the server knows another dialect. */
+  /** Starts or resets the session; returns the negotiated msize. Rejects with EPROTO if the server does not support `version`. */
   async version(msize: number, version = dialect): Promise<number> {
     const reply = await this.wire.request('version', { msize, version }, NOTAG);
     if (reply.version !== dialect) throw EPROTO;
@@ -71,15 +70,15 @@ export class Client {
     return this.#nextFid++;
   }
 
-  /** A root fid. `uid` is n_uname. */
+  /** Attaches; returns the root fid. `uid` is n_uname. */
   async attach(aname: Bytes = '', uid = NONUNAME, fid = this.newFid()): Promise<number> {
     await this.wire.request('attach', { fid, afid: NOFID, uname: '', aname, n_uname: uid });
     return fid;
   }
 
   /**
-   * A new fid for `path` from `fid`: components in an array or between slashes. Rejects with ENOENT when one is absent;
-   * there is no new fid then, and one that was walked in place may have moved by multiples of 16 names.
+   * Walks `path`, an array of components or a string with slashes, from `fid`; returns the new fid. Rejects with ENOENT if a
+   * component is absent: then there is no new fid, and a fid walked in place may have moved by multiples of 16 names.
    */
   async walk(fid: number, path: Bytes | readonly Bytes[] = [], newfid = this.newFid()): Promise<number> {
     const steps = (typeof path === 'string' ? path.split('/').filter(part => part !== '') : path).map(stepOf);
@@ -106,7 +105,7 @@ export class Client {
     await this.wire.request('remove', { fid });
   }
 
-  /** All attributes by the manual's names; 64-bit numbers are exact within ±2^53. */
+  /** All attributes under the manual's field names; 64-bit numbers are exact within ±2^53. */
   async getattr(fid: number): Promise<Attributes> {
     const reply = await this.wire.request('getattr', { fid, request_mask: P9_STATS_ALL });
     return unpack(attr, reply.attr);
@@ -120,18 +119,17 @@ export class Client {
     return this.wire.request('lopen', { fid, flags });
   }
 
-  /** Makes a file and turns `fid`, a directory's, into the open file. */
+  /** Creates a file; `fid`, of a directory, becomes the open file. */
   lcreate(fid: number, name: Bytes, flags: number, mode = 0o644, gid = 0): Promise<RMessage<'lcreate'>> {
     return this.wire.request('lcreate', { fid, name, flags, mode, gid });
   }
 
-  /** At most `count` bytes, and no more than a message holds. */
+  /** Reads at most `count` bytes, in one message. */
   async read(fid: number, offset: number, count: number): Promise<Buffer> {
     const { data } = await this.wire.request('read', { fid, offset, count });
     return data.bytes as Buffer;
   }
 
-  /** All bytes from `offset` on. */
   async readAll(fid: number, offset = 0): Promise<Buffer> {
     const parts: Buffer[] = [];
     for (let at = offset; ; ) {
@@ -142,20 +140,19 @@ export class Client {
     }
   }
 
-  /** Writes once; returns how many bytes the server took. */
+  /** Writes in one message; returns the number of bytes written. */
   async write(fid: number, offset: number, bytes: Uint8Array): Promise<number> {
     const { count } = await this.wire.request('write', { fid, offset, data: { count: bytes.length, bytes } });
     return count;
   }
 
-  /** Writes everything. */
   async writeAll(fid: number, bytes: Uint8Array, offset = 0): Promise<void> {
     for (let at = 0; at < bytes.length; ) {
       at += await this.write(fid, offset + at, bytes.subarray(at, at + this.msize - 24));
     }
   }
 
-  /** The entries of one reply. */
+  /** The entries of one Rreaddir. */
   async readdirOnce(fid: number, offset: Wide = start, count = this.msize - 24): Promise<Dirent[]> {
     const { data } = await this.wire.request('readdir', { fid, offset, count });
     return parseDirents(data.bytes!);
@@ -222,7 +219,7 @@ export class Client {
     }
   }
 
-  /** As Linux sets one: on a clone, committed by the clunk. */
+  /** Sets an xattr as Linux does: Txattrcreate on a cloned fid, Twrite, and Tclunk, which sets it. */
   async setxattr(fid: number, name: Bytes, value: Uint8Array, flags = 0): Promise<void> {
     const clone = await this.walk(fid);
     try {
@@ -243,7 +240,6 @@ export class Client {
     return this.wire.request('getlock', { fid, ...lock });
   }
 
-  /** Cancels a request: `Wire.flush`. */
   flush(oldtag: number): Promise<void> {
     return this.wire.flush(oldtag);
   }

@@ -1,9 +1,9 @@
 import { connect, type Socket } from 'node:net';
-import { EINTR, EPROTO, Errno } from '../errno.ts';
-import { decodeReply, encodeRequest, frameTag } from '../protocol/codec.ts';
-import { NOTAG } from '../protocol/constants.ts';
-import { Framer } from '../protocol/framer.ts';
-import type { Draft, Op, RMessage, TMessage } from '../protocol/operations.ts';
+import { EINTR, EPROTO, Errno } from '#base/errno.ts';
+import { decodeReply, encodeRequest, frameTag } from '#protocol/codec.ts';
+import { NOTAG } from '#protocol/constants.ts';
+import type { Draft, Op, RMessage, TMessage } from '#protocol/operations.ts';
+import { Framer } from './framer.ts';
 
 interface Waiting {
   readonly op: Op;
@@ -11,26 +11,21 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** Where a client connects: a TCP port or a Unix socket. */
 export type Address = { readonly port: number; readonly host?: string } | { readonly path: string };
 
-/** Why a request will never be answered. */
+/** The connection is closed, so the request gets no reply. */
 export class Disconnected extends Error {
   override readonly name = 'Disconnected';
 }
 
 /**
- * A 9P2000.L connection: requests go out at once, as many as there are tags, and replies are matched by tag. It knows the
- * messages and nothing of files; `Client` is the comfortable layer.
+ * A 9P2000.L connection: sends requests at once, as many as there are tags, and matches replies by tag. See also `Client`.
  */
 export class Wire {
   readonly socket: Socket;
-  /** Agreed on by `version`. */
+  /** The negotiated msize; set by `Client.version`. */
   msize = 8192;
-  /**
-   * Sees every reply frame before it is matched, as a view that is valid during the call; true means that it was taken.
-   * For tests that speak raw bytes.
-   */
+  /** For tests: called first with every reply frame, a view valid during the call. True consumes it. */
   tap: ((frame: Buffer) => boolean) | undefined;
   readonly closed: Promise<void>;
   readonly #waiting = new Map<number, Waiting>();
@@ -42,7 +37,7 @@ export class Wire {
     this.socket = socket;
     socket.setNoDelay(true);
     socket.on('data', chunk => {
-      // A reply may be as large as a message at all: what the server sends is not bounded before a version.
+      // No limit but the type's: the server's frames are not bounded by msize before Rversion.
       if (
         !this.#framer.push(
           chunk as Buffer,
@@ -79,12 +74,14 @@ export class Wire {
     if (this.tap?.(frame)) return;
     const waiting = this.#waiting.get(frameTag(frame));
     if (!waiting) {
-      this.socket.destroy(new Error(`a reply to tag ${frameTag(frame)}, which is not in use`));
+      this.socket.destroy(
+        new Error(`the server sent a reply to tag ${frameTag(frame)}, which is not in use`),
+      );
       return;
     }
     this.#waiting.delete(frameTag(frame));
     try {
-      // The frame is a view that is reused; what the reply carries of it must outlive this call.
+      // A copy: the frame's memory is reused, and the reply may contain views of it.
       const reply = decodeReply(waiting.op, Buffer.from(frame));
       if (reply instanceof Errno) waiting.reject(reply);
       else waiting.resolve(reply as never);
@@ -93,7 +90,7 @@ export class Wire {
     }
   }
 
-  /** A tag for a request that shall be flushed, or is sent as raw bytes. RangeError when all are in use. */
+  /** An unused tag, for a request that will be flushed or is sent with `send`. RangeError if all are in use. */
   freeTag(): number {
     if (this.#waiting.size >= NOTAG) throw new RangeError('all tags are in use');
     while (this.#waiting.has(this.#nextTag)) this.#nextTag = (this.#nextTag + 1) % NOTAG;
@@ -107,24 +104,23 @@ export class Wire {
     if (this.#ended) return Promise.reject(new Disconnected('the connection is closed'));
     if (this.#waiting.has(tag)) return Promise.reject(EPROTO);
     return new Promise((resolve, reject) => {
-      // First, since it throws when a value does not fit its field.
+      // Before the tag is taken: it throws if a value does not fit its field.
       const frame = encodeRequest(op, tag, request);
       this.#waiting.set(tag, { op, resolve, reject });
       this.socket.write(frame);
     });
   }
 
-  /** Cancels a request. It is answered before this resolves, or rejects with EINTR then: no reply comes after Rflush. */
+  /** Sends Tflush. A request without a reply before Rflush rejects with EINTR: none can follow (flush(5)). */
   async flush(oldtag: number): Promise<void> {
     const flushed = this.#waiting.get(oldtag);
     await this.request('flush', { oldtag });
-    // A request that was answered freed its tag, which another may have by now.
+    // If the request was answered, another may use its tag by now.
     if (!flushed || this.#waiting.get(oldtag) !== flushed) return;
     this.#waiting.delete(oldtag);
     flushed.reject(EINTR);
   }
 
-  /** Sends bytes as they are. */
   send(bytes: Uint8Array): void {
     this.socket.write(bytes);
   }

@@ -1,29 +1,29 @@
-import type { Answer } from '../answer.ts';
-import { type Attr, changeClock } from '../attr.ts';
-import { ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, Errno } from '../errno.ts';
-import type { Bytes, Name } from '../name.ts';
-import type { Owned, OwnedSegments, Segments } from '../owned.ts';
+import { type Attr, changeClock } from '#base/attr.ts';
+import { ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, Errno } from '#base/errno.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
+import type { Bytes, Name } from '#base/name.ts';
+import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';
 import { UTIME_NOW, UTIME_OMIT } from './constants.ts';
 import {
-  asItIs,
-  atOnce,
-  begin,
-  count,
-  type Data,
-  nothing,
+  beginCall,
+  type CallData,
+  expectCount,
+  expectVoid,
   onPool,
   type Perform,
-  type PerformNow,
+  type PerformInline,
+  raw,
   run,
+  runInline,
   shimOf,
   wide,
-} from './control.ts';
+} from './control-block.ts';
 import {
-  type Caller,
+  type Credentials,
   type HostLock,
   type InlineSyscalls,
   type Syscalls,
-  serverCaller,
+  serverCreds,
   type Time,
 } from './syscalls.ts';
 
@@ -70,7 +70,7 @@ const handleBytesMax = 4 + 128;
 /** What name_to_handle_at(2) says where there are no handles: the file system has none, the kernel or a filter neither. */
 const noHandles: ReadonlySet<Errno> = new Set([EOPNOTSUPP, EOVERFLOW, ENOSYS, EPERM]);
 
-export const only = (segments: Segments): Data => (segments.length === 1 ? segments[0]! : segments);
+export const only = (segments: Segments): CallData => (segments.length === 1 ? segments[0]! : segments);
 const seconds = (time: Time): number => (typeof time === 'string' ? 0 : time.sec);
 const nanoseconds = (time: Time): number =>
   time === 'now' ? UTIME_NOW : time === 'omit' ? UTIME_OMIT : time.nsec;
@@ -91,201 +91,208 @@ export class Linux implements Syscalls {
     this.writing = writing;
   }
 
-  lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
-    begin(op.lookup, caller, dirfd, 0, 0, name);
-    return this.perform(asItIs);
+  lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
+    beginCall(op.lookup, creds, dirfd, 0, 0, name);
+    return this.perform(raw);
   }
 
-  reopen(caller: Caller, fd: number, flags: number): Answer<number> {
-    begin(op.reopen, caller, fd, flags, 1);
-    return this.perform(count);
+  reopen(creds: Credentials, fd: number, flags: number): MaybePromise<number> {
+    beginCall(op.reopen, creds, fd, flags, 1);
+    return this.perform(expectCount);
   }
 
-  create(caller: Caller, dirfd: number, name: Name, flags: number, mode: number): Answer<number> {
-    begin(op.create, caller, dirfd, flags, mode, name);
-    return this.change(count);
+  create(creds: Credentials, dirfd: number, name: Name, flags: number, mode: number): MaybePromise<number> {
+    beginCall(op.create, creds, dirfd, flags, mode, name);
+    return this.change(expectCount);
   }
 
-  createUnnamed(caller: Caller, dirfd: number, mode: number): Answer<number> {
-    begin(op.createUnnamed, caller, dirfd, mode);
-    return this.writing(count);
+  createUnnamed(creds: Credentials, dirfd: number, mode: number): MaybePromise<number> {
+    beginCall(op.createUnnamed, creds, dirfd, mode);
+    return this.writing(expectCount);
   }
 
-  close(fd: number): Answer<void> {
-    begin(op.close, serverCaller, fd);
-    return this.perform(nothing);
+  close(fd: number): MaybePromise<void> {
+    beginCall(op.close, serverCreds, fd);
+    return this.perform(expectVoid);
   }
 
-  stat(caller: Caller, fd: number, attr: Attr): Answer<void> {
+  stat(creds: Credentials, fd: number, attr: Attr): MaybePromise<void> {
     attr.asked = changeClock.now;
-    begin(op.stat, caller, fd);
-    return this.perform(nothing, attr.bytes);
+    beginCall(op.stat, creds, fd);
+    return this.perform(expectVoid, attr.bytes);
   }
 
-  statAt(caller: Caller, dirfd: number, name: Name, attr: Attr): Answer<number> {
-    begin(op.statAt, caller, dirfd, 0, 0, name);
-    return this.perform(asItIs, attr.bytes);
+  statAt(creds: Credentials, dirfd: number, name: Name, attr: Attr): MaybePromise<number> {
+    beginCall(op.statAt, creds, dirfd, 0, 0, name);
+    return this.perform(raw, attr.bytes);
   }
 
-  statfs(caller: Caller, fd: number, into: Owned): Answer<void> {
-    begin(op.statfs, caller, fd);
-    return this.perform(nothing, into);
+  statfs(creds: Credentials, fd: number, into: Owned): MaybePromise<void> {
+    beginCall(op.statfs, creds, fd);
+    return this.perform(expectVoid, into);
   }
 
-  mkdir(caller: Caller, dirfd: number, name: Name, mode: number): Answer<void> {
-    begin(op.mkdir, caller, dirfd, mode, 0, name);
-    return this.change(nothing);
+  mkdir(creds: Credentials, dirfd: number, name: Name, mode: number): MaybePromise<void> {
+    beginCall(op.mkdir, creds, dirfd, mode, 0, name);
+    return this.change(expectVoid);
   }
 
-  mknod(caller: Caller, dirfd: number, name: Name, mode: number, rdev: number): Answer<void> {
-    begin(op.mknod, caller, dirfd, mode, rdev, name);
-    return this.change(nothing);
+  mknod(creds: Credentials, dirfd: number, name: Name, mode: number, rdev: number): MaybePromise<void> {
+    beginCall(op.mknod, creds, dirfd, mode, rdev, name);
+    return this.change(expectVoid);
   }
 
-  symlink(caller: Caller, dirfd: number, name: Name, target: Bytes): Answer<void> {
-    begin(op.symlink, caller, dirfd, 0, 0, name, target);
-    return this.change(nothing);
+  symlink(creds: Credentials, dirfd: number, name: Name, target: Bytes): MaybePromise<void> {
+    beginCall(op.symlink, creds, dirfd, 0, 0, name, target);
+    return this.change(expectVoid);
   }
 
-  link(caller: Caller, fd: number, dirfd: number, name: Name): Answer<void> {
-    begin(op.link, caller, fd, dirfd, 0, name);
-    return this.change(nothing);
+  link(creds: Credentials, fd: number, dirfd: number, name: Name): MaybePromise<void> {
+    beginCall(op.link, creds, fd, dirfd, 0, name);
+    return this.change(expectVoid);
   }
 
-  rename(caller: Caller, fromfd: number, from: Name, tofd: number, to: Name, flags: number): Answer<void> {
-    begin(op.rename, caller, fromfd, tofd, flags, from, to);
-    return this.change(nothing);
+  rename(
+    creds: Credentials,
+    fromfd: number,
+    from: Name,
+    tofd: number,
+    to: Name,
+    flags: number,
+  ): MaybePromise<void> {
+    beginCall(op.rename, creds, fromfd, tofd, flags, from, to);
+    return this.change(expectVoid);
   }
 
-  unlink(caller: Caller, dirfd: number, name: Name, directory: boolean): Answer<void> {
-    begin(op.unlink, caller, dirfd, directory ? 1 : 0, 0, name);
-    return this.change(nothing);
+  unlink(creds: Credentials, dirfd: number, name: Name, directory: boolean): MaybePromise<void> {
+    beginCall(op.unlink, creds, dirfd, directory ? 1 : 0, 0, name);
+    return this.change(expectVoid);
   }
 
-  readlink(caller: Caller, fd: number): Answer<Bytes> {
+  readlink(creds: Credentials, fd: number): MaybePromise<Bytes> {
     const into = Buffer.allocUnsafe(linkBytesMax);
-    begin(op.readlink, caller, fd);
-    return this.perform(result => into.toString('latin1', 0, count(result)), into);
+    beginCall(op.readlink, creds, fd);
+    return this.perform(result => into.toString('latin1', 0, expectCount(result)), into);
   }
 
-  chmod(caller: Caller, fd: number, mode: number): Answer<void> {
-    begin(op.chmod, caller, fd, mode);
-    return this.change(nothing);
+  chmod(creds: Credentials, fd: number, mode: number): MaybePromise<void> {
+    beginCall(op.chmod, creds, fd, mode);
+    return this.change(expectVoid);
   }
 
-  chown(caller: Caller, fd: number, uid: number, gid: number): Answer<void> {
-    begin(op.chown, caller, fd, uid, gid);
-    return this.change(nothing);
+  chown(creds: Credentials, fd: number, uid: number, gid: number): MaybePromise<void> {
+    beginCall(op.chown, creds, fd, uid, gid);
+    return this.change(expectVoid);
   }
 
-  utimens(caller: Caller, fd: number, atime: Time, mtime: Time): Answer<void> {
-    begin(op.utimens, caller, fd, nanoseconds(atime), nanoseconds(mtime));
+  utimens(creds: Credentials, fd: number, atime: Time, mtime: Time): MaybePromise<void> {
+    beginCall(op.utimens, creds, fd, nanoseconds(atime), nanoseconds(mtime));
     wide[0] = seconds(atime);
     wide[1] = seconds(mtime);
-    return this.change(nothing);
+    return this.change(expectVoid);
   }
 
-  ftruncate(caller: Caller, fd: number, size: number): Answer<void> {
-    begin(op.ftruncate, caller, fd);
+  ftruncate(creds: Credentials, fd: number, size: number): MaybePromise<void> {
+    beginCall(op.ftruncate, creds, fd);
     wide[0] = size;
-    return this.change(nothing);
+    return this.change(expectVoid);
   }
 
-  truncate(caller: Caller, fd: number, size: number): Answer<void> {
-    begin(op.truncate, caller, fd);
+  truncate(creds: Credentials, fd: number, size: number): MaybePromise<void> {
+    beginCall(op.truncate, creds, fd);
     wide[0] = size;
-    return this.change(nothing);
+    return this.change(expectVoid);
   }
 
-  read(caller: Caller, fd: number, into: OwnedSegments, offset: number): Answer<number> {
-    begin(op.read, caller, fd);
+  read(creds: Credentials, fd: number, into: OwnedSegments, offset: number): MaybePromise<number> {
+    beginCall(op.read, creds, fd);
     wide[0] = offset;
-    return this.perform(count, only(into));
+    return this.perform(expectCount, only(into));
   }
 
-  write(caller: Caller, fd: number, from: OwnedSegments, offset: number): Answer<number> {
-    begin(op.write, caller, fd);
+  write(creds: Credentials, fd: number, from: OwnedSegments, offset: number): MaybePromise<number> {
+    beginCall(op.write, creds, fd);
     wide[0] = offset;
-    return this.writing(count, only(from));
+    return this.writing(expectCount, only(from));
   }
 
-  fsync(caller: Caller, fd: number, dataOnly: boolean): Answer<void> {
-    begin(op.fsync, caller, fd, dataOnly ? 1 : 0);
-    return this.perform(nothing);
+  fsync(creds: Credentials, fd: number, dataOnly: boolean): MaybePromise<void> {
+    beginCall(op.fsync, creds, fd, dataOnly ? 1 : 0);
+    return this.perform(expectVoid);
   }
 
   readdir(
-    caller: Caller,
+    creds: Credentials,
     fd: number,
     cookieLow: number,
     cookieHigh: number,
     into: Owned,
     hide: Bytes,
     typeXattr: Bytes,
-  ): Answer<number> {
-    begin(op.readdir, caller, fd, cookieLow, cookieHigh, hide, typeXattr);
-    return this.perform(count, into);
+  ): MaybePromise<number> {
+    beginCall(op.readdir, creds, fd, cookieLow, cookieHigh, hide, typeXattr);
+    return this.perform(expectCount, into);
   }
 
-  getxattr(caller: Caller, fd: number, name: Bytes, into: Owned): Answer<number> {
-    begin(op.getxattr, caller, fd, 0, 0, name);
-    return this.perform(asItIs, into);
+  getxattr(creds: Credentials, fd: number, name: Bytes, into: Owned): MaybePromise<number> {
+    beginCall(op.getxattr, creds, fd, 0, 0, name);
+    return this.perform(raw, into);
   }
 
-  listxattr(caller: Caller, fd: number, into: Owned): Answer<number> {
-    begin(op.listxattr, caller, fd);
-    return this.perform(asItIs, into);
+  listxattr(creds: Credentials, fd: number, into: Owned): MaybePromise<number> {
+    beginCall(op.listxattr, creds, fd);
+    return this.perform(raw, into);
   }
 
-  setxattr(caller: Caller, fd: number, name: Bytes, value: Owned, flags: number): Answer<void> {
-    begin(op.setxattr, caller, fd, flags, 0, name);
-    return this.change(nothing, value);
+  setxattr(creds: Credentials, fd: number, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
+    beginCall(op.setxattr, creds, fd, flags, 0, name);
+    return this.change(expectVoid, value);
   }
 
-  removexattr(caller: Caller, fd: number, name: Bytes): Answer<void> {
-    begin(op.removexattr, caller, fd, 0, 0, name);
-    return this.change(nothing);
+  removexattr(creds: Credentials, fd: number, name: Bytes): MaybePromise<void> {
+    beginCall(op.removexattr, creds, fd, 0, 0, name);
+    return this.change(expectVoid);
   }
 
-  lock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<boolean> {
-    begin(op.lock, caller, fd, type);
+  lock(creds: Credentials, fd: number, type: number, start: number, length: number): MaybePromise<boolean> {
+    beginCall(op.lock, creds, fd, type);
     wide[0] = start;
     wide[1] = length;
-    return this.perform(result => count(result) === 1);
+    return this.perform(result => expectCount(result) === 1);
   }
 
   testLock(
-    caller: Caller,
+    creds: Credentials,
     fd: number,
     type: number,
     start: number,
     length: number,
-  ): Answer<HostLock | undefined> {
+  ): MaybePromise<HostLock | undefined> {
     const found = new Float64Array(4);
-    begin(op.testLock, caller, fd, type);
+    beginCall(op.testLock, creds, fd, type);
     wide[0] = start;
     wide[1] = length;
     return this.perform(
       result =>
-        count(result) === 0
+        expectCount(result) === 0
           ? undefined
           : { type: found[0]!, start: found[1]!, length: found[2]!, pid: found[3]! },
       new Uint8Array(found.buffer),
     );
   }
 
-  handle(fd: number): Answer<Bytes | undefined> {
+  handle(fd: number): MaybePromise<Bytes | undefined> {
     const into = Buffer.allocUnsafe(handleBytesMax);
-    begin(op.handle, serverCaller, fd);
+    beginCall(op.handle, serverCreds, fd);
     return this.perform(result => {
       if (result < 0 && noHandles.has(Errno.of(-result))) return undefined;
-      return into.toString('latin1', 0, count(result));
+      return into.toString('latin1', 0, expectCount(result));
     }, into);
   }
 
-  openHandle(mountfd: number, handle: Bytes): Answer<number> {
-    begin(op.openHandle, serverCaller, mountfd);
-    return this.perform(asItIs, Buffer.from(handle, 'latin1'));
+  openHandle(mountfd: number, handle: Bytes): MaybePromise<number> {
+    beginCall(op.openHandle, serverCreds, mountfd);
+    return this.perform(raw, Buffer.from(handle, 'latin1'));
   }
 }
 
@@ -294,55 +301,55 @@ export class Linux implements Syscalls {
  * that the compiler of V8 can join with its caller, and costs half as much.
  */
 export class Inline extends Linux implements InlineSyscalls {
-  protected override readonly perform: PerformNow;
+  protected override readonly perform: PerformInline;
 
-  constructor(perform = atOnce) {
+  constructor(perform = runInline) {
     super(perform);
     this.perform = perform;
   }
 
-  override lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
-    begin(op.lookup, caller, dirfd, 0, 0, name);
+  override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
+    beginCall(op.lookup, creds, dirfd, 0, 0, name);
     return run();
   }
 
-  override reopen(caller: Caller, fd: number, flags: number): number {
-    begin(op.reopen, caller, fd, flags);
-    return count(run());
+  override reopen(creds: Credentials, fd: number, flags: number): number {
+    beginCall(op.reopen, creds, fd, flags);
+    return expectCount(run());
   }
 
   override close(fd: number): void {
-    begin(op.close, serverCaller, fd);
+    beginCall(op.close, serverCreds, fd);
     run();
   }
 
-  override stat(caller: Caller, fd: number, attr: Attr): void {
+  override stat(creds: Credentials, fd: number, attr: Attr): void {
     attr.asked = changeClock.now;
-    begin(op.stat, caller, fd);
-    nothing(run(attr.bytes));
+    beginCall(op.stat, creds, fd);
+    expectVoid(run(attr.bytes));
   }
 
-  override read(caller: Caller, fd: number, into: Segments, offset: number): number {
-    begin(op.read, caller, fd);
+  override read(creds: Credentials, fd: number, into: Segments, offset: number): number {
+    beginCall(op.read, creds, fd);
     wide[0] = offset;
-    return count(run(only(into)));
+    return expectCount(run(only(into)));
   }
 
   /** Never waits. */
-  readCached(caller: Caller, fd: number, into: Segments, offset: number): number {
-    begin(op.readCached, caller, fd);
+  readCached(creds: Credentials, fd: number, into: Segments, offset: number): number {
+    beginCall(op.readCached, creds, fd);
     wide[0] = offset;
     return run(only(into));
   }
 
-  override write(caller: Caller, fd: number, from: Segments, offset: number): number {
-    begin(op.write, caller, fd);
+  override write(creds: Credentials, fd: number, from: Segments, offset: number): number {
+    beginCall(op.write, creds, fd);
     wide[0] = offset;
-    return count(run(only(from)));
+    return expectCount(run(only(from)));
   }
 
   override readdir(
-    caller: Caller,
+    creds: Credentials,
     fd: number,
     cookieLow: number,
     cookieHigh: number,
@@ -350,18 +357,18 @@ export class Inline extends Linux implements InlineSyscalls {
     hide: Bytes,
     typeXattr: Bytes,
   ): number {
-    begin(op.readdir, caller, fd, cookieLow, cookieHigh, hide, typeXattr);
-    return this.perform(count, into);
+    beginCall(op.readdir, creds, fd, cookieLow, cookieHigh, hide, typeXattr);
+    return this.perform(expectCount, into);
   }
 
-  override getxattr(caller: Caller, fd: number, name: Bytes, into: Uint8Array): number {
-    begin(op.getxattr, caller, fd, 0, 0, name);
+  override getxattr(creds: Credentials, fd: number, name: Bytes, into: Uint8Array): number {
+    beginCall(op.getxattr, creds, fd, 0, 0, name);
     return run(into);
   }
 
-  override setxattr(caller: Caller, fd: number, name: Bytes, value: Uint8Array, flags: number): void {
-    begin(op.setxattr, caller, fd, flags, 0, name);
-    this.perform(nothing, value);
+  override setxattr(creds: Credentials, fd: number, name: Bytes, value: Uint8Array, flags: number): void {
+    beginCall(op.setxattr, creds, fd, flags, 0, name);
+    this.perform(expectVoid, value);
   }
 }
 

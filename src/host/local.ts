@@ -1,8 +1,8 @@
-import { type Answer, andThen } from '../answer.ts';
-import { type Attr, changeClock } from '../attr.ts';
-import { EAGAIN, EINVAL, EXDEV } from '../errno.ts';
-import type { Name } from '../name.ts';
-import type { Segments } from '../owned.ts';
+import { type Attr, changeClock } from '#base/attr.ts';
+import { EAGAIN, EINVAL, EXDEV } from '#base/errno.ts';
+import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { Name } from '#base/name.ts';
+import type { Segments } from '#base/owned.ts';
 import {
   AT_STATX_DONT_SYNC,
   CLOSE_REMOVED,
@@ -13,32 +13,38 @@ import {
   RESOLVE_NO_XDEV,
 } from './constants.ts';
 import {
-  asItIs,
-  begin,
-  count,
+  beginCall,
+  blockedMs,
+  expectCount,
+  expectVoid,
   handedOffAt,
   type Late,
-  nothing,
-  onPoolAt,
+  type OnBlocked,
+  onThreads,
   type Perform,
-  type PerformNow,
-  type Place,
+  type PerformInline,
+  raw,
   run,
-  unknownPlace,
-  type Waited,
-  waitedMs,
+  type ThreadGroup,
+  unknownFsThreads,
   wide,
-} from './control.ts';
+} from './control-block.ts';
 import { inline, Linux, only, op } from './linux.ts';
-import { type Caller, type HostLock, type InlineSyscalls, type Syscalls, serverCaller } from './syscalls.ts';
+import {
+  type Credentials,
+  type HostLock,
+  type InlineSyscalls,
+  type Syscalls,
+  serverCreds,
+} from './syscalls.ts';
 
 /** The same on the threads of a place, telling when a call had to wait for a disk. */
-export function poolAt(place: Place, waited?: Waited): Syscalls {
-  return new Linux(onPoolAt(place, waited));
+export function pooledOn(place: ThreadGroup, blocked?: OnBlocked): Syscalls {
+  return new Linux(onThreads(place, blocked));
 }
 
 /** For file systems of which nothing is known yet. */
-export const elsewhere: Syscalls = poolAt(unknownPlace);
+export const unknownFs: Syscalls = pooledOn(unknownFsThreads);
 
 /**
  * An object of more bytes than this, by its size or its blocks, is one whose blocks may take long to free: a guest can make each
@@ -54,7 +60,7 @@ export function isLight(attr: Attr): boolean {
 /** What a file system of this machine tells about its calls. */
 export interface Watcher {
   /** A call had to wait for the disk. */
-  readonly waited: Waited;
+  readonly blocked: OnBlocked;
   /** A call takes longer than the event loop waits for one. */
   readonly late: Late;
   /** An object is being closed whose blocks may be freed. */
@@ -66,13 +72,14 @@ export interface Watcher {
  * after all. What changes an object is made by `change` and `writing`. Below the file system another may be mounted that waits: what
  * leads there is looked up on the pool, and nobody is asked for attributes that the kernel does not have.
  */
-class LocalAtOnce extends Linux implements InlineSyscalls {
-  protected override readonly perform: PerformNow;
-  readonly #place: Place;
+class LocalInline extends Linux implements InlineSyscalls {
+  protected override readonly perform: PerformInline;
+  readonly #place: ThreadGroup;
   readonly #watcher: Watcher;
 
-  constructor(place: Place, watcher: Watcher, change?: Perform, writing?: Perform) {
-    const perform: PerformNow = (finish, data) => finish(this.#told(data === undefined ? run() : run(data)));
+  constructor(place: ThreadGroup, watcher: Watcher, change?: Perform, writing?: Perform) {
+    const perform: PerformInline = (finish, data) =>
+      finish(this.#told(data === undefined ? run() : run(data)));
     super(perform, change, writing);
     this.perform = perform;
     this.#place = place;
@@ -80,62 +87,62 @@ class LocalAtOnce extends Linux implements InlineSyscalls {
   }
 
   #told(result: number): number {
-    const ms = waitedMs();
-    if (ms > 0) this.#watcher.waited(ms);
+    const ms = blockedMs();
+    if (ms > 0) this.#watcher.blocked(ms);
     return result;
   }
 
-  override lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
-    begin(op.lookup, caller, dirfd, RESOLVE_NO_XDEV, 0, name);
+  override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
+    beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV, 0, name);
     const found = this.#told(run());
-    return found === -EXDEV.code ? elsewhere.lookup(caller, dirfd, name) : found;
+    return found === -EXDEV.code ? unknownFs.lookup(creds, dirfd, name) : found;
   }
 
   /** Opening for writing may break a lease and copies a file up (overlayfs); opening for reading breaks F_WRLCK leases. */
-  override reopen(caller: Caller, fd: number, flags: number): Answer<number> {
+  override reopen(creds: Credentials, fd: number, flags: number): MaybePromise<number> {
     if ((flags & (O_ACCMODE | O_TRUNC)) === O_RDONLY) {
-      begin(op.reopen, caller, fd, flags);
+      beginCall(op.reopen, creds, fd, flags);
       const opened = this.#told(run());
-      if (opened !== -EAGAIN.code) return count(opened);
+      if (opened !== -EAGAIN.code) return expectCount(opened);
     }
-    begin(op.reopen, caller, fd, flags, 1);
-    return this.change(count);
+    beginCall(op.reopen, creds, fd, flags, 1);
+    return this.change(expectCount);
   }
 
-  override close(fd: number): Answer<void> {
+  override close(fd: number): MaybePromise<void> {
     return closeLocal(fd, this.#place, this.#watcher, this.writing);
   }
 
-  override stat(caller: Caller, fd: number, attr: Attr): void {
-    statInMemory(caller, fd, attr);
+  override stat(creds: Credentials, fd: number, attr: Attr): void {
+    statInMemory(creds, fd, attr);
   }
 
-  override statAt(caller: Caller, dirfd: number, name: Name, attr: Attr): Answer<number> {
-    begin(op.statAt, caller, dirfd, AT_STATX_DONT_SYNC, 0, name);
-    return this.perform(asItIs, attr.bytes);
+  override statAt(creds: Credentials, dirfd: number, name: Name, attr: Attr): MaybePromise<number> {
+    beginCall(op.statAt, creds, dirfd, AT_STATX_DONT_SYNC, 0, name);
+    return this.perform(raw, attr.bytes);
   }
 
-  override read(caller: Caller, fd: number, into: Segments, offset: number): number {
-    begin(op.read, caller, fd);
+  override read(creds: Credentials, fd: number, into: Segments, offset: number): number {
+    beginCall(op.read, creds, fd);
     wide[0] = offset;
-    return count(this.#told(run(only(into))));
+    return expectCount(this.#told(run(only(into))));
   }
 
   /** Never waits. */
-  readCached(caller: Caller, fd: number, into: Segments, offset: number): number {
-    begin(op.readCached, caller, fd);
+  readCached(creds: Credentials, fd: number, into: Segments, offset: number): number {
+    beginCall(op.readCached, creds, fd);
     wide[0] = offset;
     return run(only(into));
   }
 
-  override write(caller: Caller, fd: number, from: Segments, offset: number): Answer<number> {
-    begin(op.write, caller, fd);
+  override write(creds: Credentials, fd: number, from: Segments, offset: number): MaybePromise<number> {
+    beginCall(op.write, creds, fd);
     wide[0] = offset;
-    return this.writing(count, only(from));
+    return this.writing(expectCount, only(from));
   }
 
   override readdir(
-    caller: Caller,
+    creds: Credentials,
     fd: number,
     cookieLow: number,
     cookieHigh: number,
@@ -143,32 +150,32 @@ class LocalAtOnce extends Linux implements InlineSyscalls {
     hide: string,
     typeXattr: string,
   ): number {
-    begin(op.readdir, caller, fd, cookieLow, cookieHigh, hide, typeXattr);
-    return this.perform(count, into);
+    beginCall(op.readdir, creds, fd, cookieLow, cookieHigh, hide, typeXattr);
+    return this.perform(expectCount, into);
   }
 
-  override getxattr(caller: Caller, fd: number, name: string, into: Uint8Array): number {
-    begin(op.getxattr, caller, fd, 0, 0, name);
+  override getxattr(creds: Credentials, fd: number, name: string, into: Uint8Array): number {
+    beginCall(op.getxattr, creds, fd, 0, 0, name);
     return this.#told(run(into));
   }
 
   override setxattr(
-    caller: Caller,
+    creds: Credentials,
     fd: number,
     name: string,
     value: Uint8Array,
     flags: number,
-  ): Answer<void> {
-    begin(op.setxattr, caller, fd, flags, 0, name);
-    return this.change(nothing, value);
+  ): MaybePromise<void> {
+    beginCall(op.setxattr, creds, fd, flags, 0, name);
+    return this.change(expectVoid, value);
   }
 }
 
 /** What the kernel has in memory of the attributes: all of them, on a file system of this machine. */
-export function statInMemory(caller: Caller, fd: number, attr: Attr): void {
+export function statInMemory(creds: Credentials, fd: number, attr: Attr): void {
   attr.asked = changeClock.now;
-  begin(op.stat, caller, fd, AT_STATX_DONT_SYNC);
-  nothing(run(attr.bytes));
+  beginCall(op.stat, creds, fd, AT_STATX_DONT_SYNC);
+  expectVoid(run(attr.bytes));
 }
 
 /**
@@ -177,92 +184,98 @@ export function statInMemory(caller: Caller, fd: number, attr: Attr): void {
  * is light, and O_PATH descriptors of what has a name; should somebody take the last one at this very moment, this call frees the blocks, and
  * is measured. What is light and was removed is closed as a change is made (`free`), and the rest on the pool.
  */
-function closeLocal(fd: number, place: Place, watcher: Watcher, free: Perform): Answer<void> {
-  begin(op.close, serverCaller, fd, lightBytesMax);
+function closeLocal(fd: number, place: ThreadGroup, watcher: Watcher, free: Perform): MaybePromise<void> {
+  beginCall(op.close, serverCreds, fd, lightBytesMax);
   const left = run();
-  if (waitedMs() > 0) watcher.waited(waitedMs());
+  if (blockedMs() > 0) watcher.blocked(blockedMs());
   if (left === 0) return;
-  begin(op.close, serverCaller, fd);
-  const closed = (left === CLOSE_REMOVED ? free : onPoolAt(place))(nothing);
+  beginCall(op.close, serverCreds, fd);
+  const closed = (left === CLOSE_REMOVED ? free : onThreads(place))(expectVoid);
   if (closed instanceof Promise) watcher.freeing(closed);
   return closed;
 }
 
 /** All calls at once, for a file system that waits for nothing. */
-export function inMemory(place: Place, watcher: Watcher): InlineSyscalls {
-  return new LocalAtOnce(place, watcher);
+export function inMemory(place: ThreadGroup, watcher: Watcher): InlineSyscalls {
+  return new LocalInline(place, watcher);
 }
 
 /** The same while its disk keeps callers waiting: at once is only what is in memory, without a lock on the way. */
-class LocalOnPool extends Linux {
-  readonly #place: Place;
+class LocalPooled extends Linux {
+  readonly #place: ThreadGroup;
   readonly #watcher: Watcher;
 
-  constructor(place: Place, watcher: Watcher) {
-    super(onPoolAt(place, watcher.waited));
+  constructor(place: ThreadGroup, watcher: Watcher) {
+    super(onThreads(place, watcher.blocked));
     this.#place = place;
     this.#watcher = watcher;
   }
 
-  override lookup(caller: Caller, dirfd: number, name: Name): Answer<number> {
-    begin(op.lookup, caller, dirfd, RESOLVE_NO_XDEV | RESOLVE_CACHED, 0, name);
+  override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
+    beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV | RESOLVE_CACHED, 0, name);
     const found = run();
     if (found !== -EAGAIN.code && found !== -EXDEV.code && found !== -EINVAL.code) return found;
-    begin(op.lookup, caller, dirfd, RESOLVE_NO_XDEV, 0, name);
-    return andThen(this.perform(asItIs), later =>
-      later === -EXDEV.code ? elsewhere.lookup(caller, dirfd, name) : later,
+    beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV, 0, name);
+    return andThen(this.perform(raw), later =>
+      later === -EXDEV.code ? unknownFs.lookup(creds, dirfd, name) : later,
     );
   }
 
-  override close(fd: number): Answer<void> {
+  override close(fd: number): MaybePromise<void> {
     return closeLocal(fd, this.#place, this.#watcher, this.perform);
   }
 
-  override stat(caller: Caller, fd: number, attr: Attr): void {
-    statInMemory(caller, fd, attr);
+  override stat(creds: Credentials, fd: number, attr: Attr): void {
+    statInMemory(creds, fd, attr);
   }
 
-  override statAt(caller: Caller, dirfd: number, name: Name, attr: Attr): Answer<number> {
-    begin(op.statAt, caller, dirfd, AT_STATX_DONT_SYNC, 0, name);
-    return this.perform(asItIs, attr.bytes);
+  override statAt(creds: Credentials, dirfd: number, name: Name, attr: Attr): MaybePromise<number> {
+    beginCall(op.statAt, creds, dirfd, AT_STATX_DONT_SYNC, 0, name);
+    return this.perform(raw, attr.bytes);
   }
 
   /** Locks are kept in memory, and none is waited for. */
-  override lock(caller: Caller, fd: number, type: number, start: number, length: number): Answer<boolean> {
-    return inline.lock(caller, fd, type, start, length);
-  }
-
-  override testLock(
-    caller: Caller,
+  override lock(
+    creds: Credentials,
     fd: number,
     type: number,
     start: number,
     length: number,
-  ): Answer<HostLock | undefined> {
-    return inline.testLock(caller, fd, type, start, length);
+  ): MaybePromise<boolean> {
+    return inline.lock(creds, fd, type, start, length);
+  }
+
+  override testLock(
+    creds: Credentials,
+    fd: number,
+    type: number,
+    start: number,
+    length: number,
+  ): MaybePromise<HostLock | undefined> {
+    return inline.testLock(creds, fd, type, start, length);
   }
 }
 
 export interface DiskCalls {
-  /** While the disk keeps nobody waiting. */
-  readonly calm: InlineSyscalls;
-  /** `calm`, for an object that has no name yet. */
-  readonly calmForNew: Syscalls;
+  /** While the disk does not block its callers. */
+  readonly inlineCalls: InlineSyscalls;
+  /** `inlineCalls`, for an object that has no name yet. */
+  readonly inlineCallsForNew: Syscalls;
   /** While it does. */
-  readonly busy: Syscalls;
+  readonly pooledCalls: Syscalls;
 }
 
 /**
  * The calls of a file system on a disk. A change is handed off (native-shims/handoff.c). Writes and changes of new objects, which
  * nothing but the file system itself can hold up, are made on this thread for `trustUs` after a change that has gone through.
  */
-export function diskCalls(place: Place, trustUs: number, watcher: Watcher): DiskCalls {
-  const { waited, late } = watcher;
-  const change = handedOffAt(place, 0, waited, late);
-  const writing = handedOffAt(place, trustUs, waited, late);
+export function diskCalls(place: ThreadGroup, trustUs: number, watcher: Watcher): DiskCalls {
+  const { blocked, late } = watcher;
+  const change = handedOffAt(place, 0, blocked, late);
+  const writing = handedOffAt(place, trustUs, blocked, late);
   return {
-    calm: new LocalAtOnce(place, watcher, change, writing),
-    calmForNew: new LocalAtOnce(place, watcher, writing, writing),
-    busy: new LocalOnPool(place, watcher),
+    inlineCalls: new LocalInline(place, watcher, change, writing),
+    inlineCallsForNew: new LocalInline(place, watcher, writing, writing),
+    pooledCalls: new LocalPooled(place, watcher),
   };
 }

@@ -1,9 +1,9 @@
-import { type Answer, andThen } from '../answer.ts';
-import { E2BIG, ENOENT, Errno } from '../errno.ts';
+import { E2BIG, ENOENT, Errno } from '#base/errno.ts';
+import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import { addon } from './addon.ts';
 import { NGROUPS_MAX } from './constants.ts';
-import { asItIs, atOnce, begin, count, nothing, onPool, shimOf } from './control.ts';
-import { serverCaller } from './syscalls.ts';
+import { beginCall, expectCount, expectVoid, onPool, raw, runInline, shimOf } from './control-block.ts';
+import { serverCreds } from './syscalls.ts';
 
 const op = {
   effectiveCapabilities: shimOf('effectiveCapabilities'),
@@ -29,8 +29,8 @@ export function setPoolBounds(threads: number, running: number): void {
 /** The effective capabilities of this thread by their names in capabilities(7), of those the server has a use for. */
 export function effectiveCapabilities(): ReadonlySet<string> {
   const bits = Buffer.alloc(8);
-  begin(op.effectiveCapabilities, serverCaller);
-  atOnce(nothing, bits);
+  beginCall(op.effectiveCapabilities, serverCreds);
+  runInline(expectVoid, bits);
   const names = Object.entries(addon.constants).filter(([name]) => name.startsWith('CAP_'));
   return new Set(names.filter(([, bit]) => (bits[bit >> 3]! >> (bit & 7)) & 1).map(([name]) => name));
 }
@@ -45,16 +45,16 @@ export interface UserGroups {
  * What the host's user database knows of a uid; undefined when the uid is not known. E2BIG when the user is in more than
  * NGROUPS_MAX groups. Runs on the pool, since name services may ask the network.
  */
-export function groupsOf(uid: number): Answer<UserGroups | undefined> {
+export function groupsOf(uid: number): MaybePromise<UserGroups | undefined> {
   return ask(uid, groupsUsual);
 }
 
-function ask(uid: number, room: number): Answer<UserGroups | undefined> {
+function ask(uid: number, room: number): MaybePromise<UserGroups | undefined> {
   const words = new Uint32Array(1 + room);
-  begin(op.groupsOf, serverCaller, uid);
-  return andThen(onPool(asItIs, new Uint8Array(words.buffer)), result => {
+  beginCall(op.groupsOf, serverCreds, uid);
+  return andThen(onPool(raw, new Uint8Array(words.buffer)), result => {
     if (result === -ENOENT.code) return undefined;
-    const found = count(result);
+    const found = expectCount(result);
     if (found > NGROUPS_MAX) throw E2BIG;
     if (found > room) return ask(uid, found);
     return { gid: words[0]!, groups: Array.from(words.subarray(1, 1 + found)) };
@@ -64,16 +64,16 @@ function ask(uid: number, room: number): Answer<UserGroups | undefined> {
 /** The user of that name in the host's user database; undefined when there is none. */
 export function userNamed(name: string): { uid: number; gid: number } | undefined {
   const words = new Uint32Array(2);
-  begin(op.userNamed, serverCaller, 0, 0, 0, Buffer.from(name).toString('latin1'));
-  const result = atOnce(asItIs, new Uint8Array(words.buffer)) as number;
+  beginCall(op.userNamed, serverCreds, 0, 0, 0, Buffer.from(name).toString('latin1'));
+  const result = runInline(raw, new Uint8Array(words.buffer)) as number;
   if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
   return result < 0 ? undefined : { uid: words[0]!, gid: words[1]! };
 }
 
 /** The gid of the group of that name in the host's user database; undefined when there is none. */
 export function groupNamed(name: string): number | undefined {
-  begin(op.groupNamed, serverCaller, 0, 0, 0, Buffer.from(name).toString('latin1'));
-  const result = atOnce(asItIs) as number;
+  beginCall(op.groupNamed, serverCreds, 0, 0, 0, Buffer.from(name).toString('latin1'));
+  const result = runInline(raw) as number;
   if (result < 0 && Errno.of(-result) !== ENOENT) throw Errno.of(-result);
   return result < 0 ? undefined : result;
 }
@@ -81,15 +81,15 @@ export function groupNamed(name: string): number | undefined {
 /** Who is at the other end of a connected Unix socket: SO_PEERCRED of unix(7), as of when it connected. */
 export function peerCredentials(fd: number): { pid: number; uid: number; gid: number } {
   const words = new Uint32Array(3);
-  begin(op.peerCredentials, serverCaller, fd);
-  atOnce(nothing, new Uint8Array(words.buffer));
+  beginCall(op.peerCredentials, serverCreds, fd);
+  runInline(expectVoid, new Uint8Array(words.buffer));
   return { pid: words[0]!, uid: words[1]!, gid: words[2]! };
 }
 
 /** How many descriptors this process may have open: RLIMIT_NOFILE of getrlimit(2). */
 export function descriptorLimit(): number {
-  begin(op.descriptorLimit, serverCaller);
-  return atOnce(count) as number;
+  beginCall(op.descriptorLimit, serverCreds);
+  return runInline(expectCount) as number;
 }
 
 /**
@@ -99,8 +99,8 @@ export function descriptorLimit(): number {
 export function endUnfinished(): never {
   // The last of those that are told.
   process.on('exit', () => {
-    begin(op.end, serverCaller, 1);
-    atOnce(asItIs);
+    beginCall(op.end, serverCreds, 1);
+    runInline(raw);
   });
   process.exit(1);
 }

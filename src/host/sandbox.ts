@@ -1,11 +1,11 @@
 import { dirname, join } from 'node:path';
-import { Errno } from '../errno.ts';
+import { Errno } from '#base/errno.ts';
 import { addon, addonPath } from './addon.ts';
-import { asItIs, atOnce, begin, nothing, shimOf } from './control.ts';
-import { serverCaller } from './syscalls.ts';
+import { beginCall, expectVoid, raw, runInline, shimOf } from './control-block.ts';
+import { serverCreds } from './syscalls.ts';
 
 const op = {
-  ownRoot: shimOf('ownRoot'),
+  privateRoot: shimOf('privateRoot'),
   landlockAbi: shimOf('landlockAbi'),
   landlock: shimOf('landlock'),
   boundCapabilities: shimOf('boundCapabilities'),
@@ -28,7 +28,7 @@ export interface Rule {
 const letters: Readonly<Record<Rule['may'], string>> = { read: 'r', execute: 'x', all: 'w', remove: 'u' };
 
 /** What is at a path, which is absolute and leads through no symlink. What is bound is the host's, with all below it. */
-export type Place =
+export type MountEntry =
   | { readonly path: string; readonly is: 'directory' | 'read-only' | 'writable' }
   | { readonly path: string; readonly is: 'link'; readonly target: string };
 
@@ -36,24 +36,24 @@ export type Place =
  * Gives this thread, and what it executes, a root directory in which nothing is but these places, and which then is its
  * working directory. Returns why it may not have one, if so; nothing has changed then.
  */
-export function ownRoot(places: readonly Place[]): Errno | undefined {
+export function enterPrivateRoot(places: readonly MountEntry[]): Errno | undefined {
   const rows = places.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]);
-  begin(op.ownRoot, serverCaller);
-  const failed = atOnce(asItIs, joined(rows)) as number;
+  beginCall(op.privateRoot, serverCreds);
+  const failed = runInline(raw, joined(rows)) as number;
   return failed < 0 ? Errno.of(-failed) : undefined;
 }
 
 /** The ABI of the kernel's Landlock; undefined when it has none, or one that is too old to be of use. */
 export function landlockAbi(): number | undefined {
-  begin(op.landlockAbi, serverCaller);
-  const abi = atOnce(asItIs) as number;
+  beginCall(op.landlockAbi, serverCreds);
+  const abi = runInline(raw) as number;
   return abi < 0 ? undefined : abi;
 }
 
 /** Shuts this thread, and what it executes, in to these paths: no others, no TCP socket of its own, no signal to others. */
 export function landlock(rules: readonly Rule[]): void {
-  begin(op.landlock, serverCaller);
-  atOnce(nothing, joined(rules.map(({ may, path }) => letters[may] + path)));
+  beginCall(op.landlock, serverCreds);
+  runInline(expectVoid, joined(rules.map(({ may, path }) => letters[may] + path)));
 }
 
 /** A set of capabilities, by their names in capabilities(7), as two words. */
@@ -69,14 +69,14 @@ function wordsOf(names: Iterable<string>): [number, number] {
 
 /** Takes all other capabilities out of what this thread, and what it executes, could ever have: only root can do that. */
 export function boundCapabilities(names: Iterable<string>): void {
-  begin(op.boundCapabilities, serverCaller, ...wordsOf(names));
-  atOnce(nothing);
+  beginCall(op.boundCapabilities, serverCreds, ...wordsOf(names));
+  runInline(expectVoid);
 }
 
 /** Keeps no other capabilities, for this thread and what it executes; from then on none can be gained. */
 export function keepCapabilities(names: Iterable<string>): void {
-  begin(op.keepCapabilities, serverCaller, ...wordsOf(names));
-  atOnce(nothing);
+  beginCall(op.keepCapabilities, serverCreds, ...wordsOf(names));
+  runInline(expectVoid);
 }
 
 /** Becomes another program, which inherits the descriptors named, besides the first three. Returns only by throwing. */
@@ -90,8 +90,8 @@ export function execute(
     value === undefined ? [] : `${name}=${value}`,
   );
   const words = Int32Array.from(descriptors);
-  begin(op.execute, serverCaller, 0, 0, 0, asBytes(path));
-  atOnce(nothing, [joined(args), joined(settings), new Uint8Array(words.buffer)]);
+  beginCall(op.execute, serverCreds, 0, 0, 0, asBytes(path));
+  runInline(expectVoid, [joined(args), joined(settings), new Uint8Array(words.buffer)]);
   throw new Error('execve(2) has returned');
 }
 
@@ -103,9 +103,9 @@ const filters = ['server', 'server of users', 'starter', 'next program'] as cons
  * `server of users` become guests' users; a `starter` may start processes, and only those calls that end it are kept from it;
  * `next program` takes no more than io_uring from what is executed. Returns why the kernel has no filter, if it has none.
  */
-export function filterCalls(filter: (typeof filters)[number]): Errno | undefined {
-  begin(op.filterCalls, serverCaller, filters.indexOf(filter));
-  const failed = atOnce(asItIs) as number;
+export function installSeccomp(filter: (typeof filters)[number]): Errno | undefined {
+  beginCall(op.filterCalls, serverCreds, filters.indexOf(filter));
+  const failed = runInline(raw) as number;
   return failed < 0 ? Errno.of(-failed) : undefined;
 }
 

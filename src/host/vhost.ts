@@ -1,8 +1,8 @@
 import { fstatSync } from 'node:fs';
-import { Errno } from '../errno.ts';
+import { Errno } from '#base/errno.ts';
 import { addon } from './addon.ts';
-import { asItIs, atOnce, begin, count, nothing, shimOf, wide } from './control.ts';
-import { serverCaller } from './syscalls.ts';
+import { beginCall, expectCount, expectVoid, raw, runInline, shimOf, wide } from './control-block.ts';
+import { serverCreds } from './syscalls.ts';
 
 const op = {
   close: shimOf('close'),
@@ -17,27 +17,27 @@ const op = {
 };
 
 /** close(2). Never throws. */
-export function closeDescriptor(fd: number): void {
-  begin(op.close, serverCaller, fd);
-  atOnce(asItIs);
+export function closeFd(fd: number): void {
+  beginCall(op.close, serverCreds, fd);
+  runInline(raw);
 }
 
 /** Another descriptor of the same open file. */
-export function duplicate(fd: number): number {
-  begin(op.duplicate, serverCaller, fd);
-  return atOnce(count) as number;
+export function dupCloexec(fd: number): number {
+  beginCall(op.duplicate, serverCreds, fd);
+  return runInline(expectCount) as number;
 }
 
 /** eventfd(2), non-blocking. */
 export function eventDescriptor(): number {
-  begin(op.eventfd, serverCaller);
-  return atOnce(count) as number;
+  beginCall(op.eventfd, serverCreds);
+  return runInline(expectCount) as number;
 }
 
 /** Adds one to an eventfd; −errno when that fails. */
 export function signal(fd: number): number {
-  begin(op.signal, serverCaller, fd);
-  return atOnce(asItIs) as number;
+  beginCall(op.signal, serverCreds, fd);
+  return runInline(raw) as number;
 }
 
 /** Descriptors one message may bring; the kernel allows 253. */
@@ -51,8 +51,8 @@ const receivedBytes = new Uint8Array(received.buffer);
  */
 export function receiveMessage(fd: number, into: Uint8Array, descriptors: number[]): number {
   received[0] = 0;
-  begin(op.receiveMessage, serverCaller, fd);
-  const result = atOnce(asItIs, [into, receivedBytes]) as number;
+  beginCall(op.receiveMessage, serverCreds, fd);
+  const result = runInline(raw, [into, receivedBytes]) as number;
   for (let i = 1; i <= received[0]; i++) descriptors.push(received[i]!);
   return result;
 }
@@ -60,14 +60,14 @@ export function receiveMessage(fd: number, into: Uint8Array, descriptors: number
 /** sendmsg(2) with descriptors, without waiting. Returns the bytes that were sent, or −errno. */
 export function sendMessage(fd: number, bytes: Uint8Array, descriptors: readonly number[] = []): number {
   const words = Uint32Array.from(descriptors);
-  begin(op.sendMessage, serverCaller, fd);
-  return atOnce(asItIs, [bytes, new Uint8Array(words.buffer)]) as number;
+  beginCall(op.sendMessage, serverCreds, fd);
+  return runInline(raw, [bytes, new Uint8Array(words.buffer)]) as number;
 }
 
 /** How many mappings, of whomever, were found without their file so far. */
 export function mappingFaults(): number {
-  begin(op.faults, serverCaller, -1);
-  return atOnce(count) as number;
+  beginCall(op.faults, serverCreds, -1);
+  return runInline(expectCount) as number;
 }
 
 /**
@@ -82,10 +82,10 @@ export class Mapping {
   constructor(fd: number, offset: number, bytes: number) {
     // Mappings of huge pages have a multiple of their size, which is the block size there (hugetlbfs).
     const block = Math.max(4096, fstatSync(fd).blksize);
-    begin(op.map, serverCaller, fd);
+    beginCall(op.map, serverCreds, fd);
     wide[0] = offset;
     wide[1] = Math.ceil(bytes / block) * block;
-    this.#index = atOnce(count) as number;
+    this.#index = runInline(expectCount) as number;
     const buffer = addon.memory(this.#index, bytes);
     if (buffer === undefined) throw new RangeError(`No room for a buffer of ${bytes} bytes.`);
     this.buffer = buffer;
@@ -96,14 +96,14 @@ export class Mapping {
    * System calls that run on a view at the moment end in that memory too.
    */
   sever(): void {
-    begin(op.sever, serverCaller, this.#index);
-    atOnce(nothing);
+    beginCall(op.sever, serverCreds, this.#index);
+    runInline(expectVoid);
   }
 
   /** Whether an access found no file behind it, and got memory that is nobody's. */
   faulted(): boolean {
-    begin(op.faults, serverCaller, this.#index);
-    return atOnce(count) !== 0;
+    beginCall(op.faults, serverCreds, this.#index);
+    return runInline(expectCount) !== 0;
   }
 }
 
@@ -125,7 +125,7 @@ const watching = addon.watch(ids.buffer as ArrayBuffer, callReady);
  * writes to it, and then nobody needs to read it. Returns what stops it; to be stopped before the descriptor is closed.
  * Throws an Errno for what cannot be waited for.
  */
-export function watch(fd: number, ready: Ready, edge = false): () => void {
+export function watchFd(fd: number, ready: Ready, edge = false): () => void {
   if (watching === undefined) throw new Error('The native addon cannot watch descriptors.');
   lastId = (lastId + 1) >>> 0;
   const id = lastId;

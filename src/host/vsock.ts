@@ -1,5 +1,5 @@
-import { asItIs, atOnce, begin, shimOf } from './control.ts';
-import { serverCaller } from './syscalls.ts';
+import { beginCall, raw, runInline, shimOf } from './control-block.ts';
+import { serverCreds } from './syscalls.ts';
 
 const op = {
   bind: shimOf('vsockBind'),
@@ -15,8 +15,8 @@ export interface VsockAddress {
 
 /** A bound stream socket (close-on-exec, non-blocking), or −errno of socket(2) or bind(2). */
 export function bindVsock({ cid, port }: VsockAddress): number {
-  begin(op.bind, serverCaller, cid, port);
-  return atOnce(asItIs) as number;
+  beginCall(op.bind, serverCreds, cid, port);
+  return runInline(raw) as number;
 }
 
 /** The address of this end; undefined for a descriptor that is no AF_VSOCK socket. */
@@ -31,7 +31,7 @@ export function vsockPeer(fd: number): VsockAddress | undefined {
 
 function addressBy(shim: number, fd: number): VsockAddress | undefined {
   const words = new Uint32Array(2);
-  begin(shim, serverCaller, fd);
-  const result = atOnce(asItIs, new Uint8Array(words.buffer)) as number;
+  beginCall(shim, serverCreds, fd);
+  const result = runInline(raw, new Uint8Array(words.buffer)) as number;
   return result < 0 ? undefined : { cid: words[0]!, port: words[1]! };
 }

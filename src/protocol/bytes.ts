@@ -1,17 +1,17 @@
-import type { Bytes } from '../name.ts';
+import type { Bytes } from '#base/name.ts';
 
-/** A message's body breaks its own rules: answered with EINVAL, and the connection lives. */
+/** A malformed message body: answered with EINVAL; the connection stays open. */
 export class Malformed extends Error {
   override readonly name = 'Malformed';
 }
 
-/** Reads the fields of one message. Every length is checked before it is used. */
+/** Reads the fields of one message. Checks every length before use; throws Malformed. */
 export class Reader {
   bytes: Buffer = Buffer.alloc(0);
   at = 0;
-  /** End of the bytes at hand. */
+  /** End of the bytes in `bytes`. */
   end = 0;
-  /** End of the message; beyond `end` when the payload lies elsewhere. */
+  /** End of the message; beyond `end` if the payload is in other memory. */
   total = 0;
 
   open(bytes: Buffer, at: number, end: number, total: number): this {
@@ -22,10 +22,10 @@ export class Reader {
     return this;
   }
 
-  /** Moves on by `count` bytes and returns where they start. */
+  /** Advances by `count` bytes and returns their offset. */
   take(count: number): number {
     const from = this.at;
-    if (count > this.end - from) throw new Malformed(`${count} bytes wanted at ${from} of ${this.end}`);
+    if (count > this.end - from) throw new Malformed(`the message ends before ${count} bytes at ${from}`);
     this.at = from + count;
     return from;
   }
@@ -46,11 +46,11 @@ export class Reader {
   }
 }
 
-/** Writes the fields of one message into memory that is large enough; RangeError when a value or the memory is not so. */
+/** Writes the fields of one message. Throws RangeError if a value does not fit its field or the memory is too small. */
 export class Writer {
   bytes: Buffer = Buffer.alloc(0);
   at = 0;
-  /** Bytes of the message that lie in place behind what is written. */
+  /** Bytes of data that are already in place behind the written bytes. */
   beside = 0;
 
   open(bytes: Buffer, at: number): this {
@@ -69,21 +69,21 @@ export class Writer {
   u32(value: number): void {
     this.at = this.bytes.writeUInt32LE(value, this.at);
   }
-  /** A safe integer from 0 on; RangeError for anything else. */
+  /** Writes a safe integer ≥ 0; RangeError for anything else. */
   u64(value: number): void {
-    if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is not written exactly`);
+    if (!Number.isSafeInteger(value)) throw new RangeError(`${value} is not a safe integer`);
     this.u32(value % 0x1_0000_0000);
     this.u32(Math.floor(value / 0x1_0000_0000));
   }
   str(text: Bytes): void {
     this.u16(text.length);
     const written = this.bytes.write(text, this.at, 'latin1');
-    if (written !== text.length) throw new RangeError('no room for a string');
+    if (written !== text.length) throw new RangeError('the memory is too small for a string');
     this.at += written;
   }
-  /** The first `count` of `bytes`. Costs nothing where they lie in place already. */
+  /** Writes the first `count` of `bytes`; copies nothing if they are already in place. */
   raw(bytes: Uint8Array, count: number): void {
-    if (bytes.length < count) throw new RangeError(`${bytes.length} bytes where ${count} are needed`);
+    if (bytes.length < count) throw new RangeError(`${bytes.length} bytes given, ${count} needed`);
     const inPlace =
       bytes.buffer === this.bytes.buffer && bytes.byteOffset === this.bytes.byteOffset + this.at;
     if (!inPlace) this.bytes.set(bytes.length === count ? bytes : bytes.subarray(0, count), this.at);

@@ -1,5 +1,5 @@
-/** Messages to bytes and back, for both sides, derived from the table. */
-import { EINVAL, Errno } from '../errno.ts';
+/** Encodes and decodes all messages, for server and client, from the table in operations.ts. */
+import { EINVAL, Errno } from '#base/errno.ts';
 import { Malformed, Reader, Writer } from './bytes.ts';
 import { headerBytes } from './constants.ts';
 import type { Kind } from './kinds.ts';
@@ -33,7 +33,7 @@ export const frameSize = (frame: Buffer, at = 0): number => frame.readUInt32LE(a
 export const frameType = (frame: Buffer, at = 0): number => frame[at + 4]!;
 export const frameTag = (frame: Buffer, at = 0): number => frame.readUInt16LE(at + 5);
 
-/** The operation of a T-message's type, or undefined: answered with EOPNOTSUPP. */
+/** The operation of a T-message type; undefined for any other type, which is answered with EOPNOTSUPP. */
 export function requestOp(type: number): Op | undefined {
   return rows[type]?.op;
 }
@@ -43,20 +43,20 @@ function decode(layout: Layout, frame: Buffer, at: number, end: number): Record<
   const from = reader.open(frame, at + headerBytes, Math.min(end, total), total);
   const message: Record<string, unknown> = {};
   for (const [field, kind] of layout) message[field] = kind.read(from);
-  if (from.at !== from.total) throw new Malformed(`${from.total - from.at} bytes too many`);
+  if (from.at !== from.total) throw new Malformed(`${from.total - from.at} bytes after the last field`);
   return message;
 }
 
 /**
- * The request in a frame that lies from `at` to `end` and whose size[4] was checked. It may end before the data of Twrite,
- * which then lies elsewhere. Throws Malformed for a broken body and an Errno for a name or number that cannot be.
+ * Decodes the request from `at` to `end`, whose size[4] was checked. The data of Twrite may be in other memory. Throws Malformed,
+ * or an Errno for an invalid name or number.
  */
 export function decodeRequest<O extends Op>(op: O, frame: Buffer, at = 0, end = frame.length): TMessage<O> {
   const row = rows[operations[op].type]!;
   return decode(row.T, frame, at, end) as TMessage<O>;
 }
 
-/** What a failure in decoding is to the client. */
+/** The Errno to answer for an error; undefined if the error is a bug. */
 export function errnoOf(error: unknown): Errno | undefined {
   return error instanceof Errno ? error : error instanceof Malformed ? EINVAL : undefined;
 }
@@ -67,7 +67,7 @@ function measure(layout: Layout, message: Readonly<Record<string, unknown>>): nu
   return bytes;
 }
 
-/** Writes a message; returns the bytes written. Data that lies in place behind them is counted in size[4] only. */
+/** Writes a message; returns the bytes written. Data in place behind them counts in size[4] only. */
 function encode(
   type: number,
   layout: Layout,
@@ -85,12 +85,11 @@ function encode(
   return written;
 }
 
-/** Bytes that `encodeReply` will write. */
 export function replyBytes<O extends Op>(op: O, reply: RMessage<O>): number {
   return measure(rows[operations[op].type]!.R, reply as Record<string, unknown>);
 }
 
-/** Writes a reply at `at` and returns its bytes, without data that lies in place behind it. */
+/** Writes a reply at `at`; returns the bytes written, without data in place behind them. */
 export function encodeReply<O extends Op>(
   op: O,
   tag: number,
@@ -102,7 +101,7 @@ export function encodeReply<O extends Op>(
   return encode(type + 1, rows[type]!.R, tag, reply as Record<string, unknown>, into, at);
 }
 
-/** Writes Rlerror and returns its bytes. */
+/** Writes Rlerror at `at`; returns the bytes written. */
 export function encodeError(tag: number, errno: Errno, into: Buffer, at = 0): number {
   const to = writer.open(into, at);
   to.u32(headerBytes + 4);
@@ -112,7 +111,7 @@ export function encodeError(tag: number, errno: Errno, into: Buffer, at = 0): nu
   return headerBytes + 4;
 }
 
-/** A whole T-message. */
+/** Encodes a T-message. Throws RangeError if a value does not fit its field. */
 export function encodeRequest<O extends Op>(op: O, tag: number, request: Draft<O> | TMessage<O>): Buffer {
   const { type } = operations[op];
   const row = rows[type]!;
@@ -121,10 +120,10 @@ export function encodeRequest<O extends Op>(op: O, tag: number, request: Draft<O
   return frame;
 }
 
-/** The reply in a whole R-frame: an Errno for Rlerror. Throws Malformed when it is no reply to `op`. */
+/** Decodes the reply in an R-frame; an Errno for Rlerror. Throws Malformed if it is not a reply to `op`. */
 export function decodeReply<O extends Op>(op: O, frame: Buffer): RMessage<O> | Errno {
   const type = frameType(frame);
   if (type === lerror.type) return Errno.of(decode(errorLayout, frame, 0, frame.length).ecode as number);
-  if (type !== operations[op].type + 1) throw new Malformed(`type ${type} is no reply to ${op}`);
+  if (type !== operations[op].type + 1) throw new Malformed(`type ${type} is not the reply to ${op}`);
   return decode(rows[operations[op].type]!.R, frame, 0, frame.length) as RMessage<O>;
 }

@@ -1,4 +1,4 @@
-/** Constants of 9P2000.L as they are on the wire (include/net/9p/9p.h). They are not the host's. */
+/** Constants of 9P2000.L on the wire (include/net/9p/9p.h). They may differ from the host's. */
 
 export const NOTAG = 0xffff;
 export const NOFID = 0xffff_ffff;
@@ -41,7 +41,7 @@ export const P9_ATTR_CTIME = 0x040;
 export const P9_ATTR_ATIME_SET = 0x080;
 export const P9_ATTR_MTIME_SET = 0x100;
 
-/** Lock types, flags and answers. */
+/** Lock types, Tlock.flags and Rlock.status (P9_LOCK_*). */
 export const P9_LOCK_RDLCK = 0;
 export const P9_LOCK_WRLCK = 1;
 export const P9_LOCK_UNLCK = 2;
@@ -52,14 +52,14 @@ export const P9_LOCK_BLOCKED = 1;
 export const P9_LOCK_ERROR = 2;
 export const P9_LOCK_GRACE = 3;
 
-/** Tunlinkat.flags: Linux's AT_REMOVEDIR on every host. */
+/** Tunlinkat.flags: the value of Linux's AT_REMOVEDIR. */
 export const P9_AT_REMOVEDIR = 0x200;
 
-/** Txattrcreate.flags: those of setxattr(2). */
+/** Txattrcreate.flags (setxattr(2)). */
 export const P9_XATTR_CREATE = 1;
 export const P9_XATTR_REPLACE = 2;
 
-/** Types of directory entries (readdir(3) d_type). */
+/** Types of directory entries (d_type of readdir(3)). */
 export const DT_UNKNOWN = 0;
 export const DT_FIFO = 1;
 export const DT_CHR = 2;
@@ -69,12 +69,12 @@ export const DT_REG = 8;
 export const DT_LNK = 10;
 export const DT_SOCK = 12;
 
-/** Rstatfs.type: tells the guest's programs that this is a network file system without inotify. */
+/** Rstatfs.type (include/uapi/linux/magic.h): tells the guest's programs that this is a network file system without inotify. */
 export const V9FS_MAGIC = 0x01021997;
 
 /** size[4] type[1] tag[2]. */
 export const headerBytes = 7;
-/** What lies before the data of Rread and Rreaddir: header and count[4]. */
+/** Bytes before the data of Rread and Rreaddir: header and count[4]. */
 export const dataReplyHeadBytes = 11;
-/** What lies before the data of Twrite: header, fid[4], offset[8], count[4]. */
+/** Bytes before the data of Twrite: header, fid[4], offset[8], count[4]. */
 export const writeHeadBytes = 23;

@@ -1,10 +1,10 @@
 import { Reader, Writer } from './bytes.ts';
 import { type Qid, qid as qidKind, str, type Wide, wide } from './kinds.ts';
 
-/** An entry in the data of Rreaddir: qid[13] offset[8] type[1] name[s]. */
+/** A directory entry in the data of Rreaddir: qid[13] offset[8] type[1] name[s]. */
 export interface Dirent {
   readonly qid: Qid;
-  /** The cookie that resumes behind this entry. */
+  /** Treaddir.offset that continues after this entry. */
   readonly offset: Wide;
   /** DT_*. */
   readonly type: number;
@@ -12,14 +12,14 @@ export interface Dirent {
   readonly name: string;
 }
 
-/** Bytes of an entry without its name. */
+/** Size of an entry without its name. */
 export const direntHeadBytes = 24;
 
 export function direntBytes(name: string): number {
   return direntHeadBytes + name.length;
 }
 
-/** All entries of a reply's data. Throws Malformed when the last is not whole. */
+/** Decodes all entries of a reply's data. Throws Malformed if the last one is truncated. */
 export function parseDirents(data: Uint8Array): Dirent[] {
   const bytes = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
   const from = new Reader().open(bytes, 0, bytes.length, bytes.length);
@@ -33,7 +33,7 @@ export function parseDirents(data: Uint8Array): Dirent[] {
   return entries;
 }
 
-/** Packs an entry at `at`; returns where it ends, or −1 when it does not fit. */
+/** Writes an entry at `at`; returns the offset of its end, or −1 if it does not fit. */
 export function packDirent(entry: Dirent, into: Buffer, at: number): number {
   if (direntBytes(entry.name) > into.length - at) return -1;
   const to = new Writer().open(into, at);

@@ -1,27 +1,25 @@
 /**
- * The kinds of a field: what it means, not only how wide it is. A kind knows how its values are read, written, measured,
- * printed and noted in the manual's notation; everything about a message follows from the kinds of its fields.
+ * Field types of messages: how a field is read, validated, written, measured, printed and noted in the 9P manual. Codec, trace
+ * and types of a message are derived from them.
  */
-import { attrWireBytes } from '../attr.ts';
-import { EFBIG, EINVAL, EISDIR, ENOTEMPTY, EOVERFLOW, ERANGE, type Errno } from '../errno.ts';
-import { xattrNameBytesMax } from '../limits.ts';
-import { type Bytes, type Name, nameOf, type Step, stepOf } from '../name.ts';
+import { attrWireBytes } from '#base/attr.ts';
+import { EFBIG, EINVAL, EISDIR, ENOTEMPTY, EOVERFLOW, ERANGE, type Errno } from '#base/errno.ts';
+import { type Bytes, type Name, nameOf, type Step, stepOf } from '#base/name.ts';
+import { xattrNameBytesMax } from '#quota/limits.ts';
 import { Malformed, Reader, type Writer } from './bytes.ts';
 
-/**
- * `Out` is what reading gives; `In` is what can be written, which for a client is often wider: a test sends names that no
- * server may take.
- */
+/** `Out` is the type of a value read; `In` of a value written, often wider: tests send names that servers must reject. */
 export interface Kind<Out, In = Out> {
-  /** Behind the field's name in the manual's notation: `[4]`, `[s]`. */
+  /** Suffix of the field's name in the manual's notation: `[4]`, `[s]`. */
   readonly notation: string;
-  /** The whole field in that notation, where it is more than its name and `notation`: `nwname[2] nwname*(wname[s])`. */
-  noted?(field: string): string;
-  /** Throws `Malformed` when the frame is broken, and an `Errno` when the value cannot be. */
+  /** The whole field in that notation if it is more than name and suffix: `nwname[2] nwname*(wname[s])`. */
+  fieldNotation?(field: string): string;
+  /** Throws `Malformed` for a malformed frame and an `Errno` for an invalid value. */
   read(from: Reader): Out;
   write(to: Writer, value: In): void;
+  /** Size of the value in bytes. */
   bytes(value: In): number;
-  /** The value as in a trace; bytes of the client's are escaped. */
+  /** The value in a trace, with the client's bytes escaped. */
   show(value: Out): string;
 }
 
@@ -29,7 +27,7 @@ export interface Kind<Out, In = Out> {
 export type Fields = Readonly<Record<string, Kind<any>>>;
 type OutOf<K> = K extends Kind<infer Out, infer _> ? Out : never;
 type InOf<K> = K extends Kind<infer _, infer In> ? In : never;
-/** A message of these fields as it is read, and as it can be written. */
+/** A message of these fields: as it is read, and as it can be written. */
 export type Reading<F> = { readonly [Field in keyof F]: OutOf<F[Field]> };
 export type Writing<F> = { readonly [Field in keyof F]: InOf<F[Field]> };
 
@@ -44,16 +42,13 @@ export interface Qid {
   readonly pathHigh: number;
 }
 
-/** A 64-bit value that is only carried: two 32-bit halves, exact. */
+/** A u64 that is never computed with, as two 32-bit halves. */
 export interface Wide {
   readonly low: number;
   readonly high: number;
 }
 
-/**
- * The data of a read, write or directory listing. `bytes` is absent where the data lies beside the head: in the payload of
- * a request, or in place behind the head of a reply.
- */
+/** Data of a read, write or readdir. `bytes` is absent if it is in the request's payload or already behind the reply's head. */
 export interface Data {
   readonly count: number;
   readonly bytes?: Uint8Array;
@@ -72,19 +67,18 @@ function integer(width: 1 | 2 | 4): Kind<number> {
 export const u8 = integer(1);
 export const u16 = integer(2);
 export const u32 = integer(4);
-/** A number that the client gives an object; must be known. */
+/** A fid that must exist. */
 export const fid: Kind<number> = { ...integer(4) };
-/** A number that the client gives a new object; must be unknown. */
+/** A fid that the message creates. */
 export const newfid: Kind<number> = { ...integer(4) };
 export const tag: Kind<number> = { ...integer(2) };
-/** Bits, where octal is what a person reads. */
 export const mode: Kind<number> = { ...integer(4), show: value => `0${value.toString(8)}` };
 export const bits: Kind<number> = { ...integer(4), show: value => `0x${value.toString(16)}` };
 
-/** A u32 at the end of a message that old clients leave out: 0 then. */
+/** A u32 at the end of a message that old clients omit; then 0. */
 export const optionalU32: Kind<number> = { ...integer(4), read: r => (r.at === r.total ? 0 : r.u32()) };
 
-/** Carried as it is. A number can be written where it is a safe integer from 0 on. */
+/** A u64 as `Wide`. A safe integer ≥ 0 can be written too. */
 export const wide: Kind<Wide, Wide | number> = {
   ...fixed(8),
   read: r => ({ low: r.u32(), high: r.u32() }),
@@ -96,7 +90,7 @@ export const wide: Kind<Wide, Wide | number> = {
   show: ({ low, high }) => `0x${((BigInt(high) << 32n) | BigInt(low)).toString(16)}`,
 };
 
-/** The number that a size or position is: EINVAL where it would be negative in the kernel, EFBIG where it is inexact. */
+/** A size or offset as a number. EINVAL from 2^63, which is negative in the kernel; EFBIG from 2^53, which is inexact. */
 export function offsetOf({ low, high }: Wide): number {
   return exactOf(low, high, EFBIG, EINVAL);
 }
@@ -107,7 +101,7 @@ function exactOf(low: number, high: number, inexact: Errno, negative: Errno): nu
   return high * 0x1_0000_0000 + low;
 }
 
-/** A u64 as a number that is exact: beyond 2^53 it is `inexact`, beyond 2^63, where it would be negative, `negative`. */
+/** A u64 as an exact number. Throws `inexact` from 2^53 and `negative` from 2^63. */
 function exact(inexact: Errno, negative: Errno): Kind<number> {
   return {
     ...fixed(8),
@@ -120,9 +114,8 @@ function exact(inexact: Errno, negative: Errno): Kind<number> {
   };
 }
 
-/** A position in a file, or its size. */
 export const offset = exact(EFBIG, EINVAL);
-/** A position to read from: where no file can reach there is nothing to read, which is no error. */
+/** The offset of Tread. From 2^53 no file has data, so it becomes the largest offset: a read of 0 bytes, no error. */
 export const readOffset: Kind<number> = {
   ...offset,
   read: r => {
@@ -133,9 +126,9 @@ export const readOffset: Kind<number> = {
       : Number.MAX_SAFE_INTEGER;
   },
 };
-/** The start of a lock: fcntl(2). */
+/** The start of a lock; EOVERFLOW as fcntl(2). */
 export const extent = exact(EOVERFLOW, EINVAL);
-/** The length of a lock: 0 is to the end of the file, and so is what reaches farther than any file. */
+/** The length of a lock. 0 means to the end of the file; a length from 2^53 means the same. */
 export const extentLength: Kind<number> = {
   ...extent,
   read: r => {
@@ -144,10 +137,9 @@ export const extentLength: Kind<number> = {
     return high >= 0x20_0000 && high < 0x8000_0000 ? 0 : exactOf(low, high, EOVERFLOW, EINVAL);
   },
 };
-/** How many bytes something has. */
 export const size64 = exact(EFBIG, EFBIG);
 
-/** A signed number, two's complement. Beyond 2^53 either way it is the nearest number that there is, up to ±2^63. */
+/** A signed 64-bit number, two's complement. Beyond ±2^53 it is the nearest double, up to ±2^63. */
 export const i64: Kind<number> = {
   ...fixed(8),
   read: r => {
@@ -162,14 +154,14 @@ export const i64: Kind<number> = {
   show: String,
 };
 
-/** Seconds since 1970, before it too (fs/9p sends and takes time64_t as it is). */
+/** Seconds since 1970, which may be negative: fs/9p sends and takes time64_t as it is. */
 export const seconds: Kind<number> = i64;
-/** Nanoseconds: whoever uses them checks that they are below 10^9. */
+/** Nanoseconds. Users must check for 0 ≤ value < 10^9. */
 export const nanoseconds: Kind<number> = i64;
 
 const shownBytesMax = 300;
 
-/** Bytes for a log: nothing that a client sends can forge a line or colour a terminal. */
+/** Escapes bytes for a log, so that a client cannot forge lines or send terminal escapes. Truncates to 300 bytes. */
 export function quote(bytes: Bytes): string {
   const escaped = bytes
     .slice(0, shownBytesMax)
@@ -187,15 +179,13 @@ function text<T extends Bytes>(check: (bytes: Bytes) => T): Kind<T, Bytes> {
   };
 }
 
-/** Any bytes. */
 export const str = text<Bytes>(bytes => bytes);
-/** The name of an object to be made: `.` and `..` exist already. */
+/** The name of a new object; EEXIST for `.` and `..`. */
 export const name = text<Name>(bytes => nameOf(bytes));
-/** A name in a rename: `.` and `..` are directories that cannot be replaced or moved. */
+/** A name in a rename; EISDIR for `.` and `..`, as QEMU's 9pfs. */
 export const renameName = text<Name>(bytes => nameOf(bytes, EISDIR));
-/** A name to be removed: rmdir(2) says EINVAL for `.` and ENOTEMPTY for `..`. */
+/** The name of an object to remove; EINVAL for `.` and ENOTEMPTY for `..`, as rmdir(2). */
 export const unlinkName = text<Name>(bytes => nameOf(bytes, bytes === '.' ? EINVAL : ENOTEMPTY));
-/** A step of a walk. */
 export const step = text<Step>(stepOf);
 function checkXattrName(bytes: Bytes): Bytes {
   if (bytes.length > xattrNameBytesMax) throw ERANGE;
@@ -203,9 +193,9 @@ function checkXattrName(bytes: Bytes): Bytes {
   return bytes;
 }
 
-/** The name of an xattr, or no bytes to ask for the list of all names. */
+/** The name of an xattr, or empty to list all names. ERANGE if longer than 255 bytes. */
 export const xattrNameOrNone = text(checkXattrName);
-/** The name of an xattr. setxattr(2): ERANGE when it is empty or longer than 255 bytes. */
+/** The name of an xattr. ERANGE if empty or longer than 255 bytes (setxattr(2)). */
 export const xattrName = text(bytes => {
   if (bytes.length === 0) throw ERANGE;
   return checkXattrName(bytes);
@@ -224,7 +214,7 @@ export const qid: Kind<Qid> = {
     `(${type.toString(16).padStart(2, '0')} ${version} ${wide.show({ low: pathLow, high: pathHigh })})`,
 };
 
-/** A record of fields that stays the bytes it is, from the system call to the wire. `unpack` opens it. */
+/** A record of fields that is passed as bytes from the system call to the wire. `unpack` decodes it. */
 export interface RecordKind<F extends Fields> extends Kind<Uint8Array> {
   readonly fields: F;
 }
@@ -233,7 +223,7 @@ function record<F extends Fields>(width: number, fields: F): RecordKind<F> {
   return {
     fields,
     notation: `[${width}]`,
-    noted: () => notationOf(fields),
+    fieldNotation: () => notationOf(fields),
     read: r => {
       const from = r.take(width);
       return r.bytes.subarray(from, from + width);
@@ -244,7 +234,6 @@ function record<F extends Fields>(width: number, fields: F): RecordKind<F> {
   };
 }
 
-/** The fields of a record. */
 export function unpack<F extends Fields>({ fields }: { readonly fields: F }, bytes: Uint8Array): Reading<F> {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const from = new Reader().open(buffer, 0, buffer.length, buffer.length);
@@ -253,7 +242,7 @@ export function unpack<F extends Fields>({ fields }: { readonly fields: F }, byt
   ) as Reading<F>;
 }
 
-/** The body of Rgetattr: the first part of the record of attr.ts. */
+/** The body of Rgetattr: the first `attrWireBytes` of base/attr.ts. */
 export const attr = record(attrWireBytes, {
   valid: wide,
   qid,
@@ -290,14 +279,14 @@ export const statfs = record(60, {
   namelen: u32,
 });
 
-/** Data ends the message, so its count must be what is left of it. */
+/** count[4] data[count] at the end of a message: Malformed unless the count is the rest of the message. */
 export const data: Kind<Data> = {
   notation: '',
-  noted: field => `count[4] ${field}[count]`,
+  fieldNotation: field => `count[4] ${field}[count]`,
   read: r => {
     const count = r.u32();
     if (count !== r.total - r.at)
-      throw new Malformed(`${count} bytes of data announced, ${r.total - r.at} there`);
+      throw new Malformed(`count is ${count}, but ${r.total - r.at} bytes of data follow`);
     if (r.end !== r.total) {
       r.at = r.total;
       return { count };
@@ -317,11 +306,11 @@ export const data: Kind<Data> = {
       : `${count}`,
 };
 
-/** A count[2] and as many values. */
+/** A count[2] and as many values; EINVAL for more than `max`. */
 export function list<Out, In>(kind: Kind<Out, In>, max: number): Kind<readonly Out[], readonly In[]> {
   return {
     notation: kind.notation,
-    noted: field => `n${field}[2] n${field}*(${field}${kind.notation})`,
+    fieldNotation: field => `n${field}[2] n${field}*(${field}${kind.notation})`,
     read: r => {
       const count = r.u16();
       if (count > max) throw EINVAL;
@@ -344,14 +333,14 @@ function latin1(bytes: Uint8Array): Bytes {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1');
 }
 
-/** Fields in the manual's notation: `fid[4] name[s]`. */
+/** The fields in the manual's notation: `fid[4] name[s]`. */
 export function notationOf(fields: Fields): string {
   return Object.entries(fields)
-    .map(([field, kind]) => kind.noted?.(field) ?? `${field}${kind.notation}`)
+    .map(([field, kind]) => kind.fieldNotation?.(field) ?? `${field}${kind.notation}`)
     .join(' ');
 }
 
-/** A message of these fields as in a trace: `fid 1 name "a"`. */
+/** The fields of a message for a trace: `fid 1 name "a"`. */
 export function showFields(fields: Fields, message: object): string {
   const values = message as Readonly<Record<string, unknown>>;
   return Object.entries(fields)

@@ -1,4 +1,4 @@
-import { walkStepsMax } from '../limits.ts';
+import { walkStepsMax } from '#quota/limits.ts';
 import {
   attr,
   bits,
@@ -34,21 +34,21 @@ import {
 } from './kinds.ts';
 
 export interface Operation {
-  /** The number of the T-message; the R-message has the next. */
+  /** Type of the T-message; the R-message has `type + 1`. */
   readonly type: number;
   /** The fields of the request in wire order. */
   readonly T: Fields;
   /** The fields of the reply in wire order. */
   readonly R: Fields;
-  /** Changes something: EROFS where the export is read-only. */
+  /** Modifies the export: EROFS if that is read-only. */
   readonly mutates?: true;
 }
 
 const ok = {} as const;
 
 /**
- * The messages of 9P2000.L. This table is all that the program knows of them: codec, types, name checks, the read-only
- * refusal, trace output, the client and the hostile tests are derived from it. A field's name is the manual's.
+ * The messages of 9P2000.L. Codec, types, name checks, the read-only check, trace output, the client and the hostile tests are
+ * derived from this table. Field names are those of the manual.
  */
 export const operations = {
   statfs: { type: 8, T: { fid }, R: { statfs } },
@@ -124,18 +124,17 @@ export const operations = {
   remove: { type: 122, T: { fid }, R: ok, mutates: true },
 } as const satisfies Record<string, Operation>;
 
-/** Rlerror, the one reply that has no request of its own. */
+/** Rlerror, the only R-message without a T-message. */
 export const lerror = { type: 7, R: { ecode: u32 } } as const;
 
 export type Op = keyof typeof operations;
 
 type Row<O extends Op> = (typeof operations)[O];
 
-/** The request of an operation as a server reads it: names are checked. */
+/** A request as a server reads it, with checked names. */
 export type TMessage<O extends Op> = Reading<Row<O>['T']>;
-/** The reply of an operation. */
 export type RMessage<O extends Op> = Reading<Row<O>['R']>;
-/** The request of an operation as a client writes it: names are any bytes, and 64-bit values may be numbers. */
+/** A request as a client writes it: names are any bytes, and 64-bit values may be numbers. */
 export type Draft<O extends Op> = Writing<Row<O>['T']>;
 
 export const ops = Object.keys(operations) as Op[];

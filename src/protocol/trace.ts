@@ -1,5 +1,5 @@
-/** Messages for people: trace logs, and the table in the manual's notation. */
-import { Errno } from '../errno.ts';
+/** Messages as text: for trace logs, and the table in the manual's notation. */
+import { Errno } from '#base/errno.ts';
 import { decodeRequest, frameTag, frameType, requestOp } from './codec.ts';
 import { type Fields, notationOf, showFields } from './kinds.ts';
 import { lerror, type Op, operations, type RMessage, type TMessage } from './operations.ts';
@@ -17,7 +17,7 @@ export function showReply<O extends Op>(op: O, tag: number, reply: RMessage<O> |
   return `R${op} tag ${tag}${spaced(showFields(operations[op].R, reply))}`;
 }
 
-/** Any T-frame, decoded where that is possible. */
+/** Any T-frame: decoded, or in hexadecimal if that fails. */
 export function showAny(frame: Buffer): string {
   const op = requestOp(frameType(frame));
   try {
@@ -27,7 +27,7 @@ export function showAny(frame: Buffer): string {
   }
 }
 
-/** A frame that could not be decoded. */
+/** A frame in hexadecimal, at most 64 bytes of its body. */
 export function showFrame(frame: Buffer): string {
   const more = frame.length > 71 ? '…' : '';
   return `type ${frameType(frame)} tag ${frameTag(frame)} ${frame.toString('hex', 7, 71)}${more}`;
@@ -37,10 +37,9 @@ function row(letter: 'T' | 'R', op: string, fields: Fields): string {
   return `size[4] ${letter}${op} tag[2]${spaced(notationOf(fields))}`;
 }
 
-/** A row as the manual writes it: `size[4] Tclunk tag[2] fid[4]`. */
+/** An operation in the manual's notation: `size[4] Tclunk tag[2] fid[4]`. */
 export function notation(op: Op): { readonly T: string; readonly R: string } {
   return { T: row('T', op, operations[op].T), R: row('R', op, operations[op].R) };
 }
 
-/** Rlerror as the manual writes it. */
 export const lerrorNotation = row('R', 'lerror', lerror.R);

@@ -1,7 +1,7 @@
-import { EINVAL } from '../errno.ts';
+import { EINVAL } from '#base/errno.ts';
 
 /**
- * The value of system.posix_acl_*: a version, then entries of tag u16, permissions u16 and id u32, all little-endian
+ * Layout of system.posix_acl_*: version u32, then entries of tag u16, permissions u16 and id u32, all little-endian
  * (include/uapi/linux/posix_acl_xattr.h).
  */
 const version = 2;
@@ -11,7 +11,7 @@ const idAt = 4;
 const ACL_USER = 0x02;
 const ACL_GROUP = 0x08;
 
-/** An ACL with other ids in it. EINVAL for what is none. */
+/** A copy of an ACL with its user and group ids mapped. Throws EINVAL for an invalid ACL. */
 export function mapAcl(
   value: Uint8Array,
   user: (id: number) => number,

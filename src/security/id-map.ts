@@ -1,4 +1,4 @@
-/** The largest id: −1 means "leave it" to chown(2). */
+/** The largest id: −1 means "unchanged" to chown(2). */
 export const idMax = 0xffff_fffe;
 
 interface Range {
@@ -10,7 +10,7 @@ interface Range {
 
 type Kind = 'u' | 'g';
 
-/** Ids of one kind, users or groups, as two sides have them. */
+/** Maps the ids of one kind (users or groups) between guest and host. */
 export class IdMap {
   readonly #ranges: readonly Range[];
 
@@ -18,7 +18,10 @@ export class IdMap {
     this.#ranges = ranges;
   }
 
-  /** The ranges have no faults. None at all are every id as it is; ranges for one kind alone leave the other without any. */
+  /**
+   * Requires ranges without problems. No ranges at all is the identity; ranges of one kind only leave the other kind
+   * unmapped.
+   */
   static of(texts: readonly string[], kind: Kind): IdMap {
     if (texts.length === 0) return new IdMap([{ kinds: 'b', guest: 0, host: 0, count: idMax + 1 }]);
     return new IdMap(
@@ -26,7 +29,7 @@ export class IdMap {
     );
   }
 
-  /** The host's id for the guest's; undefined when it has none. */
+  /** The host's id for the guest's; undefined if unmapped. */
   toHost(id: number): number | undefined {
     for (const { guest, host, count } of this.#ranges) {
       if (id >= guest && id < guest + count) return host + (id - guest);
@@ -34,7 +37,7 @@ export class IdMap {
     return undefined;
   }
 
-  /** The guest's id for the host's; undefined when it has none. */
+  /** The guest's id for the host's; undefined if unmapped. */
   toGuest(id: number): number | undefined {
     for (const { guest, host, count } of this.#ranges) {
       if (id >= host && id < host + count) return guest + (id - host);
@@ -45,31 +48,31 @@ export class IdMap {
 
 const other = { u: 'g', g: 'u' } as const;
 
-/** What is wrong with these ranges: each fault with what to do. */
-export function mapFaults(texts: readonly string[]): string[] {
+/** Problems of the ranges, each with what to do. */
+export function mapProblems(texts: readonly string[]): string[] {
   const ranges = texts.map(rangeOf);
-  const faults = ranges.filter(range => typeof range === 'string');
+  const problems = ranges.filter(range => typeof range === 'string');
   const good = ranges.filter(range => typeof range !== 'string');
   for (const [index, one] of good.entries()) {
     for (const earlier of good.slice(0, index)) {
       if (earlier.kinds !== 'b' && one.kinds !== 'b' && earlier.kinds !== one.kinds) continue;
       for (const side of ['guest', 'host'] as const) {
         if (one[side] >= earlier[side] + earlier.count || earlier[side] >= one[side] + one.count) continue;
-        faults.push(
+        problems.push(
           `map=${textOf(one)} and map=${textOf(earlier)} both have id ${Math.max(one[side], earlier[side])} of the ${side}: ` +
             'each id has one counterpart',
         );
       }
     }
   }
-  return faults;
+  return problems;
 }
 
 function textOf({ kinds, guest, host, count }: Range): string {
   return `${kinds === 'b' ? '' : `${kinds}:`}${guest}:${host}:${count}`;
 }
 
-/** Reads a range; a string says what is wrong with it. */
+/** Parses a range. Returns a string that says what is wrong with it. */
 function rangeOf(text: string): Range | string {
   const [, kinds = 'b', ...numbers] =
     /^(?:([ugb]):)?([0-9]{1,10}):([0-9]{1,10}):([0-9]{1,10})$/.exec(text) ?? [];

@@ -1,13 +1,13 @@
-import { type Answer, andThen, inOrder, lastly } from '../answer.ts';
-import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '../attr.ts';
-import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '../errno.ts';
-import { type Caller, serverCaller } from '../host/syscalls.ts';
-import { symlinkTargetBytesMax } from '../limits.ts';
-import type { Bytes } from '../name.ts';
-import { allocOwned } from '../owned.ts';
-import type { SecurityModel, Shape, Target, Want } from './model.ts';
+import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '#base/attr.ts';
+import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '#base/errno.ts';
+import { andFinally, andThen, type MaybePromise, series } from '#base/maybe-promise.ts';
+import type { Bytes } from '#base/name.ts';
+import { allocOwned } from '#base/owned.ts';
+import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { symlinkTargetBytesMax } from '#quota/limits.ts';
+import { modeXattr, readField, recordPrefix, type Warn, writeField } from './mapped-record.ts';
+import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
 import { nobody, noUser } from './nobody.ts';
-import { type Complain, modeXattr, readField, recordPrefix, writeField } from './record-xattr.ts';
 
 export interface MappedOptions {
   /** Permission bits of regular files on the host, whatever the guest's mode. */
@@ -17,68 +17,68 @@ export interface MappedOptions {
 }
 
 const hostCapability = `${recordPrefix}security.capability`;
-/** Asks whether an xattr is there without reading it. */
-const nothing = allocOwned(0);
+/** Zero-length buffer: getxattr(2) then returns the size of the value. */
+const noBytes = allocOwned(0);
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
-/** S_IXGRP: with it S_ISGID means set-gid, without it mandatory locking, which a write leaves alone. */
+/** S_IXGRP: with it S_ISGID means set-gid; without it mandatory locking, which a write does not clear. */
 const groupExec = 0o010;
 
 /**
- * The security model `mapped`: every object is the server's own, and what the guest sees of owner, mode, type and device
- * number lies in extended attributes, bit-compatible with QEMU's `mapped-xattr`. The guest's users are wholly apart from
- * the host's. Permissions among them are the guest kernel's business.
+ * The security model `mapped`: the server owns every object on the host. Owner, mode, type and device number as the guest sees
+ * them are kept in extended attributes, bit-compatible with QEMU's `mapped-xattr`. The guest's users have no relation to the
+ * host's; the guest's kernel checks their permissions.
  *
- * An object that the server did not make is seen with the host's owner and mode.
+ * An object without a record is shown with the host's owner and mode.
  */
-export function mapped(options: MappedOptions, complain: Complain): SecurityModel {
-  return new Mapped(options, complain);
+export function mapped(options: MappedOptions, warn: Warn): SecurityModel {
+  return new Mapped(options, warn);
 }
 
 class Mapped implements SecurityModel {
   readonly name = 'mapped';
-  readonly ownPrefix = '.ninepd-new-';
+  readonly reservedPrefix = '.ninepd-new-';
   readonly typeXattr = modeXattr;
-  readonly overlays = true;
+  readonly overlaysAttrs = true;
   readonly #options: MappedOptions;
-  readonly #complain: Complain;
+  readonly #warn: Warn;
 
-  constructor(options: MappedOptions, complain: Complain) {
+  constructor(options: MappedOptions, warn: Warn) {
     this.#options = options;
-    this.#complain = complain;
+    this.#warn = warn;
   }
 
-  user(uid: number): Caller {
-    // As an owner it would be the record's "unset", which shows the server's.
+  credsOfUser(uid: number): Credentials {
+    // NONUNAME as an owner would be read back as "unset", which shows the host's owner.
     const id = uid === noUser ? nobody : uid;
     return { uid: id, gid: id, groups: [] };
   }
 
-  runsAs(): Caller {
-    return serverCaller;
+  credsFor(): Credentials {
+    return serverCreds;
   }
 
-  makesAs(): Caller {
-    return serverCaller;
+  credsForCreate(): Credentials {
+    return serverCreds;
   }
 
-  shape(want: Want): Shape {
+  hostForm(want: GuestForm): HostForm {
     const { fmode, dmode } = this.#options;
     const directory = (want.mode & S_IFMT) === S_IFDIR;
     return {
       type: directory ? S_IFDIR : S_IFREG,
       mode: directory ? dmode : fmode,
       content: want.target,
-      aside: true,
+      staged: true,
     };
   }
 
-  stamp(target: Target, _caller: Caller, want: Want): Answer<void> {
+  setInitialAttrs(target: Target, _creds: Credentials, want: GuestForm): MaybePromise<void> {
     const type = want.mode & S_IFMT;
     const special = type !== S_IFREG && type !== S_IFDIR && type !== S_IFLNK;
-    // Nobody sees the object yet, so any order is safe. A 256-byte inode of ext4 has room for two of these; the mode, which
-    // a listing asks of every entry, shall be one of them.
-    return inOrder([
+    // Any order is safe, since the object has no name yet. A 256-byte inode of ext4 has room for two of these xattrs: the mode,
+    // which a listing reads for every entry, should be one of them.
+    return series([
       () => writeField(target, 'mode', want.mode),
       () => writeField(target, 'uid', want.uid),
       () => writeField(target, 'gid', want.gid),
@@ -86,17 +86,17 @@ class Mapped implements SecurityModel {
     ]);
   }
 
-  view(target: Target, attr: Attr): Answer<void> {
-    return andThen(readField(target, 'uid', this.#complain), uid =>
-      andThen(readField(target, 'gid', this.#complain), gid =>
-        andThen(readField(target, 'mode', this.#complain), mode => {
+  overlayAttrs(target: Target, attr: Attr): MaybePromise<void> {
+    return andThen(readField(target, 'uid', this.#warn), uid =>
+      andThen(readField(target, 'gid', this.#warn), gid =>
+        andThen(readField(target, 'mode', this.#warn), mode => {
           if (uid !== undefined) attr.uid = uid;
           if (gid !== undefined) attr.gid = gid;
           if (mode === undefined) return;
-          attr.mode = seenMode(attr.mode, mode);
+          attr.mode = guestMode(attr.mode, mode);
           const type = attr.type;
           if (type !== S_IFCHR && type !== S_IFBLK) return;
-          return andThen(readField(target, 'rdev', this.#complain), rdev => {
+          return andThen(readField(target, 'rdev', this.#warn), rdev => {
             if (rdev !== undefined) attr.rdev = rdev;
           });
         }),
@@ -104,29 +104,29 @@ class Mapped implements SecurityModel {
     );
   }
 
-  #current(target: Target): Answer<Attr> {
+  #current(target: Target): MaybePromise<Attr> {
     const attr = new Attr();
-    return andThen(target.sys.stat(serverCaller, target.fd, attr), () =>
-      andThen(this.view(target, attr), () => attr),
+    return andThen(target.sys.stat(serverCreds, target.fd, attr), () =>
+      andThen(this.overlayAttrs(target, attr), () => attr),
     );
   }
 
   change(
     target: Target,
-    _caller: Caller,
+    _creds: Credentials,
     { uid, gid, mode }: { uid?: number; gid?: number; mode?: number },
-  ): Answer<void> {
+  ): MaybePromise<void> {
     return andThen(this.#current(target), attr => {
       const owned = uid !== undefined || gid !== undefined;
-      const falls = owned && attr.type !== S_IFDIR;
-      // chown(2): set-id bits fall for everybody, root included, unless the same message says what the mode shall be.
-      const fallen = falls ? withoutSetId(attr.mode) : attr.mode;
+      const stripsSetId = owned && attr.type !== S_IFDIR;
+      // chown(2) clears set-id bits, for root too, unless the same message sets the mode.
+      const stripped = stripsSetId ? withoutSetId(attr.mode) : attr.mode;
       const isLink = attr.type === S_IFLNK;
-      const next = mode === undefined || isLink ? fallen : attr.type | mode;
-      // Less first: at no moment has the new owner rights that neither the old nor the new mode gives.
+      const next = mode === undefined || isLink ? stripped : attr.type | mode;
+      // Reduce the mode first: the new owner never has a permission that either the old or the new mode lacks.
       const less = (next & 0o7777 & attr.mode) | attr.type;
-      return inOrder([
-        falls && (() => dropCapability(target)),
+      return series([
+        stripsSetId && (() => dropCapability(target)),
         less !== attr.mode && (() => writeField(target, 'mode', less)),
         uid !== undefined && (() => writeField(target, 'uid', uid)),
         gid !== undefined && (() => writeField(target, 'gid', gid)),
@@ -137,47 +137,47 @@ class Mapped implements SecurityModel {
     });
   }
 
-  readlink(target: Target): Answer<Bytes> {
+  readlink(target: Target): MaybePromise<Bytes> {
     const attr = new Attr();
-    return andThen(target.sys.stat(serverCaller, target.fd, attr), () => {
-      // A native symlink of the host is shown as it is; user xattrs cannot be on one, so it is always the host's own.
-      if (attr.type === S_IFLNK) return target.sys.readlink(serverCaller, target.fd);
-      return andThen(this.view(target, attr), () => {
+    return andThen(target.sys.stat(serverCreds, target.fd, attr), () => {
+      // A symlink of the host is shown unchanged. It cannot have a record, since symlinks have no user xattrs.
+      if (attr.type === S_IFLNK) return target.sys.readlink(serverCreds, target.fd);
+      return andThen(this.overlayAttrs(target, attr), () => {
         if (attr.type !== S_IFLNK) throw EINVAL;
         return readContent(target);
       });
     });
   }
 
-  writing(target: Target, caller: Caller): Answer<void> {
-    const setIds = caller.uid !== 0;
-    return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
+  beforeWrite(target: Target, creds: Credentials): MaybePromise<void> {
+    const setIds = creds.uid !== 0;
+    return andThen(target.sys.getxattr(serverCreds, target.fd, hostCapability, noBytes), length =>
       andThen(setIds ? this.#storedMode(target) : 0, mode => {
-        if (found < 0 && withoutSetId(mode) === mode) return;
+        if (length < 0 && withoutSetId(mode) === mode) return;
         return this.#dropPrivileges(target, setIds);
       }),
     );
   }
 
-  /** The stored mode; where there is none the host's counts, which may have set-id bits. */
-  #storedMode(target: Target): Answer<number> {
-    return andThen(readField(target, 'mode', this.#complain), mode => mode ?? S_ISUID);
+  /** The mode of the record. Without one, S_ISUID: the host's mode counts, and may have set-id bits. */
+  #storedMode(target: Target): MaybePromise<number> {
+    return andThen(readField(target, 'mode', this.#warn), mode => mode ?? S_ISUID);
   }
 
-  /** Before a write: capabilities fall for everybody, set-id bits for all but root (CAP_FSETID). */
-  #dropPrivileges(target: Target, setIds: boolean): Answer<void> {
+  /** Before a write: clears file capabilities, and set-id bits unless the writer is root (CAP_FSETID). */
+  #dropPrivileges(target: Target, setIds: boolean): MaybePromise<void> {
     return andThen(this.#current(target), attr => {
       if (attr.type !== S_IFREG) return;
       const kept = setIds ? withoutSetId(attr.mode) : attr.mode;
-      const fallen = kept === attr.mode ? undefined : writeField(target, 'mode', kept);
-      return andThen<void, void>(fallen, () => dropCapability(target));
+      const written = kept === attr.mode ? undefined : writeField(target, 'mode', kept);
+      return andThen<void, void>(written, () => dropCapability(target));
     });
   }
 
-  xattrToHost(name: Bytes, caller: Caller, use: 'get' | 'set', type: number): Bytes {
+  xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes {
     if (name.startsWith(recordPrefix)) throw use === 'get' ? ENODATA : EACCES;
     if (name.startsWith('user.')) {
-      // xattr(7): user attributes exist on regular files and directories only.
+      // xattr(7): only regular files and directories have user xattrs.
       if (type !== S_IFREG && type !== S_IFDIR) throw use === 'get' ? ENODATA : EPERM;
       return name;
     }
@@ -187,17 +187,17 @@ class Mapped implements SecurityModel {
     }
     if (name.startsWith('security.')) return recordPrefix + name;
     if (name.startsWith('trusted.')) {
-      if (!isRoot(caller)) throw use === 'get' ? ENODATA : EPERM;
+      if (!isRoot(creds)) throw use === 'get' ? ENODATA : EPERM;
       return recordPrefix + name;
     }
     throw EOPNOTSUPP;
   }
 
-  xattrToClient(name: Bytes, caller: Caller): Bytes | undefined {
+  xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined {
     if (!name.startsWith(recordPrefix)) return name.startsWith('user.') ? name : undefined;
     const inner = name.slice(recordPrefix.length);
     if (acls.has(inner) || inner.startsWith('security.')) return inner;
-    return inner.startsWith('trusted.') && isRoot(caller) ? inner : undefined;
+    return inner.startsWith('trusted.') && isRoot(creds) ? inner : undefined;
   }
 }
 
@@ -206,21 +206,21 @@ function refuseMode(): never {
   throw EOPNOTSUPP;
 }
 
-function dropCapability(target: Target): Answer<void> {
-  return andThen(target.sys.getxattr(serverCaller, target.fd, hostCapability, nothing), found =>
-    found < 0 ? undefined : target.sys.removexattr(serverCaller, target.fd, hostCapability),
+function dropCapability(target: Target): MaybePromise<void> {
+  return andThen(target.sys.getxattr(serverCreds, target.fd, hostCapability, noBytes), length =>
+    length < 0 ? undefined : target.sys.removexattr(serverCreds, target.fd, hostCapability),
   );
 }
 
-function isRoot(caller: Caller): boolean {
-  return caller.uid === 0 || caller === serverCaller;
+function isRoot(creds: Credentials): boolean {
+  return creds.uid === 0 || creds === serverCreds;
 }
 
 /**
- * The mode a client sees: the stored one, unless its type cannot be. A directory is a directory on both sides, and only
- * a regular file of the host can stand for something else.
+ * The mode that a client sees: the stored one, with the host's type if the stored type is impossible. A directory is one on both
+ * sides, and only a regular file of the host can represent another type.
  */
-function seenMode(host: number, stored: number): number {
+function guestMode(host: number, stored: number): number {
   const hostType = host & S_IFMT;
   const type = stored & S_IFMT;
   const fits = hostType === S_IFREG ? type !== S_IFDIR && knownTypes.has(type) : type === hostType;
@@ -229,19 +229,19 @@ function seenMode(host: number, stored: number): number {
 
 const knownTypes = new Set([0o010000, S_IFCHR, S_IFDIR, S_IFBLK, S_IFREG, S_IFLNK, 0o140000]);
 
-/** What is left of a mode when its set-id bits fall: should_remove_suid of fs/inode.c. */
+/** The mode after set-id bits are cleared: should_remove_suid of fs/inode.c. */
 function withoutSetId(mode: number): number {
-  const gone = (mode & S_ISUID) | (mode & groupExec ? mode & S_ISGID : 0);
-  return mode & ~gone;
+  const cleared = (mode & S_ISUID) | (mode & groupExec ? mode & S_ISGID : 0);
+  return mode & ~cleared;
 }
 
-/** The target of an emulated symlink: the whole content of the file, without NUL or newline. */
-function readContent({ sys, fd: held }: Target): Answer<Bytes> {
-  return andThen(sys.reopen(serverCaller, held, 0), fd =>
-    lastly(
+/** The target of an emulated symlink: the file's content, which ends without NUL or newline. */
+function readContent({ sys, fd: pathFd }: Target): MaybePromise<Bytes> {
+  return andThen(sys.reopen(serverCreds, pathFd, 0), fd =>
+    andFinally(
       () => {
         const bytes = allocOwned(symlinkTargetBytesMax);
-        return andThen(sys.read(serverCaller, fd, [bytes], 0), length => bytes.toString('latin1', 0, length));
+        return andThen(sys.read(serverCreds, fd, [bytes], 0), length => bytes.toString('latin1', 0, length));
       },
       () => sys.close(fd),
     ),

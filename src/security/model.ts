@@ -1,16 +1,16 @@
-import type { Answer } from '../answer.ts';
-import type { Attr } from '../attr.ts';
-import type { Caller, Syscalls } from '../host/syscalls.ts';
-import type { Bytes, Name } from '../name.ts';
+import type { Attr } from '#base/attr.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
+import type { Bytes, Name } from '#base/name.ts';
+import type { Credentials, Syscalls } from '#host/syscalls.ts';
 
-/** A held object as a model sees it: a descriptor (O_PATH or open) and the calls to use on it. */
+/** An object: a descriptor (O_PATH or open), and the system calls to use on it. */
 export interface Target {
   readonly sys: Syscalls;
   readonly fd: number;
 }
 
-/** An object that a client wants to exist: its full mode (type and 07777), owner, and what its type needs. */
-export interface Want {
+/** An object that a client creates: full mode (type and 07777), owner, and what its type needs. */
+export interface GuestForm {
   readonly mode: number;
   readonly uid: number;
   readonly gid: number;
@@ -20,69 +20,69 @@ export interface Want {
   readonly target: Bytes;
 }
 
-/** What is really made on the host for a `Want`. */
-export interface Shape {
+/** What is created on the host for a `GuestForm`. */
+export interface HostForm {
   /** S_IFMT of the host's object. */
   readonly type: number;
-  /** Permission bits it is made with: the least that work. */
+  /** Permission bits at creation: as few as possible. */
   readonly mode: number;
-  /** The content of a regular file that stands for a symlink. */
+  /** The content of a regular file that represents a symlink. */
   readonly content: Bytes;
   /**
-   * Whether the object is made out of sight, stamped, and only then given its name, so that nobody sees it half made.
-   * Not needed where one system call makes it whole.
+   * Whether the object is created under a hidden name or none, gets its attributes, and is then linked or renamed to its name, so
+   * that nobody sees it incomplete. Not needed where one system call creates it completely.
    */
-  readonly aside: boolean;
+  readonly staged: boolean;
 }
 
 /**
- * What a guest may be and own on the host. A policy that is asked at named points: it opens no path, undoes nothing (the
- * maker does), and never sees a fid. One instance serves one export.
+ * Policy for credentials, owners, modes, types and xattrs of an export's objects. It opens no path, rolls nothing back (its
+ * caller does), and knows no fids. One instance serves one export.
  */
 export interface SecurityModel {
   readonly name: string;
-  /** Names with this prefix are the model's own bookkeeping: hidden in listings, refused as arguments. */
-  readonly ownPrefix: Bytes;
-  /** The xattr that tells the type of what the host calls a regular file, for listings; empty when there is none. */
+  /** Names with this prefix are the model's temporary files: hidden in listings, refused as arguments. Empty: none. */
+  readonly reservedPrefix: Bytes;
+  /** The xattr with the guest's type of a regular file of the host, for listings. Empty: none. */
   readonly typeXattr: Bytes;
 
   /** The credentials of a client's user. */
-  user(uid: number): Answer<Caller>;
-  /** As whom the host call runs. */
-  runsAs(caller: Caller): Caller;
-  /** As whom an object is made that shall belong to `gid`. */
-  makesAs(caller: Caller, gid: number): Caller;
+  credsOfUser(uid: number): MaybePromise<Credentials>;
+  /** Credentials of the host call. */
+  credsFor(creds: Credentials): Credentials;
+  /** Credentials of the host call that creates an object of group `gid`. */
+  credsForCreate(creds: Credentials, gid: number): Credentials;
 
-  shape(want: Want): Shape;
-  /** Gives a new object its owner, mode and type, least rights first. The maker removes the object when this fails. */
-  stamp(target: Target, caller: Caller, want: Want): Answer<void>;
-  /** Whether `view` shows anything but the host's attributes. */
-  readonly overlays: boolean;
-  /** Overlays what the client sees on the host's attributes. */
-  view(target: Target, attr: Attr): Answer<void>;
-  /** Changes owner and mode; what is absent stays, save for what a change of owner takes away. */
+  hostForm(want: GuestForm): HostForm;
+  /** Sets owner, mode and type of a new object. On an error the caller removes the object. */
+  setInitialAttrs(target: Target, creds: Credentials, want: GuestForm): MaybePromise<void>;
+  /** Whether `overlayAttrs` changes anything. */
+  readonly overlaysAttrs: boolean;
+  /** Replaces the host's attributes in `attr` by those that the client sees. */
+  overlayAttrs(target: Target, attr: Attr): MaybePromise<void>;
+  /** Changes owner and mode. Absent ones stay, except for the set-id bits, which a change of owner clears. */
   change(
     target: Target,
-    caller: Caller,
+    creds: Credentials,
     change: { readonly uid?: number; readonly gid?: number; readonly mode?: number },
-  ): Answer<void>;
-  readlink(target: Target, caller: Caller): Answer<Bytes>;
+  ): MaybePromise<void>;
+  readlink(target: Target, creds: Credentials): MaybePromise<Bytes>;
   /**
-   * Data is about to change: set-id bits and file capabilities fall, as the kernel lets them (file_remove_privs). A model that
-   * waits here is asked twice for a write.
+   * Called before data changes: clears set-id bits and file capabilities as the kernel does (file_remove_privs). If it returns a
+   * promise, it is called twice for a write.
    */
-  writing(target: Target, caller: Caller): Answer<void>;
+  beforeWrite(target: Target, creds: Credentials): MaybePromise<void>;
 
   /** The host's name of a client's xattr. Throws the errno the client gets: EOPNOTSUPP, EPERM, ENODATA. */
-  xattrToHost(name: Bytes, caller: Caller, use: 'get' | 'set', type: number): Bytes;
+  xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes;
   /** The client's name of a host's xattr; undefined hides it. */
-  xattrToClient(name: Bytes, caller: Caller): Bytes | undefined;
-  /** Where values say more than bytes: what the host keeps for what a client gives to `name`, and the other way round. */
+  xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined;
+  /** Convert the value of xattr `name` between client and host, where it contains ids. */
   valueToHost?(name: Bytes, value: Uint8Array): Uint8Array;
   valueToClient?(name: Bytes, value: Uint8Array): Uint8Array;
 }
 
-/** Whether a name is the model's own bookkeeping. The first byte tells most names apart, at a tenth of the cost. */
-export function isOwn({ ownPrefix }: SecurityModel, name: Name | Bytes): boolean {
-  return ownPrefix !== '' && name.charCodeAt(0) === ownPrefix.charCodeAt(0) && name.startsWith(ownPrefix);
+/** Whether a name has the reserved prefix. Comparing the first byte decides most names at a tenth of the cost. */
+export function isReserved({ reservedPrefix: prefix }: SecurityModel, name: Name | Bytes): boolean {
+  return prefix !== '' && name.charCodeAt(0) === prefix.charCodeAt(0) && name.startsWith(prefix);
 }

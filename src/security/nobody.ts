@@ -1,4 +1,4 @@
-/** NONUNAME of attach: no user was named. */
+/** NONUNAME: n_uname of a Tattach that names no user. */
 export const noUser = 0xffff_ffff;
-/** The overflow ids of the kernel (/proc/sys/kernel/overflowuid): nobody. */
+/** The kernel's overflow uid and gid (/proc/sys/kernel/overflowuid). */
 export const nobody = 65534;

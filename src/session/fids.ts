@@ -1,21 +1,21 @@
-import { EBADF, EMFILE } from '../errno.ts';
-import type { Bytes, Name } from '../name.ts';
-import type { Owned } from '../owned.ts';
-import { NOFID } from '../protocol/constants.ts';
-import type { Node, OpenDir, OpenFile } from '../tree/tree.ts';
-import type { Attachment } from './exports.ts';
-import type { Holdings } from './holdings.ts';
+import type { Node, OpenDir, OpenFile } from '#backend/tree.ts';
+import { EBADF, EMFILE } from '#base/errno.ts';
+import type { Bytes, Name } from '#base/name.ts';
+import type { Owned } from '#base/owned.ts';
+import { NOFID } from '#protocol/constants.ts';
+import type { SessionQuota } from '#quota/session-quota.ts';
+import type { Attachment } from './attachment.ts';
 
-/** What a fid is good for now. A fid that is open, or being opened, still has its node and serves as a source. */
+/** State of a fid. An open fid, or one being opened, keeps its node and can still be walked from. */
 export type Use = NodeUse | Claim | { readonly kind: 'dropped' } | FileUse | DirUse | XattrRead | XattrWrite;
 
 export interface NodeUse {
   readonly kind: 'node';
-  /** The client has tried in vain to open it for reading and writing. */
+  /** An lopen for reading and writing failed on this fid; see handlers/open.ts. */
   readonly refused?: true;
 }
 
-/** A request is turning the fid of this number into something else; when it fails, the fid is what it was before. */
+/** A running request changes the fid's state; on failure the fid returns to `before`. */
 export interface Claim {
   readonly kind: 'claimed';
   readonly number: number;
@@ -25,14 +25,14 @@ export interface Claim {
 export interface FileUse {
   readonly kind: 'file';
   readonly file: OpenFile;
-  /** Whether a lock was ever asked for through this fid. */
+  /** A Tlock was received for this fid. */
   locked: boolean;
 }
 
 export interface DirUse {
   readonly kind: 'dir';
   readonly dir: OpenDir;
-  /** The running Treaddir, which the next one waits for. */
+  /** Settles when the last Treaddir of the fid ends; the next one waits for it. */
   running: Promise<unknown> | undefined;
 }
 
@@ -54,22 +54,22 @@ export const refused: Use = { kind: 'node', refused: true };
 const dropped: Use = { kind: 'dropped' };
 
 /**
- * What a client's number stands for. There may be a million of them, so it is small: what only an open fid needs is in its
- * `use`. It holds its node, and the directory it was reached from.
+ * A fid. Small, since a session may have millions: the state of an open fid is in `use`. Holds its node and the directory of
+ * the last walk.
  */
 export class Fid {
   readonly attachment: Attachment;
   node: Node;
   use: Use;
-  /** The entry it was walked to, for Tremove and Trename; undefined for a root and for what `..` led to. */
+  /** Directory and name of the last walk, for Tremove and Trename; undefined for a root and after `..`. */
   dir: Node | undefined;
   name: Name | undefined;
-  /** Waiting requests that use it. What it holds is let go when the last is done. */
+  /** Number of detached requests that use it. A gone fid is dropped when this reaches 0. */
   busy = 0;
-  /** Its number is not its own any more. */
+  /** The number no longer refers to this fid. */
   gone = false;
 
-  /** Takes over the receiver's holds of `node` and `dir`. */
+  /** Takes over the caller's references to `node` and `dir`. */
   constructor(attachment: Attachment, node: Node, use: Use, dir: Node | undefined, name: Name | undefined) {
     this.attachment = attachment;
     this.node = node;
@@ -78,13 +78,12 @@ export class Fid {
     this.name = name;
   }
 
-  /** A fid that is walked from may be open: v9fs uses any open fid of a file as a source (commit 478ba09edc1f). */
+  /** Whether the fid stands for an object, open or not. v9fs walks from open fids too (Linux commit 478ba09edc1f). */
   get isObject(): boolean {
     const { kind } = this.use;
     return kind === 'node' || kind === 'file' || kind === 'dir' || kind === 'claimed';
   }
 
-  /** Notes another entry as the one it was reached by. */
   moveTo(dir: Node, name: Name): void {
     const { tree } = this.attachment;
     tree.hold(dir);
@@ -93,13 +92,12 @@ export class Fid {
     this.name = name;
   }
 
-  /** Lets go of everything. */
   drop(): void {
     const { use } = this;
     if (use === dropped) return;
     this.use = dropped;
     const { tree } = this.attachment;
-    // The node first: an open file that is the last to hold it needs to keep nothing for it.
+    // Node first: the close of the open file, as the last reference, then has nothing to keep for the node.
     tree.release(this.node);
     if (use.kind === 'file') tree.closeFile(use.file);
     else if (use.kind === 'dir') tree.closeDir(use.dir);
@@ -107,12 +105,11 @@ export class Fid {
   }
 }
 
-/** The number of a newfid whose request waits: nobody can use it, or take it. */
+/** The number of a newfid whose request waits. Other requests get EBADF for it. */
 export class Reservation {
   readonly number: number;
-  /** The number is free again: what the request brings is let go. */
+  /** The request was flushed or its session reset: the new fid is dropped. */
   gone = false;
-  /** What it was filled with, while the request is not answered yet. */
   fid: Fid | undefined;
 
   constructor(number: number) {
@@ -120,126 +117,77 @@ export class Reservation {
   }
 }
 
-/** How many fids are counted at a time, as long as there are so many left: fewer near the bound. */
-const countedAtOnce = [1024, 32, 1] as const;
+/** Batch sizes in which fids are taken from the quota: the largest that still fits. */
+const batchSizes = [1024, 32, 1] as const;
 
-/** The fids of one session. */
 export class Fids {
   readonly #byNumber = new Map<number, Fid | Reservation>();
-  readonly #holdings: Holdings;
-  /** Fids that are counted, there or not: they are taken and given back by the thousand. */
+  readonly #quota: SessionQuota;
+  /** Fids taken from the quota, in batches; at least the size of the map. */
   #counted = 0;
-  /** What the request being started has looked up and reserved: what it pins if it waits. */
-  readonly #touched: Fid[] = [];
-  #touchedCount = 0;
-  #reserved: Reservation | undefined;
 
-  constructor(holdings: Holdings) {
-    this.#holdings = holdings;
+  constructor(quota: SessionQuota) {
+    this.#quota = quota;
   }
 
   get size(): number {
     return this.#byNumber.size;
   }
 
-  /** A new request starts: what was looked up before is not its own. */
-  begin(): void {
-    // What is behind the count is overwritten: setting an array's length costs more than answering a request.
-    this.#touchedCount = 0;
-    this.#reserved = undefined;
-  }
-
-  /** Pins what the request being started has looked up, since it waits. */
-  pin(): readonly Fid[] {
-    const pinned = this.#touched.slice(0, this.#touchedCount);
-    for (const fid of pinned) fid.busy++;
-    return pinned;
-  }
-
-  unpin(pinned: readonly Fid[]): void {
-    for (const fid of pinned) {
-      if (--fid.busy === 0 && fid.gone) this.#drop(fid);
-    }
-  }
-
-  /** What the request being started has reserved. */
-  get reserved(): Reservation | undefined {
-    return this.#reserved;
-  }
-
-  /** Undefined when there is none. */
   find(number: number): Fid | undefined {
     const fid = this.#byNumber.get(number);
-    if (!(fid instanceof Fid)) return undefined;
-    this.#touched[this.#touchedCount++] = fid;
-    return fid;
+    return fid instanceof Fid ? fid : undefined;
   }
 
-  /** EBADF when there is none. */
+  /** Throws EBADF if there is none. */
   get(number: number): Fid {
     const fid = this.find(number);
     if (!fid) throw EBADF;
     return fid;
   }
 
-  /** A fid on a file, directory or anything else in a tree, open or not. EBADF when it is for an xattr. */
-  object(number: number): Fid {
-    const fid = this.get(number);
-    if (!fid.isObject) throw EBADF;
-    return fid;
-  }
-
-  /** A fid that can be opened. EBADF when it is open or an xattr. */
-  unopened(number: number): Fid {
-    const fid = this.get(number);
-    if (fid.use.kind !== 'node') throw EBADF;
-    return fid;
-  }
-
-  /** EBADF when the number cannot be given to a new fid. */
+  /** Throws EBADF if the number is in use or NOFID, EMFILE if the session has all its fids. */
   checkFree(number: number): void {
     if (this.isFree(number)) return;
     throw this.#byNumber.has(number) || number === NOFID ? EBADF : EMFILE;
   }
 
-  /** Whether the number can be given to a new fid. */
   isFree(number: number): boolean {
     if (this.#byNumber.has(number) || number === NOFID) return false;
     return this.#byNumber.size < this.#counted || this.#countMore();
   }
 
-  /** False when the session has all the fids it may have. */
+  /** Takes a batch from the quota; false at the limit. */
   #countMore(): boolean {
-    const more = countedAtOnce.find(count => this.#holdings.mayAdd('fids', count));
+    const more = batchSizes.find(count => this.#quota.mayAdd('fids', count));
     if (more === undefined) return false;
-    this.#holdings.add('fids', more);
+    this.#quota.add('fids', more);
     this.#counted += more;
     return true;
   }
 
-  /** Once there are many fewer than are counted. */
+  /** Returns spare fids to the quota, except one batch, when two batches or more are unused. */
   #countLess(): void {
-    const spare = this.#counted - this.#byNumber.size - countedAtOnce[0];
-    if (spare < countedAtOnce[0]) return;
-    this.#holdings.add('fids', -spare);
+    const spare = this.#counted - this.#byNumber.size - batchSizes[0];
+    if (spare < batchSizes[0]) return;
+    this.#quota.add('fids', -spare);
     this.#counted -= spare;
   }
 
-  /** Gives the number to a fid. It was checked in this turn. */
+  /** Adds a fid. The caller has checked `isFree` in the same event-loop callback. */
   put(number: number, fid: Fid): void {
     this.#byNumber.set(number, fid);
   }
 
-  /** Takes a free number for a request that will wait; `fill` or `unreserve` says what becomes of it. */
+  /** Reserves a free number until `fill` or `unreserve`. Throws as `checkFree`. */
   reserve(number: number): Reservation {
     this.checkFree(number);
     const reservation = new Reservation(number);
     this.#byNumber.set(number, reservation);
-    this.#reserved = reservation;
     return reservation;
   }
 
-  /** Gives the number to what it was reserved for, or lets go of that when the request was flushed meanwhile. */
+  /** Replaces the reservation by the fid; drops the fid if the request was flushed meanwhile. */
   fill(reservation: Reservation, fid: Fid): void {
     if (reservation.gone) {
       this.#drop(fid);
@@ -249,7 +197,7 @@ export class Fids {
     this.#byNumber.set(reservation.number, fid);
   }
 
-  /** Frees the number, if it is the request's still; what it was filled with is let go. */
+  /** Frees the number if it still belongs to the request; discards its fid. */
   unreserve(reservation: Reservation): void {
     const { number, fid } = reservation;
     reservation.gone = true;
@@ -261,8 +209,8 @@ export class Fids {
   }
 
   /**
-   * Gives a number back what it stood for before a request began to turn its fid. What that request makes of the fid, it
-   * makes of one that nobody has any more.
+   * Undoes a claim after Tflush: the number gets a new fid in the state before the claim. The running request keeps the old one,
+   * which is dropped when the request ends.
    */
   restore(fid: Fid): void {
     const { attachment, node, use, dir, name } = fid;
@@ -273,21 +221,19 @@ export class Fids {
     fid.gone = true;
   }
 
-  /** Frees the number at once; what the fid holds is let go by `discard`. EBADF when there is none. */
-  take(number: number): Fid {
-    const fid = this.get(number);
+  /** Frees the number of a fid; `discard` releases the fid. */
+  take(number: number, fid: Fid): void {
     this.#byNumber.delete(number);
     this.#countLess();
     fid.gone = true;
-    return fid;
   }
 
-  /** Lets go of a fid that was taken, as soon as no request uses it. */
+  /** Drops a taken fid, unless a detached request uses it, which then calls this when it ends. */
   discard(fid: Fid): void {
     if (fid.busy === 0) this.#drop(fid);
   }
 
-  /** Takes every fid. */
+  /** Frees all numbers, reserved ones too, and returns the fids. */
   takeAll(): Fid[] {
     const fids: Fid[] = [];
     for (const one of this.#byNumber.values()) {
@@ -295,16 +241,16 @@ export class Fids {
       if (one instanceof Fid) fids.push(one);
     }
     this.#byNumber.clear();
-    this.#holdings.add('fids', -this.#counted);
+    this.#quota.add('fids', -this.#counted);
     this.#counted = 0;
     return fids;
   }
 
   #drop(fid: Fid): void {
     const { use } = fid;
-    if (use.kind === 'file' || use.kind === 'dir') this.#holdings.add('opens', -1);
+    if (use.kind === 'file' || use.kind === 'dir') this.#quota.add('opens', -1);
     else if (use.kind === 'xattr-read' || use.kind === 'xattr-write')
-      this.#holdings.add('xattrBytes', -use.value.length);
+      this.#quota.add('xattrBytes', -use.value.length);
     fid.drop();
   }
 }

@@ -1,11 +1,11 @@
-import { EROFS } from '../errno.ts';
-import { fid } from '../protocol/kinds.ts';
-import { type Op, operations, ops, type TMessage } from '../protocol/operations.ts';
+import { EROFS } from '#base/errno.ts';
+import { fid } from '#protocol/kinds.ts';
+import { type Op, operations, ops, type TMessage } from '#protocol/operations.ts';
 import type { Fids } from './fids.ts';
 
 /**
- * The field with the fid whose export a changing message changes. Not for Tremove, which lets go of its fid even when it
- * is refused.
+ * For each mutating message, the field with the fid whose export must be writable. Tremove is missing: it clunks its fid even
+ * when it fails, so its handler checks.
  */
 const changedFid: ReadonlyMap<Op, string> = new Map(
   ops
@@ -13,7 +13,7 @@ const changedFid: ReadonlyMap<Op, string> = new Map(
     .map(op => [op, Object.entries(operations[op].T).find(([, kind]) => kind === fid)![0]]),
 );
 
-/** EROFS for a message that changes what lies on a read-only export. */
+/** Throws EROFS for a mutating message on a read-only export, EBADF for an unknown fid. */
 export function refuseToChange<O extends Op>(fids: Fids, op: O, request: TMessage<O>): void {
   const field = changedFid.get(op);
   if (field === undefined) return;

@@ -1,6 +1,6 @@
-import type { Segments } from '../owned.ts';
+import type { Segments } from '#base/owned.ts';
 
-/** Copies bytes into segments that hold at least as many. */
+/** Copies bytes into segments, which must hold at least as many. */
 export function spread(bytes: Uint8Array, segments: Segments): void {
   let at = 0;
   for (const segment of segments) {

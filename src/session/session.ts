@@ -1,15 +1,7 @@
-import { type Answer, andThen } from '../answer.ts';
-import { Attr } from '../attr.ts';
-import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '../errno.ts';
-import {
-  defaultLimits,
-  ioHeaderBytes,
-  type Limits,
-  msizeBytesMax,
-  unversionedFrameBytesMax,
-} from '../limits.ts';
-import type { Logger } from '../log.ts';
-import { allocOwned, type Owned } from '../owned.ts';
+import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '#base/errno.ts';
+import type { Logger } from '#base/log.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
+import { beginTurn, newQueue, turn } from '#base/turn.ts';
 import {
   decodeRequest,
   encodeError,
@@ -18,36 +10,30 @@ import {
   frameTag,
   frameType,
   requestOp,
-} from '../protocol/codec.ts';
-import { dataReplyHeadBytes, P9_STATS_BASIC } from '../protocol/constants.ts';
-import type { Data, Qid } from '../protocol/kinds.ts';
-import { type Op, operations, type RMessage } from '../protocol/operations.ts';
-import { showAny, showFrame, showReply, showRequest } from '../protocol/trace.ts';
-import { type Node, stampOf, type Tree } from '../tree/tree.ts';
-import { beginTurn, newQueue, turn } from '../turn.ts';
-import { answerByHand, answered } from './by-hand.ts';
-import type { Door, Exchange, KeptExchange, Line } from './door.ts';
-import type { Export, Exports } from './exports.ts';
-import { Fids } from './fids.ts';
+} from '#protocol/codec.ts';
+import type { Data } from '#protocol/kinds.ts';
+import { type Op, operations, type RMessage } from '#protocol/operations.ts';
+import { showAny, showFrame, showReply, showRequest } from '#protocol/trace.ts';
+import { InFlight } from '#quota/in-flight.ts';
+import { defaultLimits, type Limits, msizeBytesMax, unversionedFrameBytesMax } from '#quota/limits.ts';
+import { ServerShare } from '#quota/server-share.ts';
+import type { ExportEntry, ExportLookup } from './attachment.ts';
+import type { Exchange, SessionPort, TransportPort } from './exchange.ts';
+import { answered, answerFast } from './fast-path.ts';
 import { handlers } from './handlers/table.ts';
-import { Holdings } from './holdings.ts';
-import { tellOfHost } from './host-trouble.ts';
-import { letGoOfAll } from './letting-go.ts';
-import { Load } from './load.ts';
-import { LockClient } from './locks.ts';
 import { refuseToChange } from './read-only.ts';
+import { flushWaitMs, Request } from './request.ts';
 import { spread } from './segments.ts';
-import { Shares } from './shares.ts';
-import { Pending, patienceMs, Tags, within } from './tags.ts';
-import { Versions } from './versions.ts';
+import { SessionState } from './state.ts';
+import { Tags, waitAtMost } from './tags.ts';
+import { teardown } from './teardown.ts';
 
 type Reply<O extends Op> = RMessage<O> | Errno;
+type AnyReply = RMessage<Op> | Errno;
 
-/** The unit of the client's page cache; its requests shall be multiples of it. */
-const pageBytes = 4096;
 const Tflush = operations.flush.type;
 
-/** What a session holds; for leak checks. After `close` all are 0. */
+/** Resources that a session holds, for leak checks. All are 0 after `close`. */
 export interface Counts {
   readonly fids: number;
   readonly requests: number;
@@ -56,51 +42,36 @@ export interface Counts {
 }
 
 export interface SessionParts {
-  readonly exports: Exports;
-  readonly line: Line;
+  readonly exports: ExportLookup;
+  readonly transport: TransportPort;
   readonly log: Logger;
-  /** The largest msize to agree to. */
+  /** The largest msize that Rversion offers. */
   readonly msizeMax?: number;
   readonly limits?: Limits;
-  /** Of the server; a session alone has everything. */
-  readonly shares?: Shares;
+  /** Divides the server's capacity among its sessions. Default: this session is the only one. */
+  readonly share?: ServerShare;
 }
 
-/** One connection's conversation: version, fids, tags, locks. */
-export class Session implements Door {
-  readonly exports: Exports;
-  readonly msizeMax: number;
-  readonly holdings: Holdings;
-  readonly fids: Fids;
-  readonly versions = new Versions();
-  readonly locks: LockClient;
-  /** 0 before a version was agreed on. */
-  msize = 0;
-  readonly #line: Line;
+/** The 9P session of one connection: version, fids, tags and locks. */
+export class Session extends SessionState implements SessionPort {
+  readonly #transport: TransportPort;
   readonly #log: Logger;
   readonly #queue = newQueue();
   readonly #tags = new Tags();
   readonly #tracing: boolean;
-  #attr = new Attr();
+  readonly #inFlight: InFlight;
+  /** Reused for every request until one is detached. */
+  #request = new Request(this);
   #someReadonly = false;
   #ended = false;
-  /** Tversions so far. */
-  #era = 0;
-  readonly #load: Load;
-  /** Of the request being started. */
-  #aside = 0;
-  #kept: KeptExchange | undefined;
-  #cancel: (() => void) | undefined;
+  /** Number of Tversions received. */
+  #generation = 0;
 
   constructor(parts: SessionParts) {
-    const { exports, line, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
-    this.#load = new Load(parts.shares ?? new Shares(limits), () => line.resume());
-    this.holdings = new Holdings(limits);
-    this.fids = new Fids(this.holdings);
-    this.locks = new LockClient(this.holdings);
-    this.exports = exports;
-    this.msizeMax = msizeMax;
-    this.#line = line;
+    const { exports, transport, log, msizeMax = msizeBytesMax, limits = defaultLimits } = parts;
+    super(exports, msizeMax, limits);
+    this.#inFlight = new InFlight(parts.share ?? new ServerShare(limits), () => transport.resume());
+    this.#transport = transport;
     this.#log = log;
     this.#tracing = log.isLevelEnabled('trace');
   }
@@ -109,35 +80,20 @@ export class Session implements Door {
     return this.msize === 0 ? unversionedFrameBytesMax : this.msize;
   }
 
-  /** fs/9p before 6.1 refuses a reply as large as msize. */
-  get replyBytesMax(): number {
-    return this.msize - 1;
-  }
-
-  get dataBytesMax(): number {
-    return this.replyBytesMax - dataReplyHeadBytes;
-  }
-
-  /** Whole pages, so that the client's pieces are; 0 lets the client choose. */
-  get iounit(): number {
-    const bytes = this.msize - ioHeaderBytes;
-    return bytes - (bytes % pageBytes);
-  }
-
   takes(type: number, unreadBytes: number): boolean {
-    return this.#load.takes(type === Tflush, unreadBytes);
+    return this.#inFlight.takes(type === Tflush, unreadBytes);
   }
 
-  keeps(bytes: number): void {
-    this.#load.keep(bytes);
+  account(bytes: number): void {
+    this.#inFlight.keep(bytes);
   }
 
   counts(): Counts {
     return {
       fids: this.fids.size,
-      requests: this.#load.running + this.#load.blocked,
+      requests: this.#inFlight.running + this.#inFlight.blocked,
       locks: this.locks.count,
-      xattrBytes: this.holdings.xattrBytes,
+      xattrBytes: this.quota.xattrBytes,
     };
   }
 
@@ -145,246 +101,177 @@ export class Session implements Door {
     const { head, from } = exchange;
     const tag = frameTag(head, from);
     const op = requestOp(frameType(head, from));
-    // A Tversion ends all that was, an earlier one with its tag included.
+    // A Tversion aborts all requests, including an earlier Tversion with the same tag.
     if (this.#ended || (this.#tags.has(tag) && op !== 'version')) {
       exchange.drop();
-      this.#breakOff(`tag ${tag} was used again before its reply`);
+      this.#disconnect(`tag ${tag} was used again before its reply`);
       return;
     }
     if (op === undefined) this.#refuse(exchange, tag, this.msize === 0 ? EPROTO : EOPNOTSUPP);
     else this.#start(op, tag, exchange);
   }
 
-  #start<O extends Op>(op: O, tag: number, exchange: Exchange): void {
+  #start(op: Op, tag: number, exchange: Exchange): void {
     beginTurn(this.#queue);
-    this.fids.begin();
-    this.#kept = undefined;
-    this.#cancel = undefined;
-    this.#aside = 0;
-    let answer: Answer<Reply<O>>;
+    const request = this.#request;
+    request.begin(op, tag, exchange);
+    let reply: MaybePromise<AnyReply>;
     try {
-      // What is traced goes by the table, which can show it.
-      const byHand = this.#tracing || this.msize === 0 ? undefined : answerByHand(this, exchange, tag);
-      if (byHand === answered) return;
-      answer = (byHand as Answer<Reply<O>> | undefined) ?? this.#byTable(op, tag, exchange);
+      // Only the generic path logs traces.
+      const fast = this.#tracing || this.msize === 0 ? undefined : answerFast(request);
+      if (fast === answered) return;
+      reply = fast ?? this.#answerGeneric(op, request);
     } catch (error) {
-      this.#answer(op, tag, this.#kept ?? exchange, this.#failureOf(error, exchange));
+      this.#answer(request, this.#failureOf(error, request));
       return;
     }
-    if (answer instanceof Promise) this.#wait(op, tag, answer, exchange);
-    else this.#answer(op, tag, this.#kept ?? exchange, answer);
+    if (reply instanceof Promise) this.#wait(request, reply);
+    else this.#answer(request, reply);
   }
 
-  #byTable<O extends Op>(op: O, tag: number, exchange: Exchange): Answer<Reply<O>> {
+  #answerGeneric<O extends Op>(op: O, request: Request): MaybePromise<Reply<O>> {
     if (this.msize === 0 && op !== 'version') throw EPROTO;
-    const request = decodeRequest(op, exchange.head, exchange.from, exchange.to);
-    if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showRequest(op, tag, request)}`);
-    if (this.#someReadonly) refuseToChange(this.fids, op, request);
-    return handlers[op](this, request, exchange);
+    const { head, from, to } = request.exchange;
+    const message = decodeRequest(op, head, from, to);
+    if (this.#tracing)
+      this.#log.trace(`${this.#transport.peer.label}: ${showRequest(op, request.tag, message)}`);
+    if (this.#someReadonly) refuseToChange(this.fids, op, message);
+    return handlers[op](request, message);
   }
 
   #refuse(exchange: Exchange, tag: number, errno: Errno): void {
     if (this.#tracing) {
-      this.#log.trace(`${this.#line.peer.label}: ${showFrame(frameOf(exchange))}`);
-      this.#log.trace(`${this.#line.peer.label}: Rlerror tag ${tag} ${errno}`);
+      this.#log.trace(`${this.#transport.peer.label}: ${showFrame(frameOf(exchange))}`);
+      this.#log.trace(`${this.#transport.peer.label}: Rlerror tag ${tag} ${errno}`);
     }
     exchange.commit(encodeError(tag, errno, exchange.out, exchange.at), 0);
   }
 
-  #wait<O extends Op>(op: O, tag: number, answer: Promise<Reply<O>>, exchange: Exchange): void {
-    const blocked = this.#cancel !== undefined;
-    const kept = this.#kept ?? exchange.later();
-    const { reserved } = this.fids;
-    const pending = new Pending(tag, op, kept, this.fids.pin(), reserved, this.#cancel, turn.withdraw);
-    this.#tags.add(pending);
-    const aside = this.#aside;
-    this.#load.begin(blocked, aside);
-    const over = (reply: Reply<O>) => {
-      this.#load.end(blocked, aside);
-      this.fids.unpin(pending.pinned);
-      this.#finish(op, pending, reply);
-      this.#load.settle();
+  #wait(request: Request, reply: Promise<AnyReply>): void {
+    this.#request = new Request(this);
+    request.detach(turn.withdraw);
+    this.#tags.add(request);
+    const { blocks, dataBytes } = request;
+    this.#inFlight.begin(blocks, dataBytes);
+    const finish = (reply: AnyReply) => {
+      this.#inFlight.end(blocks, dataBytes);
+      request.release();
+      this.#finish(request, reply);
+      this.#inFlight.settle();
     };
-    answer.then(over, error => over(this.#failureOf(error, pending.exchange)));
+    reply.then(finish, error => finish(this.#failureOf(error, request)));
   }
 
-  #finish<O extends Op>(op: O, pending: Pending, reply: Reply<O>): void {
-    if (pending.unwanted || (pending.cancel && pending.isFlushed && reply === ECANCELED)) {
-      this.#tags.free(pending);
-      pending.drop();
-    } else {
-      this.#tags.free(pending);
-      pending.answered = true;
-      this.#answer(op, pending.tag, pending.exchange, reply);
+  #finish(request: Request, reply: AnyReply): void {
+    this.#tags.free(request);
+    if (request.unwanted || (request.blocks && request.isFlushed && reply === ECANCELED)) request.drop();
+    else {
+      request.answered();
+      this.#answer(request, reply);
     }
-    pending.end();
+    request.end();
   }
 
-  #answer<O extends Op>(op: O, tag: number, exchange: Exchange, reply: Reply<O>): void {
-    if (this.#tracing) this.#log.trace(`${this.#line.peer.label}: ${showReply(op, tag, reply)}`);
+  #answer(request: Request, reply: AnyReply): void {
+    const { op, tag, exchange } = request;
+    if (this.#tracing) this.#log.trace(`${this.#transport.peer.label}: ${showReply(op, tag, reply)}`);
     let dataBytes = 0;
     let headBytes: number;
     try {
       if (reply instanceof Errno) {
-        tellOfHost(reply, this.fids, () => frameOf(exchange));
+        this.#reportHostError(reply, request);
         headBytes = encodeError(tag, reply, exchange.out, exchange.at);
       } else {
-        const data = (reply as { data?: Data }).data;
+        const { data } = reply as { data?: Data };
         if (data) dataBytes = data.count;
-        if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.space(dataBytes));
-        const message = data?.bytes ? ({ data: { count: dataBytes } } as unknown as RMessage<O>) : reply;
+        if (data?.bytes) spread(data.bytes.subarray(0, dataBytes), exchange.reserveData(dataBytes));
+        const message = data?.bytes ? ({ data: { count: dataBytes } } as unknown as RMessage<Op>) : reply;
         headBytes = encodeReply(op, tag, message, exchange.out, exchange.at);
       }
     } catch (error) {
       dataBytes = 0;
-      headBytes = encodeError(tag, this.#failureOf(error, exchange), exchange.out, exchange.at);
+      headBytes = encodeError(tag, this.#failureOf(error, request), exchange.out, exchange.at);
     }
     exchange.commit(headBytes, dataBytes);
   }
 
-  /** The error a client gets. What is no Errno is a bug of ours: this connection ends, the others live. */
-  #failureOf(error: unknown, exchange: Exchange): Errno {
+  /** Logs a host error against the export of the request's first fid. */
+  #reportHostError(errno: Errno, { firstFid, exchange }: Request): void {
+    // Not host errors: EROFS of a read-only export, and ENOSPC for more xattr bytes than Txattrcreate announced.
+    if (!firstFid || firstFid.attachment.readonly || firstFid.use.kind === 'xattr-write') return;
+    firstFid.attachment.hostErrors?.report(errno, () => showAny(frameOf(exchange)));
+  }
+
+  /** The Errno for the client. Errors other than Errno and Malformed are bugs: logged, EIO, and this connection is closed. */
+  #failureOf(error: unknown, { exchange }: Request): Errno {
     const errno = errnoOf(error);
     if (errno) return errno;
     const stack = error instanceof Error ? error.stack : String(error);
-    this.#log.error(`${this.#line.peer.label}: ${showAny(frameOf(exchange))}: ${stack}`);
-    queueMicrotask(() => this.#breakOff('an error inside the server'));
+    this.#log.error(`${this.#transport.peer.label}: ${showAny(frameOf(exchange))}: ${stack}`);
+    queueMicrotask(() => this.#disconnect('an error inside the server'));
     return EIO;
   }
 
-  #breakOff(reason: string): void {
+  #disconnect(reason: string): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#line.hangUp(reason);
+    this.#transport.hangUp(reason);
   }
 
-  /** The exchange in a form that outlives the turn, for a handler that knows that it will wait. */
-  keep(exchange: Exchange): KeptExchange {
-    this.#kept ??= exchange.later();
-    return this.#kept;
-  }
-
-  /** Memory for the request being started to read into, which nobody else has. */
-  aside(bytes: number): Owned<Buffer> {
-    this.#aside += bytes;
-    return allocOwned(bytes);
-  }
-
-  /** How the request being started is called off. It counts as blocked, and not as running. */
-  onFlush(cancel: () => void): void {
-    this.#cancel = cancel;
-  }
-
-  /** What Tflush does; resolves when Rflush may be sent, or is undefined when that is now. */
   flush(oldtag: number): Promise<Record<string, never>> | undefined {
-    const pending = this.#tags.get(oldtag);
-    if (!pending) return undefined;
-    if (pending.withdraw?.() || pending.isWithoutEffect) {
-      this.#abandon(pending);
+    const request = this.#tags.get(oldtag);
+    if (!request) return undefined;
+    if (request.withdraw?.() || request.isWithoutEffect) {
+      this.#abandon(request);
       return undefined;
     }
-    const over = pending.over(() => this.#abandon(pending));
-    pending.cancel?.();
-    return over.then(() => ({}));
+    const ended = request.whenEnded(() => this.#abandon(request));
+    request.cancel?.();
+    return ended.then(() => ({}));
   }
 
-  /** As though it had never been sent: its number and newfid are free, its fid is what it was, nothing is answered. */
-  #abandon(pending: Pending): void {
-    if (pending.newfid) this.fids.unreserve(pending.newfid);
-    for (const fid of pending.pinned) this.fids.restore(fid);
-    this.#tags.abandon(pending);
-    pending.end();
+  #abandon(request: Request): void {
+    request.abandon();
+    this.#tags.abandon(request);
+    request.end();
   }
 
-  /** A record for one request's attributes: answered in the same turn, it is used again; otherwise see `keepAttr`. */
-  lendAttr(): Attr {
-    return this.#attr;
-  }
-
-  /** The record that was lent outlives its turn. */
-  keepAttr(): void {
-    this.#attr = new Attr();
-  }
-
-  /** Attributes as this client sees them. Without `attr` they are valid within this turn only. */
-  stat(tree: Tree, node: Node): Answer<Attr> {
-    const attr = this.#attr;
-    const described = tree.stat(node, attr);
-    if (described instanceof Promise) {
-      this.keepAttr();
-      return described.then(() => this.#dress(node, attr));
-    }
-    return this.#dress(node, attr);
-  }
-
-  #dress(node: Node, attr: Attr): Attr {
-    attr.qidVersion = this.versionOf(node, attr);
-    attr.bytes[0] = P9_STATS_BASIC & 0xff; // What is in `valid` is true, whatever was asked for.
-    attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
-    const host = attr.blksize || pageBytes;
-    const room = this.msize - ioHeaderBytes;
-    attr.blksize = room < host ? host : room - (room % host);
-    return attr;
-  }
-
-  qid(tree: Tree, node: Node): Answer<Qid> {
-    return andThen(this.stat(tree, node), attr => this.qidOf(node, attr));
-  }
-
-  versionOf(node: Node, attr: Attr): number {
-    return this.versions.versionOf(node, stampOf(attr), attr.asked);
-  }
-
-  qidOf(node: Node, attr: Attr): Qid {
-    return {
-      type: attr.qidType,
-      version: this.versionOf(node, attr),
-      pathLow: node.pathLow,
-      pathHigh: node.pathHigh,
-    };
-  }
-
-  attached(to: Export, uname: string, uid: number): void {
+  attached(to: ExportEntry, uname: string, uid: number): void {
     this.#someReadonly ||= to.readonly;
     if (!this.#log.isLevelEnabled('debug')) return;
-    // The client's bytes, made fit for a log.
+    // Escaped: the bytes are the client's.
     const name = JSON.stringify(uname.slice(0, 64));
-    this.#log.debug(`${this.#line.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
+    this.#log.debug(`${this.#transport.peer.label}: attached to ${to.name} as uid ${uid | 0}, uname ${name}`);
   }
 
-  /**
-   * Forgets everything that was, for Tversion: what still runs is not answered any more. Resolves when nothing of it can have
-   * an effect any more, to false when another Tversion has come meanwhile. A write that hangs is waited for: it might land in
-   * what the next session does. Locks that cannot be given up, and files that cannot be closed, only keep others out.
-   */
-  reset(): Answer<boolean> {
-    const era = ++this.#era;
+  reset(): MaybePromise<boolean> {
+    const generation = ++this.#generation;
     this.msize = 0;
     const effective = this.#tags.abandonAll();
     const locked = this.locks.count > 0;
-    const letGo = this.#letGo();
+    const released = this.#teardown();
     if (effective.length === 0 && !locked) return true;
-    const over = [within(patienceMs, letGo), ...effective.map(one => one.over())];
-    return Promise.all(over).then(() => era === this.#era);
+    const ended = [waitAtMost(flushWaitMs, released), ...effective.map(one => one.whenEnded())];
+    return Promise.all(ended).then(() => generation === this.#generation);
   }
 
   finish(blockedToo = false): Promise<void> {
-    return this.#load.whenIdle(blockedToo);
+    return this.#inFlight.whenIdle(blockedToo);
   }
 
   async close(): Promise<void> {
     this.#ended = true;
     this.#tags.abandonAll();
-    await this.#letGo();
-    await this.#load.whenIdle(true);
-    this.holdings.leave();
-    this.#load.leave();
+    await this.#teardown();
+    await this.#inFlight.whenIdle(true);
+    this.quota.leave();
+    this.#inFlight.leave();
   }
 
-  #letGo(): Promise<void> {
+  #teardown(): Promise<void> {
     beginTurn(this.#queue);
-    return letGoOfAll(this.fids, this.locks, error =>
-      this.#log.error(`${this.#line.peer.label}: ${error instanceof Error ? error.stack : error}`),
+    return teardown(this.fids, this.locks, error =>
+      this.#log.error(`${this.#transport.peer.label}: ${error instanceof Error ? error.stack : error}`),
     );
   }
 }

@@ -1,147 +1,48 @@
-import type { Op } from '../protocol/operations.ts';
-import type { KeptExchange } from './door.ts';
-import type { Fid, Reservation } from './fids.ts';
+import type { Request } from './request.ts';
 
-/**
- * How long a request with an effect may have run before its flush is answered in its place. A guest's process that is
- * killed waits for that answer, and nothing else ends it.
- */
-export const patienceMs = 250;
-
-/** Resolves when `over` is, or does not end. */
-export async function within(ms: number, over: Promise<unknown>): Promise<void> {
+export async function waitAtMost(ms: number, done: Promise<unknown>): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<void>(resolve => {
+  const timeout = new Promise<void>(resolve => {
     timer = setTimeout(resolve, ms);
   });
-  await Promise.race([over, late]);
+  await Promise.race([done, timeout]);
   clearTimeout(timer);
 }
 
-/**
- * Requests that leave nothing behind but what they answer: a flushed one is not waited for, its answer is thrown away when
- * it comes. All others may have changed something by the time they are flushed, so their reply is sent first, unless they do not end.
- */
-const withoutEffect: ReadonlySet<Op> = new Set([
-  'attach',
-  'fsync',
-  'getattr',
-  'getlock',
-  'read',
-  'readdir',
-  'readlink',
-  'statfs',
-  'walk',
-  'xattrwalk',
-]);
-
-/** A request that waits. */
-export class Pending {
-  readonly tag: number;
-  readonly op: Op;
-  readonly exchange: KeptExchange;
-  readonly pinned: readonly Fid[];
-  readonly newfid: Reservation | undefined;
-  /** Calls off what has not happened yet; the handler then fails with ECANCELED. */
-  readonly cancel: (() => void) | undefined;
-  /** Takes back what no thread has begun; false when it was begun. */
-  readonly withdraw: (() => boolean) | undefined;
-  /** Nobody wants the reply any more. */
-  unwanted = false;
-  /** The exchange was answered. */
-  answered = false;
-  readonly #began = performance.now();
-  readonly #flushes: (() => void)[] = [];
-  #patience: NodeJS.Timeout | undefined;
-
-  constructor(
-    tag: number,
-    op: Op,
-    exchange: KeptExchange,
-    pinned: readonly Fid[],
-    newfid: Reservation | undefined,
-    cancel: (() => void) | undefined,
-    withdraw: (() => boolean) | undefined,
-  ) {
-    this.tag = tag;
-    this.op = op;
-    this.exchange = exchange;
-    this.pinned = pinned;
-    this.newfid = newfid;
-    this.cancel = cancel;
-    this.withdraw = withdraw;
-  }
-
-  /** Whether its answer can be thrown away. A walk that moves its own fid has an effect: on the fid, which is claimed. */
-  get isWithoutEffect(): boolean {
-    return withoutEffect.has(this.op) && !this.pinned.some(fid => fid.use.kind === 'claimed');
-  }
-
-  get isFlushed(): boolean {
-    return this.#flushes.length > 0;
-  }
-
-  /** Resolves when the request is over; several are resolved in their order. One that does not end is given up. */
-  over(giveUp?: () => void): Promise<void> {
-    const left = this.#began + patienceMs - performance.now();
-    if (giveUp) this.#patience ??= setTimeout(giveUp, Math.max(0, left));
-    return new Promise(resolve => {
-      this.#flushes.push(resolve);
-    });
-  }
-
-  /** Answers the exchange without a reply. */
-  drop(): void {
-    if (this.answered) return;
-    this.answered = true;
-    this.exchange.drop();
-  }
-
-  /** Lets the Tflushes that wait for it go on. */
-  end(): void {
-    clearTimeout(this.#patience);
-    for (const resolve of this.#flushes.splice(0)) resolve();
-  }
-}
-
-/** The requests of one session that wait, by tag. */
+/** The detached requests of one session, by tag. */
 export class Tags {
-  readonly #pending = new Map<number, Pending>();
-
-  get size(): number {
-    return this.#pending.size;
-  }
+  readonly #waiting = new Map<number, Request>();
 
   has(tag: number): boolean {
-    return this.#pending.size > 0 && this.#pending.has(tag);
+    return this.#waiting.size > 0 && this.#waiting.has(tag);
   }
 
-  get(tag: number): Pending | undefined {
-    return this.#pending.get(tag);
+  get(tag: number): Request | undefined {
+    return this.#waiting.get(tag);
   }
 
-  add(pending: Pending): void {
-    this.#pending.set(pending.tag, pending);
+  add(request: Request): void {
+    this.#waiting.set(request.tag, request);
   }
 
-  /** Frees the tag, which happens before the reply is sent. */
-  free(pending: Pending): void {
-    if (this.#pending.get(pending.tag) === pending) this.#pending.delete(pending.tag);
+  /** Frees the tag. Called before the reply is sent, since the client may then reuse it. */
+  free(request: Request): void {
+    if (this.#waiting.get(request.tag) === request) this.#waiting.delete(request.tag);
   }
 
-  /** Frees the tag of a request whose answer is thrown away. */
-  abandon(pending: Pending): void {
-    this.free(pending);
-    pending.unwanted = true;
-    // What has an effect may be reading its payload still.
-    if (pending.isWithoutEffect) pending.drop();
+  /** Frees the tag and marks the reply as unwanted. */
+  abandon(request: Request): void {
+    this.free(request);
+    request.unwanted = true;
+    // Other requests may still be reading their payload; they are dropped when they end.
+    if (request.isWithoutEffect) request.drop();
   }
 
-  /** Frees all tags: nothing that was asked is answered any more. Returns what may have an effect still. */
-  abandonAll(): Pending[] {
-    const all = [...this.#pending.values()];
-    const effective = all.filter(pending => !pending.withdraw?.() && !pending.isWithoutEffect);
-    for (const pending of all) this.abandon(pending);
+  /** Abandons all requests. Returns those that may still have an effect. */
+  abandonAll(): Request[] {
+    const all = [...this.#waiting.values()];
+    const effective = all.filter(request => !request.withdraw?.() && !request.isWithoutEffect);
+    for (const request of all) this.abandon(request);
     return effective;
   }
 }

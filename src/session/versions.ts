@@ -1,34 +1,32 @@
-import { changeClock } from '../attr.ts';
-import type { Node, Stamp, Watch } from '../tree/tree.ts';
+import type { ChangeObserver, ChangeStamp, Node } from '#backend/tree.ts';
+import { changeClock } from '#base/attr.ts';
 
 interface Entry {
-  /** What this client was told, and will be told as long as nobody else changes the object. */
+  /** The qid.version that this client gets until somebody else changes the object. */
   version: number;
   /** The object's stamp after the client's last change. */
-  stamp: Stamp;
-  /** When that was asked for. */
+  stamp: ChangeStamp;
+  /** When that stamp was asked for. */
   asked: number | undefined;
-  /** The client's changes that run now. */
+  /** Number of the client's changes that run now. */
   running: number;
 }
 
 /**
- * qid.version as one client sees it. The version of an object is its stamp, until the client itself changes the object:
- * then the version stays while the stamp moves on. A version that moved with the client's own writes would make its next
- * lookup build a second inode beside the one with the dirty pages (fs/9p: v9fs_test_inode_dotl), and lose them.
+ * qid.version as one client sees it: the object's change stamp, except that the client's own changes do not move it. If they
+ * did, the client's next lookup would create a second inode beside the one with the dirty pages (fs/9p: v9fs_test_inode_dotl)
+ * and lose them.
  *
- * Where a file system may wait, answers come in another order than they were asked for. What was asked for before the look at the
- * last own change says nothing about what others have done since; whoever looks next is told.
+ * On a file system whose calls may wait, results arrive in another order than they were asked for. A stamp that was asked for before the
+ * client's last change says nothing of later changes by others; the next one does.
  *
- * An entry lives as long as its node, which goes when nobody holds it any more; a client that caches an object holds a fid
- * on it. So the number of entries is bounded by what is held.
+ * An entry lives as long as its node, so the number of fids bounds it. A client that caches an object keeps a fid on it.
  */
-export class Versions implements Watch {
+export class Versions implements ChangeObserver {
   readonly #entries = new WeakMap<Node, Entry>();
-  /** Whether the client ever changed anything. */
   #used = false;
 
-  before(node: Node, stamp: Stamp, asked?: number): void {
+  before(node: Node, stamp: ChangeStamp, asked?: number): void {
     const entry = this.#entries.get(node);
     if (!entry) {
       this.#used = true;
@@ -39,7 +37,7 @@ export class Versions implements Watch {
     entry.running++;
   }
 
-  after(node: Node, stamp: Stamp, asked?: number): void {
+  after(node: Node, stamp: ChangeStamp, asked?: number): void {
     const entry = this.#entries.get(node);
     if (!entry) return;
     entry.running--;
@@ -48,8 +46,8 @@ export class Versions implements Watch {
     entry.asked = asked;
   }
 
-  /** qid.version of an object whose stamp was `stamp` when it was asked for; never 0, as stamps never are. */
-  versionOf(node: Node, stamp: Stamp, asked?: number): number {
+  /** qid.version of an object whose stamp was `stamp` at time `asked`. Never 0, as a stamp never is. */
+  versionOf(node: Node, stamp: ChangeStamp, asked?: number): number {
     if (!this.#used) return stamp;
     const entry = this.#entries.get(node);
     if (!entry) return stamp;

@@ -1,50 +1,50 @@
-import { isListening } from '../host/sockets.ts';
-import { closeDescriptor } from '../host/vhost.ts';
-import { StartFaults } from '../start-faults.ts';
+import { ConfigError } from '#base/config-error.ts';
+import { isListening } from '#host/sockets.ts';
+import { closeFd } from '#host/vhost.ts';
 import { type Endpoint, uriOf } from './endpoint.ts';
-import { ListenFault, listen, namedFd, removeSocket } from './listen.ts';
+import { ListenError, listen, namedFd, removeSocket } from './listen.ts';
 
-const nobody = (): void => undefined;
+const ignore = (): void => undefined;
 
 /**
- * Makes the sockets for all endpoints, or none: then rejects with `StartFaults` for all that failed. Connections wait in
- * them until a program listens to the endpoints this resolves to.
+ * Binds a socket for every endpoint. If any fails, closes the others and rejects with a `ConfigError` that lists every failure.
+ * Connections queue in the sockets until something listens on the endpoints that this resolves to.
  */
 export async function bindAll(
   endpoints: readonly Endpoint[],
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Endpoint[]> {
   const bound: Endpoint[] = [];
-  const faults: string[] = [];
+  const problems: string[] = [];
   for (const endpoint of endpoints) {
     try {
-      bound.push(await bind(endpoint, complain));
+      bound.push(await bind(endpoint, warn));
     } catch (error) {
-      if (!(error instanceof ListenFault)) {
-        letGo(bound);
+      if (!(error instanceof ListenError)) {
+        closeBound(bound);
         throw error;
       }
-      faults.push(`${uriOf(endpoint)}: ${error.message}`);
+      problems.push(`${uriOf(endpoint)}: ${error.message}`);
     }
   }
-  if (faults.length === 0) return bound;
-  letGo(bound);
-  throw new StartFaults(faults);
+  if (problems.length === 0) return bound;
+  closeBound(bound);
+  throw new ConfigError(problems);
 }
 
-async function bind(endpoint: Endpoint, complain: (text: string) => void): Promise<Endpoint> {
-  // A connection that the process was started with is taken only once.
+async function bind(endpoint: Endpoint, warn: (text: string) => void): Promise<Endpoint> {
+  // An inherited connection can be accepted only once, so it stays a descriptor.
   const fd = endpoint.kind === 'named-fd' ? namedFd(endpoint.name) : 'fd' in endpoint ? endpoint.fd : -1;
   if (isListening(fd) === false) return { kind: 'fd', fd };
-  const listener = await listen(endpoint, nobody, complain);
+  const listener = await listen(endpoint, ignore, warn);
   return listener.detach();
 }
 
-/** Closes what `bindAll` has made. */
-export function letGo(bound: readonly Endpoint[]): void {
+/** Closes the sockets that `bindAll` made, and removes their files. */
+export function closeBound(bound: readonly Endpoint[]): void {
   for (const one of bound) {
     if (one.kind !== 'bound') continue;
-    closeDescriptor(one.fd);
+    closeFd(one.fd);
     if (one.file) removeSocket(one.file);
   }
 }

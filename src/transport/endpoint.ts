@@ -1,42 +1,41 @@
-import type { Reach } from './reach.ts';
-import { tagFault } from './vhost-user/tag.ts';
+import type { Audience } from './audience.ts';
+import { tagError } from './vhost-user/tag.ts';
 import { vsockAddress, vsockUri } from './vsock-address.ts';
 
 /**
- * Where to listen. `group`, a name or number, may connect besides the socket's owner. For `busyPoll` microseconds after a
- * request the next one is looked for before the process goes to sleep.
+ * Where to listen. `group` (name or number) may connect besides the socket's owner. `busyPoll` is how many microseconds after a
+ * request the process polls for the next one before it sleeps.
  */
 export type Endpoint =
   | { readonly kind: 'tcp'; readonly host: string; readonly port: number; readonly busyPoll?: number }
   | { readonly kind: 'unix'; readonly path: string; readonly group?: string; readonly busyPoll?: number }
-  /** AF_VSOCK: a CID of this machine, or `anyCid`; port 0 lets the system choose. */
+  /** AF_VSOCK: a CID of this machine or `anyCid`; for port 0 the kernel chooses one. */
   | { readonly kind: 'vsock'; readonly cid: number; readonly port: number; readonly busyPoll?: number }
-  /** The guest's virtio-9p device itself; `exportName` is the one export that it reaches, all of them when left out. */
+  /** The guest's virtio-9p device. `exportName` is the only export that it can attach; undefined allows all. */
   | {
       readonly kind: 'vhost-user';
       readonly path: string;
       readonly tag: string;
       readonly exportName: string | undefined;
       readonly group?: string;
-      /** As long as the virtqueue is looked at the guest need not kick. */
+      /** While the virtqueue is polled the guest need not kick. */
       readonly busyPoll?: number;
     }
-  /** A descriptor that the process was started with: a listening socket, or a stream that is connected already. */
+  /** An inherited descriptor: a listening socket or a connected stream. */
   | { readonly kind: 'fd'; readonly fd: number }
-  /** One that the service manager gave a name (FileDescriptorName= of systemd.socket(5)). */
+  /** An inherited descriptor by its name: FileDescriptorName= of systemd.socket(5). */
   | { readonly kind: 'named-fd'; readonly name: string }
   | BoundEndpoint;
 
-/** A listening socket that was made by an earlier program of this process, which had more rights. */
+/** A socket that this process bound before it executed itself with fewer privileges. */
 export interface BoundEndpoint {
   readonly kind: 'bound';
   readonly fd: number;
-  /** What it was made for, and its URI. */
+  /** The endpoint it was bound for, and its URI. */
   readonly as: Exclude<Endpoint, BoundEndpoint>;
   readonly uri: string;
-  /** Who can connect to it. */
-  readonly reach?: Reach;
-  /** The name of a Unix socket, to be removed at the end. */
+  readonly audience?: Audience;
+  /** The file of a Unix socket, removed on close. */
   readonly file?: SocketFile;
 }
 
@@ -46,33 +45,33 @@ export interface SocketFile {
   readonly dev: number;
 }
 
-/** The forms of a URI, for texts that say what is possible. */
+/** The URI forms, for error texts. */
 export const endpointForms =
-  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER; all but the last may have a parameter more, busy-poll=US, and those with a path group=GROUP';
+  'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER; all but the last take the parameter busy-poll=US, and those with a path group=GROUP';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */
 export const socketPathBytesMax = 107;
 
-/** Ten milliseconds: who waits for longer is idle. */
+/** Microseconds. A peer that sends nothing for longer is idle. */
 const busyPollMax = 10_000;
 
 /** Descriptors are ints. */
 const descriptorMax = 0x7fff_ffff;
 
-/** Reads a URI; a string says what is wrong with it. */
+/** Parses a URI. Returns a string that says what is wrong with it. */
 export function endpointOf(uri: string): Endpoint | string {
   const [, scheme, rest] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i.exec(uri) ?? [];
-  if (scheme === undefined || rest === undefined) return `it is no URI: the forms are ${endpointForms}`;
+  if (scheme === undefined || rest === undefined) return `not a URI: the forms are ${endpointForms}`;
   if (scheme === 'tcp') return tcpEndpoint(rest);
   if (scheme === 'unix') return unixEndpoint(rest);
   if (scheme === 'vsock') return vsockEndpoint(rest);
   if (scheme === 'vhost-user') return vhostUserEndpoint(rest);
   if (scheme === 'fd') return fdEndpoint(rest);
-  return `nothing can be listened on by "${scheme}": the forms are ${endpointForms}`;
+  return `unknown scheme "${scheme}": the forms are ${endpointForms}`;
 }
 
 function tcpEndpoint(rest: string): Endpoint | string {
-  const [address, parameters] = placeAndParameters(rest);
+  const [address, parameters] = splitParameters(rest);
   const [, bracketed, plain, digits] =
     /^(?:\[([0-9a-f:.%a-z]+)\]|([^:[\]/?#]+)):([0-9]+)$/i.exec(address) ?? [];
   const host = bracketed ?? plain;
@@ -81,29 +80,29 @@ function tcpEndpoint(rest: string): Endpoint | string {
     return 'host and port are needed, as in tcp://127.0.0.1:5640, tcp://[::1]:5640, or tcp://0.0.0.0:5640 for every IPv4 address';
   }
   if (port > 65535) return `there is no port ${digits}: the highest is 65535`;
-  return parameterFault(parameters, ['busy-poll']) ?? { kind: 'tcp', host, port, ...pollIn(parameters) };
+  return parameterError(parameters, ['busy-poll']) ?? { kind: 'tcp', host, port, ...pollIn(parameters) };
 }
 
 function unixEndpoint(rest: string): Endpoint | string {
-  const [path, parameters] = placeAndParameters(rest);
-  const fault =
-    pathFault(path, 'unix:///run/ninepd.sock') ?? parameterFault(parameters, ['group', 'busy-poll']);
-  return fault ?? { kind: 'unix', path, ...groupIn(parameters), ...pollIn(parameters) };
+  const [path, parameters] = splitParameters(rest);
+  const error =
+    pathError(path, 'unix:///run/ninepd.sock') ?? parameterError(parameters, ['group', 'busy-poll']);
+  return error ?? { kind: 'unix', path, ...groupIn(parameters), ...pollIn(parameters) };
 }
 
-/** A `?` cannot be a part of a path. */
-function placeAndParameters(rest: string): [place: string, parameters: URLSearchParams] {
+/** Splits at the first `?`, which a path therefore cannot contain. */
+function splitParameters(rest: string): [address: string, parameters: URLSearchParams] {
   const [, path = '', query = ''] = /^([^?]*)(?:\?(.*))?$/s.exec(rest) ?? [];
   return [path, new URLSearchParams(query)];
 }
 
-function parameterFault(parameters: URLSearchParams, known: readonly string[]): string | undefined {
+function parameterError(parameters: URLSearchParams, known: readonly string[]): string | undefined {
   for (const name of parameters.keys()) {
     if (!known.includes(name)) return `"${name}" is no parameter of it, but ${known.join(', ')}`;
     if (parameters.getAll(name).length > 1) return `${name} is given twice`;
   }
   if (parameters.get('group') === '') return 'group= is the name or number of a group, such as kvm';
-  return pollFault(parameters.get('busy-poll') ?? '0');
+  return pollError(parameters.get('busy-poll') ?? '0');
 }
 
 function groupIn(parameters: URLSearchParams): { group?: string } {
@@ -117,13 +116,13 @@ function pollIn(parameters: URLSearchParams): { busyPoll?: number } {
 }
 
 function vsockEndpoint(rest: string): Endpoint | string {
-  const [place, parameters] = placeAndParameters(rest);
-  const address = vsockAddress(place);
+  const [text, parameters] = splitParameters(rest);
+  const address = vsockAddress(text);
   if (typeof address === 'string') return address;
-  return parameterFault(parameters, ['busy-poll']) ?? { kind: 'vsock', ...address, ...pollIn(parameters) };
+  return parameterError(parameters, ['busy-poll']) ?? { kind: 'vsock', ...address, ...pollIn(parameters) };
 }
 
-function pathFault(path: string, example: string): string | undefined {
+function pathError(path: string, example: string): string | undefined {
   if (!path.startsWith('/')) return `the path must be absolute, with three slashes, as in ${example}`;
   if (path.endsWith('/') || path.includes('\0')) return `the path must be that of a file, as in ${example}`;
   if (Buffer.byteLength(path) > socketPathBytesMax) {
@@ -133,18 +132,18 @@ function pathFault(path: string, example: string): string | undefined {
 }
 
 function vhostUserEndpoint(rest: string): Endpoint | string {
-  const [path, parameters] = placeAndParameters(rest);
+  const [path, parameters] = splitParameters(rest);
   const tag = parameters.get('tag') ?? '';
-  const fault =
-    pathFault(path, 'vhost-user:///run/vm1.sock?tag=share') ??
-    parameterFault(parameters, ['tag', 'export', 'busy-poll', 'group']) ??
-    tagFault(tag);
+  const error =
+    pathError(path, 'vhost-user:///run/vm1.sock?tag=share') ??
+    parameterError(parameters, ['tag', 'export', 'busy-poll', 'group']) ??
+    tagError(tag);
   const exportName = parameters.get('export') ?? undefined;
   const more = { ...pollIn(parameters), ...groupIn(parameters) };
-  return fault ?? { kind: 'vhost-user', path, tag, exportName, ...more };
+  return error ?? { kind: 'vhost-user', path, tag, exportName, ...more };
 }
 
-function pollFault(text: string): string | undefined {
+function pollError(text: string): string | undefined {
   if (/^[0-9]{1,5}$/.test(text) && Number(text) <= busyPollMax) return undefined;
   return `busy-poll=${text}: a number of microseconds up to ${busyPollMax} is needed, such as 50`;
 }
@@ -162,12 +161,11 @@ function fdEndpoint(rest: string): Endpoint | string {
     : 'the number of a descriptor is needed, as in fd://3';
 }
 
-/** What a socket is for, however it came to be. */
+/** The endpoint as configured, also for a socket that was bound earlier. */
 export function purposeOf(endpoint: Endpoint): Exclude<Endpoint, BoundEndpoint> {
   return endpoint.kind === 'bound' ? endpoint.as : endpoint;
 }
 
-/** The URI of any endpoint. */
 export function uriOf(endpoint: Endpoint): string {
   switch (endpoint.kind) {
     case 'tcp': {

@@ -1,77 +1,77 @@
 import { chmodSync, chownSync, linkSync, lstatSync, mkdtempSync, rmSync, unlinkSync } from 'node:fs';
 import net from 'node:net';
 import { dirname, join } from 'node:path';
-import { groupNamed, peerCredentials } from '../host/process.ts';
-import { isListening } from '../host/sockets.ts';
-import { closeDescriptor, duplicate } from '../host/vhost.ts';
-import type { Peer } from '../session/door.ts';
-import { StartFaults } from '../start-faults.ts';
+import { ConfigError } from '#base/config-error.ts';
+import type { Peer } from '#base/peer.ts';
+import { groupNamed, peerCredentials } from '#host/process.ts';
+import { isListening } from '#host/sockets.ts';
+import { closeFd, dupCloexec } from '#host/vhost.ts';
+import { inheritedAudience, tcpAudience } from './audience.ts';
 import { type BoundEndpoint, type Endpoint, type SocketFile, socketPathBytesMax, uriOf } from './endpoint.ts';
-import { type Accept, type Listener, ListenFault } from './listener.ts';
-import { inheritedReach, tcpReach } from './reach.ts';
+import { type Accept, ListenError, type Listener } from './listener.ts';
 import type { Source } from './stream.ts';
 import { acceptFrom, connectedVsock, isVsock, listenVsock, vsockPeerOf } from './vsock.ts';
 
-export { type Accept, type Listener, ListenFault } from './listener.ts';
+export { type Accept, ListenError, type Listener } from './listener.ts';
 
-/** Starts to listen. Rejects with a `ListenFault`. `complain` is told of connections that could not be taken. */
+/** Starts to listen. Rejects with a `ListenError`. `warn` gets a line for each connection that could not be accepted. */
 export async function listen(
   endpoint: Endpoint,
   accept: Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Listener> {
   switch (endpoint.kind) {
     case 'tcp':
-      return listenTcp(endpoint, accept, complain);
+      return listenTcp(endpoint, accept, warn);
     case 'unix':
     case 'vhost-user':
-      return listenUnix(endpoint, accept, complain);
+      return listenUnix(endpoint, accept, warn);
     case 'vsock':
-      return listenVsock(endpoint, accept, complain);
+      return listenVsock(endpoint, accept, warn);
     case 'fd':
-      return listenFd(endpoint, endpoint.fd, accept, complain);
+      return listenFd(endpoint, endpoint.fd, accept, warn);
     case 'named-fd':
-      return listenFd(endpoint, namedFd(endpoint.name), accept, complain);
+      return listenFd(endpoint, namedFd(endpoint.name), accept, warn);
     case 'bound':
-      return listenBound(endpoint, accept, complain);
+      return listenBound(endpoint, accept, warn);
   }
 }
 
-/** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
+/** Listens on every endpoint. If any fails, closes the others and rejects with a `ConfigError` that lists every failure. */
 export async function listenOnAll(
   endpoints: readonly Endpoint[],
   acceptFor: (index: number) => Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Listener[]> {
   const listeners: Listener[] = [];
-  const faults: string[] = [];
+  const problems: string[] = [];
   for (const [index, endpoint] of endpoints.entries()) {
     try {
-      listeners.push(await listen(endpoint, acceptFor(index), complain));
+      listeners.push(await listen(endpoint, acceptFor(index), warn));
     } catch (error) {
-      if (!(error instanceof ListenFault)) throw error;
-      faults.push(`${uriOf(endpoint)}: ${error.message}`);
+      if (!(error instanceof ListenError)) throw error;
+      problems.push(`${uriOf(endpoint)}: ${error.message}`);
     }
   }
-  if (faults.length === 0) return listeners;
+  if (problems.length === 0) return listeners;
   for (const listener of listeners) listener.close();
-  throw new StartFaults(faults);
+  throw new ConfigError(problems);
 }
 
-/** Ends a connection that nothing is to come of. */
+/** Closes a connection that was accepted but is not served. */
 export function closeSource(source: Source): void {
-  if ('fd' in source) closeDescriptor(source.fd);
+  if ('fd' in source) closeFd(source.fd);
   else (source.handle as { close(): void }).close();
 }
 
-/** What a descriptor of a connected socket is to a `Stream`. */
+/** The source of a `Stream` for a connected descriptor. */
 export function sourceOf(fd: number): Source {
   return isVsock(fd) ? connectedVsock(fd) : { fd };
 }
 
 /**
- * The sockets that a service manager has opened for this process: sd_listen_fds(3). They begin at 3. Empty unless the
- * message is for this very process.
+ * The sockets passed by a service manager (sd_listen_fds(3)); their descriptors start at 3. Empty unless LISTEN_PID is this
+ * process.
  */
 export function inheritedSockets(env: NodeJS.ProcessEnv): { fd: number; name: string | undefined }[] {
   if (Number(env.LISTEN_PID) !== process.pid) return [];
@@ -84,17 +84,17 @@ export function inheritedSockets(env: NodeJS.ProcessEnv): { fd: number; name: st
 export function namedFd(name: string): number {
   const found = inheritedSockets(process.env).find(one => one.name === name);
   if (found) return found.fd;
-  throw new ListenFault(
+  throw new ListenError(
     `the service manager passed no socket named "${name}": see FileDescriptorName= in systemd.socket(5)`,
   );
 }
 
-/** The libuv handle of an accepted socket, taken away from it: only a new socket can be given a buffer to read into. */
+/** Detaches the libuv handle from an accepted socket, since only a new `net.Socket` can be given a buffer to read into. */
 function takeHandle(socket: net.Socket): object {
   const owner = socket as unknown as { _handle: object | null };
   const handle = owner._handle!;
   owner._handle = null;
-  // Without its handle it only counts as closed, which the server waits for when it is closed itself.
+  // Closes nothing, as the handle is detached; net.Server.close waits for this socket's end.
   socket.destroy();
   return handle;
 }
@@ -121,26 +121,26 @@ function fdPeer(fd: number): Peer {
     const { pid, uid, gid } = peerCredentials(fd);
     if (uid !== noUid) return { label: `unix pid ${pid} uid ${uid}`, origin: { kind: 'unix', uid, gid } };
   } catch {
-    // A socket of a family that knows no such thing.
+    // The socket's family has no peer credentials.
   }
-  // A TCP connection whose peer is gone again.
+  // A TCP connection whose peer has disconnected already.
   return { label: `fd ${fd}` };
 }
 
-/** What SO_PEERCRED says of a socket that is of another family than AF_UNIX. */
+/** The uid that SO_PEERCRED returns for sockets that are not AF_UNIX. */
 const noUid = 0xffff_ffff;
 
-/** Once it listens, what goes wrong goes wrong for one connection. */
+/** Rejects when listening fails. A later error concerns one connection, and is logged. */
 function bind(
   server: net.Server,
   options: net.ListenOptions | { fd: number },
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
     server.listen(options, () => {
       server.off('error', reject);
-      server.on('error', error => complain(`a connection could not be accepted: ${error.message}`));
+      server.on('error', error => warn(`a connection could not be accepted: ${error.message}`));
       resolve();
     });
   });
@@ -149,24 +149,30 @@ function bind(
 async function listenTcp(
   endpoint: Endpoint & { kind: 'tcp' },
   accept: Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Listener> {
   const { host, port } = endpoint;
   const server = serverFor(accept);
   try {
-    await bind(server, { host, port }, complain);
+    await bind(server, { host, port }, warn);
   } catch (error) {
-    throw new ListenFault(tcpFault(error as NodeJS.ErrnoException, host, port));
+    throw new ListenError(tcpError(error as NodeJS.ErrnoException, host, port));
   }
   const bound = server.address() as net.AddressInfo;
   const shown = host.includes(':') ? `[${host}]` : host;
   const uri = `tcp://${shown}:${bound.port}`;
-  const reach = tcpReach(bound);
-  const detach = (): BoundEndpoint => ({ kind: 'bound', fd: takeSocket(server), as: endpoint, uri, reach });
-  return { endpoint, uri, single: false, reach, close: () => void server.close(), detach };
+  const audience = tcpAudience(bound);
+  const detach = (): BoundEndpoint => ({
+    kind: 'bound',
+    fd: detachSocket(server),
+    as: endpoint,
+    uri,
+    audience,
+  });
+  return { endpoint, uri, single: false, audience, close: () => void server.close(), detach };
 }
 
-function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): string {
+function tcpError(error: NodeJS.ErrnoException, host: string, port: number): string {
   switch (error.code) {
     case 'EADDRINUSE':
       return `port ${port} is in use: stop what listens there (ss -ltnp shows it), or choose another port`;
@@ -185,19 +191,19 @@ function tcpFault(error: NodeJS.ErrnoException, host: string, port: number): str
 async function listenUnix(
   endpoint: Extract<Endpoint, { path: string }>,
   accept: Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Listener> {
   const { path, group } = endpoint;
   const uri = uriOf(endpoint);
   const gid = group === undefined ? undefined : gidOf(group);
-  await makeWay(path);
+  await removeStaleSocket(path);
   const server = serverFor(accept);
   try {
-    await bindUnix(server, path, gid, complain);
+    await bindUnix(server, path, gid, warn);
   } catch (error) {
     server.close();
-    if (error instanceof ListenFault) throw error;
-    throw new ListenFault(unixFault(error as NodeJS.ErrnoException, path));
+    if (error instanceof ListenError) throw error;
+    throw new ListenError(unixError(error as NodeJS.ErrnoException, path));
   }
   const { ino, dev } = lstatSync(path);
   const file = { path, ino, dev };
@@ -205,11 +211,11 @@ async function listenUnix(
     server.close();
     removeSocket(file);
   };
-  const detach = (): BoundEndpoint => ({ kind: 'bound', fd: takeSocket(server), as: endpoint, uri, file });
-  return { endpoint, uri, single: false, reach: undefined, close, detach };
+  const detach = (): BoundEndpoint => ({ kind: 'bound', fd: detachSocket(server), as: endpoint, uri, file });
+  return { endpoint, uri, single: false, audience: undefined, close, detach };
 }
 
-/** The name of a socket of ours, unless another has it now. It stays where this user may remove nothing. */
+/** Unlinks a socket file of ours unless it was replaced. It stays in a directory where this user may not unlink. */
 export function removeSocket({ path, ino, dev }: SocketFile): void {
   try {
     const now = lstatSync(path, { throwIfNoEntry: false });
@@ -219,34 +225,34 @@ export function removeSocket({ path, ino, dev }: SocketFile): void {
   }
 }
 
-/** The socket of a server, which ends. In one turn, so that nobody's connection is accepted and lost. */
-function takeSocket(server: net.Server): number {
+/** Duplicates a server's socket and closes the server, in one callback, so that no connection is accepted and lost. */
+function detachSocket(server: net.Server): number {
   const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
-  const kept = duplicate(fd);
+  const duplicate = dupCloexec(fd);
   server.close();
-  return kept;
+  return duplicate;
 }
 
 async function listenBound(
   endpoint: BoundEndpoint,
   accept: Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Listener> {
-  const { as, fd, uri, reach, file } = endpoint;
-  const accepting = await acceptOn(fd, accept, complain);
+  const { as, fd, uri, audience, file } = endpoint;
+  const accepting = await acceptOn(fd, accept, warn);
   const close = () => {
     accepting.close();
     if (file) removeSocket(file);
   };
-  return { endpoint: as, uri, single: false, reach, close, detach: () => endpoint };
+  return { endpoint: as, uri, single: false, audience, close, detach: () => endpoint };
 }
 
-/** Removes the socket of a server that is gone; whatever else is in the way stays. */
-async function makeWay(path: string): Promise<void> {
-  const there = lstatSync(path, { throwIfNoEntry: false });
-  if (!there) return;
-  if (!there.isSocket())
-    throw new ListenFault('there is a file of that name that is no socket: move it away');
+/** Unlinks a socket that nobody listens on. Throws for any other file at the path. */
+async function removeStaleSocket(path: string): Promise<void> {
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  if (!found) return;
+  if (!found.isSocket())
+    throw new ListenError('there is a file of that name that is no socket: move it away');
   const code = await new Promise<string | undefined>(resolve => {
     const probe = net.connect({ path }, () => {
       probe.destroy();
@@ -256,31 +262,31 @@ async function makeWay(path: string): Promise<void> {
   });
   if (code === 'ECONNREFUSED') return unlinkSync(path);
   if (code === 'ENOENT') return;
-  throw new ListenFault('another server listens there: stop it (ss -lxp shows it), or choose another path');
+  throw new ListenError('another server listens there: stop it (ss -lxp shows it), or choose another path');
 }
 
 /**
- * A socket gets its permissions only after bind(2) has made it, so it is made in a directory that nobody else can enter
- * and gets its name when it is right. link(2) does not replace what somebody else has put there meanwhile.
+ * A socket file gets its permissions only after bind(2) has created it. So it is created in a directory of mode 0700 and
+ * linked to its path when they are set. link(2) does not replace a file that was created there meanwhile.
  */
 async function bindUnix(
   server: net.Server,
   path: string,
   gid: number | undefined,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<void> {
   const directory = mkdtempSync(join(dirname(path), '.9p'));
   const made = join(directory, 's');
   try {
     if (Buffer.byteLength(made) > socketPathBytesMax) {
-      throw new ListenFault(
+      throw new ListenError(
         `the path is too long for a socket: choose a shorter directory than ${dirname(path)}`,
       );
     }
-    await bind(server, { path: made }, complain);
+    await bind(server, { path: made }, warn);
     chmodSync(made, 0o600);
     if (gid !== undefined) {
-      giveTo(gid, made);
+      chownToGroup(gid, made);
       chmodSync(made, 0o660);
     }
     linkSync(made, path);
@@ -290,10 +296,10 @@ async function bindUnix(
 }
 
 function gidOf(group: string): number {
-  // (gid_t) -1 is nobody's: chown(2).
+  // (gid_t) -1 means "unchanged" to chown(2).
   if (/^[0-9]{1,10}$/.test(group) && Number(group) < 0xffff_ffff) return Number(group);
   const gid = groupInDatabase(group);
-  if (gid === undefined) throw new ListenFault(`this machine has no group ${group}: getent group lists them`);
+  if (gid === undefined) throw new ListenError(`this machine has no group ${group}: getent group lists them`);
   return gid;
 }
 
@@ -301,24 +307,24 @@ function groupInDatabase(name: string): number | undefined {
   try {
     return groupNamed(name);
   } catch (error) {
-    throw new ListenFault(
-      `the host's user database does not tell the number of group ${name} (${error}): write it`,
+    throw new ListenError(
+      `the host's user database does not give the number of group ${name} (${error}): write the number`,
     );
   }
 }
 
-function giveTo(gid: number, path: string): void {
+function chownToGroup(gid: number, path: string): void {
   try {
     chownSync(path, -1, gid);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error;
-    throw new ListenFault(
+    throw new ListenError(
       `only root and its members can give a socket to group ${gid}: become one, or leave group= out`,
     );
   }
 }
 
-function unixFault(error: NodeJS.ErrnoException, path: string): string {
+function unixError(error: NodeJS.ErrnoException, path: string): string {
   switch (error.code) {
     case 'ENOENT':
       return `the directory ${dirname(path)} does not exist: make it`;
@@ -336,24 +342,24 @@ async function listenFd(
   endpoint: Exclude<Endpoint, BoundEndpoint>,
   fd: number,
   accept: Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<Listener> {
   const uri = `fd://${fd}`;
   const listening = isListening(fd);
   if (listening === undefined) {
-    throw new ListenFault(
+    throw new ListenError(
       `descriptor ${fd} is no stream socket that was passed to the program: check who starts it`,
     );
   }
   if (listening) {
-    const { server, close } = await acceptOn(fd, accept, complain);
-    const reach = inheritedReach(fd, server);
+    const { server, close } = await acceptOn(fd, accept, warn);
+    const audience = inheritedAudience(fd, server);
     const detach = (): BoundEndpoint => {
-      const kept = duplicate(fd);
+      const duplicate = dupCloexec(fd);
       close();
-      return { kind: 'bound', fd: kept, as: endpoint, uri, reach };
+      return { kind: 'bound', fd: duplicate, as: endpoint, uri, audience };
     };
-    return { endpoint, uri, single: false, reach, close, detach };
+    return { endpoint, uri, single: false, audience, close, detach };
   }
   if (isVsock(fd)) accept(sourceOf(fd), vsockPeerOf(fd));
   else {
@@ -362,21 +368,21 @@ async function listenFd(
     accept({ handle: takeHandle(socket) }, peer);
   }
   const detach = (): Endpoint => endpoint;
-  return { endpoint, uri, single: true, reach: undefined, close: () => undefined, detach };
+  return { endpoint, uri, single: true, audience: undefined, close: () => undefined, detach };
 }
 
-/** Takes connections from a descriptor that listens; `server` is Node's, where Node knows the family. */
+/** Accepts connections from a listening descriptor. `server` is Node's, for the families that Node knows. */
 async function acceptOn(
   fd: number,
   accept: Accept,
-  complain: (text: string) => void,
+  warn: (text: string) => void,
 ): Promise<{ server?: net.Server; close: () => void }> {
-  if (isVsock(fd)) return { close: acceptFrom(fd, accept, complain) };
+  if (isVsock(fd)) return { close: acceptFrom(fd, accept, warn) };
   const server = serverFor(accept);
   try {
-    await bind(server, { fd }, complain);
+    await bind(server, { fd }, warn);
   } catch (error) {
-    throw new ListenFault(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
+    throw new ListenError(`descriptor ${fd} cannot be listened on: ${(error as Error).message}`);
   }
   return { server, close: () => void server.close() };
 }

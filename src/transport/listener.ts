@@ -1,23 +1,23 @@
-import type { Peer } from '../session/door.ts';
+import type { Peer } from '#base/peer.ts';
+import type { Audience } from './audience.ts';
 import type { Endpoint } from './endpoint.ts';
-import type { Reach } from './reach.ts';
 import type { Source } from './stream.ts';
 
-/** Called for every connection, in the turn in which it came. */
+/** Called for every connection, in the event-loop callback that accepts it. */
 export type Accept = (source: Source, peer: Peer) => void;
 
 export interface Listener {
   readonly endpoint: Endpoint;
-  /** Where it really listens: the port that the system chose, the descriptor that the name stood for. */
+  /** The actual address: with the port that the kernel chose, or the descriptor that a name stands for. */
   readonly uri: string;
-  /** Whether this is the one connection the process was started with; there will be no other. */
+  /** Whether it is an inherited connection, after which no other comes. */
   readonly single: boolean;
-  readonly reach: Reach;
-  /** Takes no more connections; those there are live on. */
+  readonly audience: Audience;
+  /** Stops accepting. Open connections stay. */
   close(): void;
-  /** Gives the socket to another program, and leaves it open and its file in place. Takes no more connections. */
+  /** Stops accepting, and returns the open socket as an endpoint. A socket file stays in place. */
   detach(): Endpoint;
 }
 
-/** Why an endpoint cannot be listened on, in words that say what to do. */
-export class ListenFault extends Error {}
+/** Why listening failed, and what to do about it. */
+export class ListenError extends Error {}

@@ -1,8 +1,8 @@
 const poisonByte = 0xdb;
 
 /**
- * Overwrites memory that nobody may use any more, if NINEPD_POISON is 1: tests set it, so that a call that still reads such memory yields
- * bytes that are seen to be wrong.
+ * With NINEPD_POISON=1, overwrites memory that must no longer be used. Tests set it: a call that still reads the memory then
+ * yields wrong bytes.
  */
 export const poison: (bytes: Uint8Array, from?: number, to?: number) => void =
   process.env.NINEPD_POISON === '1'

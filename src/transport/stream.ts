@@ -1,79 +1,80 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
-import type { Door, Line, Peer } from '../session/door.ts';
-import { stayAwake } from './awake.ts';
-import { InlineExchange } from './exchanges.ts';
-import { BrokenFraming, Inbox } from './inbox.ts';
-import { Outbox } from './outbox.ts';
-import { Turns, turnMsMax } from './turns.ts';
+import type { Peer } from '#base/peer.ts';
+import { sliceMs, TimeSlice } from '#quota/time-slice.ts';
+import type { SessionPort, TransportPort } from '#session/exchange.ts';
+import { busyPoll } from './busy-poll.ts';
+import { InlineExchange } from './exchange.ts';
+import { FrameBuffer, FramingError } from './frame-buffer.ts';
+import { SendQueue } from './send-queue.ts';
 
-/** A connection before it is one: a libuv handle that was accepted, or a descriptor. */
+/** What a connection is made from: an accepted libuv handle or a connected descriptor. */
 export type Source = { readonly handle: object } | { readonly fd: number };
 
-/** How many requests are answered between two looks at the clock. */
-const requestsPerLook = 16;
-/** How long a peer may take for its last replies, when no further ones will come. */
-const farewellMsMax = 5000;
-/** How often a peer that has ended its side is looked at, while it waits for replies: it may be gone altogether. */
+/** Requests between two readings of the clock. */
+const requestsPerClockRead = 16;
+/** How long a peer may take to read its last replies, once no further ones will come. */
+const closeMsMax = 5000;
+/** Interval at which a half-closed peer that waits for replies is checked: it may have disconnected altogether. */
 const lookMs = 1000;
-/** After this long without a word the kernel asks a peer whether it lives: what a dead guest locked is freed. */
+/** TCP keep-alive: detects a dead guest, so that its locks are released. */
 const keepAliveMs = 30_000;
 
 type State = 'open' | 'finishing' | 'closed';
 
 /**
- * A connection that carries messages one after another: TCP, a Unix socket. Requests are answered in their turn where the
- * session can, and all replies of a turn leave in one write. While a peer does not take its replies, or has too many
- * requests running, nothing more is read from it.
+ * A stream connection: TCP, Unix or vsock. Requests are answered in the event-loop callback that received them where the session
+ * can do so, and all replies of a callback leave in one write. Reading pauses while the peer leaves too many replies unread or
+ * has too many requests running.
  */
 export class Stream {
   readonly #socket: Socket;
-  readonly #line: Line;
-  readonly #session: Door;
-  readonly #inbox = new Inbox();
-  readonly #outbox: Outbox;
+  readonly #port: TransportPort;
+  readonly #session: SessionPort;
+  readonly #frames = new FrameBuffer();
+  readonly #sendQueue: SendQueue;
   readonly #exchange: InlineExchange;
   readonly #closed: Promise<void>;
   #state: State = 'open';
-  readonly #turns: Turns;
-  readonly #awakeMs: number;
-  #waitsForTurn = false;
-  readonly #goOn = (): void => {
-    this.#waitsForTurn = false;
+  readonly #timeSlice: TimeSlice;
+  readonly #busyPollMs: number;
+  #waitsForSlice = false;
+  readonly #onSlice = (): void => {
+    this.#waitsForSlice = false;
     this.#resume();
   };
-  #pumping = false;
+  #processing = false;
   #paused = false;
   #resuming = false;
-  #farewell: NodeJS.Timeout | undefined;
+  #closeTimer: NodeJS.Timeout | undefined;
   #looking: NodeJS.Timeout | undefined;
 
   /**
-   * `open` makes the session. `log` is told why a connection is closed by this side. `turns` are the peer's. For `busyPoll`
-   * microseconds after a request the process does not go to sleep.
+   * `open` creates the session. `log` gets the reason when this side closes the connection. `timeSlice` is shared by the peer's
+   * connections. For `busyPoll` microseconds after a request the process polls instead of sleeping.
    */
   constructor(
     source: Source,
     peer: Peer,
-    open: (line: Line) => Door,
+    open: (port: TransportPort) => SessionPort,
     log: (text: string) => void,
-    turns = new Turns(),
+    timeSlice = new TimeSlice(),
     busyPoll = 0,
   ) {
-    this.#turns = turns;
-    this.#awakeMs = busyPoll / 1000;
-    const inbox = this.#inbox;
+    this.#timeSlice = timeSlice;
+    this.#busyPollMs = busyPoll / 1000;
+    const frames = this.#frames;
     const socket = new Socket({
       ...source,
       readable: true,
       writable: true,
-      // A peer that has sent its last request may still wait for replies.
+      // A peer that has shut down its sending side may still wait for replies.
       allowHalfOpen: true,
-      onread: { buffer: () => inbox.room(), callback: (count: number) => this.#arrived(count) },
+      onread: { buffer: () => frames.room(), callback: (count: number) => this.#arrived(count) },
     } as unknown as SocketConstructorOpts);
     this.#socket = socket;
-    this.#outbox = new Outbox(socket, () => this.#resumeSoon());
-    this.#exchange = new InlineExchange(this.#outbox, bytes => this.#session.keeps(bytes));
-    const line: Line = {
+    this.#sendQueue = new SendQueue(socket, () => this.#resumeSoon());
+    this.#exchange = new InlineExchange(this.#sendQueue, bytes => this.#session.account(bytes));
+    const port: TransportPort = {
       peer,
       hangUp: reason => {
         log(`${peer.label}: ${reason}; the connection is closed`);
@@ -81,9 +82,9 @@ export class Stream {
       },
       resume: () => this.#resumeSoon(),
     };
-    this.#session = open(line);
-    this.#line = line;
-    // What keeps a connection from working also ends it, and `close` always follows.
+    this.#session = open(port);
+    this.#port = port;
+    // `close` always follows an error.
     socket.on('error', () => undefined);
     socket.on('end', () => void this.#peerEnded());
     this.#closed = new Promise(resolve => socket.on('close', resolve)).then(() => this.#end());
@@ -92,12 +93,12 @@ export class Stream {
     socket.resume();
   }
 
-  /** Resolves when the connection is gone and its session closed. */
+  /** Resolves when the connection and its session are closed. */
   get closed(): Promise<void> {
     return this.#closed;
   }
 
-  /** Reads no more requests, lets those that run be answered, but for locks that wait, and closes. */
+  /** Stops reading, waits until running requests are answered (locks that wait aside), and closes. */
   async finish(): Promise<void> {
     if (this.#state === 'open') this.#state = 'finishing';
     this.#socket.pause();
@@ -110,7 +111,7 @@ export class Stream {
     if (this.#state !== 'open') return;
     this.#state = 'finishing';
     this.#looking = setInterval(() => {
-      if (this.#outbox.peerIsGone) this.#socket.destroy();
+      if (this.#sendQueue.peerIsGone) this.#socket.destroy();
     }, lookMs);
     await this.#session.finish(true);
     this.#endAfterReplies();
@@ -129,27 +130,27 @@ export class Stream {
   }
 
   #endAfterReplies(): void {
-    if (this.#state === 'closed' || this.#farewell) return;
-    this.#farewell = setTimeout(() => this.#socket.destroy(), farewellMsMax);
-    this.#outbox.flush();
+    if (this.#state === 'closed' || this.#closeTimer) return;
+    this.#closeTimer = setTimeout(() => this.#socket.destroy(), closeMsMax);
+    this.#sendQueue.flush();
     this.#socket.end(() => this.#socket.destroy());
   }
 
   async #end(): Promise<void> {
     this.#state = 'closed';
-    clearTimeout(this.#farewell);
+    clearTimeout(this.#closeTimer);
     clearInterval(this.#looking);
-    this.#outbox.close();
+    this.#sendQueue.close();
     await this.#session.close();
   }
 
-  /** False makes Node read no more until `resume`. */
+  /** Returning false makes Node stop reading until `resume`. */
   #arrived(count: number): boolean {
-    this.#inbox.arrived(count);
-    return this.#pump();
+    this.#frames.arrived(count);
+    return this.#process();
   }
 
-  /** In a later turn, since whoever says that there is room again is in the middle of something. */
+  /** Resumes in a later callback, since the caller may be in the middle of other work. */
   #resumeSoon(): void {
     if (!this.#paused || this.#resuming) return;
     this.#resuming = true;
@@ -161,56 +162,56 @@ export class Stream {
 
   #resume(): void {
     if (!this.#paused || this.#state !== 'open') return;
-    if (this.#pump()) this.#socket.resume();
+    if (this.#process()) this.#socket.resume();
   }
 
-  /** Hands over the frames that are there. False when some must wait. */
-  #pump(): boolean {
-    if (this.#pumping || this.#state !== 'open') return false;
-    if (this.#mustWaitForTurn()) return false;
-    const inbox = this.#inbox;
-    this.#pumping = true;
-    this.#outbox.gather();
+  /** Passes the buffered frames to the session. False when some must wait. */
+  #process(): boolean {
+    if (this.#processing || this.#state !== 'open') return false;
+    if (this.#mustWaitForSlice()) return false;
+    const frames = this.#frames;
+    this.#processing = true;
+    this.#sendQueue.gather();
     const began = performance.now();
-    let untilLook = requestsPerLook;
+    let untilClockRead = requestsPerClockRead;
     let over = false;
     try {
       for (;;) {
         this.#paused = this.#mustWait();
         if (this.#paused) break;
-        if (!inbox.next(this.#session.frameBytesMax)) break;
-        this.#session.receive(this.#exchange.begin(inbox.bytes, inbox.from, inbox.to));
+        if (!frames.next(this.#session.frameBytesMax)) break;
+        this.#session.receive(this.#exchange.begin(frames.bytes, frames.from, frames.to));
         if (this.#state !== 'open') break;
-        if (--untilLook > 0) continue;
-        untilLook = requestsPerLook;
-        over = performance.now() - began > turnMsMax;
+        if (--untilClockRead > 0) continue;
+        untilClockRead = requestsPerClockRead;
+        over = performance.now() - began > sliceMs;
         if (over) break;
       }
     } catch (error) {
-      if (!(error instanceof BrokenFraming)) throw error;
-      this.#line.hangUp(error.message);
+      if (!(error instanceof FramingError)) throw error;
+      this.#port.hangUp(error.message);
     } finally {
-      this.#pumping = false;
-      this.#outbox.flush();
-      inbox.forget();
-      this.#turns.spend(performance.now() - began);
-      if (this.#awakeMs > 0) stayAwake(this.#awakeMs);
+      this.#processing = false;
+      this.#sendQueue.flush();
+      frames.forget();
+      this.#timeSlice.spend(performance.now() - began);
+      if (this.#busyPollMs > 0) busyPoll(this.#busyPollMs);
     }
-    if (over) this.#mustWaitForTurn();
+    if (over) this.#mustWaitForSlice();
     return this.#state === 'open' && !this.#paused;
   }
 
-  /** Whether the peer has had its turn; goes on in the next one. */
-  #mustWaitForTurn(): boolean {
-    if (this.#waitsForTurn) return true;
-    this.#waitsForTurn = this.#turns.mustWait(this.#goOn);
-    if (this.#waitsForTurn) this.#paused = true;
-    return this.#waitsForTurn;
+  /** Whether the peer has used up its time slice; processing then continues in its next one. */
+  #mustWaitForSlice(): boolean {
+    if (this.#waitsForSlice) return true;
+    this.#waitsForSlice = this.#timeSlice.mustWait(this.#onSlice);
+    if (this.#waitsForSlice) this.#paused = true;
+    return this.#waitsForSlice;
   }
 
-  /** What is not there yet need not wait. */
+  /** Whether the session refuses the next frame for now. False when there is none. */
   #mustWait(): boolean {
-    const type = this.#inbox.nextType;
-    return type >= 0 && !this.#session.takes(type, this.#outbox.waiting);
+    const type = this.#frames.nextType;
+    return type >= 0 && !this.#session.takes(type, this.#sendQueue.waiting);
   }
 }

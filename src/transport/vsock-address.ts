@@ -1,16 +1,16 @@
-import type { VsockAddress } from '../host/vsock.ts';
+import type { VsockAddress } from '#host/vsock.ts';
 
 /** VMADDR_CID_ANY and VMADDR_PORT_ANY of vsock(7). */
 export const anyCid = 0xffffffff;
 export const anyPort = 0xffffffff;
-/** The kernel itself, in a loop; the host, as its guests call it. */
+/** VMADDR_CID_LOCAL is loopback; VMADDR_CID_HOST is the host as its guests see it. */
 export const localCid = 1;
 export const hostCid = 2;
 
-/** 9P's own port, as with TCP. */
+/** 9P's registered TCP port. */
 export const vsockPortDefault = 564;
 
-/** `CID` or `CID:PORT`, where the CID may be `any`; a string says what is wrong with it. */
+/** Parses `CID` or `CID:PORT`, where the CID may be `any`. Returns a string that says what is wrong. */
 export function vsockAddress(text: string): VsockAddress | string {
   const [, cid, port = `${vsockPortDefault}`] =
     /^(any|\*|-1|[0-9]{1,10})(?::([0-9]{1,10}))?$/.exec(text) ?? [];

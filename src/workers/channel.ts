@@ -1,24 +1,24 @@
-import { EAGAIN, EPROTO } from '../errno.ts';
-import { closeDescriptor, receiveMessage, sendMessage, watch } from '../host/vhost.ts';
-import type { Peer } from '../session/door.ts';
+import { EAGAIN, EPROTO } from '#base/errno.ts';
+import type { Peer } from '#base/peer.ts';
+import { closeFd, receiveMessage, sendMessage, watchFd } from '#host/vhost.ts';
 
-/** A connection for a worker; its socket comes along. */
-export interface Connection {
-  /** Which of the endpoints of the command line it came to. */
+/** A connection for a worker. Its socket is passed with the message. */
+export interface Handoff {
+  /** Index of the endpoint on the command line. */
   readonly endpoint: number;
   readonly peer: Peer;
-  /** Whether it is one of those that a server counts, which those of devices are not. */
+  /** Whether it counts as a connection of the server; vhost-user connections do not. */
   readonly counted: boolean;
 }
 
-/** What a worker says: what keeps it from starting, or how many connections it was given that have ended; 0 when it is ready. */
-export type Report = { readonly faults: readonly string[] } | { readonly ended: number };
+/** Report of a worker: the problems that keep it from starting, or how many of its connections have ended; 0 once it is ready. */
+export type Report = { readonly problems: readonly string[] } | { readonly ended: number };
 
-/** No message is larger: faults are cut. */
+/** `send` returns false for a larger message. */
 const messageBytesMax = 64 * 1024;
-const messagesPerTurnMax = 64;
+const messagesPerCallbackMax = 64;
 
-/** One end of what connects the first process with a worker. Messages arrive whole, in order, or not at all. */
+/** One end of the socket pair between main process and worker. Messages arrive complete and in order, or not at all. */
 export class Channel<Sent, Received> {
   readonly #fd: number;
   readonly #buffer = Buffer.alloc(messageBytesMax);
@@ -27,8 +27,8 @@ export class Channel<Sent, Received> {
   #unwatch: (() => void) | undefined;
 
   /**
-   * Takes over a socket that keeps messages apart. `received` is given each message and owns its descriptors; undefined
-   * stands for one whose descriptors this process had no room for. `ended` is called once, when the other end is closed.
+   * Takes ownership of a SOCK_SEQPACKET socket. `received` gets each message and owns its descriptors; undefined is a message
+   * whose descriptors were lost since this process has no free ones. `ended` is called once, when the other end is closed.
    */
   constructor(
     fd: number,
@@ -38,10 +38,10 @@ export class Channel<Sent, Received> {
     this.#fd = fd;
     this.#received = received;
     this.#ended = ended;
-    this.#unwatch = watch(fd, () => this.#readable());
+    this.#unwatch = watchFd(fd, () => this.#readable());
   }
 
-  /** False when the other end is gone, or has so much to read that it takes no more now. */
+  /** False if the other end is closed, its buffer is full, or the message is too large. */
   send(message: Sent, descriptors: readonly number[] = []): boolean {
     if (!this.#unwatch) return false;
     const bytes = Buffer.from(JSON.stringify(message));
@@ -52,11 +52,11 @@ export class Channel<Sent, Received> {
     if (!this.#unwatch) return;
     this.#unwatch();
     this.#unwatch = undefined;
-    closeDescriptor(this.#fd);
+    closeFd(this.#fd);
   }
 
   #readable(): void {
-    for (let i = 0; i < messagesPerTurnMax && this.#unwatch; i++) {
+    for (let i = 0; i < messagesPerCallbackMax && this.#unwatch; i++) {
       const descriptors: number[] = [];
       const got = receiveMessage(this.#fd, this.#buffer, descriptors);
       if (got === -EAGAIN.code) return;
@@ -65,7 +65,7 @@ export class Channel<Sent, Received> {
         continue;
       }
       if (got <= 0) {
-        // ECONNRESET: it was closed with something left unread, unix(7).
+        // ECONNRESET: the other end was closed with unread data, unix(7).
         this.close();
         this.#ended();
         return;

@@ -1,13 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { socketPair } from '../host/sockets.ts';
-import { closeDescriptor } from '../host/vhost.ts';
-import { Channel, type Connection, type Report } from './channel.ts';
+import { socketPair } from '#host/sockets.ts';
+import { closeFd } from '#host/vhost.ts';
+import { Channel, type Handoff, type Report } from './channel.ts';
 
-/** A program of Node's with its arguments; it gets its number in `workerVariable` and its channel as `channelDescriptor`. */
+/** The script of a worker and its arguments. It gets its number in `workerVariable`, and its channel at `channelDescriptor`. */
 export interface Program {
   readonly path: string;
   readonly args: readonly string[];
-  /** What the worker of that number is given besides; the descriptors follow the channel, in their order. */
+  /** What worker `number` gets in addition. Its descriptors follow the channel, in order. */
   readonly share?: (number: number) => Share;
 }
 
@@ -19,25 +19,25 @@ export interface Share {
 export const workerVariable = 'NINEPD_WORKER';
 export const channelDescriptor = 3;
 
-/** What the service manager tells the first process only: sd_listen_fds(3), sd_notify(3). */
+/** The service manager's variables for the main process only: sd_listen_fds(3), sd_notify(3). */
 const notForWorkers = ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'NOTIFY_SOCKET'];
 
-/** One worker process from its start to its end, as the first process sees it. */
+/** A worker process, as seen by the main process. */
 export class Worker {
-  /** Resolves to what keeps it from serving: nothing, once it serves. */
+  /** Resolves to the problems that keep it from serving; to none once it serves. */
   readonly started: Promise<readonly string[]>;
-  /** Resolves when it has ended, to true when that was as it should be. */
+  /** Resolves when the process has ended; to true if its exit status is 0. */
   readonly ended: Promise<boolean>;
-  readonly born = performance.now();
+  readonly startedAt = performance.now();
   readonly #child: ChildProcess;
-  readonly #channel: Channel<Connection, Report>;
-  #living = true;
+  readonly #channel: Channel<Handoff, Report>;
+  #alive = true;
   #serving = false;
   #lost = 0;
-  #given = 0;
-  #finished = 0;
+  #handedOver = 0;
+  #ended = 0;
 
-  /** `freed` is called when connections of it have ended. */
+  /** `freed` is called when connections of the worker have ended. */
   constructor(number: number, { path, args, share }: Program, freed: () => void) {
     const [ours, theirs] = socketPair();
     const shared = share?.(number) ?? { env: {}, descriptors: [] };
@@ -47,20 +47,20 @@ export class Worker {
       env,
       stdio: ['ignore', 'inherit', 'inherit', theirs, ...shared.descriptors],
     });
-    closeDescriptor(theirs);
+    closeFd(theirs);
     this.ended = new Promise(resolve => {
       this.#child.on('error', () => resolve(false));
       this.#child.on('exit', code => resolve(code === 0));
     });
-    let started!: (faults: readonly string[]) => void;
+    let started!: (problems: readonly string[]) => void;
     this.started = new Promise(resolve => {
       started = resolve;
     });
     const received = (report: Report | undefined) => {
       if (report === undefined) return;
-      if ('faults' in report) return started(report.faults);
+      if ('problems' in report) return started(report.problems);
       this.#serving = true;
-      this.#finished = report.ended;
+      this.#ended = report.ended;
       started([]);
       freed();
     };
@@ -69,9 +69,9 @@ export class Worker {
     });
     void this.ended.then(() => {
       this.stop();
-      this.#living = false;
+      this.#alive = false;
       this.#lost = this.connections;
-      this.#finished = this.#given;
+      this.#ended = this.#handedOver;
       started([`worker ${number} has ended before it could serve (${this.how})`]);
     });
   }
@@ -80,34 +80,34 @@ export class Worker {
     return this.#child.pid;
   }
 
-  /** How it has ended. */
+  /** Signal or exit status, as text. */
   get how(): string {
     const { exitCode, signalCode } = this.#child;
     return signalCode ?? (exitCode === null ? 'it could not be started' : `exit status ${exitCode}`);
   }
 
-  get living(): boolean {
-    return this.#living;
+  get alive(): boolean {
+    return this.#alive;
   }
 
-  /** How many connections ended with it. */
+  /** How many connections were open when it ended. */
   get lost(): number {
     return this.#lost;
   }
 
-  /** Connections that it was given and that have not ended. */
+  /** Number of its open connections. */
   get connections(): number {
-    return this.#given - this.#finished;
+    return this.#handedOver - this.#ended;
   }
 
-  /** Hands over a connected socket, which stays the caller's to close. False when it takes none. */
-  give(connection: Connection, descriptor: number): boolean {
+  /** Passes a connected socket; the caller still closes its descriptor. False if the worker takes none now. */
+  handOver(connection: Handoff, descriptor: number): boolean {
     if (!this.#serving || !this.#channel.send(connection, [descriptor])) return false;
-    if (connection.counted) this.#given++;
+    if (connection.counted) this.#handedOver++;
     return true;
   }
 
-  /** Lets it finish what runs, and end. */
+  /** Tells it to answer running requests and exit. */
   stop(): void {
     this.#serving = false;
     this.#channel.close();

@@ -1,46 +1,46 @@
-import type { Logger } from '../log.ts';
-import { partyOf } from '../party.ts';
-import type { Peer } from '../session/door.ts';
-import { SparingLog } from '../sparing-log.ts';
-import { StartFaults } from '../start-faults.ts';
-import { type Endpoint, purposeOf } from '../transport/endpoint.ts';
-import { closeSource, type Listener, listenOnAll } from '../transport/listen.ts';
-import type { Source } from '../transport/stream.ts';
-import type { Connection } from './channel.ts';
+import { ConfigError } from '#base/config-error.ts';
+import type { Logger } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { peerKey } from '#base/peer.ts';
+import { RateLimitedLog } from '#base/rate-limited-log.ts';
+import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
+import { closeSource, type Listener, listenOnAll } from '#transport/listen.ts';
+import type { Source } from '#transport/stream.ts';
+import type { Handoff } from './channel.ts';
 import { type Program, Worker } from './worker.ts';
 
 export interface WorkersOptions {
   readonly count: number;
   readonly program: Program;
   readonly log: Logger;
-  /** How many there may be at a time. */
+  /** Limit of open connections. */
   readonly connections: number;
 }
 
-/** A worker that lives as long as this has no share in why an earlier one died. */
+/** A worker that ran for at least this long is restarted without delay. */
 const steadyMsMin = 10_000;
 const restartMsMin = 100;
 const restartMsMax = 10_000;
-/** For a worker to end by itself when its time for that is over. */
+/** Time after the grace period for a worker to exit by itself. */
 const overtimeMs = 1000;
 
-/** The place of a worker, in which one follows the other. */
-interface Place {
+/** One of `count` slots: the current worker process, which is replaced when it dies. */
+interface Slot {
   worker: Worker;
-  /** Listeners of its own: a device's connections all go to one process. */
+  /** Number of vhost-user listeners whose connections all go to this slot. */
   devices: number;
   restartMs: number;
 }
 
 /**
- * Listens, and hands every connection to the one of several processes that has the fewest. What the processes have in
- * common is in the kernel: files, their locks and their ctimes. One that dies takes its connections along and is replaced.
+ * Listens, and passes each connection to the worker process with the fewest. Workers share only kernel state: files, their
+ * locks and their ctimes. The connections of a worker that dies are lost, and it is replaced.
  */
 export class Workers {
   readonly #options: WorkersOptions;
-  /** For what peers bring about. */
-  readonly #sparing: SparingLog;
-  readonly #places: Place[] = [];
+  /** For log lines that peers cause. */
+  readonly #rateLimited: RateLimitedLog;
+  readonly #slots: Slot[] = [];
   readonly #listeners = new Set<Listener>();
   readonly #freed: (() => void)[] = [];
   #last = -1;
@@ -48,28 +48,28 @@ export class Workers {
 
   private constructor(options: WorkersOptions) {
     this.#options = options;
-    this.#sparing = new SparingLog(options.log);
-    // However this process ends, it leaves nobody behind.
+    this.#rateLimited = new RateLimitedLog(options.log);
+    // No worker outlives this process.
     process.on('exit', () => this.#kill());
   }
 
-  /** Resolves when all serve. Rejects with `StartFaults`. */
+  /** Resolves when all workers serve. Rejects with a `ConfigError`. */
   static async open(options: WorkersOptions): Promise<Workers> {
     const workers = new Workers(options);
     for (let index = 0; index < options.count; index++) {
-      workers.#places.push({ worker: workers.#start(index), devices: 0, restartMs: 0 });
+      workers.#slots.push({ worker: workers.#start(index), devices: 0, restartMs: 0 });
     }
-    const faults = await Promise.all(workers.#places.map(({ worker }) => worker.started));
-    const distinct = [...new Set(faults.flat())];
+    const problems = await Promise.all(workers.#slots.map(({ worker }) => worker.started));
+    const distinct = [...new Set(problems.flat())];
     if (distinct.length === 0) return workers;
     workers.#closing = true;
     workers.#kill();
-    throw new StartFaults(distinct);
+    throw new ConfigError(distinct);
   }
 
   #start(index: number): Worker {
     const { program, log } = this.#options;
-    const worker = new Worker(index + 1, program, () => this.#tellFreed());
+    const worker = new Worker(index + 1, program, () => this.#notifyFreed());
     void worker.ended.then(() => {
       if (!this.#closing) this.#replace(index, worker);
     });
@@ -78,42 +78,42 @@ export class Workers {
   }
 
   #replace(index: number, dead: Worker): void {
-    const place = this.#places[index]!;
-    const steady = performance.now() - dead.born > steadyMsMin;
-    place.restartMs = steady ? 0 : Math.min(Math.max(place.restartMs * 2, restartMsMin), restartMsMax);
+    const slot = this.#slots[index]!;
+    const steady = performance.now() - dead.startedAt > steadyMsMin;
+    slot.restartMs = steady ? 0 : Math.min(Math.max(slot.restartMs * 2, restartMsMin), restartMsMax);
     const { log } = this.#options;
     log.error(
       `worker ${index + 1} (process ${dead.pid}) has died, ${dead.how}: ` +
-        `${dead.lost} connections are gone with it; another one is started`,
+        `${dead.lost} connections are gone with it; a new worker is started`,
     );
-    this.#tellFreed();
+    this.#notifyFreed();
     setTimeout(async () => {
       if (this.#closing) return;
-      place.worker = this.#start(index);
-      for (const fault of await place.worker.started) log.error(`worker ${index + 1}: ${fault}`);
-    }, place.restartMs);
+      slot.worker = this.#start(index);
+      for (const problem of await slot.worker.started) log.error(`worker ${index + 1}: ${problem}`);
+    }, slot.restartMs);
   }
 
   #kill(): void {
-    for (const { worker } of this.#places) worker.kill();
+    for (const { worker } of this.#slots) worker.kill();
   }
 
-  #tellFreed(): void {
-    for (const tell of this.#freed.splice(0)) tell();
+  #notifyFreed(): void {
+    for (const notify of this.#freed.splice(0)) notify();
   }
 
-  /** Listens on all of them, or on none: then rejects with `StartFaults` for all that failed. */
+  /** Listens on every endpoint. If any fails, listens on none and rejects with a `ConfigError` that lists every failure. */
   async listenAll(endpoints: readonly Endpoint[]): Promise<Listener[]> {
     let devices = 0;
     const accepts = endpoints.map((endpoint, index) => {
       if (purposeOf(endpoint).kind !== 'vhost-user')
         return (source: Source, peer: Peer) => this.#accept(index, source, peer);
-      const place = this.#places[devices++ % this.#places.length]!;
-      place.devices++;
+      const slot = this.#slots[devices++ % this.#slots.length]!;
+      slot.devices++;
       return (source: Source, peer: Peer) =>
-        this.#give([place], source, { endpoint: index, peer, counted: false });
+        this.#handOver([slot], source, { endpoint: index, peer, counted: false });
     });
-    const log = this.#sparing.about('listeners', 'settings');
+    const log = this.#rateLimited.for('listeners', 'settings');
     const listeners = await listenOnAll(
       endpoints,
       index => accepts[index]!,
@@ -123,39 +123,39 @@ export class Workers {
     return listeners;
   }
 
-  #refused({ label, origin }: Peer, why: string): void {
-    this.#sparing.about(partyOf(origin)).warn(`${label}: refused, since ${why}`);
+  #logRefusal({ label, origin }: Peer, reason: string): void {
+    this.#rateLimited.for(peerKey(origin)).warn(`${label}: refused, since ${reason}`);
   }
 
   #accept(index: number, source: Source, peer: Peer): void {
     const { connections } = this.#options;
     if (this.connections >= connections) {
-      this.#refused(peer, `${connections} connections are open`);
+      this.#logRefusal(peer, `${connections} connections are open`);
       closeSource(source);
-    } else this.#give(this.#byLoad(), source, { endpoint: index, peer, counted: true });
+    } else this.#handOver(this.#byLoad(), source, { endpoint: index, peer, counted: true });
   }
 
-  /** Those with the fewest connections first; equals take turns. */
-  #byLoad(): Place[] {
-    const places = this.#places;
+  /** Sorted by number of connections; round robin among equals. */
+  #byLoad(): Slot[] {
+    const slots = this.#slots;
     const from = this.#last + 1;
-    const inTurn = places.map((_, i) => places[(from + i) % places.length]!);
-    const load = ({ worker, devices }: Place) => worker.connections + devices;
-    return inTurn.sort((a, b) => load(a) - load(b));
+    const rotated = slots.map((_, i) => slots[(from + i) % slots.length]!);
+    const load = ({ worker, devices }: Slot) => worker.connections + devices;
+    return rotated.sort((a, b) => load(a) - load(b));
   }
 
-  /** Hands a connection to the first that takes it. */
-  #give(places: readonly Place[], source: Source, connection: Connection): void {
+  /** Passes a connection to the first worker that takes it. */
+  #handOver(slots: readonly Slot[], source: Source, connection: Handoff): void {
     const descriptor = 'fd' in source ? source.fd : (source.handle as { readonly fd: number }).fd;
-    const taker = places.find(({ worker }) => worker.give(connection, descriptor));
-    if (taker) this.#last = this.#places.indexOf(taker);
-    else if (!this.#closing) this.#refused(connection.peer, 'no worker takes it at the moment');
+    const receiver = slots.find(({ worker }) => worker.handOver(connection, descriptor));
+    if (receiver) this.#last = this.#slots.indexOf(receiver);
+    else if (!this.#closing) this.#logRefusal(connection.peer, 'no worker can take it now');
     closeSource(source);
   }
 
-  /** How many connections are open. */
+  /** Number of open connections. */
   get connections(): number {
-    return this.#places.reduce((sum, { worker }) => sum + worker.connections, 0);
+    return this.#slots.reduce((sum, { worker }) => sum + worker.connections, 0);
   }
 
   /** Resolves when no connection is open. */
@@ -163,16 +163,16 @@ export class Workers {
     while (this.connections > 0) await new Promise<void>(resolve => this.#freed.push(resolve));
   }
 
-  /** Takes no more connections, and lets the workers finish what runs. Resolves to false when one did not in time. */
+  /** Stops accepting, and lets the workers answer running requests. Resolves to false if one did not do so in time. */
   async close(graceMs: number): Promise<boolean> {
     this.#closing = true;
     for (const listener of this.#listeners) listener.close();
-    const living = this.#places.map(({ worker }) => worker).filter(worker => worker.living);
-    for (const worker of living) worker.stop();
+    const alive = this.#slots.map(({ worker }) => worker).filter(worker => worker.alive);
+    for (const worker of alive) worker.stop();
     const timer = setTimeout(() => this.#kill(), graceMs + overtimeMs);
-    const ends = await Promise.all(living.map(worker => worker.ended));
+    const ends = await Promise.all(alive.map(worker => worker.ended));
     clearTimeout(timer);
-    this.#sparing.close();
+    this.#rateLimited.close();
     return ends.every(inTime => inTime);
   }
 }

@@ -1,9 +1,9 @@
-import { Client } from '../../src/client/client.ts';
-import { type Address, Wire as ClientWire } from '../../src/client/wire.ts';
-import { ENOENT, Errno } from '../../src/errno.ts';
-import { type Dirent, parseDirents } from '../../src/protocol/dirent.ts';
-import { type Qid, type Wide, wide } from '../../src/protocol/kinds.ts';
-import { type Op, operations, type RMessage, type TMessage } from '../../src/protocol/operations.ts';
+import { ENOENT, Errno } from '#base/errno.ts';
+import { Client } from '#client/client.ts';
+import { type Address, Wire as ClientWire } from '#client/wire.ts';
+import { type Dirent, parseDirents } from '#protocol/dirent.ts';
+import { type Qid, type Wide, wide } from '#protocol/kinds.ts';
+import { type Op, operations, type RMessage, type TMessage } from '#protocol/operations.ts';
 import { body, frame, type Loose } from './wire.ts';
 
 /** P9_DOTL open flags, the wire's values. */
@@ -97,7 +97,7 @@ const big = ({ low, high }: Wide) => (BigInt(high) << 32n) | BigInt(low);
 const second = 1_000_000_000n;
 
 /** A session with the server, message by message through the real client, with fids given out and replies in plain values. */
-export class Dialog {
+export class TestClient {
   readonly client: Client;
   #nextFid = 1;
 
@@ -106,8 +106,11 @@ export class Dialog {
   }
 
   /** With a version agreed and fid 0 attached. */
-  static async begin(address: Address, { aname = '', n_uname = 0, msize = 131_072 } = {}): Promise<Dialog> {
-    const dialog = new Dialog(new Client(await ClientWire.connect(address)));
+  static async begin(
+    address: Address,
+    { aname = '', n_uname = 0, msize = 131_072 } = {},
+  ): Promise<TestClient> {
+    const dialog = new TestClient(new Client(await ClientWire.connect(address)));
     await dialog.client.version(msize);
     await dialog.attach(0, { aname, n_uname });
     return dialog;

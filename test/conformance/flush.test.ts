@@ -36,9 +36,10 @@ conform('Tflush', stage => {
     for (let round = 0; round < 30; round++) {
       wire.say('write', { fid: 1, offset: 0, data }, 5);
       wire.say('flush', { oldtag: 5 }, 6);
-      const [write, flush] = await wire.nextOf(2);
-      expect(write).toMatchObject({ type: 119, tag: 5 });
-      expect(flush).toMatchObject({ type: Rflush, tag: 6 });
+      const first = await wire.next();
+      if (first.type === Rflush && stage.backEnd.differs.requests === 'may wait') continue;
+      expect(first).toMatchObject({ type: 119, tag: 5 });
+      expect(await wire.next()).toMatchObject({ type: Rflush, tag: 6 });
     }
     for (let round = 0; round < 30; round++) {
       wire.say('read', { fid: 1, offset: 0, count: 100_000 }, 5);

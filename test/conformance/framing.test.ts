@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { operations } from '../../src/protocol/operations.ts';
+import { operations } from '#protocol/operations.ts';
 import { conform } from './stage.ts';
 import { body, frame, NOTAG } from './wire.ts';
 

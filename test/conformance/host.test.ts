@@ -16,9 +16,9 @@ import {
 } from 'node:fs';
 import { getAttributeSync, setAttributeSync } from 'fs-xattr';
 import { expect, it } from 'vitest';
-import { O_RDWR } from '../../src/host/constants.ts';
-import { inline } from '../../src/host/linux.ts';
-import { serverCaller } from '../../src/host/syscalls.ts';
+import { O_RDWR } from '#host/constants.ts';
+import { inline } from '#host/linux.ts';
+import { serverCreds } from '#host/syscalls.ts';
 import { errnoOf, O, SET } from './dialog.ts';
 import { conform, type Stage, soon } from './stage.ts';
 
@@ -88,6 +88,10 @@ conform(
       renameSync(stage.path(name, 'd'), stage.path(name, 'e'));
       renameSync(stage.path(name, 'e', 'f'), stage.path(name, 'g'));
       writeFileSync(stage.path(name, 'e', 'f'), 'another');
+      if (stage.backEnd.differs.renamedElsewhere === 'ESTALE') {
+        for (const fid of [file, d]) expect(await errnoOf(c.look(fid))).toBe('ESTALE');
+        return;
+      }
       const open = await c.open(file, O.RDWR);
       expect((await c.read(open, 0, 100)).toString()).toBe('content');
       expect((await c.look(open)).qid.path).toBe(path);
@@ -115,9 +119,9 @@ conform(
       expect(seen.size).toBe(4);
     });
 
-    it('shows in listings of 10,000 entries, each once (RD-2)', async () => {
+    it('shows in listings of many entries, each once (RD-2)', async () => {
       const { c, dir, name } = await stage.begin();
-      const names = Array.from({ length: 10_000 }, (_, i) => `entry-${i}`);
+      const names = Array.from({ length: stage.work(10_000) }, (_, i) => `entry-${i}`);
       for (const one of names) closeSync(openSync(stage.path(name, one), 'w'));
       const entries = await c.list(dir, 4072);
       expect(entries.map(entry => entry.name).sort()).toEqual(['.', '..', ...names].sort());
@@ -166,12 +170,18 @@ conform(
           }
         });
       const flagsOpen = () => stage.serving.processes.flatMap(flagsOpenIn);
-      expect(new Set(flagsOpen())).toEqual(new Set([0]));
+      const mayBeNone = stage.backEnd.differs.openFiles === 'without descriptor';
+      const expectOpen = (flags: number) => {
+        const open = flagsOpen();
+        if (!mayBeNone || open.length > 0) expect(open).toContain(flags);
+      };
+      expectOpen(0);
+      expect(flagsOpen().filter(flags => flags !== 0)).toEqual([]);
       const dsync = await c.open(file, O.WRONLY | O.DSYNC);
-      expect(flagsOpen()).toContain(O.DSYNC);
+      expectOpen(O.DSYNC);
       await c.clunk(dsync);
       await c.open(file, O.WRONLY | O.SYNC);
-      expect(flagsOpen()).toContain(O.SYNC | O.DSYNC);
+      expectOpen(O.SYNC | O.DSYNC);
     });
   },
   host,
@@ -233,7 +243,7 @@ conform(
       const { c, dir, name } = await stage.begin();
       const fid = await c.open(await c.file(dir, 'f'), O.RDWR);
       const program = openSync(stage.path(name, 'f'), O_RDWR);
-      const lock = (type: number) => inline.lock(serverCaller, program, type, 10, 10);
+      const lock = (type: number) => inline.lock(serverCreds, program, type, 10, 10);
       const guestLock = async (type: number, start: number) =>
         (await c.call('lock', { ...stage.wish, fid, type, start, length: 10 })).status;
       expect(await lock(1)).toBe(true);

@@ -1,5 +1,5 @@
-import * as kinds from '../../src/protocol/kinds.ts';
-import { type Op, operations } from '../../src/protocol/operations.ts';
+import * as kinds from '#protocol/kinds.ts';
+import { type Op, operations } from '#protocol/operations.ts';
 import { random } from '../support/namespace-oracle.ts';
 import type { Loose } from './wire.ts';
 

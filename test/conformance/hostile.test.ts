@@ -1,7 +1,7 @@
 import { expect, it } from 'vitest';
-import { Errno } from '../../src/errno.ts';
-import * as kinds from '../../src/protocol/kinds.ts';
-import { type Op, operations, ops } from '../../src/protocol/operations.ts';
+import { Errno } from '#base/errno.ts';
+import * as kinds from '#protocol/kinds.ts';
+import { type Op, operations, ops } from '#protocol/operations.ts';
 import {
   fieldsOf,
   nameFields,

@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { operations } from '../../src/protocol/operations.ts';
+import { operations } from '#protocol/operations.ts';
 import { errnoOf, O } from './dialog.ts';
 import { conform, soon } from './stage.ts';
 import { body, frame, type Loose } from './wire.ts';
@@ -23,9 +23,9 @@ conform('a connection', stage => {
     expect((await Promise.all(answers)).every(right => right)).toBe(true);
   });
 
-  it('may have 200,000 fids (TR-2)', { timeout: 120_000 }, async () => {
+  it('may have very many fids (TR-2)', { timeout: 120_000 }, async () => {
     const { c, dir, name } = await stage.begin();
-    const names = Array.from({ length: 2000 }, (_, i) => `f${i}`);
+    const names = Array.from({ length: stage.work(2000) }, (_, i) => `f${i}`);
     await Promise.all(names.map(one => c.mknod(dir, one, 0o100644)));
     const wire = await stage.wire();
     await wire.request('walk', { fid: 0, newfid: 1, wname: [name] });
@@ -42,7 +42,7 @@ conform('a connection', stage => {
       wire.send(Buffer.concat(frames));
       for (const { type } of await wire.nextOf(count)) if (type !== 111) throw new Error('a walk failed');
     }
-    expect((await wire.request('getattr', { fid: 200_009 })).type).toBe(25);
+    expect((await wire.request('getattr', { fid: 10 + 99 * count })).type).toBe(25);
     expect(process.memoryUsage().rss - before).toBeLessThan(300 * MiB);
   });
 

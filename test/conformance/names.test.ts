@@ -17,17 +17,20 @@ conform('Tmkdir', stage => {
     expect(await errnoOf(c.mkdir(dir, 'd'))).toBe('EEXIST');
     await c.file(dir, 'x');
     expect(await errnoOf(c.mkdir(dir, 'x'))).toBe('EEXIST');
-    expect((await c.look(d)).nlink).toBe(4);
+    expect((await c.look(d)).nlink).toBe(stage.backEnd.differs.directoryLinks === 'one' ? 1 : 4);
   });
 });
 
 conform('Tsymlink and Treadlink', stage => {
   it('keep the bytes of the target (NS-2)', async () => {
     const { c, dir } = await stage.begin();
+    // With `mapped` it is the content of a file.
+    const { permissions, differs } = stage.backEnd;
+    const longest = (permissions && differs.targetBytesMax) || 4095;
     for (const [i, target] of [
       '/etc/passwd',
       '../..',
-      'x'.repeat(4095),
+      'x'.repeat(longest),
       '\xff\xfe',
       'a//b/',
       '.',

@@ -28,6 +28,7 @@ conform('Treaddir', stage => {
     await c.mkdir(dir, 'd');
     const path = async (fid: number) => (await c.look(fid)).qid.path;
     for (const { name, qid } of await c.list(dir)) {
+      if (name === '..' && stage.backEnd.differs.mounts === 'below') continue;
       const fid = name === '.' ? dir : await c.walk(dir, name);
       expect(qid.path).toBe(await path(fid));
     }
@@ -80,7 +81,8 @@ conform('Treaddir', stage => {
     const { c, dir } = await stage.begin();
     const open = await c.open(dir, O.RDONLY);
     for (const count of [20, 24]) expect(await errnoOf(c.readdir(open, 0, count))).toBe('EINVAL');
-    expect(await c.readdir(open, 0, 25)).toHaveLength(1);
+    // Either `.` or `..`, whichever the file system has first; one more byte would be needed for each.
+    expect(await c.readdir(open, 0, 26)).toHaveLength(1);
   });
 
   it('works on open directories only (RD-8)', async () => {
@@ -134,13 +136,14 @@ conform('Treaddir', stage => {
     for (const name of names) await c.walk(dir, name);
   });
 
-  it('lists 3,000 entries in small pieces, each once, with small cookies (RD-2)', async () => {
+  it('lists many entries in small pieces, each once, with small cookies (RD-2)', async () => {
     const { c, dir } = await stage.begin();
-    const names = Array.from({ length: 3000 }, (_, i) => `entry-${i}`);
+    const count = stage.work(3000);
+    const names = Array.from({ length: count }, (_, i) => `entry-${i}`);
     await Promise.all(names.map(name => c.mknod(dir, name, 0o100644)));
     const entries = await c.list(dir, 4072);
-    expect(entries).toHaveLength(3002);
-    expect(new Set(entries.map(({ name }) => name)).size).toBe(3002);
+    expect(entries).toHaveLength(count + 2);
+    expect(new Set(entries.map(({ name }) => name)).size).toBe(count + 2);
     for (const { offset } of entries) expect(offset > 0n && offset < 2n ** 63n).toBe(true);
   });
 });

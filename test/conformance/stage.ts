@@ -1,10 +1,11 @@
 import { afterAll, afterEach, beforeAll, describe, expect, vi } from 'vitest';
-import { type BackEnd, backEnds, descriptors, type Serving } from '../support/serve.ts';
-import { Dialog } from './dialog.ts';
+import { type BackEnd, backEnds } from '../support/back-ends.ts';
+import { descriptors, type Serving } from '../support/serve.ts';
+import { TestClient } from './dialog.ts';
 import { Wire } from './wire.ts';
 
 export interface Place {
-  readonly c: Dialog;
+  readonly c: TestClient;
   /** A fid of an empty directory that everybody may write to. */
   readonly dir: number;
   /** Its name in the export's root. */
@@ -54,8 +55,8 @@ export class Stage {
     this.#base = descriptors();
   }
 
-  async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<Dialog> {
-    const dialog = await Dialog.begin({ path: this.socket }, options);
+  async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<TestClient> {
+    const dialog = await TestClient.begin({ path: this.socket }, options);
     this.#ends.push(() => dialog.close());
     return dialog;
   }
@@ -65,6 +66,7 @@ export class Stage {
     const root = await this.connect();
     const name = `place-${this.#places++}`;
     await root.mkdir(0, name, 0o777);
+    this.serving.prepare?.(name);
     const c = await this.connect({ n_uname, msize });
     return { c, dir: await c.walk(0, name), name };
   }
@@ -98,6 +100,11 @@ export class Stage {
     return { a, wire, other };
   }
 
+  /** How often to do what is done so often where that does not take long. */
+  work(times: number): number {
+    return Math.ceil(times * this.backEnd.effort);
+  }
+
   pause(ms: number): Promise<void> {
     return new Promise(resolve => setTimeout(resolve, ms));
   }
@@ -114,11 +121,14 @@ export class Stage {
 
   /** What every group of tests ends with: nothing is left of what its clients did. */
   async leaveNothing(): Promise<void> {
-    await this.endAll();
-    expect(this.serving.errors).toEqual([]);
-    await soon(() => expect(this.serving.remains()).toEqual([]));
-    await soon(() => expect(descriptors()).toBeLessThanOrEqual(this.#base));
-    await this.serving.close();
+    try {
+      await this.endAll();
+      expect(this.serving.errors).toEqual([]);
+      await soon(() => expect(this.serving.remains()).toEqual([]));
+      await soon(() => expect(descriptors()).toBeLessThanOrEqual(this.#base));
+    } finally {
+      await this.serving.close();
+    }
   }
 }
 

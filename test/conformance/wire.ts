@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
-import { type Op, operations } from '../../src/protocol/operations.ts';
+import { type Op, operations } from '#protocol/operations.ts';
 
 export const NOTAG = 0xffff;
 

@@ -1,9 +1,9 @@
 import { chmodSync, lstatSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { LocalTree } from '../../src/backend/local/local-tree.ts';
+import { FdBudget } from '../../src/quota/fd-budget.ts';
 import type { SecurityModel } from '../../src/security/model.ts';
-import { Descriptors } from '../../src/tree/descriptors.ts';
-import { LocalTree } from '../../src/tree/local-tree.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { must } from './choices.ts';
 
@@ -49,7 +49,7 @@ export async function withDirectory(
   const directory = mkdtempSync(join(tmpdir(), 'ninepd-fuzz-'));
   chmodSync(directory, 0o755);
   try {
-    const descriptors = new Descriptors(descriptorsMax);
+    const descriptors = new FdBudget(descriptorsMax);
     const tree = await LocalTree.open(directory, { descriptors, model });
     try {
       await act(tree, directory);

@@ -1,5 +1,5 @@
 import type { Op } from '../../src/protocol/operations.ts';
-import { manual } from '../protocol/manual.ts';
+import { manual } from '../unit/protocol/manual.ts';
 
 /** A field as it is on the wire: integers, texts as latin1, data, lists. */
 export type Raw = bigint | string | Buffer | readonly Raw[];

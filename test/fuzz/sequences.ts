@@ -1,21 +1,34 @@
-import { Errno } from '../../src/errno.ts';
-import { decodeReply, encodeRequest } from '../../src/protocol/codec.ts';
+import type { Tree } from '../../src/backend/tree.ts';
+import { Errno, ESTALE } from '../../src/base/errno.ts';
+import { encodeRequest } from '../../src/protocol/codec.ts';
 import { attr as attrKind, type Qid, unpack } from '../../src/protocol/kinds.ts';
-import type { Op, RMessage } from '../../src/protocol/operations.ts';
+import type { Draft, Op, RMessage } from '../../src/protocol/operations.ts';
 import { showReply } from '../../src/protocol/trace.ts';
-import type { Tree } from '../../src/tree/tree.ts';
+import { audit } from './audit.ts';
 import type { Choices } from './choices.ts';
 import { readByManual } from './manual-reader.ts';
 import { answers, type Wanted } from './model/answers.ts';
-import { Conversation } from './model/conversation.ts';
+import { Conversation, type World } from './model/conversation.ts';
 import { Files, type Manner, Refused, Thing } from './model/things.ts';
 import { anyRequest, type Request } from './requests.ts';
 import { Speaker } from './speaker.ts';
 
-const sessionsMax = 3;
+/** Which session is asked next: some are asked more than others. */
+const weightedSessions = [0, 0, 0, 0, 0, 1, 1, 2];
+export const sessionsMax = 3;
+/** A message before a version is agreed on. */
+const unversionedBytesMax = 4096;
 const requestsMax = 300;
 /** Lines of what was said that a failure shows. */
 const shownMax = 40;
+
+/** A session that is asked one request after another. */
+export interface Talker {
+  call<O extends Op>(op: O, asked: Draft<O>, tag: number): Promise<RMessage<O> | Errno>;
+  /** How many fids the server has for it, where that can be seen. */
+  readonly fids: number | undefined;
+  close(): Promise<void>;
+}
 
 /** The objects of a tree and those of the model, matched when they are first seen. */
 class Matches {
@@ -42,32 +55,26 @@ interface Attributes {
   readonly [field: string]: unknown;
 }
 
-/** One run of several sessions on one tree, each reply compared with the model's. */
-class Run {
+/** What one of several sessions is asked. */
+export interface Step {
+  readonly session: number;
+  readonly request: Request;
+}
+
+/** Several sessions on one tree, each reply compared with the model's. */
+export class Sequence {
   readonly #files: Files;
-  readonly #speakers: readonly Speaker[];
+  readonly #talkers: readonly Talker[];
   readonly #conversations: readonly Conversation[];
   readonly #matches = new Matches();
   readonly #said: string[] = [];
 
-  constructor(tree: Tree, manner: Manner, rootMode: number) {
-    const ro = { name: 'ro', tree, readonly: true };
-    const rw = { name: 'rw', tree, readonly: false };
-    const exports = new Map([
-      ['', rw],
-      ['/', rw],
-      ['ro', ro],
-    ]);
-    this.#files = new Files(manner, rootMode);
-    const world = {
-      files: this.#files,
-      locks: new Map(),
-      exports: new Map([...exports].map(([aname, { readonly }]) => [aname, readonly])),
-    };
-    const find = { find: (aname: string) => exports.get(aname) };
-    // One of them answers everything by the table.
-    this.#speakers = Array.from({ length: sessionsMax }, (_, i) => new Speaker(find, i === 1));
-    this.#conversations = this.#speakers.map(() => new Conversation(world));
+  /** `exports` says of each aname whether it is read-only; all lead to the root of `files`. */
+  constructor(talkers: readonly Talker[], files: Files, exports: ReadonlyMap<string, boolean>) {
+    this.#files = files;
+    this.#talkers = talkers;
+    const world: World = { files, locks: new Map(), exports };
+    this.#conversations = talkers.map(() => new Conversation(world));
   }
 
   /** What the model says, which then has done it. */
@@ -83,24 +90,45 @@ class Run {
     }
   }
 
-  async say(index: number, request: Request): Promise<void> {
+  async say({ session, request }: Step): Promise<void> {
     const { op, asked } = request;
-    const conversation = this.#conversations[index]!;
-    const frame = encodeRequest(op, op === 'version' ? 0xffff : 1 + (this.#said.length % 1000), asked);
-    const reply = decodeReply(op, await this.#speakers[index]!.request(frame));
-    const line = `${index} T${op} ${shown(asked)} → ${showReply(op, 0, reply as RMessage<Op>)}`;
-    this.#said.push(line.slice(0, 300));
-    const wanted = this.#right(conversation, request, frame.subarray(7));
-    const wrong = this.#compare(reply, wanted);
-    if (wrong !== undefined) throw new Error(`${op}: ${wrong}\n${this.#said.slice(-shownMax).join('\n')}`);
-    const fids = this.#speakers[index]!.session.counts().fids;
-    if (fids !== conversation.fids.size)
-      throw new Error(
-        `${op}: fids ${fids} and not ${conversation.fids.size}\n${this.#said.slice(-shownMax).join('\n')}`,
-      );
+    const conversation = this.#conversations[session]!;
+    const talker = this.#talkers[session]!;
+    const tag = op === 'version' ? 0xffff : 1 + (this.#said.length % 1000);
+    const frame = encodeRequest(op, tag, asked);
+    const line = `${session} T${op} ${shown(asked)}`;
+    const reply = await talker
+      .call(op, asked, tag)
+      .catch(error => this.#fail(`${op}: ${error.message}`, line));
+    this.#said.push(`${line} → ${showReply(op, 0, reply as RMessage<Op>)}`.slice(0, 300));
+    const wanted =
+      reply === ESTALE && this.#mayBeLost(conversation, request)
+        ? reply
+        : this.#right(conversation, request, frame.subarray(7));
+    const wrong = this.#compare(reply, wanted) ?? this.#wrongFids(talker, conversation);
+    if (wrong !== undefined) this.#fail(`${op}: ${wrong}`);
   }
 
-  #compare(reply: RMessage<Op> | Errno, wanted: Wanted | Refused): string | undefined {
+  #fail(what: string, ...more: readonly string[]): never {
+    throw new Error([what, ...this.#said.slice(-shownMax), ...more].join('\n'));
+  }
+
+  /** Whether a request may find nothing since somebody else took the name of what it is about; it then only ends its fid. */
+  #mayBeLost(conversation: Conversation, { op, asked }: Request): boolean {
+    const numbers = Object.entries(asked).filter(([field]) => /fid$/.test(field) && field !== 'newfid');
+    const found = numbers.flatMap(([, number]) => conversation.fids.get(number as number) ?? []);
+    const lost = found.some(fid => conversation.mayBeLost(fid));
+    if (lost && (op === 'clunk' || op === 'remove')) conversation.take((asked as { fid: number }).fid);
+    return lost;
+  }
+
+  #wrongFids({ fids }: Talker, conversation: Conversation): string | undefined {
+    const right = conversation.fids.size;
+    return fids === undefined || fids === right ? undefined : `${fids} fids where ${right} are right`;
+  }
+
+  #compare(reply: RMessage<Op> | Errno, wanted: Wanted | Refused | Errno): string | undefined {
+    if (wanted instanceof Errno) return undefined;
     if (wanted instanceof Refused) {
       const got = reply instanceof Errno ? reply.name : 'done';
       return wanted.names.includes(got) ? undefined : `${got} where ${wanted.names} is right`;
@@ -146,39 +174,51 @@ class Run {
     const got = unpack(attrKind, bytes) as unknown as Attributes;
     const wrongQid = this.#matches.check(thing, got.qid);
     if (wrongQid !== undefined) return wrongQid;
-    const { mode, uid, gid, nlink, rdev, type, atime, mtime } = thing;
-    const size = thing.isDirectory ? this.#files.manner.directorySize : thing.size;
+    const { mode, uid, gid, rdev, type, atime, mtime } = thing;
+    const { directorySize, directoryLinks } = this.#files.manner;
+    const size = thing.isDirectory ? directorySize : thing.size;
+    const one = thing.isDirectory && directoryLinks === 'one';
+    const nlink = one ? Math.min(thing.nlink, 1) : thing.nlink;
     const wanted: Readonly<Record<string, number | undefined>> = {
       ...{ mode: type | mode, uid, gid, nlink, rdev, size },
-      ...{ atime_sec: atime, mtime_sec: mtime },
+      ...{ atime_sec: atime, mtime_sec: mtime?.sec, mtime_nsec: mtime?.nsec },
     };
     for (const [field, value] of Object.entries(wanted))
       if (value !== undefined && got[field] !== value)
         return `${field} ${got[field]} where ${value} is right`;
+    thing.mtime ??= { sec: got.mtime_sec as number, nsec: got.mtime_nsec as number };
     return undefined;
   }
 
   async end(): Promise<void> {
-    for (const speaker of this.#speakers) await speaker.close();
+    for (const talker of this.#talkers) await talker.close();
   }
 
-  next(index: number, choices: Choices): Request {
-    return anyRequest(choices, this.#conversations[index]!);
+  /** Whether the request is no larger than a message may be. */
+  fits({ session, request: { op, asked } }: Step): boolean {
+    const { msize } = this.#conversations[session]!;
+    return encodeRequest(op, 0, asked).length <= (msize || unversionedBytesMax);
   }
 
-  /** Every session with a version and a root. */
-  async begin(users: readonly number[]): Promise<void> {
-    for (const index of this.#speakers.keys()) {
-      await this.say(index, { op: 'version', asked: { msize: 65_536, version: '9P2000.L' } });
-      const attach = {
-        fid: 0,
-        afid: 0xffff_ffff,
-        uname: '',
-        aname: '',
-        n_uname: users[index % users.length]!,
-      };
-      await this.say(index, { op: 'attach', asked: attach });
-    }
+  /** Compares all that is there with the model, through a session that nothing else is asked in. */
+  async auditBy(session: number): Promise<void> {
+    for (const request of audit(this.#conversations[session]!)) await this.say({ session, request });
+  }
+
+  next(choices: Choices): Step {
+    const session = choices.of(weightedSessions);
+    return { session, request: anyRequest(choices, this.#conversations[session]!) };
+  }
+
+  /** A version and a root, for sessions of these users. */
+  static beginnings(users: readonly number[]): Step[] {
+    return users.flatMap((n_uname, session) => {
+      const attach = { fid: 0, afid: 0xffff_ffff, uname: '', aname: '', n_uname };
+      return [
+        { session, request: { op: 'version', asked: { msize: 65_536, version: '9P2000.L' } } },
+        { session, request: { op: 'attach', asked: attach } },
+      ] as const;
+    });
   }
 }
 
@@ -190,6 +230,11 @@ function shown(asked: object): string {
   return entries.join(' ');
 }
 
+/** The users of the sessions that are asked at random. */
+export function usersOf({ users }: Manner): number[] {
+  return Array.from({ length: sessionsMax }, (_, i) => users[i % users.length]!);
+}
+
 /** Runs what the choices say on a tree that is empty, and closes all sessions. */
 export async function runSequence(
   choices: Choices,
@@ -197,14 +242,22 @@ export async function runSequence(
   manner: Manner,
   rootMode: number,
 ): Promise<void> {
-  const run = new Run(tree, manner, rootMode);
+  const [rw, ro] = [false, true].map(readonly => ({ name: 'x', tree, readonly }));
+  const exports = new Map([
+    ['', rw!],
+    ['/', rw!],
+    ['ro', ro!],
+  ]);
+  const find = { find: (aname: string) => exports.get(aname) };
+  // One of them answers everything by the table.
+  const talkers = Array.from({ length: sessionsMax }, (_, i) => new Speaker(find, i === 1));
+  const readonly = new Map([...exports].map(([aname, exported]) => [aname, exported.readonly]));
+  const sequence = new Sequence(talkers, new Files(manner, rootMode), readonly);
   try {
-    await run.begin(manner.users);
-    for (let count = 0; count < requestsMax && !choices.done; count++) {
-      const index = choices.of([0, 0, 0, 0, 0, 1, 1, 2]);
-      await run.say(index, run.next(index, choices));
-    }
+    for (const step of Sequence.beginnings(usersOf(manner))) await sequence.say(step);
+    for (let count = 0; count < requestsMax && !choices.done; count++)
+      await sequence.say(sequence.next(choices));
   } finally {
-    await run.end();
+    await sequence.end();
   }
 }

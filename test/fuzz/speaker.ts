@@ -1,9 +1,10 @@
-import { silent } from '../../src/log.ts';
-import { asOwned, type OwnedSegments, type Segments } from '../../src/owned.ts';
-import { frameTag } from '../../src/protocol/codec.ts';
-import { operations } from '../../src/protocol/operations.ts';
-import { type KeptExchange, type Line, replyHeadBytesMax } from '../../src/session/door.ts';
-import type { Exports } from '../../src/session/exports.ts';
+import type { Errno } from '../../src/base/errno.ts';
+import { silent } from '../../src/base/log.ts';
+import { asOwned, type OwnedSegments, type Segments } from '../../src/base/owned.ts';
+import { decodeReply, encodeRequest, frameTag } from '../../src/protocol/codec.ts';
+import { type Draft, type Op, operations, type RMessage } from '../../src/protocol/operations.ts';
+import type { ExportLookup } from '../../src/session/attachment.ts';
+import { type DetachedExchange, replyHeadBytesMax, type TransportPort } from '../../src/session/exchange.ts';
 import { Session } from '../../src/session/session.ts';
 import { must } from './choices.ts';
 
@@ -16,7 +17,7 @@ const canaryBytes = 16;
 const voided = 0xee;
 
 /** One request as a transport hands it over which is as nasty as the rules of `Exchange` allow. */
-class StrictExchange implements KeptExchange {
+class StrictExchange implements DetachedExchange {
   /** With something else before and behind it. */
   readonly head: Buffer;
   readonly from = 5;
@@ -49,7 +50,7 @@ class StrictExchange implements KeptExchange {
     return this.#out.subarray(0, this.#out.length - (this.#lent ? canaryBytes : 0));
   }
 
-  space(count: number): Segments {
+  reserveData(count: number): Segments {
     must(!this.#answered, () => 'space was asked for too late');
     must(++this.#spaces <= 2, () => 'space was asked for more than twice');
     this.#void(this.#out);
@@ -77,7 +78,7 @@ class StrictExchange implements KeptExchange {
     this.#said(undefined);
   }
 
-  later(): KeptExchange {
+  detach(): DetachedExchange {
     must(!this.#kept && !this.#answered, () => 'an exchange was kept twice, or too late');
     this.#kept = true;
     this.#void(this.#out);
@@ -121,7 +122,7 @@ const microtasksMax = 50;
 const waitMsMax = 20_000;
 
 /** A client of a session without a transport. */
-export class Speaker implements Line {
+export class Speaker implements TransportPort {
   readonly peer = { label: 'fuzz' };
   readonly session: Session;
   /** In the order in which they were answered or dropped. */
@@ -130,10 +131,10 @@ export class Speaker implements Line {
   hungUp: string | undefined;
 
   /** A session that is traced answers everything by the table. */
-  constructor(exports: Exports, traced = false) {
+  constructor(exports: ExportLookup, traced = false) {
     const error = (text: string) => void this.errors.push(text);
     const log = { ...silent, error, isLevelEnabled: () => traced };
-    this.session = new Session({ exports, line: this, log });
+    this.session = new Session({ exports, transport: this, log });
   }
 
   hangUp(reason: string): void {
@@ -165,6 +166,14 @@ export class Speaker implements Line {
     must(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
     must(asking.reply !== undefined, () => `no reply: the request was ${asking.state} (${this.hungUp})`);
     return asking.reply!;
+  }
+
+  async call<O extends Op>(op: O, asked: Draft<O>, tag: number): Promise<RMessage<O> | Errno> {
+    return decodeReply(op, await this.request(encodeRequest(op, tag, asked)));
+  }
+
+  get fids(): number {
+    return this.session.counts().fids;
   }
 
   /** Ends it; nothing may be left. */

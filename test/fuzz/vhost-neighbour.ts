@@ -1,4 +1,4 @@
-import { Errno } from '../../src/errno.ts';
+import { Errno } from '../../src/base/errno.ts';
 import { Frontend } from '../support/vhost-frontend.ts';
 import { type Served, serveDirectory } from '../support/vhost-served.ts';
 import { must, mustEqual } from './choices.ts';

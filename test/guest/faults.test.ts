@@ -34,7 +34,7 @@ describe('a disk with a fault', () => {
 
   /** What this server has said of the host: the error, and the request that met it first. */
   async function warnings(): Promise<string[]> {
-    const found = (await bench.log()).matchAll(/WARN: mapped: (\w+): .* in answer to (\w+)/g);
+    const found = (await bench.log()).matchAll(/WARN: mapped: (\w+): .*; request: (\w+)/g);
     return [...found].map(([, errno, request]) => `${errno} ${request}`);
   }
 

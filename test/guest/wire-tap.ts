@@ -1,9 +1,9 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
-import { Errno } from '../../src/errno.ts';
-import { decodeReply, decodeRequest, frameTag, frameType, requestOp } from '../../src/protocol/codec.ts';
-import { Framer } from '../../src/protocol/framer.ts';
-import type { Op, RMessage, TMessage } from '../../src/protocol/operations.ts';
+import { Errno } from '#base/errno.ts';
+import { Framer } from '#client/framer.ts';
+import { decodeReply, decodeRequest, frameTag, frameType, requestOp } from '#protocol/codec.ts';
+import type { Op, RMessage, TMessage } from '#protocol/operations.ts';
 
 const bytesMax = 1 << 20;
 

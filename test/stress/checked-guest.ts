@@ -1,7 +1,7 @@
-import { S_IFBLK, S_IFCHR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '../../src/attr.ts';
-import type { Client } from '../../src/client/client.ts';
-import { Disconnected } from '../../src/client/wire.ts';
-import { EEXIST, ENOENT } from '../../src/errno.ts';
+import { S_IFBLK, S_IFCHR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
+import { EEXIST, ENOENT } from '#base/errno.ts';
+import type { Client } from '#client/client.ts';
+import { Disconnected } from '#client/wire.ts';
 import type { Random } from './random.ts';
 
 const O_RDWR = 2;

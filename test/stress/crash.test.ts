@@ -12,9 +12,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { S_IFLNK, S_IFMT, S_IFREG } from '../../src/attr.ts';
-import { Client } from '../../src/client/client.ts';
-import { Disconnected } from '../../src/client/wire.ts';
+import { S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
+import { Client } from '#client/client.ts';
+import { Disconnected } from '#client/wire.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { guestXattr, type Model, readFromHost, type Seen, same } from './host-reader.ts';
 import { progress, seed, stress } from './options.ts';

@@ -2,9 +2,9 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, realpathS
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { S_IFIFO } from '../../src/attr.ts';
-import { Client } from '../../src/client/client.ts';
-import { EIO, ENOENT, ENOSPC, EROFS, type Errno } from '../../src/errno.ts';
+import { S_IFIFO } from '#base/attr.ts';
+import { EIO, ENOENT, ENOSPC, EROFS, type Errno } from '#base/errno.ts';
+import { Client } from '#client/client.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { type Model, readFromHost } from './host-reader.ts';
 import { SmallDisk } from './small-disk.ts';

@@ -1,6 +1,6 @@
-import { S_IFIFO } from '../../src/attr.ts';
-import type { Client } from '../../src/client/client.ts';
-import { EIO, Errno } from '../../src/errno.ts';
+import { S_IFIFO } from '#base/attr.ts';
+import { EIO, Errno } from '#base/errno.ts';
+import type { Client } from '#client/client.ts';
 import type { Random } from './random.ts';
 
 const O_RDWR = 2;

@@ -2,12 +2,12 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Client } from '../../src/client/client.ts';
-import { mapped } from '../../src/security/mapped.ts';
-import { passthrough } from '../../src/security/passthrough.ts';
-import { Descriptors } from '../../src/tree/descriptors.ts';
-import { LocalTree } from '../../src/tree/local-tree.ts';
-import { MemoryTree } from '../../src/tree/memory-tree.ts';
+import { LocalTree } from '#backend/local/local-tree.ts';
+import { MemoryTree } from '#backend/memory/memory-tree.ts';
+import { Client } from '#client/client.ts';
+import { FdBudget } from '#quota/fd-budget.ts';
+import { mapped } from '#security/mapped.ts';
+import { passthrough } from '#security/passthrough.ts';
 import { descriptors, type Serving, serveTree } from '../support/serve.ts';
 import { blockOf, Jostler, jostledBlocks, jostledFiles } from './jostler.ts';
 import { progress, seed, stress } from './options.ts';
@@ -25,12 +25,12 @@ const models = {
 const trees = {
   mapped: (path: string) =>
     LocalTree.open(path, {
-      descriptors: new Descriptors(descriptorsMax),
+      descriptors: new FdBudget(descriptorsMax),
       model: models.mapped(),
     }),
   passthrough: (path: string) =>
     LocalTree.open(path, {
-      descriptors: new Descriptors(descriptorsMax),
+      descriptors: new FdBudget(descriptorsMax),
       model: models.passthrough(),
     }),
   memory: async () => new MemoryTree({ bytesMax: 1 << 26 }),

@@ -1,9 +1,9 @@
-import { Client } from '../../src/client/client.ts';
-import { type Address, Disconnected } from '../../src/client/wire.ts';
-import { EIO, Errno } from '../../src/errno.ts';
-import { nameOf } from '../../src/name.ts';
-import { NOTAG } from '../../src/protocol/constants.ts';
-import type { Draft, Op, RMessage } from '../../src/protocol/operations.ts';
+import { EIO, Errno } from '#base/errno.ts';
+import { nameOf } from '#base/name.ts';
+import { Client } from '#client/client.ts';
+import { type Address, Disconnected } from '#client/wire.ts';
+import { NOTAG } from '#protocol/constants.ts';
+import type { Draft, Op, RMessage } from '#protocol/operations.ts';
 import type { Random } from './random.ts';
 
 export const jostledFiles = 6;

@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { setAttributeSync } from 'fs-xattr';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Client } from '../../src/client/client.ts';
+import { Client } from '#client/client.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { type Canary, Intruder } from './intruder.ts';
 import { progress, seed, stress } from './options.ts';

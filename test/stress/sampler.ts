@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import type { Client } from '../../src/client/client.ts';
+import type { Client } from '#client/client.ts';
 import type { Ninepd } from '../support/ninepd.ts';
 
 /** What the server was like at a moment. */

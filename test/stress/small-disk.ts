@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import {
   chmodSync,
   closeSync,
@@ -88,7 +88,9 @@ export class SmallDisk {
     run('dd', `if=${whole}`, `of=${this.#image}`, 'conv=notrunc,sparse', 'bs=64K', 'status=none');
     truncateSync(this.#image, this.#bytes);
     run('losetup', '--set-capacity', this.#device);
-    run('e2fsck', '-p', this.#device);
+    // e2fsck(8): 1 says that errors were corrected.
+    const { status, stderr } = spawnSync('e2fsck', ['-p', this.#device], { encoding: 'utf8' });
+    if (status !== 0 && status !== 1) throw new Error(`e2fsck ended with status ${status}: ${stderr}`);
     rmSync(whole);
   }
 

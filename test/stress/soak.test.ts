@@ -12,7 +12,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Client } from '../../src/client/client.ts';
+import { Client } from '#client/client.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { CheckedGuest } from './checked-guest.ts';
 import { long, progress, seed, stress } from './options.ts';

@@ -1,7 +1,7 @@
-import { Client } from '../../src/client/client.ts';
-import { type Address, Disconnected } from '../../src/client/wire.ts';
-import { EEXIST, EINTR, type Errno } from '../../src/errno.ts';
-import { encodeRequest } from '../../src/protocol/codec.ts';
+import { EEXIST, EINTR, type Errno } from '#base/errno.ts';
+import { Client } from '#client/client.ts';
+import { type Address, Disconnected } from '#client/wire.ts';
+import { encodeRequest } from '#protocol/codec.ts';
 import { Frontend } from '../support/vhost-frontend.ts';
 import type { Random } from './random.ts';
 

@@ -1,5 +1,5 @@
-import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '../../src/attr.ts';
-import type { Client } from '../../src/client/client.ts';
+import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK } from '#base/attr.ts';
+import type { Client } from '#client/client.ts';
 import { guestXattr, type Model, type Seen } from './host-reader.ts';
 import type { Random } from './random.ts';
 

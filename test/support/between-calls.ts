@@ -1,8 +1,8 @@
-import { EIO } from '../../src/errno.ts';
-import { commonPlace } from '../../src/host/control.ts';
-import { inline, Linux } from '../../src/host/linux.ts';
-import { diskCalls } from '../../src/host/local.ts';
-import type { Syscalls } from '../../src/host/syscalls.ts';
+import { EIO } from '#base/errno.ts';
+import { commonThreads } from '#host/control-block.ts';
+import { inline, Linux } from '#host/linux.ts';
+import { diskCalls } from '#host/local.ts';
+import type { Syscalls } from '#host/syscalls.ts';
 
 type CallName = keyof Syscalls;
 type Method = (...args: unknown[]) => unknown;
@@ -11,13 +11,17 @@ type Method = (...args: unknown[]) => unknown;
 export type Intercept = (name: CallName, call: () => unknown, args: readonly unknown[]) => unknown;
 
 const nothing = () => undefined;
-const { calm, busy } = diskCalls(commonPlace, 0, { waited: nothing, late: nothing, freeing: nothing });
+const { inlineCalls, pooledCalls } = diskCalls(commonThreads, 0, {
+  blocked: nothing,
+  late: nothing,
+  freeing: nothing,
+});
 
 const classes = [
   Linux.prototype,
   Object.getPrototypeOf(inline),
-  Object.getPrototypeOf(calm),
-  Object.getPrototypeOf(busy),
+  Object.getPrototypeOf(inlineCalls),
+  Object.getPrototypeOf(pooledCalls),
 ] as Record<string, unknown>[];
 
 /** From now on every system call of this process goes through `intercept`, until the function returned is called. */

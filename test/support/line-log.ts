@@ -1,4 +1,4 @@
-import type { Logger } from '../../src/log.ts';
+import type { Logger } from '#base/log.ts';
 
 /** A log that puts what is said at any level into `lines`. */
 export function logTo(lines: string[]): Logger {

@@ -1,6 +1,6 @@
 import { chmodSync, closeSync, ftruncateSync, mkdirSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { command } from './stalling/stalling.ts';
+import { command } from './compiled.ts';
 
 /** An ext4 of its own on a loop device. Needs root. */
 export class LoopDisk {

@@ -2,8 +2,8 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Client } from '../../src/client/client.ts';
-import { Server } from '../../src/server.ts';
+import { Client } from '#client/client.ts';
+import { Server } from '#server.ts';
 
 const dirs = 100;
 const filesPerDir = 1000;

@@ -11,11 +11,11 @@ import {
   unlinkSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { Attr } from '../../src/attr.ts';
-import { Errno } from '../../src/errno.ts';
-import { nameOf } from '../../src/name.ts';
-import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
-import type { MemoryTree } from '../../src/tree/memory-tree.ts';
+import type { MemoryNode } from '#backend/memory/memory-node.ts';
+import type { MemoryTree } from '#backend/memory/memory-tree.ts';
+import { Attr } from '#base/attr.ts';
+import { Errno } from '#base/errno.ts';
+import { nameOf } from '#base/name.ts';
 
 /** A small generator of numbers below `below` (mulberry32): a seed repeats a run. */
 export function random(seed: number): (below: number) => number {
@@ -124,8 +124,8 @@ export class MemoryDirectory {
   #run(step: Step): void {
     const tree = this.#tree;
     const actor = {
-      caller: { uid: 0, gid: 0, groups: [] },
-      watch: { before: () => undefined, after: () => undefined },
+      creds: { uid: 0, gid: 0, groups: [] },
+      observer: { before: () => undefined, after: () => undefined },
     };
     const attr = new Attr();
     const dir = this.#directory(step.path);

@@ -2,24 +2,28 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Attr, S_IFDIR } from '../../src/attr.ts';
-import type { Logger } from '../../src/log.ts';
-import { nameOf } from '../../src/name.ts';
-import { parseDirents } from '../../src/protocol/dirent.ts';
-import { Server } from '../../src/server.ts';
-import type { Line } from '../../src/session/door.ts';
-import { Session } from '../../src/session/session.ts';
-import { endpointOf } from '../../src/transport/endpoint.ts';
-import { listen } from '../../src/transport/listen.ts';
-import { Stream } from '../../src/transport/stream.ts';
-import type { MemoryNode } from '../../src/tree/memory/memory-node.ts';
-import { MemoryTree } from '../../src/tree/memory-tree.ts';
-import type { Tree } from '../../src/tree/tree.ts';
+import type { MemoryNode } from '#backend/memory/memory-node.ts';
+import { MemoryTree } from '#backend/memory/memory-tree.ts';
+import type { Tree } from '#backend/tree.ts';
+import { Attr, S_IFDIR } from '#base/attr.ts';
+import type { Logger } from '#base/log.ts';
+import { nameOf } from '#base/name.ts';
+import { parseDirents } from '#protocol/dirent.ts';
+import { msizeBytesMax } from '#quota/limits.ts';
+import { Server } from '#server.ts';
+import type { ExportEntry } from '#session/attachment.ts';
+import type { SessionPort, TransportPort } from '#session/exchange.ts';
+import { Session } from '#session/session.ts';
+import { endpointOf } from '#transport/endpoint.ts';
+import { listen } from '#transport/listen.ts';
+import { Stream } from '#transport/stream.ts';
 import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
 
-/** A server in this process, on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
+export type ModelName = 'mapped' | 'passthrough';
+
+/** A server on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
 export interface Serving {
   readonly socket: string;
   /** The exported directory of the host; undefined for a tree in memory. */
@@ -32,16 +36,66 @@ export interface Serving {
   readonly errors: readonly string[];
   /** What sessions hold that should be gone; checked where it can be seen. */
   remains(): string[];
+  /** Called for directories that tests work in, with the path in the export, before they do. */
+  prepare?(path: string): void;
   close(): Promise<void>;
 }
 
-export interface BackEnd {
+/** Where a server is: its socket, and the directory that it exports. */
+export interface Place {
+  readonly socket: string;
+  readonly directory: string;
+  /** Names of directories in it that are exported too, each under its name and, read-only, with `-readonly` behind it. */
+  readonly others: readonly string[];
+  /** An empty directory for whatever else is needed. */
+  readonly scratch: string;
+}
+
+/** Serves at a new place, which is removed when the server is closed. */
+export async function servedAtPlace(
+  serve: (place: Place) => Promise<Serving>,
+  others: readonly string[] = [],
+): Promise<Serving> {
+  const top = mkdtempSync(join(tmpdir(), 'ninepd-conformance-'));
+  chmodSync(top, 0o755);
+  const [directory, scratch] = [join(top, 'export'), join(top, 'scratch')] as const;
+  for (const path of [directory, scratch]) {
+    mkdirSync(path);
+    chmodSync(path, 0o755);
+  }
+  const serving = await serve({ socket: join(top, 'socket'), directory, others, scratch });
+  return closedBefore(serving, () => rmSync(top, { recursive: true }));
+}
+
+export interface Exported {
   readonly name: string;
-  /** Its files can be seen on the host. */
-  readonly host: boolean;
-  /** The server itself checks permissions. */
-  readonly permissions: boolean;
-  serve(): Promise<Serving>;
+  readonly path: string;
+  readonly readonly: boolean;
+}
+
+/** The exports of a place. */
+export function exportsOf({ directory, others }: Place): Exported[] {
+  return [
+    { name: 'main', path: directory, readonly: false },
+    { name: 'readonly', path: directory, readonly: true },
+    ...others.flatMap(name => {
+      const path = join(directory, name);
+      return [
+        { name, path, readonly: false },
+        { name: `${name}-readonly`, path, readonly: true },
+      ];
+    }),
+  ];
+}
+
+/** The same server, and something that is to be done when it is closed. Not a copy: some of its members change. */
+export function closedBefore(serving: Serving, after: () => unknown): Serving {
+  const closeServer = serving.close.bind(serving);
+  serving.close = async () => {
+    await closeServer();
+    await after();
+  };
+  return serving;
 }
 
 function listeningLog(errors: string[]): Logger {
@@ -56,23 +110,11 @@ function listeningLog(errors: string[]): Logger {
   };
 }
 
-function place(): { top: string; socket: string; directory: string } {
-  const top = mkdtempSync(join(tmpdir(), 'ninepd-conformance-'));
-  chmodSync(top, 0o755);
-  const directory = join(top, 'export');
-  mkdirSync(directory, { mode: 0o755 });
-  chmodSync(directory, 0o755);
-  return { top, socket: join(top, 'socket'), directory };
-}
-
-async function serveLocal(securityModel: 'mapped' | 'passthrough'): Promise<Serving> {
-  const { top, socket, directory } = place();
+export async function serveDirectory(place: Place, securityModel: ModelName): Promise<Serving> {
+  const { socket, directory } = place;
   const errors: string[] = [];
   const server = await Server.open({
-    exports: [
-      { path: directory, name: 'main', securityModel },
-      { path: directory, name: 'readonly', securityModel, readonly: true },
-    ],
+    exports: exportsOf(place).map(one => ({ ...one, securityModel })),
     log: listeningLog(errors),
   });
   await server.listen(`unix://${socket}`);
@@ -85,7 +127,6 @@ async function serveLocal(securityModel: 'mapped' | 'passthrough'): Promise<Serv
     remains: () => [],
     async close() {
       if (!(await server.close())) throw new Error('the server did not end in time');
-      rmSync(top, { recursive: true });
     },
   };
 }
@@ -99,18 +140,18 @@ function shared(directory: string): () => void {
 }
 
 /** The real program, in its sandbox. */
-async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: string[]): Promise<Serving> {
-  const { top, socket, directory } = place();
+export async function serveProgram(
+  place: Place,
+  securityModel: ModelName,
+  args: readonly string[],
+): Promise<Serving> {
+  const { socket, directory } = place;
   const unshare = shared(directory);
-  const exported = { path: directory, securityModel };
   const server = await Ninepd.start({
-    exports: [
-      { ...exported, name: 'main' },
-      { ...exported, name: 'readonly', readonly: true },
-    ],
+    exports: exportsOf(place).map(one => ({ ...one, securityModel })),
     listen: [`unix://${socket}`],
     // Otherwise it counts the connections of a busy peer instead of naming each.
-    args: ['--log-level', 'debug', ...args],
+    args: ['--log-level', 'debug', '--msize-max', String(msizeBytesMax), ...args],
   });
   const children = readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').match(/\d+/g);
   const workers = args.includes('--workers') ? (children ?? []).map(Number) : undefined;
@@ -128,35 +169,48 @@ async function serveProgram(securityModel: 'mapped' | 'passthrough', ...args: st
       if ((await server.stop()) !== 0)
         throw new Error(`the server did not end as it should:\n${server.log()}`);
       unshare();
-      rmSync(top, { recursive: true });
     },
   };
 }
 
-async function serveMemory(): Promise<Serving> {
+export async function serveMemory(): Promise<Serving> {
   const tree = new MemoryTree({ bytesMax: memoryBytesMax });
   const serving = await serveTree(tree);
-  return { ...serving, remains: () => [...serving.remains(), ...heldIn(tree)] };
+  const { remains } = serving;
+  serving.remains = () => [...remains(), ...heldIn(tree)];
+  return serving;
 }
 
-/** Serves any tree, and closes it: sessions and streams as the server makes them, where they can be looked at. */
+/** Serves any tree, and closes it. */
 export async function serveTree(tree: Tree & { close(): void }): Promise<Serving> {
-  const { top, socket } = place();
-  const errors: string[] = [];
   const found = [
     { name: 'main', readonly: false, tree },
     { name: 'readonly', readonly: true, tree },
   ];
-  const exports = {
-    find: (aname: string) =>
-      aname === '' || aname === '/' ? found[0] : found.find(one => one.name === aname),
-  };
+  const serving = await servedAtPlace(({ socket }) => serveSessions(socket, { exports: () => found }));
+  return closedBefore(serving, () => tree.close());
+}
+
+export interface SessionParts {
+  /** What the next connection finds; the first is for those who name none. */
+  exports(): readonly ExportEntry[];
+  /** Told of each session before its transport has it. */
+  watch?(session: SessionPort): void;
+}
+
+/** Sessions and streams as the server makes them, where they can be looked at. */
+export async function serveSessions(socket: string, { exports, watch }: SessionParts): Promise<Serving> {
+  const errors: string[] = [];
   const streams = new Set<Stream>();
   const sessions: Session[] = [];
   const log = listeningLog(errors);
-  const open = (line: Line) => {
-    const session = new Session({ exports, line, log });
+  const open = (transport: TransportPort) => {
+    const list = exports();
+    const find = (aname: string) =>
+      aname === '' || aname === '/' ? list[0] : list.find(one => one.name === aname);
+    const session = new Session({ exports: { find }, transport, log });
     sessions.push(session);
+    watch?.(session);
     return session;
   };
   const endpoint = endpointOf(`unix://${socket}`);
@@ -183,9 +237,9 @@ export async function serveTree(tree: Tree & { close(): void }): Promise<Serving
       }),
     async close() {
       listener.close();
+      const closed = [...streams].map(stream => stream.closed);
       for (const stream of streams) stream.destroy();
-      tree.close();
-      rmSync(top, { recursive: true });
+      await Promise.all(closed);
     },
   };
 }
@@ -194,15 +248,15 @@ export async function serveTree(tree: Tree & { close(): void }): Promise<Serving
 export function heldIn(tree: MemoryTree): string[] {
   const attr = new Attr();
   const actor = {
-    caller: { uid: 0, gid: 0, groups: [] },
-    watch: { before: () => undefined, after: () => undefined },
+    creds: { uid: 0, gid: 0, groups: [] },
+    observer: { before: () => undefined, after: () => undefined },
   };
   const empty = (dir: MemoryNode) => {
     const open = tree.openDir(actor, dir);
     const bytes = Buffer.alloc(65_536);
     for (let count = tree.readdir(open, 0, 0, bytes); count > 51; count = tree.readdir(open, 0, 0, bytes)) {
       for (const { name } of parseDirents(bytes.subarray(0, count)).slice(2)) {
-        const child = tree.walk(actor.caller, dir, nameOf(name), attr) as MemoryNode;
+        const child = tree.walk(actor.creds, dir, nameOf(name), attr) as MemoryNode;
         if (child.type === S_IFDIR) empty(child);
         tree.unlink(actor, dir, nameOf(name), child.type === S_IFDIR ? 'directory' : 'file');
         tree.release(child);
@@ -219,27 +273,6 @@ export function heldIn(tree: MemoryTree): string[] {
     ...(tree.root.refs === 1 ? [] : [`the root is held ${tree.root.refs} times`]),
   ];
 }
-
-const host = { host: true, permissions: false };
-
-/** Other than the usual ones, each for a command of its own: `npm run test:workers`, `npm run test:sandbox`. */
-const others: Readonly<Record<string, readonly BackEnd[]>> = {
-  // Either serves every other connection, so that what a test does with two is seen by both.
-  workers: [{ ...host, name: 'two workers', serve: () => serveProgram('mapped', '--workers', '2') }],
-  sandbox: [
-    { ...host, name: 'mapped, sandboxed', serve: () => serveProgram('mapped') },
-    {
-      ...{ ...host, permissions: true, name: 'passthrough, sandboxed' },
-      serve: () => serveProgram('passthrough', '--trusted-xattrs', 'on'),
-    },
-  ],
-};
-
-export const backEnds: readonly BackEnd[] = others[process.env.NINEPD_CONFORMANCE ?? ''] ?? [
-  { ...host, name: 'mapped', serve: () => serveLocal('mapped') },
-  { ...host, permissions: true, name: 'passthrough', serve: () => serveLocal('passthrough') },
-  { ...host, host: false, name: 'memory', serve: serveMemory },
-];
 
 /** How many descriptors this process has. */
 export function descriptors(): number {

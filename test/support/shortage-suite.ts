@@ -12,17 +12,17 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { Attr } from '../../src/attr.ts';
-import { EMFILE, Errno } from '../../src/errno.ts';
-import { type Name, nameOf } from '../../src/name.ts';
-import { allocOwned, asOwned } from '../../src/owned.ts';
-import type { SecurityModel } from '../../src/security/model.ts';
-import { Descriptors } from '../../src/tree/descriptors.ts';
-import { LocalTree } from '../../src/tree/local-tree.ts';
-import type { Actor, OpenHow } from '../../src/tree/tree.ts';
+import { LocalTree } from '#backend/local/local-tree.ts';
+import type { Actor, OpenHow } from '#backend/tree.ts';
+import { Attr } from '#base/attr.ts';
+import { EMFILE, Errno } from '#base/errno.ts';
+import { type Name, nameOf } from '#base/name.ts';
+import { allocOwned, asOwned } from '#base/owned.ts';
+import { FdBudget } from '#quota/fd-budget.ts';
+import type { SecurityModel } from '#security/model.ts';
 
 const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
-const watch = { before: () => {}, after: () => {} };
+const observer = { before: () => {}, after: () => {} };
 
 /** What is thrown, at once or later. */
 const refusal = (act: () => unknown) => expect(Promise.resolve().then(act)).rejects;
@@ -39,8 +39,8 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       process.umask(0);
       dir = mkdtempSync(join(tmpdir(), 'ninepd-tree-'));
       chmodSync(dir, 0o777);
-      tree = await LocalTree.open(dir, { descriptors: new Descriptors(max), model: model() });
-      root = { caller: await tree.caller(0), watch };
+      tree = await LocalTree.open(dir, { descriptors: new FdBudget(max), model: model() });
+      root = { creds: await tree.credentials(0), observer };
     });
     afterEach(() => {
       tree.close();
@@ -51,7 +51,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       let node = tree.root;
       tree.hold(node);
       for (const step of path) {
-        const next = await tree.walk(root.caller, node, name(step), new Attr());
+        const next = await tree.walk(root.creds, node, name(step), new Attr());
         tree.release(node);
         if (next instanceof Errno) throw next;
         node = next;
@@ -60,7 +60,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
     }
 
     async function createFile(text: string, content: string) {
-      const how = { ...rw, exclusive: true, mode: 0o644, gid: root.caller.gid };
+      const how = { ...rw, exclusive: true, mode: 0o644, gid: root.creds.gid };
       const made = await tree.create(root, tree.root, name(text), how, new Attr());
       if (content) await tree.write(root, made.file, [asOwned(Buffer.from(content))], 0);
       return made;

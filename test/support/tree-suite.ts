@@ -14,7 +14,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { Attr, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '../../src/attr.ts';
+import { LocalTree } from '#backend/local/local-tree.ts';
+import type { Actor, OpenHow } from '#backend/tree.ts';
+import { Attr, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '#base/attr.ts';
 import {
   EEXIST,
   EISDIR,
@@ -26,17 +28,15 @@ import {
   ENXIO,
   Errno,
   ESTALE,
-} from '../../src/errno.ts';
-import type { Name } from '../../src/name.ts';
-import { nameOf } from '../../src/name.ts';
-import { asOwned } from '../../src/owned.ts';
-import type { SecurityModel } from '../../src/security/model.ts';
-import { Descriptors } from '../../src/tree/descriptors.ts';
-import { LocalTree } from '../../src/tree/local-tree.ts';
-import type { Actor, OpenHow } from '../../src/tree/tree.ts';
+} from '#base/errno.ts';
+import type { Name } from '#base/name.ts';
+import { nameOf } from '#base/name.ts';
+import { asOwned } from '#base/owned.ts';
+import { FdBudget } from '#quota/fd-budget.ts';
+import type { SecurityModel } from '#security/model.ts';
 
 const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
-const watch = { before: () => {}, after: () => {} };
+const observer = { before: () => {}, after: () => {} };
 
 /** What is thrown, at once or later. */
 const refusal = (act: () => unknown) => expect(Promise.resolve().then(act)).rejects;
@@ -56,8 +56,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       process.umask(0);
       dir = mkdtempSync(join(tmpdir(), 'ninepd-tree-'));
       chmodSync(dir, 0o777);
-      tree = await LocalTree.open(dir, { descriptors: new Descriptors(16), model: model() });
-      root = { caller: await tree.caller(0), watch };
+      tree = await LocalTree.open(dir, { descriptors: new FdBudget(16), model: model() });
+      root = { creds: await tree.credentials(0), observer };
     });
     afterEach(() => {
       tree.close();
@@ -66,20 +66,20 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     }, 60_000);
 
     async function found(text: string) {
-      const node = await tree.walk(root.caller, tree.root, name(text), new Attr());
+      const node = await tree.walk(root.creds, tree.root, name(text), new Attr());
       if (node instanceof Errno) throw node;
       return node;
     }
 
     async function createFile(text: string, content = '', actor = root, mode = 0o644) {
-      const how = { ...rw, exclusive: true, mode, gid: actor.caller.gid };
+      const how = { ...rw, exclusive: true, mode, gid: actor.creds.gid };
       const made = await tree.create(actor, tree.root, name(text), how, new Attr());
       if (content) await tree.write(actor, made.file, [asOwned(Buffer.from(content))], 0);
       return made;
     }
 
     it('creates a file with owner and mode exactly as asked', async () => {
-      const user = { caller: await tree.caller(1000), watch };
+      const user = { creds: await tree.credentials(1000), observer };
       const attr = new Attr();
       const how = { ...rw, exclusive: true, mode: 0o4751, gid: 1234 };
       const { node, file } = await tree.create(user, tree.root, name('a'), how, attr);
@@ -108,9 +108,9 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     });
 
     it('answers an absent name with ENOENT by value and a file in the way with ENOTDIR', async () => {
-      expect(await tree.walk(root.caller, tree.root, name('none'), new Attr())).toBe(ENOENT);
+      expect(await tree.walk(root.creds, tree.root, name('none'), new Attr())).toBe(ENOENT);
       const { node, file } = await createFile('f');
-      expect(await tree.walk(root.caller, node, name('x'), new Attr())).toBe(ENOTDIR);
+      expect(await tree.walk(root.creds, node, name('x'), new Attr())).toBe(ENOTDIR);
       tree.closeFile(file);
       tree.release(node);
     });
@@ -132,7 +132,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       expect([attr.nlink, attr.size]).toEqual([0, 4]);
       await tree.change(root, node, { mode: 0o600, uid: 5, size: 2 });
       await tree.setXattr(root, node, 'user.x', asOwned(Buffer.from('v')), 0);
-      expect(Buffer.from(await tree.getXattr(root.caller, node, 'user.x')).toString()).toBe('v');
+      expect(Buffer.from(await tree.getXattr(root.creds, node, 'user.x')).toString()).toBe('v');
       const again = await tree.open(root, node, rw);
       const into = Buffer.alloc(9);
       expect(await tree.read(again, [asOwned(into)], 0)).toBe(2);
@@ -155,7 +155,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       expect([attr.mode & 0o7777, attr.gid]).toEqual([0o1755, 7]);
       const s = await tree.make(root, d, name('s'), { type: 'symlink', target: '/etc/passwd', gid: 0 }, attr);
       expect([attr.mode, attr.size]).toEqual([S_IFLNK | 0o777, 11]);
-      expect(await tree.readlink(root.caller, s)).toBe('/etc/passwd');
+      expect(await tree.readlink(root.creds, s)).toBe('/etc/passwd');
       expect(() => tree.open(root, s, rw)).toThrow(ELOOP as unknown as Error);
       const special = { type: 'special' as const, gid: 0 };
       const c = await tree.make(root, d, name('c'), { ...special, mode: S_IFCHR | 0o620, rdev: 0x103 }, attr);
@@ -184,7 +184,12 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     });
 
     it('opens an existing file through create without touching its owner, mode and content', async () => {
-      const first = await createFile('keep', 'content', { caller: await tree.caller(1000), watch }, 0o640);
+      const first = await createFile(
+        'keep',
+        'content',
+        { creds: await tree.credentials(1000), observer },
+        0o640,
+      );
       const attr = new Attr();
       const how = { ...rw, exclusive: false, mode: 0o777, gid: 9 };
       const second = await tree.create(root, tree.root, name('keep'), how, attr);
@@ -298,7 +303,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       }
       // Those above have lost their descriptors long ago.
       const attr = new Attr();
-      const parent = await tree.parent(root.caller, deepest);
+      const parent = await tree.parent(root.creds, deepest);
       await tree.stat(parent, attr);
       expect(attr.mode & 0o777).toBe(0o755);
       tree.release(parent);
@@ -310,19 +315,19 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const { node, file } = await createFile('x');
       await tree.setXattr(root, node, 'user.a', asOwned(Buffer.alloc(0)), 0);
       await tree.setXattr(root, node, 'trusted.t', asOwned(Buffer.from('t')), 0);
-      const list = Buffer.from(await tree.listXattr(root.caller, node))
+      const list = Buffer.from(await tree.listXattr(root.creds, node))
         .toString()
         .split('\0')
         .filter(Boolean);
       expect(list.sort()).toEqual(['trusted.t', 'user.a']);
-      expect((await tree.getXattr(root.caller, node, 'user.a')).length).toBe(0);
-      await refusal(() => tree.getXattr(root.caller, node, 'user.none')).toBe(ENODATA);
+      expect((await tree.getXattr(root.creds, node, 'user.a')).length).toBe(0);
+      await refusal(() => tree.getXattr(root.creds, node, 'user.none')).toBe(ENODATA);
       tree.closeFile(file);
       tree.release(node);
     });
 
     it('drops set-id bits and file capabilities when a user writes', async () => {
-      const user = { caller: await tree.caller(1000), watch };
+      const user = { creds: await tree.credentials(1000), observer };
       const { node, file } = await createFile('suid', 'x', user, 0o6755);
       const capability = Buffer.from('0100000200040000000000000000000000000000', 'hex');
       const attr = new Attr();
@@ -331,7 +336,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       await tree.write(user, file, [asOwned(Buffer.from('y'))], 0);
       await tree.stat(node, attr);
       expect((attr.mode & 0o7777).toString(8)).toBe('755');
-      await refusal(() => tree.getXattr(root.caller, node, 'security.capability')).toBe(ENODATA);
+      await refusal(() => tree.getXattr(root.creds, node, 'security.capability')).toBe(ENODATA);
       tree.closeFile(file);
       tree.release(node);
     });

@@ -1,12 +1,12 @@
 import { closeSync } from 'node:fs';
-import { Errno } from '../../src/errno.ts';
-import { closeDescriptor, eventDescriptor, Mapping, signal, watch } from '../../src/host/vhost.ts';
-import { decodeReply, encodeRequest } from '../../src/protocol/codec.ts';
-import type { Draft, Op, RMessage, TMessage } from '../../src/protocol/operations.ts';
-import { feature, protocolFeature, request } from '../../src/transport/vhost-user/messages.ts';
+import { Errno } from '#base/errno.ts';
+import { closeFd, eventDescriptor, Mapping, signal, watchFd } from '#host/vhost.ts';
+import { decodeReply, encodeRequest } from '#protocol/codec.ts';
+import type { Draft, Op, RMessage, TMessage } from '#protocol/operations.ts';
+import { feature, protocolFeature, request } from '#transport/vhost-user/messages.ts';
 import { Monitor, memoryFile, type Region, regionBytes, u32, u64, until } from './vhost-monitor.ts';
 
-export { feature, protocolFeature, request } from '../../src/transport/vhost-user/messages.ts';
+export { feature, protocolFeature, request } from '#transport/vhost-user/messages.ts';
 export { Monitor, memoryFile, regionBytes, u32, u64 } from './vhost-monitor.ts';
 
 export interface Descriptor {
@@ -74,8 +74,8 @@ export class Frontend {
     this.#arenaStart = this.#arena = base + 0x10000;
     this.#free = Array.from({ length: this.size }, (_, i) => i);
     this.#unwatch = [
-      watch(this.callDescriptor, () => void this.calls++, true),
-      watch(this.errorDescriptor, () => void this.errors++, true),
+      watchFd(this.callDescriptor, () => void this.calls++, true),
+      watchFd(this.errorDescriptor, () => void this.errors++, true),
     ];
   }
 
@@ -86,7 +86,7 @@ export class Frontend {
   close(): void {
     for (const stop of this.#unwatch) stop();
     this.monitor.close();
-    for (const fd of [this.kickDescriptor, this.callDescriptor, this.errorDescriptor]) closeDescriptor(fd);
+    for (const fd of [this.kickDescriptor, this.callDescriptor, this.errorDescriptor]) closeFd(fd);
     closeSync(this.file);
   }
 

@@ -1,6 +1,6 @@
 import { ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { closeDescriptor, duplicate, receiveMessage, sendMessage } from '../../src/host/vhost.ts';
+import { closeFd, dupCloexec, receiveMessage, sendMessage } from '#host/vhost.ts';
 
 export interface Region {
   guestAddress: number;
@@ -58,13 +58,13 @@ export class Monitor {
   static async connect(path: string): Promise<Monitor> {
     const socket: Socket = connect({ path });
     await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject));
-    const descriptor = duplicate((socket as unknown as { _handle: { fd: number } })._handle.fd);
+    const descriptor = dupCloexec((socket as unknown as { _handle: { fd: number } })._handle.fd);
     socket.destroy();
     return new Monitor(descriptor);
   }
 
   close(): void {
-    closeDescriptor(this.descriptor);
+    closeFd(this.descriptor);
   }
 
   /** Bytes as they are. */

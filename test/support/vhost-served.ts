@@ -2,15 +2,15 @@ import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { duplicate } from '../../src/host/vhost.ts';
-import { type Logger, silent } from '../../src/log.ts';
-import { mapped } from '../../src/security/mapped.ts';
-import { Session } from '../../src/session/session.ts';
-import type { Shares } from '../../src/session/shares.ts';
-import { VhostUserFace } from '../../src/transport/vhost-user/face.ts';
-import { Descriptors } from '../../src/tree/descriptors.ts';
-import { LocalTree } from '../../src/tree/local-tree.ts';
-import type { Tree } from '../../src/tree/tree.ts';
+import { LocalTree } from '#backend/local/local-tree.ts';
+import type { Tree } from '#backend/tree.ts';
+import { type Logger, silent } from '#base/log.ts';
+import { dupCloexec } from '#host/vhost.ts';
+import { FdBudget } from '#quota/fd-budget.ts';
+import type { ServerShare } from '#quota/server-share.ts';
+import { mapped } from '#security/mapped.ts';
+import { Session } from '#session/session.ts';
+import { VhostUserListener } from '#transport/vhost-user/listener.ts';
 
 /** A directory served as a virtio-9p device, in this process. */
 export interface Served {
@@ -18,7 +18,7 @@ export interface Served {
   readonly directory: string;
   /** The socket. */
   readonly path: string;
-  readonly face: VhostUserFace;
+  readonly face: VhostUserListener;
   /** Every session that was opened, the last one last. */
   readonly sessions: Session[];
   /** Warnings and errors. */
@@ -31,17 +31,17 @@ export interface ServedOptions {
   /** Microseconds. */
   readonly busyPoll?: number;
   /** Of these and other sessions. */
-  readonly shares?: Shares;
+  readonly share?: ServerShare;
   /** The tree that is served, made of that of the directory. */
   readonly dressed?: (tree: Tree) => Tree;
 }
 
 export async function serveDirectory(options: ServedOptions = {}): Promise<Served> {
-  const { tag = 'share', busyPoll = 0, shares, dressed = tree => tree } = options;
+  const { tag = 'share', busyPoll = 0, share, dressed = tree => tree } = options;
   const directory = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
   chmodSync(directory, 0o777);
   const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
-  const tree = await LocalTree.open(directory, { descriptors: new Descriptors(64), model });
+  const tree = await LocalTree.open(directory, { descriptors: new FdBudget(64), model });
   const served = dressed(tree);
   const exports = { find: () => ({ name: 'share', tree: served, readonly: false }) };
   const complaints: string[] = [];
@@ -49,10 +49,10 @@ export async function serveDirectory(options: ServedOptions = {}): Promise<Serve
   const log: Logger = { ...silent, warn: complain, error: complain };
   const sessions: Session[] = [];
   const path = `${directory}.sock`;
-  const face = new VhostUserFace(
+  const face = new VhostUserListener(
     { path, tag, busyPoll },
-    line => {
-      const session = new Session({ exports, line, log, ...(shares && { shares }) });
+    transport => {
+      const session = new Session({ exports, transport, log, ...(share && { share }) });
       sessions.push(session);
       return session;
     },
@@ -60,7 +60,7 @@ export async function serveDirectory(options: ServedOptions = {}): Promise<Serve
   );
   const server = createServer({ pauseOnConnect: true }, socket => {
     const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-    face.accept({ fd: duplicate(fd) }, { label: 'unix test' });
+    face.accept({ fd: dupCloexec(fd) }, { label: 'unix test' });
     socket.destroy();
   });
   await new Promise<void>(resolve => server.listen(path, resolve));

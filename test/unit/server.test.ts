@@ -2,15 +2,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import {
-  Attr,
-  Client,
-  MemoryTree,
-  passthrough,
-  type SecurityModel,
-  Server,
-  StartFaults,
-} from '../../src/index.ts';
+import { Attr, Client, ConfigError, MemoryTree, passthrough, type SecurityModel, Server } from '#index.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { logTo } from '../support/line-log.ts';
 
@@ -80,8 +72,8 @@ describe('an embedded server', () => {
     const everythingIsMine: SecurityModel = {
       ...passthrough(() => undefined),
       name: 'mine',
-      overlays: true,
-      view: (_target, attr) => {
+      overlaysAttrs: true,
+      overlayAttrs: (_target, attr) => {
         attr.uid = 4242;
       },
     };
@@ -102,9 +94,9 @@ describe('an embedded server', () => {
       { path: files, name: '/' },
     ];
     const opening = Server.open({ exports });
-    await expect(opening).rejects.toThrow(StartFaults);
-    const { faults } = (await opening.catch(error => error)) as StartFaults;
-    expect(faults).toHaveLength(4);
+    await expect(opening).rejects.toThrow(ConfigError);
+    const { problems } = (await opening.catch(error => error)) as ConfigError;
+    expect(problems).toHaveLength(4);
     expect(held()).toEqual([]);
     await expect(Server.open({ exports: [] })).rejects.toThrow(/nothing to export/);
   });

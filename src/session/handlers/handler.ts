@@ -1,19 +1,18 @@
-import type { Answer } from '../../answer.ts';
-import type { Errno } from '../../errno.ts';
-import type { Op, RMessage, TMessage } from '../../protocol/operations.ts';
-import type { Exchange } from '../door.ts';
-import type { Session } from '../session.ts';
+import type { Errno } from '#base/errno.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
+import type { Op, RMessage, TMessage } from '#protocol/operations.ts';
+import type { Request } from '../request.ts';
 
 /**
- * Answers a message. What its request looks up or claims, a handler does before its first wait; a failure is thrown, or
- * returned where it is an everyday answer.
+ * Handles one message. Looks up, claims and reserves fids before its first `await`. Throws an Errno, or returns it where it is
+ * frequent.
  */
 export type Handler<O extends Op> = (
-  session: Session,
-  request: TMessage<O>,
-  exchange: Exchange,
-) => Answer<RMessage<O> | Errno>;
+  request: Request,
+  message: TMessage<O>,
+) => MaybePromise<RMessage<O> | Errno>;
 
 export type Handlers<O extends Op = Op> = { readonly [One in O]: Handler<One> };
 
+/** The reply without fields. */
 export const done = {} as const;

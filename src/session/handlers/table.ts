@@ -1,15 +1,15 @@
-import { attributes } from './attributes.ts';
-import { directories } from './directories.ts';
-import { files } from './files.ts';
+import { attributes } from './attr.ts';
 import type { Handlers } from './handler.ts';
-import { locks } from './locks.ts';
+import { files } from './io.ts';
+import { locks } from './lock.ts';
 import { namespace } from './namespace.ts';
-import { opening } from './opening.ts';
-import { sessions } from './sessions.ts';
-import { walking } from './walking.ts';
-import { xattrs } from './xattrs.ts';
+import { opening } from './open.ts';
+import { directories } from './readdir.ts';
+import { sessions } from './session.ts';
+import { walking } from './walk.ts';
+import { xattrs } from './xattr.ts';
 
-/** A message without a handler does not compile. */
+/** The handler of each message; the type requires all of them. */
 export const handlers: Handlers = {
   ...sessions,
   ...walking,

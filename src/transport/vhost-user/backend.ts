@@ -1,35 +1,38 @@
-import { closeDescriptor, watch } from '../../host/vhost.ts';
-import type { Logger } from '../../log.ts';
-import type { Peer } from '../../session/door.ts';
-import { Broken } from './broken.ts';
+import type { Logger } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { closeFd, watchFd } from '#host/vhost.ts';
 import { Device, type OpenSession } from './device.ts';
-import type { RegionPlace } from './memory.ts';
+import type { RegionLayout } from './memory.ts';
 import {
   feature,
   offeredFeatures,
   offeredProtocolFeatures,
   protocolFeature,
-  Refused,
   readAddress,
   request,
   u64,
+  VhostUserError,
 } from './messages.ts';
-import type { RingPlace } from './ring.ts';
+import type { RingLayout } from './ring.ts';
+import { VirtioError } from './virtio-error.ts';
 
 type Result = Buffer | undefined;
 
-export interface Handler {
-  /** Bytes of the payload, or the least of them. */
+export interface RequestHandler {
+  /** Size of the payload; the minimum if `more`. */
   readonly bytes: number;
   readonly more?: true;
-  /** Returns the payload of the reply, where there is one. What it keeps of the descriptors it takes out. */
+  /**
+   * Returns the payload of the reply, if any. Removes the descriptors that it keeps from `descriptors`; the caller closes
+   * the rest.
+   */
   run(payload: Buffer, descriptors: number[]): Result | Promise<Result>;
 }
 
 export interface BackendOptions {
   /** The configuration space: the mount tag with its length. */
   readonly config: Buffer;
-  /** How to give a device that much of it. */
+  /** How to configure the monitor for a configuration space of that size. */
   readonly configHint: string;
   readonly open: OpenSession;
   /** Microseconds. */
@@ -37,7 +40,7 @@ export interface BackendOptions {
   readonly log: Logger;
 }
 
-/** What a monitor has told of the virtqueue since it stood still last. */
+/** The virtqueue as the monitor has described it since it was last stopped. */
 interface RingState {
   readonly size?: number;
   readonly addresses?: readonly [descriptors: number, used: number, available: number];
@@ -46,7 +49,7 @@ interface RingState {
 
 const regionBytes = 32;
 const tableRegionsMax = 8;
-/** QEMU's own bound of hotplugged memory. */
+/** QEMU's limit of hotplugged regions. */
 const memorySlots = 509;
 const ringSizeMax = 1024;
 const configBytesMax = 256;
@@ -54,7 +57,7 @@ const configHeaderBytes = 12;
 const noDescriptor = 0x100;
 const NEEDS_RESET = 0x40;
 
-/** What the requests of vhost-user (QEMU's docs/interop/vhost-user.rst) do to a device. They may come in any order. */
+/** The vhost-user requests (QEMU's docs/interop/vhost-user.rst), applied to a device. They may come in any order. */
 export class Backend {
   readonly peer: Peer;
   readonly device: Device;
@@ -67,7 +70,7 @@ export class Backend {
   #ring: RingState = {};
   #enabled: boolean | undefined;
   #kick: { readonly descriptor: number; readonly unwatch: () => void } | undefined;
-  #warnedOfConfig = false;
+  #configWarned = false;
 
   constructor(peer: Peer, options: BackendOptions) {
     this.peer = peer;
@@ -79,7 +82,7 @@ export class Backend {
     return (this.#protocolFeatures & protocolFeature.replyAck) !== 0n;
   }
 
-  /** Lets go of everything. Resolves when all that the guest's memory was used for has ended. */
+  /** Releases everything. Resolves when the session is closed. */
   close(): Promise<void> {
     this.#dropKick();
     this.#setCall(undefined);
@@ -87,8 +90,8 @@ export class Backend {
     return this.device.close();
   }
 
-  #makeHandlers(): Map<number, Handler> {
-    return new Map<number, Handler>([
+  #makeHandlers(): Map<number, RequestHandler> {
+    return new Map<number, RequestHandler>([
       [request.getFeatures, { bytes: 0, run: () => u64(offeredFeatures) }],
       [request.setFeatures, { bytes: 8, run: payload => this.#setFeatures(payload.readBigUInt64LE()) }],
       [request.getProtocolFeatures, { bytes: 0, run: () => u64(offeredProtocolFeatures) }],
@@ -103,7 +106,7 @@ export class Backend {
       [request.setStatus, { bytes: 8, run: payload => this.#setStatus(payload.readUInt8()) }],
       [request.getStatus, { bytes: 0, run: () => this.#getStatus() }],
       [request.getConfig, { bytes: configHeaderBytes, more: true, run: payload => this.#getConfig(payload) }],
-      // Nothing in it can be written (virtio 1.2 has no field that a 9p driver may set).
+      // Ignored: virtio 1.2 has no field that a 9p driver may write.
       [request.setConfig, { bytes: configHeaderBytes, more: true, run: () => undefined }],
       [request.setMemTable, { bytes: 8, more: true, run: (payload, fds) => this.#setMemTable(payload, fds) }],
       [request.getMaxMemSlots, { bytes: 0, run: () => u64(memorySlots) }],
@@ -140,7 +143,7 @@ export class Backend {
 
   #setFeatures(features: bigint): undefined {
     const unknown = features & ~offeredFeatures;
-    if (unknown !== 0n) throw new Refused(`features 0x${unknown.toString(16)}, which are not offered`);
+    if (unknown !== 0n) throw new VhostUserError(`features 0x${unknown.toString(16)}, which are not offered`);
     this.#features = features;
     this.#startIfReady();
   }
@@ -148,14 +151,14 @@ export class Backend {
   #setProtocolFeatures(features: bigint): undefined {
     const unknown = features & ~offeredProtocolFeatures;
     if (unknown !== 0n)
-      throw new Refused(`protocol features 0x${unknown.toString(16)}, which are not offered`);
+      throw new VhostUserError(`protocol features 0x${unknown.toString(16)}, which are not offered`);
     this.#protocolFeatures = features;
     this.#warnWithoutConfig();
   }
 
   #warnWithoutConfig(): void {
-    if (this.#protocolFeatures & protocolFeature.config || this.#warnedOfConfig) return;
-    this.#warnedOfConfig = true;
+    if (this.#protocolFeatures & protocolFeature.config || this.#configWarned) return;
+    this.#configWarned = true;
     this.#options.log.warn(
       `${this.peer.label}: the monitor does not ask for the configuration space, so the guest cannot learn the tag: ` +
         this.#options.configHint,
@@ -168,7 +171,7 @@ export class Backend {
     await this.device.reset();
   }
 
-  /** QEMU writes 0 also when it only pauses the guest, so the session waits for how the queue is started again. */
+  /** QEMU writes 0 also when it only pauses the guest, so the session is kept until the queue is started again. */
   async #setStatus(status: number): Promise<undefined> {
     this.#status = status & ~NEEDS_RESET;
     if (status !== 0) return;
@@ -180,21 +183,21 @@ export class Backend {
     return u64(this.#status | (this.device.broken ? NEEDS_RESET : 0));
   }
 
-  /** QEMU asks for all of the space that it was told to have, other monitors for the bytes that the guest reads. */
+  /** QEMU requests the whole configured space, other monitors the bytes that the guest reads. */
   #getConfig(payload: Buffer): Buffer {
     const { config, configHint, log } = this.#options;
     const offset = payload.readUInt32LE(0);
     const size = payload.readUInt32LE(4);
     if (size > configBytesMax || offset > configBytesMax || payload.length !== configHeaderBytes + size) {
-      throw new Refused(`a configuration space of ${offset + size} bytes`);
+      throw new VhostUserError(`a configuration space of ${offset + size} bytes`);
     }
     if (offset === 0 && size > 2 && size < config.length) {
-      if (!this.#warnedOfConfig) {
+      if (!this.#configWarned) {
         log.warn(
           `${this.peer.label}: the tag does not fit into a configuration space of ${size} bytes: ${configHint}`,
         );
       }
-      this.#warnedOfConfig = true;
+      this.#configWarned = true;
       return Buffer.alloc(0);
     }
     payload.fill(0, configHeaderBytes);
@@ -205,47 +208,49 @@ export class Backend {
   #setMemTable(payload: Buffer, descriptors: readonly number[]): undefined {
     const count = payload.readUInt32LE(0);
     if (count > tableRegionsMax || payload.length !== 8 + count * regionBytes) {
-      throw new Refused(`a memory table of ${count} regions in ${payload.length} bytes`);
+      throw new VhostUserError(`a memory table of ${count} regions in ${payload.length} bytes`);
     }
     if (descriptors.length !== count) {
-      throw new Refused(`a memory table of ${count} regions with ${descriptors.length} descriptors`);
+      throw new VhostUserError(`a memory table of ${count} regions with ${descriptors.length} descriptors`);
     }
-    const places = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * regionBytes));
-    this.device.memory.setTable(places, descriptors);
+    const layouts = Array.from({ length: count }, (_, i) => readRegion(payload, 8 + i * regionBytes));
+    this.device.memory.setTable(layouts, descriptors);
     this.#memoryChanged();
   }
 
-  #addRegion(place: RegionPlace, descriptors: readonly number[]): undefined {
+  #addRegion(layout: RegionLayout, descriptors: readonly number[]): undefined {
     const { memory } = this.device;
-    if (descriptors.length !== 1) throw new Refused(`a memory region with ${descriptors.length} descriptors`);
-    if (memory.regionCount >= memorySlots) throw new Refused(`more than ${memorySlots} memory regions`);
-    memory.add(place, descriptors[0]!);
+    if (descriptors.length !== 1)
+      throw new VhostUserError(`a memory region with ${descriptors.length} descriptors`);
+    if (memory.regionCount >= memorySlots)
+      throw new VhostUserError(`more than ${memorySlots} memory regions`);
+    memory.add(layout, descriptors[0]!);
     this.#memoryChanged();
   }
 
-  #removeRegion(place: RegionPlace): undefined {
-    this.device.memory.remove(place);
+  #removeRegion(layout: RegionLayout): undefined {
+    this.device.memory.remove(layout);
     this.#memoryChanged(true);
   }
 
-  #memoryChanged(mayComeAgain = false): void {
-    this.device.memoryChanged(mayComeAgain);
+  #memoryChanged(mayReturn = false): void {
+    this.device.memoryChanged(mayReturn);
     this.#startIfReady();
   }
 
-  /** The queue is described while it stands still; a running one stays what it is. */
+  /** Stores part of the queue's description, which must not change while the queue runs. */
   #setRing(change: RingState): undefined {
     const { size, next } = change;
-    if (next !== undefined && next > 0xffff) throw new Refused(`place ${next} in a virtqueue`);
+    if (next !== undefined && next > 0xffff) throw new VhostUserError(`index ${next} in a virtqueue`);
     if (size !== undefined && (size === 0 || size > ringSizeMax || (size & (size - 1)) !== 0)) {
-      throw new Refused(
-        `a virtqueue of ${size} places: a power of two up to ${ringSizeMax} is needed (vq_size)`,
+      throw new VhostUserError(
+        `a virtqueue of ${size} descriptors: a power of two up to ${ringSizeMax} is needed (vq_size)`,
       );
     }
     const before = this.#ring;
     this.#ring = { ...before, ...change };
     if (this.device.running && JSON.stringify(before) !== JSON.stringify(this.#ring)) {
-      throw new Refused('a running virtqueue is moved');
+      throw new VhostUserError('a running virtqueue is moved');
     }
     this.#startIfReady();
   }
@@ -269,11 +274,11 @@ export class Backend {
 
   #setKick(descriptor: number | undefined): undefined {
     this.#dropKick();
-    if (descriptor === undefined) throw new Refused('a virtqueue without a kick descriptor');
+    if (descriptor === undefined) throw new VhostUserError('a virtqueue without a kick descriptor');
     try {
-      this.#kick = { descriptor, unwatch: watch(descriptor, () => this.#kicked(), true) };
+      this.#kick = { descriptor, unwatch: watchFd(descriptor, () => this.#kicked(), true) };
     } catch (error) {
-      closeDescriptor(descriptor);
+      closeFd(descriptor);
       throw error;
     }
     this.#startIfReady();
@@ -282,37 +287,40 @@ export class Backend {
   #dropKick(): void {
     if (!this.#kick) return;
     this.#kick.unwatch();
-    closeDescriptor(this.#kick.descriptor);
+    closeFd(this.#kick.descriptor);
     this.#kick = undefined;
   }
 
   #setCall(descriptor: number | undefined): undefined {
     const { device } = this;
-    if (device.callDescriptor !== undefined) closeDescriptor(device.callDescriptor);
+    if (device.callDescriptor !== undefined) closeFd(device.callDescriptor);
     device.callDescriptor = descriptor;
-    // The one before may have been signalled unheard.
+    // A signal to the previous descriptor may have been missed.
     if (device.running) device.interrupt();
   }
 
   #setError(descriptor: number | undefined): undefined {
     const { device } = this;
-    if (device.errorDescriptor !== undefined) closeDescriptor(device.errorDescriptor);
+    if (device.errorDescriptor !== undefined) closeFd(device.errorDescriptor);
     device.errorDescriptor = descriptor;
   }
 
   #kicked(): void {
-    const fault = this.#start(this.#ring.next ?? 0);
-    if (fault !== undefined) this.device.fail(fault);
+    const error = this.#start(this.#ring.next ?? 0);
+    if (error !== undefined) this.device.fail(error);
     this.device.serve();
   }
 
-  /** The queue is started as soon as all of it is known; what is not in memory yet may come, until the guest kicks. */
+  /**
+   * Starts the queue once it is completely described. A part of it that lies outside of the shared memory is no error until
+   * the guest kicks, since its region may still be added.
+   */
   #startIfReady(): void {
     const { next } = this.#ring;
     if (next !== undefined) this.#start(next);
   }
 
-  /** Starts the queue if it stands still and may run. Returns why a queue that may run cannot. */
+  /** Starts the queue if it is stopped, enabled and described. Returns an error text if that fails. */
   #start(next: number): string | undefined {
     const { device } = this;
     const { size, addresses } = this.#ring;
@@ -328,11 +336,11 @@ export class Backend {
     }
     const indirect = (this.#features & feature.indirect) !== 0n;
     const eventIndex = (this.#features & feature.eventIndex) !== 0n;
-    const place: RingPlace = { size, descriptors, used, available, indirect, eventIndex };
+    const layout: RingLayout = { size, descriptors, used, available, indirect, eventIndex };
     try {
-      device.start(place, next);
+      device.start(layout, next);
     } catch (error) {
-      if (error instanceof Broken) return error.message;
+      if (error instanceof VirtioError) return error.message;
       throw error;
     }
     this.#warnWithoutConfig();
@@ -341,7 +349,7 @@ export class Backend {
   }
 }
 
-function readRegion(payload: Buffer, at: number): RegionPlace {
+function readRegion(payload: Buffer, at: number): RegionLayout {
   return {
     guestAddress: readAddress(payload, at),
     bytes: readAddress(payload, at + 8),
@@ -351,7 +359,7 @@ function readRegion(payload: Buffer, at: number): RegionPlace {
 }
 
 function onlyQueue(index: number): void {
-  if (index !== 0) throw new Refused(`virtqueue ${index}: a 9p device has one (QEMU: num_vqs=1)`);
+  if (index !== 0) throw new VhostUserError(`virtqueue ${index}: a 9p device has one (QEMU: num_vqs=1)`);
 }
 
 function readState(payload: Buffer): number {
@@ -370,6 +378,6 @@ function takeDescriptor(payload: Buffer, descriptors: number[]): number | undefi
   onlyQueue(value & 0xff);
   if (value & noDescriptor) return undefined;
   const descriptor = descriptors.shift();
-  if (descriptor === undefined) throw new Refused('a descriptor is announced and does not come');
+  if (descriptor === undefined) throw new VhostUserError('a descriptor is announced but not passed');
   return descriptor;
 }

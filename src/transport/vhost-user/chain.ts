@@ -1,9 +1,9 @@
-import { asOwned, type OwnedSegments, type Segments } from '../../owned.ts';
-import { type KeptExchange, replyHeadBytesMax } from '../../session/door.ts';
+import { asOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
+import { type DetachedExchange, replyHeadBytesMax } from '#session/exchange.ts';
 import { poison } from '../poison.ts';
-import { Broken } from './broken.ts';
-import { Pieces } from './memory.ts';
+import { IoVec } from './memory.ts';
 import type { SplitRing } from './ring.ts';
+import { VirtioError } from './virtio-error.ts';
 
 /** The payload of Twrite begins behind size[4] type[1] tag[2] fid[4] offset[8] count[4]. */
 const writeHeadBytes = 23;
@@ -15,40 +15,43 @@ const Treaddir = 40;
 const Twrite = 118;
 const EMSGSIZE = 90;
 const messageBytesMin = 7;
-/** Two strings of 64 KiB, which no message exceeds but Twrite, whose payload stays where it is. */
+/** Two strings of 64 KiB: no message is longer, besides Twrite, whose payload is not copied. */
 const headBytesMax = 2 ** 17 + 2 ** 10;
 const headBytesUsual = 8192;
 
-const nothing: OwnedSegments = [];
+const noPayload: OwnedSegments = [];
 
-/** What a chain needs of its device. */
+/** The device, as a chain uses it. */
 export interface ChainOwner {
-  /** Whether the guest's memory may be written to for this chain now. */
+  /** Whether the chain's guest memory may be written now. */
   reachable(chain: Chain): boolean;
-  /** A call may work on the guest's memory beyond this turn, until the chain is answered. */
-  lent(): void;
-  /** The exchange is answered: `deliver` writes the reply and says how long it is, as soon as the ring may be used. */
-  answered(chain: Chain, deliver: () => number): void;
+  /** A call may use guest memory after this event-loop callback, until the chain is completed. */
+  memoryPinned(): void;
+  /** The exchange is answered. `deliver` writes the reply and returns its length; it is called once the ring may be used. */
+  completed(chain: Chain, deliver: () => number): void;
 }
 
-/** One request on the virtqueue: the buffers of its chain, and private memory for the heads of request and reply. */
-export class Chain implements KeptExchange {
+/** A request on the virtqueue: the buffers of its descriptor chain, and private memory for the heads of request and reply. */
+export class Chain implements DetachedExchange {
   readonly from = 0;
   to = 0;
-  /** Guest memory. It stays mapped until the chain is answered (`lent`), and a Twrite is answered when its write is settled. */
-  payload: OwnedSegments = nothing;
+  /**
+   * Guest memory. It stays mapped until the chain is completed (`pinsMemory`); a Twrite completes after its write has
+   * settled.
+   */
+  payload: OwnedSegments = noPayload;
   readonly out = Buffer.allocUnsafeSlow(replyHeadBytesMax);
   readonly at = 0;
 
-  /** The ring it came from, and its first descriptor there. */
+  /** The ring that the chain came from, and its head descriptor. */
   ring: SplitRing | undefined;
   index = 0;
-  /** Whether a call that may outlive the turn works on the guest's memory. */
-  lent = false;
-  readonly readable = new Pieces();
-  readonly writable = new Pieces();
-  /** When the buffers were looked up (`GuestMemory.era`). */
-  era = 0;
+  /** Whether a call may use the guest's memory after the event-loop callback. */
+  pinsMemory = false;
+  readonly readable = new IoVec();
+  readonly writable = new IoVec();
+  /** `GuestMemory.generation` at the time the buffers were translated. */
+  generation = 0;
 
   readonly #owner: ChainOwner;
   readonly #memory = Buffer.allocUnsafeSlow(headBytesUsual);
@@ -61,34 +64,34 @@ export class Chain implements KeptExchange {
     this.#owner = owner;
   }
 
-  /** Takes the request out of the collected buffers, and returns its type. Throws Broken when there is none. */
+  /** Copies the request's head out of the collected buffers, and returns its type. Throws VirtioError for an invalid request. */
   readHead(): number {
     const { readable } = this;
-    if (readable.bytes < messageBytesMin) throw new Broken(`a request of ${readable.bytes} bytes`);
+    if (readable.bytes < messageBytesMin) throw new VirtioError(`a request of ${readable.bytes} bytes`);
     const head = this.#memory;
     const there = readable.read(head);
     const size = head.readUInt32LE(0);
     if (size < messageBytesMin || size > readable.bytes) {
-      throw new Broken(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
+      throw new VirtioError(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
     }
     const headBytes = head[4] === Twrite ? Math.min(size, writeHeadBytes) : size;
-    if (headBytes > headBytesMax) throw new Broken(`a message of ${size} bytes that is no Twrite`);
+    if (headBytes > headBytesMax) throw new VirtioError(`a message of ${size} bytes that is no Twrite`);
     this.head = headBytes > there ? this.#readLonger(head, headBytes) : head;
     this.to = headBytes;
     this.#payloadBytes = size - headBytes;
     return this.head[4]!;
   }
 
-  /** The request is to be answered. */
+  /** Starts the exchange. */
   open(): void {
     this.#open = true;
-    this.lent = false;
+    this.pinsMemory = false;
     this.#copied = undefined;
     this.payload =
-      this.#payloadBytes === 0 ? nothing : this.readable.views(this.to, this.#payloadBytes).map(asOwned);
+      this.#payloadBytes === 0 ? noPayload : this.readable.views(this.to, this.#payloadBytes).map(asOwned);
   }
 
-  /** What was read and judged already stays as it was read. */
+  /** Keeps the bytes that were read and checked already, since the guest may have changed them. */
   #readLonger(head: Buffer, bytes: number): Buffer {
     const longer = Buffer.allocUnsafeSlow(bytes);
     this.readable.read(longer);
@@ -96,19 +99,19 @@ export class Chain implements KeptExchange {
     return longer;
   }
 
-  /** The exchange is over; the chain may be used for another. */
+  /** Makes the chain ready for another request. */
   recycle(): void {
     this.ring = undefined;
     poison(this.head);
     poison(this.out);
   }
 
-  /** What the driver left too little room for makes a short read. */
-  space(count: number): Segments {
+  /** A driver's buffer that is too small makes a short read. */
+  reserveData(count: number): Segments {
     const room = Math.max(0, Math.min(count, this.writable.bytes - readHeadBytes));
     if (this.#owner.reachable(this)) {
       const views = this.writable.views(readHeadBytes, room);
-      // Directory entries are packed into one piece.
+      // readdir packs entries into one contiguous buffer.
       if (this.head[4] !== Treaddir || views.length === 1) return views;
     }
     this.#copied = Buffer.allocUnsafe(room);
@@ -119,23 +122,23 @@ export class Chain implements KeptExchange {
     this.#close(() => this.#write(headBytes, dataBytes));
   }
 
-  /** A chain that is given back with nothing written tells the driver to forget the request (as QEMU's 9pfs does). */
+  /** Returns the chain with length 0, upon which the driver discards the request (as QEMU's 9pfs does). */
   drop(): void {
     this.#close(() => 0);
   }
 
-  later(): KeptExchange {
-    if (this.payload !== nothing) {
-      this.lent = true;
-      this.#owner.lent();
+  detach(): DetachedExchange {
+    if (this.payload !== noPayload) {
+      this.pinsMemory = true;
+      this.#owner.memoryPinned();
     }
     return this;
   }
 
   #close(deliver: () => number): void {
-    if (!this.#open) throw new Error('An exchange was answered twice.');
+    if (!this.#open) throw new Error('an exchange was answered twice');
     this.#open = false;
-    this.#owner.answered(this, deliver);
+    this.#owner.completed(this, deliver);
   }
 
   #write(headBytes: number, dataBytes: number): number {
@@ -148,7 +151,7 @@ export class Chain implements KeptExchange {
 
   #writeTooLong(bytes: number): number {
     const room = this.writable.bytes;
-    if (room < rlerrorBytes) throw new Broken(`a reply of ${bytes} bytes for ${room} bytes of buffers`);
+    if (room < rlerrorBytes) throw new VirtioError(`a reply of ${bytes} bytes for ${room} bytes of buffers`);
     this.out.writeUInt32LE(rlerrorBytes, 0);
     this.out.writeUInt8(Rlerror, 4);
     this.out.writeUInt32LE(EMSGSIZE, 7);

@@ -1,16 +1,16 @@
-import { Errno } from '../../errno.ts';
-import { closeDescriptor, receiveMessage, sendMessage, watch } from '../../host/vhost.ts';
-import type { Peer } from '../../session/door.ts';
-import { Backend, type BackendOptions, type Handler } from './backend.ts';
+import { Errno } from '#base/errno.ts';
+import type { Peer } from '#base/peer.ts';
+import { closeFd, receiveMessage, sendMessage, watchFd } from '#host/vhost.ts';
+import { Backend, type BackendOptions, type RequestHandler } from './backend.ts';
 import {
   type Header,
   headerBytes,
   nameOfRequest,
   parseHeader,
   payloadBytesMax,
-  Refused,
   reply,
   u64,
+  VhostUserError,
 } from './messages.ts';
 
 export interface ConnectionOptions extends BackendOptions {
@@ -20,9 +20,9 @@ export interface ConnectionOptions extends BackendOptions {
 type Result = Buffer | undefined;
 
 const EAGAIN = 11;
-const messagesPerTurnMax = 64;
+const messagesPerCallbackMax = 64;
 
-/** One monitor: a socket with its requests, each answered before the next is read. */
+/** The connection of one monitor. Each request is answered before the next is read. */
 export class Connection {
   readonly peer: Peer;
   readonly #descriptor: number;
@@ -37,7 +37,7 @@ export class Connection {
   #unwatch: (() => void) | undefined;
   #open = true;
 
-  /** Takes over a connected socket. */
+  /** Takes ownership of a connected socket. */
   constructor(descriptor: number, peer: Peer, options: ConnectionOptions) {
     this.#descriptor = descriptor;
     this.peer = peer;
@@ -50,48 +50,48 @@ export class Connection {
     return this.#open;
   }
 
-  /** Ends it. Resolves when all that the guest's memory was used for has ended. */
+  /** Closes the connection. Resolves when the session is closed. */
   async close(): Promise<void> {
     if (!this.#open) return;
     this.#open = false;
     this.#unwatch?.();
     this.#unwatch = undefined;
-    for (const fd of this.#descriptors.splice(0)) closeDescriptor(fd);
-    closeDescriptor(this.#descriptor);
+    for (const fd of this.#descriptors.splice(0)) closeFd(fd);
+    closeFd(this.#descriptor);
     this.#options.closed();
     await this.#backend.close();
   }
 
-  /** Takes no more requests of the guest, lets those that run be answered, and ends. */
+  /** Stops taking requests from the guest, waits until running ones are answered, and closes. */
   async finish(): Promise<void> {
     await this.#backend.device.finish();
     await this.close();
   }
 
-  /** Looks for messages, or for the monitor's end, now instead of when the event loop comes to it. */
+  /** Reads messages, or notices the monitor's disconnect, now instead of in the next event-loop iteration. */
   poll(): void {
     if (this.#unwatch) this.#readable();
   }
 
   #watch(): void {
-    this.#unwatch = watch(this.#descriptor, () => this.#readable());
+    this.#unwatch = watchFd(this.#descriptor, () => this.#readable());
   }
 
   #readable(): void {
     try {
-      for (let i = 0; i < messagesPerTurnMax && this.#unwatch && this.#receive(); i++);
+      for (let i = 0; i < messagesPerCallbackMax && this.#unwatch && this.#receive(); i++);
     } catch (error) {
       this.#refuse(error);
     }
   }
 
-  /** Reads on in the message at hand. False when there is nothing to read. */
+  /** Reads more of the current message. False when there is nothing to read. */
   #receive(): boolean {
     const target = this.#parsed ? this.#payload.subarray(0, this.#parsed.payloadBytes) : this.#header;
     const got = receiveMessage(this.#descriptor, target.subarray(this.#have), this.#descriptors);
     if (got === -EAGAIN) return false;
     if (got <= 0) {
-      this.#options.log.info(`${this.peer.label}: the monitor is gone`);
+      this.#options.log.info(`${this.peer.label}: the monitor disconnected`);
       void this.close();
       return false;
     }
@@ -113,13 +113,13 @@ export class Connection {
     try {
       result = this.#handlerOf(header).run(payload, descriptors);
     } finally {
-      for (const fd of descriptors) closeDescriptor(fd);
+      for (const fd of descriptors) closeFd(fd);
     }
     if (result instanceof Promise) this.#wait(header, result);
     else this.#answer(header, result);
   }
 
-  /** The next message is read when this one is answered. */
+  /** Reads no message until this one is answered. */
   #wait(header: Header, result: Promise<Result>): void {
     this.#unwatch?.();
     this.#unwatch = undefined;
@@ -132,11 +132,11 @@ export class Connection {
       .catch(error => this.#refuse(error));
   }
 
-  #handlerOf({ request: number, payloadBytes }: Header): Handler {
+  #handlerOf({ request: number, payloadBytes }: Header): RequestHandler {
     const handler = this.#backend.handlers.get(number);
-    if (!handler) throw new Refused(`${nameOfRequest(number)}, which is not offered`);
+    if (!handler) throw new VhostUserError(`${nameOfRequest(number)}, which is not offered`);
     const fits = handler.more ? payloadBytes >= handler.bytes : payloadBytes === handler.bytes;
-    if (!fits) throw new Refused(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
+    if (!fits) throw new VhostUserError(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
     return handler;
   }
 
@@ -146,12 +146,12 @@ export class Connection {
     if (!body) return;
     const message = reply(header.request, body);
     if (sendMessage(this.#descriptor, message) !== message.length) {
-      throw new Refused('the monitor does not take its replies');
+      throw new VhostUserError('the monitor does not take its replies');
     }
   }
 
   #refuse(error: unknown): void {
-    if (!(error instanceof Refused || error instanceof Errno)) {
+    if (!(error instanceof VhostUserError || error instanceof Errno)) {
       void this.close();
       throw error;
     }

@@ -1,62 +1,62 @@
-import { mappingFaults, signal } from '../../host/vhost.ts';
-import type { Logger } from '../../log.ts';
-import type { Door, Line, Peer } from '../../session/door.ts';
-import { Broken, Unmapped } from './broken.ts';
+import type { Logger } from '#base/log.ts';
+import type { Peer } from '#base/peer.ts';
+import { mappingFaults, signal } from '#host/vhost.ts';
+import type { SessionPort, TransportPort } from '#session/exchange.ts';
 import { Chain, type ChainOwner } from './chain.ts';
 import { Gap } from './gap.ts';
 import { GuestMemory } from './memory.ts';
-import { Refused } from './messages.ts';
-import { type RingPlace, SplitRing } from './ring.ts';
+import { VhostUserError } from './messages.ts';
+import { type RingLayout, SplitRing } from './ring.ts';
+import { Unmapped, VirtioError } from './virtio-error.ts';
 
-export type OpenSession = (line: Line) => Door;
+export type OpenSession = (port: TransportPort) => SessionPort;
 
 export interface DeviceOptions {
   readonly open: OpenSession;
   /**
-   * For so many microseconds after a request the queue is looked at in every turn of the event loop. The guest need not
-   * kick meanwhile, and this process does not go to sleep: both cost more than answering most requests.
+   * Microseconds after a request during which the queue is polled in every event-loop iteration. The guest need not kick
+   * meanwhile, and the process does not sleep: a kick and a wake-up each cost more than most requests.
    */
   readonly busyPoll: number;
   readonly log: Logger;
 }
 
-/** Requests taken in one turn, before other guests and connections have theirs. */
-const requestsPerTurnMax = 64;
-/** How long a monitor waits at most for calls that work on the guest's memory, when it stops the device. */
+/** Requests taken in one event-loop callback, before other guests and connections run. */
+const requestsPerCallbackMax = 64;
+/** How long a monitor that stops the device waits for calls that use the guest's memory. */
 const stopMsMax = 10_000;
 
 /**
- * A virtio-9p device as its driver sees it: one virtqueue, and behind it a session. A queue that was stopped goes on where
- * it was when it is started again as it was (the guest was paused); otherwise the guest has started anew, and so does the
- * session.
+ * A virtio-9p device: one virtqueue and a session. A stopped queue that is started again with the same layout and indices
+ * continues with its session (the guest was paused). Otherwise the guest has restarted, and a new session is opened.
  */
-export class Device implements ChainOwner, Line {
+export class Device implements ChainOwner, TransportPort {
   readonly peer: Peer;
   readonly memory = new GuestMemory();
-  /** Told of what was given back, and of a broken device; undefined while the monitor gives none. */
+  /** Eventfds of the monitor: signalled for used buffers and for a broken device. */
   callDescriptor: number | undefined;
   errorDescriptor: number | undefined;
 
   readonly #open: OpenSession;
   readonly #log: Logger;
   readonly #idle: Chain[] = [];
-  #session: Door | undefined;
+  #session: SessionPort | undefined;
   #ring: SplitRing | undefined;
   #stopped: SplitRing | undefined;
-  /** Replies to a queue that is stopped, or that waits for memory. */
-  #held: (() => void)[] = [];
-  #lent = 0;
-  #whenNothingLent: (() => void) | undefined;
+  /** Replies for a queue that is stopped or waits for memory. */
+  #heldReplies: (() => void)[] = [];
+  #pinnedCount = 0;
+  #onUnpinned: (() => void) | undefined;
   #broken = false;
   #enabled = false;
   #serving = false;
   #signalling = false;
-  /** While it is waited for, the queue stands still. */
-  readonly #gap = new Gap(() => this.#lookAgain());
+  /** While `waiting`, no request is taken and replies are held. */
+  readonly #gap = new Gap(() => this.#relocate());
   #next = 0;
   #faults = mappingFaults();
   readonly #pollMs: number;
-  /** Until when the queue is looked at, by performance.now(). */
+  /** When polling ends, by performance.now(). */
   #pollEnd = 0;
   #polling = false;
 
@@ -71,23 +71,23 @@ export class Device implements ChainOwner, Line {
     return this.#ring !== undefined;
   }
 
-  /** Whether it waits to be reset. */
+  /** Whether the device is unusable until it is reset (DEVICE_NEEDS_RESET). */
   get broken(): boolean {
     return this.#broken;
   }
 
-  /** Starts the queue. Throws Broken when it does not lie in the guest's memory. */
-  start(place: RingPlace, next: number): void {
+  /** Starts the queue. Throws VirtioError if it lies outside of the guest's memory. */
+  start(layout: RingLayout, next: number): void {
     const stopped = this.#stopped;
-    if (stopped && stopped.next === next && same(stopped.place, place)) {
+    if (stopped && stopped.next === next && same(stopped.layout, layout)) {
       stopped.locate();
-      if (stopped.continues) {
+      if (stopped.unchanged) {
         this.#continue(stopped);
         return;
       }
     }
-    const ring = new SplitRing(this.memory, place, next);
-    void this.#forget();
+    const ring = new SplitRing(this.memory, layout, next);
+    void this.#endSession();
     this.#ring = ring;
     this.#session = this.#open(this);
   }
@@ -99,70 +99,70 @@ export class Device implements ChainOwner, Line {
   }
 
   #deliverHeld(): void {
-    for (const deliver of this.#held.splice(0)) deliver();
+    for (const deliver of this.#heldReplies.splice(0)) deliver();
   }
 
-  /** A queue that is not enabled keeps its place. */
+  /** A disabled queue takes no requests, and keeps its indices. */
   enable(enabled: boolean): void {
     this.#enabled = enabled;
     this.serve();
   }
 
   /**
-   * Stops the queue, and resolves with where it stopped once nothing works on the guest's memory any more. What still
-   * waits, such as for a lock, is answered when the queue goes on.
+   * Stops the queue. Resolves to its next index when no call uses the guest's memory any more. Requests that still wait,
+   * such as for a lock, are answered when the queue continues.
    */
   async stop(): Promise<number> {
     const ring = this.#ring;
     if (ring) {
-      this.#tell(ring);
+      this.#signalGuest(ring);
       this.#stopped = ring;
       this.#next = ring.next;
       this.#ring = undefined;
-      this.#gap.stopWaiting();
+      this.#gap.cancel();
     }
     this.#broken = false;
-    await this.#nothingLent();
+    await this.#memoryUnpinned();
     return this.#next;
   }
 
-  /** Stops the queue and ends the session. */
+  /** Stops the queue and closes the session. */
   async reset(): Promise<void> {
     await this.stop();
-    void this.#forget();
+    void this.#endSession();
     this.#next = 0;
   }
 
-  /** Gives up, without a word to the guest. Resolves when nothing works on the guest's memory, which is then let go. */
+  /** Closes the device without notifying the guest. Resolves when the session is closed; then unmaps the guest's memory. */
   async close(): Promise<void> {
     this.#ring = undefined;
-    this.#gap.stopWaiting();
-    await this.#forget();
+    this.#gap.cancel();
+    await this.#endSession();
     this.memory.clear();
-    if (this.#lent === 0) this.memory.release();
+    if (this.#pinnedCount === 0) this.memory.release();
   }
 
-  /** Takes no more requests. Resolves when those that run are answered. */
+  /** Stops taking requests. Resolves when the running ones are answered. */
   async finish(): Promise<void> {
     this.#enabled = false;
     await this.#session?.finish();
   }
 
-  /** The guest's memory is another: regions came or went. Those that went may come again as parts of others. */
-  memoryChanged(mayComeAgain: boolean): void {
-    if (mayComeAgain) this.#gap.begin();
-    if (this.#lent === 0) this.memory.release();
-    this.#lookAgain();
+  /** Regions were added or removed. `mayReturn`: removed ones may be added again as parts of others. */
+  memoryChanged(mayReturn: boolean): void {
+    if (mayReturn) this.#gap.begin();
+    if (this.#pinnedCount === 0) this.memory.release();
+    this.#relocate();
   }
 
-  /** Goes on with the memory that there is now. */
-  #lookAgain(): void {
+  /** Locates the ring in the changed memory, and continues a queue that waited for it. */
+  #relocate(): void {
     const ring = this.#ring;
-    const { waited } = this.#gap;
-    this.#gap.stopWaiting();
+    const { waiting } = this.#gap;
+    this.#gap.cancel();
     if (!ring) return;
     this.#guard(() => ring.locate());
-    if (!waited || this.#gap.waited || this.#ring !== ring) return;
+    if (!waiting || this.#gap.waiting || this.#ring !== ring) return;
     this.#deliverHeld();
     this.serve();
   }
@@ -175,10 +175,10 @@ export class Device implements ChainOwner, Line {
     setImmediate(() => this.serve());
   }
 
-  /** Marks the device as broken; only a reset helps. */
+  /** Marks the device as broken until it is reset. */
   fail(reason: string): void {
     if (this.#broken) return;
-    // What stood in memory that was lost explains nothing.
+    // An error found in memory that has lost its file is a consequence of that loss.
     const why = this.memory.faulted()
       ? "the file of the guest's memory was cut short by its monitor"
       : reason;
@@ -186,71 +186,71 @@ export class Device implements ChainOwner, Line {
     this.#broken = true;
     if (this.#ring) this.#next = this.#ring.next;
     this.#ring = undefined;
-    this.#gap.stopWaiting();
-    void this.#forget();
+    this.#gap.cancel();
+    void this.#endSession();
     if (this.errorDescriptor !== undefined) signal(this.errorDescriptor);
   }
 
-  /** Takes the requests that wait in the queue. */
+  /** Takes the requests from the queue. */
   serve(): void {
     const ring = this.#ring;
-    if (!ring || !this.#enabled || this.#serving || this.#gap.waited) return;
+    if (!ring || !this.#enabled || this.#serving || this.#gap.waiting) return;
     this.#serving = true;
     try {
       this.#guard(() => this.#takeAll(ring));
     } finally {
       this.#serving = false;
     }
-    if (this.#ring === ring && !this.#gap.waited) this.#tell(ring);
+    if (this.#ring === ring && !this.#gap.waiting) this.#signalGuest(ring);
     this.#checkFaults();
   }
 
   #takeAll(ring: SplitRing): void {
-    ring.hush();
+    ring.disableKicks();
     for (let taken = 0; this.#ring === ring && this.#enabled; ) {
-      if (taken === requestsPerTurnMax) {
+      if (taken === requestsPerCallbackMax) {
         setImmediate(() => this.serve());
         return;
       }
-      const index = ring.take();
+      const index = ring.popAvail();
       if (index >= 0) {
         taken++;
         if (this.#receive(ring, index)) continue;
         ring.putBack(index);
         return;
       } else {
-        if (this.#pollMs > 0 && this.#pollsFor(taken)) return;
-        if (!ring.listen()) return;
-        ring.hush();
+        if (this.#pollMs > 0 && this.#keepsPolling(taken)) return;
+        if (!ring.enableKicks()) return;
+        ring.disableKicks();
       }
     }
   }
 
-  /** Whether the guest need not kick for its next request, since the queue will be looked at. */
-  #pollsFor(taken: number): boolean {
+  /** Whether polling goes on, so that the guest need not kick for its next request. */
+  #keepsPolling(taken: number): boolean {
     const now = performance.now();
     if (taken > 0) this.#pollEnd = now + this.#pollMs;
     if (now >= this.#pollEnd) return false;
     if (!this.#polling) {
       this.#polling = true;
-      setImmediate(this.#look);
+      setImmediate(this.#poll);
     }
     return true;
   }
 
-  readonly #look = (): void => {
+  readonly #poll = (): void => {
     const ring = this.#ring;
     if (ring && performance.now() < this.#pollEnd) {
-      setImmediate(this.#look);
-      if (ring.waiting) this.serve();
+      setImmediate(this.#poll);
+      if (ring.hasAvail) this.serve();
     } else {
       this.#polling = false;
-      // Asks for kicks again, and takes what has come meanwhile.
+      // Enables kicks again, and takes requests that were added meanwhile.
       this.serve();
     }
   };
 
-  /** Hands a request over. False when it has to wait: the session says when it has room again. */
+  /** Passes a request to the session. False if it has to wait until the session calls `resume`. */
   #receive(ring: SplitRing, index: number): boolean {
     const session = this.#session!;
     const chain = this.#idle.pop() ?? new Chain(this);
@@ -261,8 +261,8 @@ export class Device implements ChainOwner, Line {
       if (error instanceof Unmapped) ring.putBack(index);
       throw error;
     }
-    chain.era = this.memory.era;
-    // Replies are written to the guest's memory at once, read or not.
+    chain.generation = this.memory.generation;
+    // No reply is ever unread: they are written to the guest's memory at once.
     if (!session.takes(chain.readHead(), 0)) {
       this.#free(chain);
       return false;
@@ -274,67 +274,67 @@ export class Device implements ChainOwner, Line {
     return true;
   }
 
-  /** What breaks the rules of virtio breaks the device and nothing else; what is no memory now may be soon. */
+  /** A VirtioError breaks only this device. An unmapped address is waited for if its region may be added again. */
   #guard(act: () => void): void {
     try {
       act();
     } catch (error) {
-      if (!(error instanceof Broken)) throw error;
+      if (!(error instanceof VirtioError)) throw error;
       if (error instanceof Unmapped && this.#gap.open) this.#gap.wait();
       else this.fail(error.message);
     }
   }
 
   reachable(chain: Chain): boolean {
-    return chain.ring === this.#ring && !this.#gap.waited && this.#translate(chain);
+    return chain.ring === this.#ring && !this.#gap.waiting && this.#translate(chain);
   }
 
-  /** Looks the buffers for the reply up anew when the memory has changed. False when some of them are no memory now. */
+  /** Translates the reply's buffers again if the memory has changed. False if some are not mapped now. */
   #translate(chain: Chain): boolean {
-    const { era } = this.memory;
-    if (chain.era === era) return true;
+    const { generation } = this.memory;
+    if (chain.generation === generation) return true;
     if (!chain.writable.translate(this.memory)) return false;
-    chain.era = era;
+    chain.generation = generation;
     return true;
   }
 
-  lent(): void {
-    this.#lent++;
+  memoryPinned(): void {
+    this.#pinnedCount++;
   }
 
-  answered(chain: Chain, deliver: () => number): void {
-    if (chain.lent) this.#returned(chain);
+  completed(chain: Chain, deliver: () => number): void {
+    if (chain.pinsMemory) this.#unpin(chain);
     const { ring } = chain;
     if (ring === undefined) return;
     if (ring !== this.#ring && ring !== this.#stopped) this.#free(chain);
-    else if (ring === this.#stopped || this.#gap.waited) this.#hold(ring, chain, deliver);
+    else if (ring === this.#stopped || this.#gap.waiting) this.#hold(ring, chain, deliver);
     else this.#deliver(ring, chain, deliver);
   }
 
-  #returned(chain: Chain): void {
-    chain.lent = false;
-    this.#lent--;
-    if (this.#lent > 0) return;
+  #unpin(chain: Chain): void {
+    chain.pinsMemory = false;
+    this.#pinnedCount--;
+    if (this.#pinnedCount > 0) return;
     this.memory.release();
-    this.#whenNothingLent?.();
+    this.#onUnpinned?.();
   }
 
   #hold(ring: SplitRing, chain: Chain, deliver: () => number): void {
-    this.#held.push(() => this.#deliver(ring, chain, deliver));
+    this.#heldReplies.push(() => this.#deliver(ring, chain, deliver));
   }
 
   #deliver(ring: SplitRing, chain: Chain, deliver: () => number): void {
-    const there = this.#translate(chain);
-    if (!there && this.#gap.open) {
+    const reachable = this.#translate(chain);
+    if (!reachable && this.#gap.open) {
       this.#hold(ring, chain, deliver);
       this.#gap.wait();
       return;
     }
-    if (!there)
+    if (!reachable)
       this.#log.warn(`${this.peer.label}: a reply is lost: the monitor took away the memory for it`);
-    this.#guard(() => ring.give(chain.index, there ? deliver() : 0));
+    this.#guard(() => ring.pushUsed(chain.index, reachable ? deliver() : 0));
     this.#free(chain);
-    if (!this.#serving) this.#tellSoon();
+    if (!this.#serving) this.#signalSoon();
   }
 
   #free(chain: Chain): void {
@@ -342,21 +342,21 @@ export class Device implements ChainOwner, Line {
     this.#idle.push(chain);
   }
 
-  /** Once for all that is answered in this turn. */
-  #tellSoon(): void {
+  /** Signals once for all replies of this event-loop callback. */
+  #signalSoon(): void {
     if (this.#signalling) return;
     this.#signalling = true;
     process.nextTick(() => {
       this.#signalling = false;
-      if (this.#ring) this.#tell(this.#ring);
+      if (this.#ring) this.#signalGuest(this.#ring);
     });
   }
 
-  #tell(ring: SplitRing): void {
+  #signalGuest(ring: SplitRing): void {
     if (ring.wantsSignal()) this.interrupt();
   }
 
-  /** Tells the guest to look at what was given back. */
+  /** Interrupts the guest for used buffers. */
   interrupt(): void {
     if (this.callDescriptor !== undefined) signal(this.callDescriptor);
   }
@@ -368,30 +368,30 @@ export class Device implements ChainOwner, Line {
     if (this.memory.faulted()) this.fail('memory is lost');
   }
 
-  /** The session ends, and what it still answers reaches nobody. */
-  async #forget(): Promise<void> {
+  /** Closes the session. Its later replies are dropped. */
+  async #endSession(): Promise<void> {
     const session = this.#session;
     this.#stopped = undefined;
-    this.#held = [];
+    this.#heldReplies = [];
     this.#session = undefined;
     await session?.close();
   }
 
-  #nothingLent(): Promise<void> {
-    if (this.#lent === 0) return Promise.resolve();
+  #memoryUnpinned(): Promise<void> {
+    if (this.#pinnedCount === 0) return Promise.resolve();
     return new Promise((resolve, reject) => {
-      const late = () => reject(new Refused('calls on the host take too long to stop the device'));
-      const timer = setTimeout(late, stopMsMax);
-      this.#whenNothingLent = () => {
+      const timedOut = () => reject(new VhostUserError('calls on the host take too long to stop the device'));
+      const timer = setTimeout(timedOut, stopMsMax);
+      this.#onUnpinned = () => {
         clearTimeout(timer);
-        this.#whenNothingLent = undefined;
+        this.#onUnpinned = undefined;
         resolve();
       };
     });
   }
 }
 
-function same(a: RingPlace, b: RingPlace): boolean {
+function same(a: RingLayout, b: RingLayout): boolean {
   const keys = ['size', 'descriptors', 'available', 'used', 'indirect', 'eventIndex'] as const;
   return keys.every(key => a[key] === b[key]);
 }

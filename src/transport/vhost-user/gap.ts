@@ -1,22 +1,22 @@
 /**
- * How long memory that was taken away is waited for. A monitor that cuts regions anew takes the old ones away before it
- * adds the new ones (QEMU's vhost_user_add_remove_regions), while the guest runs on.
+ * How long to wait for removed memory. A monitor that splits regions removes the old ones before it adds the new ones (QEMU's
+ * vhost_user_add_remove_regions), while the guest keeps running.
  */
 const gapMsMax = 1000;
 
-/** The time after memory was taken away in which it may come again, cut otherwise. */
+/** The time after a memory region was removed in which the same memory may be added again as other regions. */
 export class Gap {
   /** By performance.now(). */
   #end = 0;
-  #waiting: NodeJS.Timeout | undefined;
-  readonly #over: () => void;
+  #timer: NodeJS.Timeout | undefined;
+  readonly #expired: () => void;
 
-  /** `over` is called at the end of a gap that was waited for. */
-  constructor(over: () => void) {
-    this.#over = over;
+  /** `expired` is called when a gap ends while `waiting`. */
+  constructor(expired: () => void) {
+    this.#expired = expired;
   }
 
-  /** Memory is taken away. */
+  /** Memory was removed. */
   begin(): void {
     this.#end = performance.now() + gapMsMax;
   }
@@ -25,17 +25,17 @@ export class Gap {
     return performance.now() < this.#end;
   }
 
-  /** Whether somebody waits for memory. */
-  get waited(): boolean {
-    return this.#waiting !== undefined;
+  /** Whether the device waits for memory. */
+  get waiting(): boolean {
+    return this.#timer !== undefined;
   }
 
   wait(): void {
-    this.#waiting ??= setTimeout(this.#over, Math.max(0, this.#end - performance.now()));
+    this.#timer ??= setTimeout(this.#expired, Math.max(0, this.#end - performance.now()));
   }
 
-  stopWaiting(): void {
-    clearTimeout(this.#waiting);
-    this.#waiting = undefined;
+  cancel(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
   }
 }

@@ -1,17 +1,17 @@
 import { type BigIntStats, fstatSync } from 'node:fs';
-import { Errno } from '../../errno.ts';
-import { Mapping } from '../../host/vhost.ts';
-import { Refused } from './messages.ts';
+import { Errno } from '#base/errno.ts';
+import { Mapping } from '#host/vhost.ts';
+import { VhostUserError } from './messages.ts';
 
-/** A region as the monitor describes it: where the guest and the monitor see it, and where it lies in its file. */
-export interface RegionPlace {
+/** A memory region as the monitor describes it: its addresses in the guest and in the monitor, and its offset in the file. */
+export interface RegionLayout {
   readonly guestAddress: number;
   readonly bytes: number;
   readonly monitorAddress: number;
   readonly fileOffset: number;
 }
 
-/** A piece of a region, small enough for one ArrayBuffer in every Node, with the views the ring needs. */
+/** A part of a region that fits into one ArrayBuffer in every supported Node, with the views that the ring needs. */
 export interface Window {
   readonly guestAddress: number;
   readonly end: number;
@@ -20,8 +20,8 @@ export interface Window {
   readonly words32: Uint32Array;
 }
 
-interface Region extends RegionPlace {
-  /** Tells a region that is sent again from another at its place. */
+interface Region extends RegionLayout {
+  /** Identity of a region that is sent again: addresses, size, offset and file. */
   readonly key: string;
   readonly windows: readonly Window[];
   readonly mappings: readonly Mapping[];
@@ -30,52 +30,52 @@ interface Region extends RegionPlace {
 const pageBytes = 4096;
 /** Node 20 has no buffer above 4 GiB. */
 const windowBytesMax = 2 ** 30;
-/** Regions that have gone and are still used by requests: more than a monitor ever has at a time (QEMU: 509). */
-const goneMax = 1024;
+/** Removed regions that requests still use. More than a monitor has at a time (QEMU: 509). */
+const removedMax = 1024;
 
 /**
- * The memory of one guest: what the monitor shares of it. Addresses are looked up anew at each use and after each change, and
- * a view that was given out stays usable after its region has gone (`Mapping`).
+ * The memory of one guest, as shared by its monitor. Addresses are translated at each use, and again after each change. A
+ * view stays valid after its region was removed (`Mapping`).
  */
 export class GuestMemory {
-  /** Another one after each change: what was looked up before is to be looked up again. */
-  era = 0;
+  /** Incremented by each change. Addresses that were translated in an earlier generation must be translated again. */
+  generation = 0;
   #regions: Region[] = [];
-  #gone: Region[] = [];
+  #removed: Region[] = [];
   #last: Window | undefined;
 
   get regionCount(): number {
     return this.#regions.length;
   }
 
-  /** Replaces everything. Regions that stay as they were keep their windows. */
-  setTable(places: readonly RegionPlace[], descriptors: readonly number[]): void {
+  /** Replaces all regions. Unchanged ones keep their windows. */
+  setTable(layouts: readonly RegionLayout[], descriptors: readonly number[]): void {
     const before = this.#regions;
     this.#regions = [];
     try {
-      for (const [at, place] of places.entries()) this.#add(place, descriptors[at]!, before);
+      for (const [at, layout] of layouts.entries()) this.#add(layout, descriptors[at]!, before);
     } finally {
       const kept = new Set(this.#regions);
       this.#retire(before.filter(region => !kept.has(region)));
     }
   }
 
-  add(place: RegionPlace, descriptor: number): void {
-    this.era++;
-    this.#add(place, descriptor, []);
+  add(layout: RegionLayout, descriptor: number): void {
+    this.generation++;
+    this.#add(layout, descriptor, []);
   }
 
-  remove(place: RegionPlace): void {
-    const { guestAddress, bytes, monitorAddress } = place;
-    const gone = this.#regions.filter(
+  remove(layout: RegionLayout): void {
+    const { guestAddress, bytes, monitorAddress } = layout;
+    const removed = this.#regions.filter(
       region =>
         region.guestAddress === guestAddress &&
         region.bytes === bytes &&
         region.monitorAddress === monitorAddress,
     );
-    if (gone.length === 0) throw new Refused('a memory region that was never added is taken away');
-    this.#regions = this.#regions.filter(region => !gone.includes(region));
-    this.#retire(gone);
+    if (removed.length === 0) throw new VhostUserError('a memory region is removed that was never added');
+    this.#regions = this.#regions.filter(region => !removed.includes(region));
+    this.#retire(removed);
   }
 
   clear(): void {
@@ -83,21 +83,21 @@ export class GuestMemory {
     this.#regions = [];
   }
 
-  /** Gives the memory of regions that have gone back to the host; to be called when no system call works on them. */
+  /** Returns the memory of removed regions to the host. Must be called only while no system call uses it. */
   release(): void {
-    for (const { mappings } of this.#gone) {
-      // A host without memory for the replacement keeps the mapping until its last view is collected.
-      for (const mapping of mappings) attemptToSever(mapping);
+    for (const { mappings } of this.#removed) {
+      // Without memory for the replacement the mapping stays until its last view is garbage-collected.
+      for (const mapping of mappings) trySever(mapping);
     }
-    this.#gone = [];
+    this.#removed = [];
   }
 
-  /** Whether the file of a region turned out to be too short for it. */
+  /** Whether a region was accessed beyond the end of its file. */
   faulted(): boolean {
     return this.#regions.some(({ mappings }) => mappings.some(mapping => mapping.faulted()));
   }
 
-  /** The guest's address of one of the monitor's, or undefined. */
+  /** Translates a monitor's address to the guest's; undefined if no region contains it. */
   guestAddressOf(monitorAddress: number): number | undefined {
     for (const region of this.#regions) {
       const offset = monitorAddress - region.monitorAddress;
@@ -106,7 +106,7 @@ export class GuestMemory {
     return undefined;
   }
 
-  /** The window that an address lies in, or undefined. */
+  /** The window that contains the address; undefined if none. */
   windowAt(guestAddress: number): Window | undefined {
     const last = this.#last;
     if (last && guestAddress >= last.guestAddress && guestAddress < last.end) return last;
@@ -121,31 +121,31 @@ export class GuestMemory {
   }
 
   #retire(regions: readonly Region[]): void {
-    this.era++;
-    this.#gone.push(...regions);
+    this.generation++;
+    this.#removed.push(...regions);
     this.#last = undefined;
-    if (this.#gone.length > goneMax)
-      throw new Refused('memory is changed faster than requests that use it end');
+    if (this.#removed.length > removedMax)
+      throw new VhostUserError('memory is changed faster than requests that use it end');
   }
 
-  #add(place: RegionPlace, descriptor: number, before: readonly Region[]): void {
+  #add(layout: RegionLayout, descriptor: number, before: readonly Region[]): void {
     const stat = fstatSync(descriptor, { bigint: true });
-    checkPlace(place, stat);
+    checkLayout(layout, stat);
     for (const other of this.#regions) {
-      if (overlap(place.guestAddress, other.guestAddress, place.bytes, other.bytes)) {
-        throw new Refused('two memory regions overlap in the guest');
+      if (overlap(layout.guestAddress, other.guestAddress, layout.bytes, other.bytes)) {
+        throw new VhostUserError('two memory regions overlap in the guest');
       }
-      if (overlap(place.monitorAddress, other.monitorAddress, place.bytes, other.bytes)) {
-        throw new Refused('two memory regions overlap in the monitor');
+      if (overlap(layout.monitorAddress, other.monitorAddress, layout.bytes, other.bytes)) {
+        throw new VhostUserError('two memory regions overlap in the monitor');
       }
     }
-    const { guestAddress, bytes, monitorAddress, fileOffset } = place;
+    const { guestAddress, bytes, monitorAddress, fileOffset } = layout;
     const key = [guestAddress, bytes, monitorAddress, fileOffset, stat.dev, stat.ino].join();
-    this.#regions.push(before.find(region => region.key === key) ?? mapRegion(place, key, descriptor));
+    this.#regions.push(before.find(region => region.key === key) ?? mapRegion(layout, key, descriptor));
   }
 }
 
-function attemptToSever(mapping: Mapping): void {
+function trySever(mapping: Mapping): void {
   try {
     mapping.sever();
   } catch (error) {
@@ -157,34 +157,35 @@ function overlap(a: number, b: number, aBytes: number, bBytes: number): boolean 
   return a < b + bBytes && b < a + aBytes;
 }
 
-function checkPlace(place: RegionPlace, stat: BigIntStats): void {
-  const { guestAddress, bytes, monitorAddress, fileOffset } = place;
+function checkLayout(layout: RegionLayout, stat: BigIntStats): void {
+  const { guestAddress, bytes, monitorAddress, fileOffset } = layout;
   const numbers = [guestAddress, bytes, monitorAddress, fileOffset];
   if (bytes === 0 || numbers.some(number => number % pageBytes !== 0)) {
-    throw new Refused('a memory region does not begin and end with a page');
+    throw new VhostUserError('a memory region does not begin and end with a page');
   }
   if (!numbers.every(number => Number.isSafeInteger(number + bytes))) {
-    throw new Refused('a memory region lies beyond what addresses can reach');
+    throw new VhostUserError('a memory region lies beyond what addresses can reach');
   }
   if (!stat.isFile()) {
-    throw new Refused(
+    throw new VhostUserError(
       'guest memory is not a file that can be shared; give the guest shared memory ' +
         '(QEMU: -object memory-backend-memfd,share=on)',
     );
   }
-  if (BigInt(fileOffset + bytes) > stat.size) throw new Refused('a memory region ends beyond its file');
+  if (BigInt(fileOffset + bytes) > stat.size)
+    throw new VhostUserError('a memory region ends beyond its file');
 }
 
-function mapRegion(place: RegionPlace, key: string, descriptor: number): Region {
+function mapRegion(layout: RegionLayout, key: string, descriptor: number): Region {
   const windows: Window[] = [];
   const mappings: Mapping[] = [];
   try {
     let length = 0;
-    for (let at = 0; at < place.bytes; at += length) {
-      const guestAddress = place.guestAddress + at;
-      // Windows end at multiples of their size, so that no ring, aligned as guests align them, lies in two.
-      length = Math.min(windowBytesMax - (guestAddress % windowBytesMax), place.bytes - at);
-      const mapping = new Mapping(descriptor, place.fileOffset + at, length);
+    for (let at = 0; at < layout.bytes; at += length) {
+      const guestAddress = layout.guestAddress + at;
+      // Windows end at multiples of windowBytesMax, so that no ring with the usual alignment lies in two.
+      length = Math.min(windowBytesMax - (guestAddress % windowBytesMax), layout.bytes - at);
+      const mapping = new Mapping(descriptor, layout.fileOffset + at, length);
       const { buffer } = mapping;
       mappings.push(mapping);
       windows.push({
@@ -196,19 +197,19 @@ function mapRegion(place: RegionPlace, key: string, descriptor: number): Region 
       });
     }
   } catch (error) {
-    if (error instanceof Errno) throw new Refused(`guest memory cannot be mapped: ${error}`);
+    if (error instanceof Errno) throw new VhostUserError(`guest memory cannot be mapped: ${error}`);
     throw error;
   }
-  return { ...place, key, windows, mappings };
+  return { ...layout, key, windows, mappings };
 }
 
 const none: readonly Uint8Array[] = [];
 
 /**
- * The bytes that a chain's buffers of one direction lie in, in order. Neighbours are joined, and a buffer that goes over
- * the end of a region continues in the next one where there is one.
+ * A chain's buffers of one direction, in order. Adjacent buffers are merged; a buffer that crosses the end of a region
+ * continues in the adjacent one, if any.
  */
-export class Pieces {
+export class IoVec {
   #windows: Window[] = [];
   #starts: number[] = [];
   #lengths: number[] = [];
@@ -225,7 +226,7 @@ export class Pieces {
     this.#windows.length = 0;
   }
 
-  /** False when some of these addresses are no memory. */
+  /** Appends a buffer. False if a part of it is not mapped. */
   add(memory: GuestMemory, guestAddress: number, length: number): boolean {
     this.#bytes += length;
     while (length > 0) {
@@ -240,11 +241,11 @@ export class Pieces {
   }
 
   /**
-   * Looks the same addresses up in memory that has changed. False when some are no memory now; then all stays as it was, and
-   * may be tried again after the next change.
+   * Translates the same addresses in changed memory. False if some are not mapped now; then nothing is changed, and it may be
+   * tried again after the next change.
    */
   translate(memory: GuestMemory): boolean {
-    const found = new Pieces();
+    const found = new IoVec();
     for (let i = 0; i < this.#count; i++) {
       const address = this.#windows[i]!.guestAddress + this.#starts[i]!;
       if (!found.add(memory, address, this.#lengths[i]!)) return false;
@@ -268,7 +269,7 @@ export class Pieces {
     this.#count++;
   }
 
-  /** Copies the first bytes out, as many as `into` takes and there are. */
+  /** Copies the first bytes to `into`, as many as fit. Returns their number. */
   read(into: Buffer): number {
     let done = 0;
     for (let i = 0; i < this.#count && done < into.length; i++) {
@@ -280,7 +281,7 @@ export class Pieces {
     return done;
   }
 
-  /** Copies the first `count` bytes of `from` in, behind the first `skip`; there must be room. */
+  /** Copies the first `count` bytes of `from` to offset `skip`. They must fit. */
   write(from: Buffer, count: number, skip = 0): void {
     let done = 0;
     for (let i = 0; i < this.#count && done < count; i++) {
@@ -296,7 +297,7 @@ export class Pieces {
     }
   }
 
-  /** The bytes themselves, behind the first `skip`: up to `count` of them. */
+  /** Views of up to `count` bytes from offset `skip`. */
   views(skip: number, count: number): readonly Uint8Array[] {
     if (count <= 0) return none;
     const views: Uint8Array[] = [];

@@ -1,7 +1,7 @@
-/** The monitor asked for something that is refused; the message says what was wrong. Its connection ends. */
-export class Refused extends Error {}
+/** An invalid request of the monitor; its connection is closed. The message says what was wrong. */
+export class VhostUserError extends Error {}
 
-/** Requests of the vhost-user protocol (QEMU's docs/interop/vhost-user.rst) that are understood here. */
+/** The vhost-user requests (QEMU's docs/interop/vhost-user.rst) that are implemented. */
 export const request = {
   getFeatures: 1,
   setFeatures: 2,
@@ -31,12 +31,12 @@ export const request = {
 
 const names = new Map<number, string>(Object.entries(request).map(([name, number]) => [number, name]));
 
-/** As in logs. */
+/** For log lines. */
 export function nameOfRequest(number: number): string {
   return names.get(number) ?? `request ${number}`;
 }
 
-/** Bits of the features. */
+/** Feature bits. */
 export const feature = {
   mountTag: 1n << 0n,
   indirect: 1n << 28n,
@@ -45,7 +45,7 @@ export const feature = {
   version1: 1n << 32n,
 } as const;
 
-/** Bits of the protocol features. */
+/** Protocol feature bits. */
 export const protocolFeature = {
   multiQueue: 1n << 0n,
   replyAck: 1n << 3n,
@@ -59,8 +59,8 @@ export const offeredFeatures =
   feature.mountTag | feature.indirect | feature.eventIndex | feature.protocolFeatures | feature.version1;
 
 /**
- * Not among them: INFLIGHT_SHMFD, since a session does not survive its server and a request without its session has no
- * meaning; LOG_SHMFD, since an open file cannot move to another host.
+ * Not offered: INFLIGHT_SHMFD, since a session does not survive its server, and a request without its session has no meaning;
+ * LOG_SHMFD, since an open file cannot move to another host.
  */
 export const offeredProtocolFeatures =
   protocolFeature.multiQueue |
@@ -72,7 +72,7 @@ export const offeredProtocolFeatures =
 
 /** request[4] flags[4] size[4] */
 export const headerBytes = 12;
-/** The largest request is SET_MEM_TABLE with its 8 regions, or a configuration of 256 bytes. */
+/** The largest requests are SET_MEM_TABLE with 8 regions, and a configuration space of 256 bytes. */
 export const payloadBytesMax = 512;
 
 const versionMask = 3;
@@ -91,10 +91,10 @@ export function parseHeader(bytes: Buffer): Header {
   const flags = bytes.readUInt32LE(4);
   const payloadBytes = bytes.readUInt32LE(8);
   if ((flags & versionMask) !== version || flags & isReply) {
-    throw new Refused(`not a vhost-user request of version 1 (flags 0x${flags.toString(16)})`);
+    throw new VhostUserError(`not a vhost-user request of version 1 (flags 0x${flags.toString(16)})`);
   }
   if (payloadBytes > payloadBytesMax) {
-    throw new Refused(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
+    throw new VhostUserError(`${nameOfRequest(number)} of ${payloadBytes} bytes`);
   }
   return { request: number, needsReply: (flags & needsReply) !== 0, payloadBytes };
 }
@@ -113,9 +113,10 @@ export function u64(value: bigint | number): Buffer {
   return bytes;
 }
 
-/** An address or a length as a number; what does not fit is no address of any machine. */
+/** Reads an address or length. No machine has one above 2^53 − 1. */
 export function readAddress(bytes: Buffer, at: number): number {
   const value = bytes.readBigUInt64LE(at);
-  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new Refused(`an address of 0x${value.toString(16)}`);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER))
+    throw new VhostUserError(`an address of 0x${value.toString(16)}`);
   return Number(value);
 }

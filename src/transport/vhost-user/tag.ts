@@ -1,21 +1,21 @@
-/** The mount tag, and what to type on either side of a device. No native code, so that a command line can be checked. */
+/** The mount tag, and the commands for both sides of a device. No native code, so that a command line can be checked. */
 
-/** It lies in the configuration space behind its length; monitors ask for 256 bytes at most. */
+/** The configuration space holds the tag after its length[2]; monitors request at most 256 bytes. */
 export const tagBytesMax = 254;
 
 const virtio9p = 9;
 const queueSize = 128;
-/** What the kernel's virtio transport takes at most, in pages of 4 KiB. */
+/** The largest msize of the kernel's virtio transport with pages of 4 KiB. */
 const msize = 512_000;
 
-/** Why this tag cannot be, or undefined. */
-export function tagFault(tag: string): string | undefined {
+/** What is wrong with a tag; undefined if it is valid. */
+export function tagError(tag: string): string | undefined {
   if (tag === '')
     return 'a tag is needed, which the guest mounts, as in vhost-user:///run/vm1.sock?tag=share';
   if (Buffer.byteLength(tag) > tagBytesMax)
     return `the tag is longer than ${tagBytesMax} bytes: choose a shorter one`;
   if (/[\0-\x20,]/.test(tag))
-    return 'the tag has a blank, a comma or a control character: choose a plain one';
+    return 'the tag has a blank, a comma or a control character: choose one without';
   return undefined;
 }
 
@@ -28,7 +28,7 @@ export function configOf(tag: string): Buffer {
   return config;
 }
 
-/** The options that QEMU needs for a device behind the socket at `path`. */
+/** QEMU's options for a device on the socket at `path`. */
 export function monitorHint(path: string, tag: string): string {
   return (
     'QEMU: -object memory-backend-memfd,id=mem,size=SIZE,share=on -machine memory-backend=mem ' +
@@ -37,7 +37,7 @@ export function monitorHint(path: string, tag: string): string {
   );
 }
 
-/** The command that the guest needs. */
+/** The guest's mount command. */
 export function guestHint(tag: string): string {
   return `in the guest: mount -t 9p -o trans=virtio,version=9p2000.L,msize=${msize},access=client ${tag} /mnt`;
 }

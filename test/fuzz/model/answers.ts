@@ -33,7 +33,8 @@ const conversing: Answers = {
     session.checkFree(fid);
     const { root } = session.world.files;
     const attached = { readonly, user: session.user(n_uname) };
-    session.fids.set(fid, { attached, thing: root, open: undefined, dir: undefined, name: undefined });
+    const since = session.world.files.moves;
+    session.fids.set(fid, { attached, thing: root, open: undefined, dir: undefined, name: undefined, since });
     return { qid: root };
   },
 

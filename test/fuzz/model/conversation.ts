@@ -29,6 +29,8 @@ export interface Fid {
   /** The entry it was reached by; undefined for a root and for what `..` led to. */
   dir: Thing | undefined;
   name: string | undefined;
+  /** Of `Files.moves`, when it led to its thing first. */
+  since: number;
 }
 
 export interface Attached {
@@ -71,7 +73,7 @@ export class Conversation {
 
   user(uid: number): User {
     const id = uid === 0xffff_ffff ? nobody : uid;
-    return { uid: id, gid: id };
+    return { uid: id, ...(this.world.files.manner.groupsOf?.(id) ?? { gid: id, groups: [] }) };
   }
 
   /** Everything of the session falls. */
@@ -116,8 +118,26 @@ export class Conversation {
     return fid;
   }
 
-  owner(clientId: string, procId: number): Owner {
-    return { session: this, clientId: clientId.slice(0, 255), procId };
+  owner(clientId: string, procId: number, { readonly }: Attached): Owner {
+    const exported = this.#apart && readonly;
+    return { session: this, clientId: clientId.slice(0, 255), procId, exported };
+  }
+
+  /** Whether what a fid leads to may be lost to its server: another one has taken or changed its name. */
+  mayBeLost({ attached, thing, dir, open, since }: Fid): boolean {
+    const { manner, moves } = this.world.files;
+    if (!manner.removedElsewhere || !(attached.readonly || manner.sessions === 'apart')) return false;
+    if (open?.kind === 'file' || open?.kind === 'dir') return false;
+    const renamed = manner.renamedElsewhere !== undefined && moves > since;
+    return thing.nlink === 0 || dir?.nlink === 0 || renamed;
+  }
+
+  get #apart(): boolean {
+    return this.world.files.manner.exports === 'apart';
+  }
+
+  refuseToCross(a: Fid, b: Fid): void {
+    if (this.#apart && a.attached.readonly !== b.attached.readonly) refuse('EXDEV');
   }
 
   /** The most that a reply may hold of data. */

@@ -2,7 +2,7 @@ import { parseDirents } from '../../../src/protocol/dirent.ts';
 import type { Answers, Asked, Wanted } from './answers.ts';
 import { type Conversation, type Fid, type Listed, rowOf } from './conversation.ts';
 import { lockCells } from './locks.ts';
-import { FILE, LINK, refuse, type Thing } from './things.ts';
+import { FILE, LINK, refuse, type Thing, type Time } from './things.ts';
 
 const ok: Wanted = {};
 const direntHead = 24;
@@ -24,12 +24,13 @@ const valid = {
   mtimeSet: 256,
 };
 
-function timeOf(asked: Asked<'setattr'>, which: 'atime' | 'mtime'): number | undefined {
+/** Undefined when it is not known beforehand. */
+function timeOf(asked: Asked<'setattr'>, which: 'atime' | 'mtime'): Time | undefined | 'now' {
   const [sec, nsec] = [asked[`${which}_sec`], asked[`${which}_nsec`]];
-  if ((asked.valid & valid[`${which}Set`]) === 0) return undefined;
+  if ((asked.valid & valid[`${which}Set`]) === 0) return 'now';
   if (nsec < 0 || nsec >= 1e9) refuse('EINVAL');
   // What is kept of a time that far is the file system's.
-  return Number.isSafeInteger(sec) ? sec : undefined;
+  return Number.isSafeInteger(sec) ? { sec, nsec } : undefined;
 }
 
 /** Refuses before anything is changed. */
@@ -48,20 +49,24 @@ function checkChange(thing: Thing, asked: Asked<'setattr'>): void {
   if (set(valid.mtime)) timeOf(asked, 'mtime');
 }
 
-function change(session: Conversation, { thing, attached }: Fid, asked: Asked<'setattr'>): void {
+function change(session: Conversation, { thing, attached, open }: Fid, asked: Asked<'setattr'>): void {
   const set = (bit: number) => (asked.valid & bit) !== 0;
+  const { files } = session.world;
+  const { user } = attached;
   if (set(valid.uid) || set(valid.gid)) {
-    thing.dropPrivileges(true);
-    if (set(valid.uid)) thing.uid = asked.uid;
-    if (set(valid.gid)) thing.gid = asked.gid;
+    files.chown(user, thing, set(valid.uid) ? asked.uid : undefined, set(valid.gid) ? asked.gid : undefined);
   }
-  if (set(valid.mode)) {
-    if (thing.type === LINK) refuse('EOPNOTSUPP');
-    thing.mode = asked.mode & 0o7777;
+  if (set(valid.mode)) files.chmod(user, thing, asked.mode & 0o7777);
+  if (set(valid.size))
+    files.truncate(user, thing, numberOf(asked.size), open?.kind === 'file' && open.writes);
+  const [atime, mtime] = [timeOf(asked, 'atime'), timeOf(asked, 'mtime')];
+  // A change of size has set mtime to now already.
+  const setsMtime = set(valid.mtime) && !(set(valid.size) && mtime === 'now');
+  if (set(valid.atime) || setsMtime) {
+    files.setTimes(user, thing, set(valid.atime) && setsMtime && atime === 'now' && mtime === 'now');
   }
-  if (set(valid.size)) session.world.files.truncate(attached.user, thing, numberOf(asked.size));
-  if (set(valid.atime)) thing.atime = timeOf(asked, 'atime');
-  if (set(valid.mtime)) thing.mtime = timeOf(asked, 'mtime');
+  if (set(valid.atime)) thing.atime = atime === 'now' ? undefined : atime?.sec;
+  if (setsMtime) thing.mtime = mtime === 'now' ? undefined : mtime;
 }
 
 /** What a listing must be that was asked to go on behind `cookie`, or to begin. */
@@ -120,7 +125,8 @@ function commitXattr(session: Conversation, fid: Fid): void {
 
 function openedFile(session: Conversation, number: number) {
   const fid = session.get(number);
-  return fid.open?.kind === 'file' ? { thing: fid.thing, open: fid.open } : refuse('EBADF');
+  const { thing, attached, open } = fid;
+  return open?.kind === 'file' ? { thing, attached, open } : refuse('EBADF');
 }
 
 function checkRange({ type, start, length }: { type: number; start: number; length: number }): void {
@@ -202,15 +208,16 @@ const changing: Answers = {
     const truncates = (flags & 0o1000) !== 0;
     if (thing.isDirectory) {
       if (writes || truncates) refuse('EISDIR');
+      session.world.files.open(attached.user, thing, { reads: true });
       fid.open = { kind: 'dir', listed: { generation: -1, names: new Set(), cookie: undefined } };
       return { qid: thing, iounit: 0 };
     }
     if (flags & 0o200000) refuse('ENOTDIR');
     if (attached.readonly && (writes || truncates)) refuse('EROFS');
-    session.world.files.refuseToOpen(thing);
-    if (truncates) session.world.files.truncate(attached.user, thing, 0);
+    const reads = access !== 1;
+    session.world.files.open(attached.user, thing, { reads, writes, truncates });
     const appends = access === 1 && (flags & 0o2000) !== 0;
-    fid.open = { kind: 'file', reads: access !== 1, writes, appends };
+    fid.open = { kind: 'file', reads, writes, appends };
     return { qid: thing, iounit: session.iounit };
   },
 
@@ -228,7 +235,7 @@ const changing: Answers = {
     if (open?.kind !== 'file' || !open.writes) return refuse('EBADF');
     if (bytes.length === 0) return { count: 0 };
     if (at > Number.MAX_SAFE_INTEGER - bytes.length) refuse('EFBIG');
-    thing.dropPrivileges(attached.user.uid !== 0);
+    session.world.files.dropPrivileges(attached.user, thing);
     thing.write(open.appends ? thing.size : at, bytes);
     return { count: bytes.length };
   },
@@ -246,7 +253,7 @@ const changing: Answers = {
 
 const xattrs: Answers = {
   xattrwalk(session, { fid: number, newfid, name }) {
-    const { thing, attached } = session.object(number);
+    const { thing, attached, since } = session.object(number);
     session.checkFree(newfid);
     const { files } = session.world;
     let value: Buffer | readonly string[];
@@ -256,7 +263,7 @@ const xattrs: Answers = {
       value = Buffer.from(thing.xattrs.get(name) ?? refuse('ENODATA'), 'latin1');
     }
     const open = { kind: 'xattr-read', value } as const;
-    session.fids.set(newfid, { attached, thing, open, dir: undefined, name: undefined });
+    session.fids.set(newfid, { attached, thing, open, dir: undefined, name: undefined, since });
     return { size: Buffer.isBuffer(value) ? value.length : value.join('').length };
   },
 
@@ -273,20 +280,20 @@ const xattrs: Answers = {
 
 const locking: Answers = {
   lock(session, { fid, type, flags, start, length, proc_id, client_id }) {
-    const { thing, open } = openedFile(session, fid);
+    const { thing, attached, open } = openedFile(session, fid);
     checkRange({ type, start, length });
     if ((flags & ~3) !== 0) refuse('EINVAL');
     const row = rowOf(session.world, thing);
-    const owner = session.owner(client_id, proc_id);
+    const owner = session.owner(client_id, proc_id, attached);
     if (type === 2) row.unlock(owner, open, start, length);
     else if (!row.lock(owner, open, type, start, length)) return { status: 1 };
     return { status: 0 };
   },
 
   getlock(session, { fid, type, start, length, proc_id, client_id }) {
-    const { thing } = openedFile(session, fid);
+    const { thing, attached } = openedFile(session, fid);
     checkRange({ type, start, length });
-    const owner = session.owner(client_id, proc_id);
+    const owner = session.owner(client_id, proc_id, attached);
     const row = rowOf(session.world, thing);
     const asked = type === 2 ? 1 : type;
     const free = row.conflicts(owner, asked, start, length).every(({ held }) => row.yields(held, owner));
@@ -295,7 +302,8 @@ const locking: Answers = {
       all: (got: { type: number; start: number; proc_id: number; client_id: string }) => {
         const cell = Math.min(got.start, lockCells - 1);
         const told = { type: got.type, clientId: got.client_id, procId: got.proc_id, cell };
-        return row.tells(owner, asked, start, length, told) ? undefined : 'no such lock is in the way';
+        const known = session.world.files.manner.lockOwners !== 'unknown';
+        return row.tells(owner, asked, start, length, told, known) ? undefined : 'no such lock is in the way';
       },
     };
   },

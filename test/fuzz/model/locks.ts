@@ -5,6 +5,8 @@ export interface Owner {
   readonly session: object;
   readonly clientId: string;
   readonly procId: number;
+  /** Through which of two exports that know nothing of each other. */
+  readonly exported: boolean;
 }
 
 interface Held {
@@ -29,9 +31,9 @@ export interface Told {
 /** Each cell is a byte, and the last is all the rest of the file. */
 export const lockCells = 24;
 
-const same = (a: Owner, b: Owner) =>
-  a.session === b.session && a.clientId === b.clientId && a.procId === b.procId;
-const sameClient = (a: Owner, b: Owner) => a.session === b.session && a.clientId === b.clientId;
+const sameClient = (a: Owner, b: Owner) =>
+  a.session === b.session && a.clientId === b.clientId && a.exported === b.exported;
+const same = (a: Owner, b: Owner) => sameClient(a, b) && a.procId === b.procId;
 
 export class Row {
   readonly cells: Held[][] = Array.from({ length: lockCells }, () => []);
@@ -108,10 +110,19 @@ export class Row {
   }
 
   /** Whether an answer to Tgetlock is one of those that are in the way. */
-  tells(owner: Owner, type: number, start: number, length: number, told: Told): boolean {
-    return this.conflicts(owner, type, start, length).some(
+  tells(owner: Owner, type: number, start: number, length: number, told: Told, known: boolean): boolean {
+    const conflicts = this.conflicts(owner, type, start, length).filter(
+      ({ held }) => !this.yields(held, owner),
+    );
+    const isOwnersCell = (held: Held) =>
+      this.cells[told.cell]?.some(one => same(one.owner, held.owner)) ?? false;
+    // Its kernel joins what one owner has side by side, however it was taken.
+    if (told.clientId === '') {
+      const unknown = conflicts.filter(({ held }) => !known || held.owner.exported !== owner.exported);
+      if (unknown.some(({ held }) => held.type === told.type && isOwnersCell(held))) return true;
+    }
+    return conflicts.some(
       ({ held }) =>
-        !this.yields(held, owner) &&
         held.type === told.type &&
         held.owner.clientId === told.clientId &&
         held.owner.procId === told.procId &&

@@ -12,7 +12,7 @@ function gidOf(fid: Fid, gid: number): number {
 interface Arrived {
   readonly things: Thing[];
   readonly failure: string | undefined;
-  readonly end: Pick<Fid, 'thing' | 'dir' | 'name'>;
+  readonly end: Pick<Fid, 'thing' | 'dir' | 'name' | 'since'>;
 }
 
 /** As far as the steps lead. */
@@ -22,8 +22,9 @@ function follow(session: Conversation, from: Fid, steps: readonly string[]): Arr
   for (const step of steps) {
     let next: Thing;
     try {
-      const entries = session.world.files.entries(thing);
-      next = step === '..' ? thing.parent! : (entries.get(step) ?? refuse('ENOENT'));
+      const { files } = session.world;
+      files.entries(thing);
+      next = step === '..' ? thing.parent! : files.child(from.attached.user, thing, step);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       return { things, failure: error.names[0], end: from };
@@ -32,7 +33,8 @@ function follow(session: Conversation, from: Fid, steps: readonly string[]): Arr
     thing = next;
     things.push(next);
   }
-  return { things, failure: undefined, end: { thing, dir, name } };
+  const since = steps.length === 0 || steps.includes('..') ? from.since : session.world.files.moves;
+  return { things, failure: undefined, end: { thing, dir, name, since } };
 }
 
 /** walk(5): all of the way, or as far as it led, or the error of the first step. */
@@ -56,9 +58,10 @@ function make(
   type: number,
   mode: number,
   gid: number,
+  rdev = 0,
 ): Thing {
   const dir = session.object(dfid);
-  return session.world.files.make(dir.attached.user, dir.thing, name, type, mode, gidOf(dir, gid));
+  return session.world.files.make(dir.attached.user, dir.thing, name, type, mode, gidOf(dir, gid), rdev);
 }
 
 /** Why a fid cannot be renamed or removed by itself; else the entry that it is. */
@@ -66,7 +69,8 @@ function entryOf(session: Conversation, fid: Fid): { dir: Thing; name: string } 
   const { thing, dir, name } = fid;
   if (thing === session.world.files.root) refuse('EBUSY');
   if (dir === undefined || name === undefined) refuse('EOPNOTSUPP');
-  if (dir!.entries?.get(name!) !== thing) refuse('ENOENT');
+  const found = dir!.entries?.get(name!);
+  if ((found?.mounted ?? found) !== thing) refuse('ENOENT');
   return { dir: dir!, name: name! };
 }
 
@@ -81,15 +85,17 @@ export const answersAboutNames: Answers = {
     const { files } = session.world;
     const { user } = fid.attached;
     const dir = fid.thing;
-    const found = files.entries(dir).get(name);
+    const found = files.existing(user, gidOf(fid, gid), dir, name);
+    const [reads, writes] = [access !== 1, access !== 0];
     if (found && flags & 0o200) refuse('EEXIST');
-    if (found) files.refuseToOpen(found);
-    if (found && flags & 0o1000) files.truncate(user, found, 0);
+    if (found) files.child(user, dir, name);
+    if (found?.isDirectory) refuse('EISDIR');
+    if (found) files.open(user, found, { reads, writes, truncates: (flags & 0o1000) !== 0 });
     fid.thing = found ?? files.make(user, dir, name, FILE, mode & 0o7777, gidOf(fid, gid));
     fid.dir = dir;
     fid.name = name;
     const appends = access === 1 && (flags & 0o2000) !== 0;
-    fid.open = { kind: 'file', reads: access !== 1, writes: access !== 0, appends };
+    fid.open = { kind: 'file', reads, writes, appends };
     return { qid: fid.thing, iounit: session.iounit };
   },
 
@@ -99,7 +105,12 @@ export const answersAboutNames: Answers = {
     if (symtgt.length === 0) refuse('ENOENT');
     if (symtgt.length > 4095) refuse('ENAMETOOLONG');
     if (symtgt.includes('\0')) refuse('EINVAL');
+    const { files } = session.world;
     const made = make(session, dfid, name, LINK, 0o777, gid);
+    if (symtgt.length > (files.manner.targetBytesMax ?? 4095)) {
+      files.unmake(session.object(dfid).thing, name);
+      refuse('ENAMETOOLONG');
+    }
     made.target = symtgt;
     made.size = symtgt.length;
     return { qid: made };
@@ -112,10 +123,9 @@ export const answersAboutNames: Answers = {
     if (![FILE, 0o010000, 0o140000, CHAR, BLOCK].includes(type)) refuse('EINVAL');
     const isDevice = type === CHAR || type === BLOCK;
     if (isDevice && (major > 0xfff || minor > 0xfffff)) refuse('EINVAL');
-    const made = make(session, dfid, name, type, mode & 0o7777, gid);
     // MKDEV as user space has it: 12 bits of major above 8 of minor, the rest of minor on top.
-    if (isDevice) made.rdev = (minor % 256) + major * 256 + Math.floor(minor / 256) * 2 ** 20;
-    return { qid: made };
+    const rdev = isDevice ? (minor % 256) + major * 256 + Math.floor(minor / 256) * 2 ** 20 : 0;
+    return { qid: make(session, dfid, name, type, mode & 0o7777, gid, rdev) };
   },
 
   mkdir(session, { dfid, name, mode, gid }) {
@@ -126,17 +136,20 @@ export const answersAboutNames: Answers = {
   link(session, { dfid, fid, name }) {
     session.changing(dfid);
     const dir = session.object(dfid);
-    session.world.files.link(session.object(fid).thing, dir.thing, name);
+    const of = session.object(fid);
+    session.refuseToCross(dir, of);
+    session.world.files.link(dir.attached.user, of.thing, dir.thing, name);
     return ok;
   },
 
   rename(session, { fid: number, dfid, name }) {
     session.changing(number);
     const fid = session.object(number);
-    const to = session.object(dfid).thing;
+    const to = session.object(dfid);
+    session.refuseToCross(fid, to);
     const { dir, name: old } = entryOf(session, fid);
-    session.world.files.rename(dir, old, to, name);
-    fid.dir = to;
+    session.world.files.rename(fid.attached.user, dir, old, to.thing, name);
+    fid.dir = to.thing;
     fid.name = name;
     return ok;
   },
@@ -144,7 +157,9 @@ export const answersAboutNames: Answers = {
   renameat(session, { olddirfid, oldname, newdirfid, newname }) {
     session.changing(olddirfid);
     const from = session.object(olddirfid);
-    session.world.files.rename(from.thing, oldname, session.object(newdirfid).thing, newname);
+    const to = session.object(newdirfid);
+    session.refuseToCross(from, to);
+    session.world.files.rename(from.attached.user, from.thing, oldname, to.thing, newname);
     return ok;
   },
 
@@ -152,7 +167,7 @@ export const answersAboutNames: Answers = {
     session.changing(dirfid);
     const dir = session.object(dirfid);
     if ((flags & ~0x200) !== 0) refuse('EINVAL');
-    session.world.files.unlink(dir.thing, name, flags === 0x200);
+    session.world.files.unlink(dir.attached.user, dir.thing, name, flags === 0x200);
     return ok;
   },
 
@@ -162,7 +177,7 @@ export const answersAboutNames: Answers = {
     if (fid.attached.readonly) refuse('EROFS');
     if (fid.open?.kind === 'xattr-read' || fid.open?.kind === 'xattr-write') refuse('EBADF');
     const { dir, name } = entryOf(session, fid);
-    session.world.files.unlink(dir, name, fid.thing.isDirectory);
+    session.world.files.unlink(fid.attached.user, dir, name, fid.thing.isDirectory);
     return ok;
   },
 };

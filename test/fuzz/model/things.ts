@@ -1,4 +1,19 @@
 /** What the program should be: a small file system and 9P on it, written from the manuals and shared with nothing in src. */
+import type { Differences } from '../../support/environments/environments.ts';
+import {
+  EXEC,
+  isInOrRoot,
+  may,
+  need,
+  needForUserXattr,
+  needToChown,
+  needToLink,
+  needToRemove,
+  needToSetTimes,
+  owns,
+  READ,
+  WRITE,
+} from './permissions.ts';
 
 export const DIR = 0o040000;
 export const FILE = 0o100000;
@@ -21,6 +36,12 @@ export function refuse(...names: readonly string[]): never {
 export interface User {
   readonly uid: number;
   readonly gid: number;
+  readonly groups: readonly number[];
+}
+
+export interface Time {
+  readonly sec: number;
+  readonly nsec: number;
 }
 
 /** An object. It lives on without a name as long as a fid leads to it, and nobody needs to be told when it goes. */
@@ -37,9 +58,14 @@ export class Thing {
   target = '';
   readonly entries: Map<string, Thing> | undefined;
   parent: Thing | undefined;
+  /** What is mounted on it: names lead there, and nothing leads to the directory itself. */
+  mounted: Thing | undefined;
+  /** Objects of one mount have one number. */
+  mount = 0;
   readonly xattrs = new Map<string, string>();
   atime: number | undefined;
-  mtime: number | undefined;
+  /** Undefined when something has changed it since it was set or seen last. */
+  mtime: Time | undefined;
   /** Moves with every change of the entries. */
   listing = 0;
 
@@ -75,16 +101,16 @@ export class Thing {
     this.mtime = undefined;
   }
 
-  /** file_remove_privs of fs/inode.c, and chown(2). */
-  dropPrivileges(setIds: boolean): void {
+  /** file_remove_privs of fs/inode.c, and chown(2). `member` is whether who does it is in its group, or root. */
+  dropPrivileges(setIds: boolean, member = true): void {
     if (this.isDirectory) return;
     this.xattrs.delete('security.capability');
-    if (setIds) this.mode &= this.mode & 0o010 ? ~0o6000 : ~0o4000;
+    if (setIds) this.mode &= this.mode & 0o010 || !member ? ~0o6000 : ~0o4000;
   }
 }
 
 /** What is not the same on every backend. */
-export interface Manner {
+export interface Manner extends Differences {
   /** Directories with the set-gid bit hand it and their group on: inode_init_owner of fs/inode.c. */
   readonly setGidInherits: boolean;
   readonly xattrNames: readonly string[];
@@ -92,14 +118,32 @@ export interface Manner {
   readonly users: readonly number[];
   /** stat(2) says a size for directories that depends on the file system. */
   readonly directorySize: number | undefined;
+  /** The group and groups of a user; those of the same number when left out. */
+  groupsOf?(uid: number): Omit<User, 'uid'>;
+  /** The server checks permissions, as the kernel does it. */
+  readonly permissions?: boolean;
+  /** proc(5), /proc/sys/fs/protected_hardlinks. */
+  readonly protectedHardlinks?: boolean;
+  /** Two exports of one directory know nothing of each other: nothing is linked or moved from one to the other. */
+  readonly exports?: 'apart';
 }
 
 const longest = 255;
+const root: User = { uid: 0, gid: 0, groups: [] };
+
+/** rdev as user space has it: 12 bits of major above 8 of minor, with the rest of minor on top. */
+function isBeyond(rdev: number, most: { readonly major: number; readonly minor: number }): boolean {
+  const minor = (rdev % 256) + Math.floor(rdev / 2 ** 20) * 256;
+  const major = Math.floor((rdev % 2 ** 20) / 256);
+  return minor > most.minor || major > most.major;
+}
 
 /** The objects and the rules of Linux for them; each method throws `Refused`. */
 export class Files {
   readonly root: Thing;
   readonly manner: Manner;
+  /** How often something has lost a name. */
+  moves = 0;
 
   constructor(manner: Manner, mode: number) {
     this.manner = manner;
@@ -107,16 +151,42 @@ export class Files {
     this.root.parent = this.root;
   }
 
+  /** Who asks, as far as permissions go: root where the server does not check them. */
+  #as(user: User): User {
+    return this.manner.permissions ? user : root;
+  }
+
+  /** What makes things runs with the group that they shall have. */
+  #asMaker(user: User, gid: number): User {
+    return this.#as({ ...user, gid });
+  }
+
+  /** Mounts a directory on one that is in the root. */
+  mountOn(name: string, mode: number): void {
+    const below = new Thing(DIR, mode, 0, 0);
+    const top = new Thing(DIR, mode, 0, 0);
+    top.parent = this.root;
+    top.mount = 1;
+    below.mounted = top;
+    this.root.entries!.set(name, below);
+    this.root.nlink++;
+  }
+
   entries(dir: Thing): Map<string, Thing> {
     return dir.entries ?? refuse('ENOTDIR');
   }
 
-  /** A directory that a new name may be put in. */
-  #forNew(dir: Thing, name: string): Map<string, Thing> {
+  /** The entries of a directory for somebody who looks a name up. */
+  entriesFor(user: User, dir: Thing): Map<string, Thing> {
     const entries = this.entries(dir);
-    if (entries.has(name)) refuse('EEXIST');
-    if (dir.nlink === 0) refuse('ENOENT');
+    need(this.#as(user), dir, EXEC);
     return entries;
+  }
+
+  /** What a name leads to. */
+  child(user: User, dir: Thing, name: string): Thing {
+    const found = this.entriesFor(user, dir).get(name) ?? refuse('ENOENT');
+    return found.mounted ?? found;
   }
 
   #changed(dir: Thing): void {
@@ -124,12 +194,28 @@ export class Files {
     dir.mtime = undefined;
   }
 
-  make(user: User, dir: Thing, name: string, type: number, mode: number, gid: number): Thing {
-    const entries = this.#forNew(dir, name);
+  /** What a name that is to be made leads to already. */
+  existing(user: User, gid: number, dir: Thing, name: string): Thing | undefined {
+    const found = this.entriesFor({ ...user, gid }, dir).get(name);
+    return found?.mounted ?? found;
+  }
+
+  make(user: User, dir: Thing, name: string, type: number, mode: number, gid: number, rdev = 0): Thing {
+    if (this.existing(user, gid, dir, name)) refuse('EEXIST');
+    if (dir.nlink === 0) refuse('ENOENT');
+    const maker = this.#asMaker(user, gid);
+    need(maker, dir, WRITE | EXEC);
+    const isWhiteout = type === CHAR && rdev === 0;
+    if ((type === CHAR || type === BLOCK) && !isWhiteout && maker.uid !== 0) refuse('EPERM');
+    if (isWhiteout && this.manner.whiteouts === 'refused') refuse('EPERM');
+    const { devicesMax } = this.manner;
+    if (devicesMax && isBeyond(rdev, devicesMax)) refuse('EINVAL');
     const inherits = this.manner.setGidInherits && (dir.mode & 0o2000) !== 0;
-    const own = inherits && type === DIR ? mode | 0o2000 : mode;
-    const thing = new Thing(type, own, user.uid, inherits ? dir.gid : gid);
-    entries.set(name, thing);
+    const thing = new Thing(type, mode, user.uid, inherits ? dir.gid : gid);
+    thing.mount = dir.mount;
+    thing.rdev = rdev;
+    if (inherits) this.#inheritSetGid(maker, dir, thing);
+    this.entries(dir).set(name, thing);
     this.#changed(dir);
     if (thing.isDirectory) {
       thing.parent = dir;
@@ -138,30 +224,74 @@ export class Files {
     return thing;
   }
 
-  link(thing: Thing, dir: Thing, name: string): void {
+  /** What was just made is not there after all: the file system could not keep it. */
+  unmake(dir: Thing, name: string): void {
+    this.entries(dir).delete(name);
+  }
+
+  /** inode_init_owner and mode_strip_sgid of fs/inode.c; set-id bits of a directory come with a chmod of its maker. */
+  #inheritSetGid(maker: User, dir: Thing, thing: Thing): void {
+    const asked = thing.mode;
+    if (thing.isDirectory) {
+      thing.mode = (asked & 0o1777) | 0o2000;
+      if ((asked & ~thing.mode) !== 0) this.#setMode(maker, thing, asked | 0o2000);
+    } else if ((asked & 0o2010) === 0o2010 && !isInOrRoot(maker, dir.gid)) thing.mode &= ~0o2000;
+  }
+
+  /** setattr_prepare of fs/attr.c. */
+  #setMode(user: User, thing: Thing, mode: number): void {
+    thing.mode = isInOrRoot(user, thing.gid) ? mode : mode & ~0o2000;
+  }
+
+  link(user: User, thing: Thing, dir: Thing, name: string): void {
     // The kernel looks at the name first; the server knows a directory before that.
     if (thing.isDirectory && dir.entries) {
-      refuse('EPERM', ...(dir.entries.has(name) ? ['EEXIST'] : []), ...(dir.nlink === 0 ? ['ENOENT'] : []));
+      const others = ['EEXIST', 'ENOENT', 'EACCES', 'EXDEV'].filter(
+        errno =>
+          (errno === 'EEXIST' && dir.entries!.has(name)) ||
+          (errno === 'ENOENT' && dir.nlink === 0) ||
+          (errno === 'EACCES' && !may(this.#as(user), dir, EXEC)) ||
+          (errno === 'EXDEV' && dir.mount !== thing.mount),
+      );
+      refuse('EPERM', ...others);
     }
-    const entries = this.#forNew(dir, name);
+    const as = this.#as(user);
+    const entries = this.entriesFor(user, dir);
+    if (entries.has(name)) refuse('EEXIST');
+    if (dir.mount !== thing.mount) refuse('EXDEV', ...(dir.nlink === 0 ? ['ENOENT'] : []));
+    // Neither one that has no name any more nor one in a removed directory gets as far in the server or in the kernel.
+    const nowhere = thing.nlink === 0 || dir.nlink === 0;
+    if (this.manner.protectedHardlinks) needToLink(as, thing, ...(nowhere ? ['ENOENT'] : []));
+    if (dir.nlink === 0) refuse('ENOENT');
+    need(as, dir, WRITE | EXEC);
     if (thing.nlink === 0) refuse('ENOENT');
     entries.set(name, thing);
     thing.nlink++;
     this.#changed(dir);
   }
 
-  unlink(dir: Thing, name: string, directory: boolean): void {
-    const entries = this.entries(dir);
+  unlink(user: User, dir: Thing, name: string, directory: boolean): void {
+    const entries = this.entriesFor(user, dir);
     const victim = entries.get(name) ?? refuse('ENOENT');
+    needToRemove(this.#as(user), dir, victim);
     if (!directory && victim.isDirectory) refuse('EISDIR');
     if (directory && !victim.isDirectory) refuse('ENOTDIR');
-    if (victim.entries && victim.entries.size > 0) refuse('ENOTEMPTY');
+    if (victim.mounted) refuse('EBUSY');
+    this.#needEmpty(victim);
     entries.delete(name);
     this.#loseName(dir, victim);
     this.#changed(dir);
   }
 
+  #needEmpty(thing: Thing, other?: string): void {
+    if (!thing.entries || thing.entries.size === 0) return;
+    // With `mapped`, what a killed server has left is looked for in it (backend/local/orphans.ts).
+    thing.atime = undefined;
+    refuse('ENOTEMPTY', ...(other ? [other] : []));
+  }
+
   #loseName(dir: Thing, victim: Thing): void {
+    this.moves++;
     if (victim.isDirectory) {
       victim.nlink = 0;
       dir.nlink--;
@@ -176,19 +306,28 @@ export class Files {
   }
 
   /** rename(2), in the order of do_renameat2 of fs/namei.c: a removed directory has no entries to be looked up. */
-  rename(fromDir: Thing, from: string, toDir: Thing, to: string): void {
-    const [source, target] = [this.entries(fromDir), this.entries(toDir)];
+  rename(user: User, fromDir: Thing, from: string, toDir: Thing, to: string): void {
+    const as = this.#as(user);
+    this.entries(toDir);
+    const [source, target] = [this.entriesFor(user, fromDir), this.entriesFor(user, toDir)];
+    if (fromDir.mount !== toDir.mount) refuse('EXDEV');
     const moved = source.get(from) ?? refuse('ENOENT');
     if (toDir.nlink === 0) refuse('ENOENT');
     if (this.#isWithin(toDir, moved)) refuse('EINVAL');
     const victim = target.get(to);
-    if (victim && this.#isWithin(fromDir, victim)) refuse('ENOTEMPTY');
+    if (victim && this.#isWithin(fromDir, victim)) this.#needEmpty(victim);
     if (victim === moved) return;
+    needToRemove(as, fromDir, moved);
+    if (victim) needToRemove(as, toDir, victim);
+    else need(as, toDir, WRITE | EXEC);
     if (victim && moved.isDirectory && !victim.isDirectory) refuse('ENOTDIR');
     if (victim && !moved.isDirectory && victim.isDirectory) refuse('EISDIR');
-    if (victim?.entries && victim.entries.size > 0) refuse('ENOTEMPTY');
+    if (moved.isDirectory && fromDir !== toDir) need(as, moved, WRITE);
+    if (moved.mounted || victim?.mounted) refuse('EBUSY');
+    if (victim) this.#needEmpty(victim, this.manner.renameOver);
     source.delete(from);
     target.set(to, moved);
+    this.moves++;
     if (moved.isDirectory) {
       moved.parent = toDir;
       fromDir.nlink--;
@@ -199,15 +338,58 @@ export class Files {
     this.#changed(toDir);
   }
 
-  /** open(2) of what is no directory. */
-  refuseToOpen(thing: Thing): void {
-    if (thing.type === FILE) return;
-    refuse(thing.isDirectory ? 'EISDIR' : thing.type === LINK ? 'ELOOP' : 'ENXIO');
+  /** open(2). */
+  open(user: User, thing: Thing, { reads = false, writes = false, truncates = false }): void {
+    if (!thing.isDirectory && thing.type !== FILE) refuse(thing.type === LINK ? 'ELOOP' : 'ENXIO');
+    need(this.#as(user), thing, (reads ? READ : 0) | (writes || truncates ? WRITE : 0));
+    if (truncates) this.#resize(user, thing, 0);
   }
 
-  truncate(user: User, thing: Thing, size: number): void {
-    thing.dropPrivileges(user.uid !== 0);
+  #resize(user: User, thing: Thing, size: number): void {
+    this.dropPrivileges(user, thing);
     thing.resize(size);
+  }
+
+  /** Whether a set-gid bit without the right to execute stays when a user changes a file. */
+  #counts(user: User, thing: Thing): boolean {
+    const { permissions, setGid } = this.manner;
+    return !permissions || setGid === 'kept' || isInOrRoot(user, thing.gid);
+  }
+
+  /** Before a write. */
+  dropPrivileges(user: User, thing: Thing): void {
+    thing.dropPrivileges(user.uid !== 0, this.#counts(user, thing));
+  }
+
+  /** `open` is whether it is open for writing. */
+  truncate(user: User, thing: Thing, size: number, open: boolean): void {
+    if (!open) need(this.#as(user), thing, WRITE);
+    this.#resize(user, thing, size);
+  }
+
+  chown(user: User, thing: Thing, uid: number | undefined, gid: number | undefined): void {
+    const as = this.#as(user);
+    needToChown(as, thing, uid, gid);
+    thing.dropPrivileges(true, this.#counts(as, thing));
+    thing.uid = uid ?? thing.uid;
+    thing.gid = gid ?? thing.gid;
+  }
+
+  chmod(user: User, thing: Thing, mode: number): void {
+    if (thing.type === LINK) refuse('EOPNOTSUPP');
+    const as = this.#as(user);
+    if (owns(as, thing)) {
+      this.#setMode(as, thing, mode);
+      return;
+    }
+    // Of who may write the server takes it for what comes before a write (security/write-access.ts).
+    const dropsSetIdOnly = (thing.mode & ~mode & ~0o6000) === 0 && (mode & ~thing.mode) === 0;
+    if (thing.type !== FILE || !may(as, thing, WRITE) || !dropsSetIdOnly) refuse('EPERM');
+  }
+
+  /** `bothNow` is whether nothing but the present time is asked for, for both times. */
+  setTimes(user: User, thing: Thing, bothNow: boolean): void {
+    needToSetTimes(this.#as(user), thing, bothNow);
   }
 
   /** xattr(7). */
@@ -216,6 +398,7 @@ export class Files {
     const [space] = name.split('.', 1);
     if (name.startsWith('user.')) {
       if (thing.type !== FILE && !thing.isDirectory) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
+      needForUserXattr(this.#as(user), thing, use);
     } else if (name.startsWith('trusted.')) {
       if (user.uid !== 0) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
     } else if (name === 'system.posix_acl_access' || name === 'system.posix_acl_default') {
@@ -226,7 +409,8 @@ export class Files {
   setXattr(thing: Thing, user: User, name: string, value: string, flags: number): void {
     this.checkXattr(thing, user, name, 'set');
     if (flags & 1 && thing.xattrs.has(name)) refuse('EEXIST');
-    if (flags & 2 && !thing.xattrs.has(name)) refuse('ENODATA');
+    const replaces = flags === 2 || (flags === 3 && this.manner.xattrFlags !== 'create wins');
+    if (replaces && !thing.xattrs.has(name)) refuse('ENODATA');
     thing.xattrs.set(name, value);
   }
 

@@ -2,9 +2,10 @@
  * The messages that are answered by hand, well formed or not, told to two sessions: one answers them by hand where it can,
  * the other, which is traced, everything by the table. Both say the same.
  */
+
+import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
 import { encodeRequest } from '../../../src/protocol/codec.ts';
 import { type Draft, type Op, operations } from '../../../src/protocol/operations.ts';
-import { MemoryTree } from '../../../src/tree/memory-tree.ts';
 import { Choices, must } from '../choices.ts';
 import { Speaker } from '../speaker.ts';
 

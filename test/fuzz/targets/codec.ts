@@ -1,5 +1,5 @@
 /** The decoder of requests against a reader of the manual's lines, the decoder of replies, directory entries, the trace. */
-import { Errno } from '../../../src/errno.ts';
+import { Errno } from '../../../src/base/errno.ts';
 import {
   decodeReply,
   decodeRequest,

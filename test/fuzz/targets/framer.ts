@@ -1,6 +1,6 @@
 /** Both sides' ways to cut a stream into frames, against cutting the whole of it at once. */
-import { Framer } from '../../../src/protocol/framer.ts';
-import { BrokenFraming, Inbox } from '../../../src/transport/inbox.ts';
+import { Framer } from '../../../src/client/framer.ts';
+import { FrameBuffer, FramingError } from '../../../src/transport/frame-buffer.ts';
 import { Choices, must, mustEqual } from '../choices.ts';
 
 const headerBytes = 7;
@@ -82,7 +82,7 @@ function byFramer(stream: Stream): Outcome {
 }
 
 function byInbox(stream: Stream): Outcome {
-  const inbox = new Inbox();
+  const inbox = new FrameBuffer();
   const frames: string[] = [];
   try {
     for (let rest of chunksOf(stream)) {
@@ -103,7 +103,7 @@ function byInbox(stream: Stream): Outcome {
       }
     }
   } catch (error) {
-    if (!(error instanceof BrokenFraming)) throw error;
+    if (!(error instanceof FramingError)) throw error;
     return { frames, broken: true };
   }
   return { frames, broken: false };

@@ -2,23 +2,13 @@
 import { mapped } from '../../../src/security/mapped.ts';
 import { Choices, must } from '../choices.ts';
 import { objectsBelow, withDirectory } from '../host-directory.ts';
-import type { Manner } from '../model/things.ts';
+import { mappedManner } from '../manners.ts';
 import { runSequence } from '../sequences.ts';
-
-const manner: Manner = {
-  setGidInherits: false,
-  xattrNames: [
-    ...['user.a', 'user.b', '', 'trusted.t', 'security.capability', 'security.s', 'system.posix_acl_access'],
-    ...['system.other', 'none', 'user.a\0b'],
-  ],
-  users: [1000, 0, 0xffff_ffff],
-  directorySize: undefined,
-};
 
 export async function fuzz(data: Buffer): Promise<void> {
   const model = mapped({ fmode: 0o600, dmode: 0o700 }, text => must(false, () => `a complaint: ${text}`));
   await withDirectory(model, async (tree, directory) => {
-    await runSequence(new Choices(data), tree, manner, 0o755);
+    await runSequence(new Choices(data), tree, mappedManner, 0o755);
     // Whatever guests made, the host has files and directories of the server, and nothing half made.
     for (const { path, mode, uid, gid } of objectsBelow(directory)) {
       must(mode === 0o100600 || mode === 0o040700, () => `${path} has the mode ${mode.toString(8)}`);

@@ -1,7 +1,7 @@
 /** Command lines: a result or faults, never an exception; and a result says what the command line said. */
 import { numberAsInC, splitAtCommas } from '../../../src/cli/export-option.ts';
 import { parseCommandLine, type ServeOptions } from '../../../src/cli/options.ts';
-import type { ExportOptions } from '../../../src/exports.ts';
+import type { ExportOptions } from '../../../src/exports/exports.ts';
 import { type Endpoint, endpointOf, uriOf } from '../../../src/transport/endpoint.ts';
 import { Choices, must, mustEqual } from '../choices.ts';
 
@@ -155,7 +155,7 @@ export function fuzz(data: Buffer): void {
   const args = choices.rarely(8) ? choices.rest().toString('latin1').split(' ') : argsOf(choices);
   const line = parseCommandLine(args);
   if (line.command !== 'serve') return;
-  for (const fault of line.faults) must(fault.length > 0, () => 'a fault without a text');
+  for (const problem of line.problems) must(problem.length > 0, () => 'a fault without a text');
   // Behind `--` everything is a directory, and there can be but one.
-  if (line.faults.length === 0 && !args.includes('--')) checkStart(args, line.options);
+  if (line.problems.length === 0 && !args.includes('--')) checkStart(args, line.options);
 }

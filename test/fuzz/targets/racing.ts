@@ -2,11 +2,12 @@
  * Requests of several sessions that wait for one another, for a tree that answers when it likes, and for locks; flushes,
  * versions and ends in between. Every request is answered exactly once or dropped, and nothing is left.
  */
+
+import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
+import type { Tree } from '../../../src/backend/tree.ts';
 import { decodeReply, encodeRequest, frameType } from '../../../src/protocol/codec.ts';
 import { NOTAG } from '../../../src/protocol/constants.ts';
 import { type Op, operations } from '../../../src/protocol/operations.ts';
-import { MemoryTree } from '../../../src/tree/memory-tree.ts';
-import type { Tree } from '../../../src/tree/tree.ts';
 import { heldIn } from '../../support/serve.ts';
 import { Choices, must } from '../choices.ts';
 import { answers } from '../model/answers.ts';

@@ -16,10 +16,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { removeAttributeSync, setAttributeSync } from 'fs-xattr';
-import { Errno } from '../../../src/errno.ts';
+import { Errno } from '../../../src/base/errno.ts';
+import { nameOf } from '../../../src/base/name.ts';
 import { inline } from '../../../src/host/linux.ts';
-import { serverCaller } from '../../../src/host/syscalls.ts';
-import { nameOf } from '../../../src/name.ts';
+import { serverCreds } from '../../../src/host/syscalls.ts';
 import { decodeReply, encodeRequest } from '../../../src/protocol/codec.ts';
 import { parseDirents } from '../../../src/protocol/dirent.ts';
 import { attr as attrKind, unpack } from '../../../src/protocol/kinds.ts';
@@ -97,7 +97,7 @@ function plantAll(directory: string, outside: string): Planted[] {
   mkdirSync(join(directory, 'dir'), { mode: 0o700 });
   symlinkSync(outside, join(directory, 'link'));
   const fd = openSync(directory, 'r');
-  void inline.mknod(serverCaller, fd, nameOf('fifo'), 0o010600, 0);
+  void inline.mknod(serverCreds, fd, nameOf('fifo'), 0o010600, 0);
   closeSync(fd);
   const modes = { file: 0o100600, target: 0o100640, empty: 0o100600, binary: 0o100600, dir: 0o040700 };
   const planted = Object.entries(modes).map(([name, mode]) => new Planted(directory, name, mode));

@@ -1,5 +1,5 @@
 /** Sequences of requests of several sessions on a tree in memory; every reply is the one that a model of 9P gives. */
-import { MemoryTree } from '../../../src/tree/memory-tree.ts';
+import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
 import { heldIn } from '../../support/serve.ts';
 import { Choices, must } from '../choices.ts';
 import type { Manner } from '../model/things.ts';

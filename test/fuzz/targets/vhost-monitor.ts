@@ -1,5 +1,5 @@
 /** Whatever a monitor says: the neighbour notices nothing, and the socket stays usable. */
-import { closeDescriptor, eventDescriptor } from '../../../src/host/vhost.ts';
+import { closeFd, eventDescriptor } from '../../../src/host/vhost.ts';
 import { Frontend, Monitor, request, u32 } from '../../support/vhost-frontend.ts';
 import { Choices, must } from '../choices.ts';
 import { turn, withNeighbour } from '../vhost-neighbour.ts';
@@ -35,7 +35,7 @@ async function oneMonitor(path: string, choices: Choices): Promise<void> {
       if (choices.rarely(2)) await turn();
     }
   } finally {
-    closeDescriptor(event);
+    closeFd(event);
     guest.close();
   }
   await turn();

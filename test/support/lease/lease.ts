@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { command } from '../stalling/stalling.ts';
+import { command } from '../compiled.ts';
 
 const source = fileURLToPath(new URL('lease.c', import.meta.url));
 

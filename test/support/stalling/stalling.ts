@@ -1,57 +1,34 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { command } from '../compiled.ts';
+import { UserSpaceMount } from '../user-space-mount.ts';
 
 const source = fileURLToPath(new URL('stalling.c', import.meta.url));
-
-/** Runs a command of the host that must succeed. */
-export function command(name: string, ...args: readonly string[]): string {
-  const { status, stdout, stderr, error } = spawnSync(name, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`${name} ${args.join(' ')}: ${error?.message ?? stderr}`);
-  return stdout.trim();
-}
 
 /** A mount of `stalling.c`, in a process of its own. */
 export class Stalling {
   readonly directory: string;
-  readonly #child: ChildProcess;
-  readonly #place: string;
+  readonly #mount: UserSpaceMount;
 
-  private constructor(directory: string, child: ChildProcess, place: string) {
+  private constructor(directory: string, mount: UserSpaceMount) {
     this.directory = directory;
-    this.#child = child;
-    this.#place = place;
+    this.#mount = mount;
   }
 
   /** Mounts on an empty directory; `disk` makes it a slow one. */
   static async mount(directory: string, disk?: { bytes: number; delayMs: number }): Promise<Stalling> {
-    const place = mkdtempSync(join(tmpdir(), 'ninepd-stalling-'));
-    const program = join(place, 'stalling');
-    const flags = ['-std=c11', '-D_GNU_SOURCE', '-O1', '-Wall', '-Wextra', '-Werror'];
-    command(process.env.CC ?? 'cc', ...flags, '-o', program, source);
-    const args = disk ? [directory, 'disk', String(disk.bytes), String(disk.delayMs)] : [directory];
-    const child = spawn(program, args, { stdio: ['pipe', 'pipe', 'inherit'] });
-    const [said] = await Promise.race([once(child.stdout!, 'data'), once(child, 'exit')]);
-    if (!String(said).startsWith('mounted'))
-      throw new Error('the file system for the tests could not be mounted');
-    return new Stalling(directory, child, place);
+    const args = disk ? ['disk', String(disk.bytes), String(disk.delayMs)] : [];
+    return new Stalling(directory, await UserSpaceMount.start(source, directory, ...args));
   }
 
   /** Whether the disk takes its time. */
   slow(on: boolean): void {
-    this.#child.kill(on ? 'SIGUSR1' : 'SIGUSR2');
+    this.#mount.signal(on ? 'SIGUSR1' : 'SIGUSR2');
   }
 
   /** Unmounts; what hangs in it fails. */
-  async end(): Promise<void> {
-    if (this.#child.exitCode === null && this.#child.signalCode === null) {
-      this.#child.stdin!.end();
-      await once(this.#child, 'exit');
-    }
-    rmSync(this.#place, { recursive: true });
+  end(): Promise<void> {
+    return this.#mount.end();
   }
 }
 

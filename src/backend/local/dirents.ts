@@ -1,0 +1,44 @@
+import { QTSYMLINK } from '#base/attr.ts';
+import { DT_LNK, DT_REG } from '#protocol/constants.ts';
+import type { DTypes } from './dtype-cache.ts';
+import { nameAt, nameLengthAt, pathAt, typeAt } from './packed-entry.ts';
+import { QidPaths, type Volume } from './volume.ts';
+
+/**
+ * Turns the raw inode numbers of packed directory entries into the qid.paths that getattr gives, and the types of those in
+ * `exceptions` into what they stand for. `..` of the export's root becomes the root itself. Where nothing can be
+ * different, the entries are not even looked at.
+ */
+export function translateDirents(
+  packed: Buffer,
+  bytes: number,
+  paths: QidPaths,
+  { index, smallInos }: Volume,
+  root: { readonly pathLow: number; readonly pathHigh: number } | undefined,
+  exceptions: DTypes | undefined,
+): void {
+  const excepted = exceptions && exceptions.size > 0 ? exceptions : undefined;
+  if (smallInos && index === 0 && !root && !excepted) return;
+  for (let at = 0; at < bytes; ) {
+    const low = packed.readUInt32LE(at + pathAt);
+    const high = packed.readUInt32LE(at + pathAt + 4);
+    const length = packed.readUInt16LE(at + nameLengthAt);
+    if (excepted && packed[at + typeAt] === DT_REG) {
+      const type = excepted.get(high * 0x1_0000_0000 + low);
+      if (type !== undefined) {
+        packed[at + typeAt] = type;
+        packed[at] = type === DT_LNK ? QTSYMLINK : 0;
+      }
+    }
+    if (!QidPaths.isPlain(index, high)) {
+      const [pathLow, pathHigh] = paths.of(index, low, high);
+      packed.writeUInt32LE(pathLow, at + pathAt);
+      packed.writeUInt32LE(pathHigh, at + pathAt + 4);
+    }
+    if (root && length === 2 && packed[at + nameAt] === 0x2e && packed[at + nameAt + 1] === 0x2e) {
+      packed.writeUInt32LE(root.pathLow, at + pathAt);
+      packed.writeUInt32LE(root.pathHigh, at + pathAt + 4);
+    }
+    at += nameAt + length;
+  }
+}

@@ -1,0 +1,154 @@
+import type { Errno } from '#base/errno.ts';
+import { andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
+import { O_DSYNC, O_TRUNC } from '#host/constants.ts';
+import type { InlineSyscalls } from '#host/syscalls.ts';
+import type { FdBudget } from '#quota/fd-budget.ts';
+import { PinnedFds } from '#quota/pinned-fds.ts';
+import type { OpenDir, OpenFile } from '../tree.ts';
+import type { LocalNode, NodeTable, Opened } from './node.ts';
+
+/**
+ * A descriptor of a file or directory that was opened. It is there until it is closed, and with it the object, whatever anybody
+ * does to its names.
+ */
+export class LocalOpen implements OpenFile, OpenDir, Opened {
+  readonly node: LocalNode;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly flags: number;
+  /** −1 once it is closed. */
+  fd: number;
+  busy = 0;
+  closed = false;
+  /** Its node has a descriptor of its own, or goes on without one. */
+  replaced = false;
+  /** Whose it is. */
+  readonly pins: PinnedFds;
+  readonly #table: OpenTable;
+
+  constructor(
+    table: OpenTable,
+    pins: PinnedFds,
+    node: LocalNode,
+    fd: number,
+    flags: number,
+    readable: boolean,
+    writable: boolean,
+  ) {
+    this.#table = table;
+    this.pins = pins;
+    this.node = node;
+    this.fd = fd;
+    this.flags = flags & ~O_TRUNC;
+    this.readable = readable;
+    this.writable = writable;
+  }
+
+  /**
+   * The calls to use on `fd` now, on this thread; undefined when one may wait: the file system's calls wait at present, or
+   * writes are synchronous (O_SYNC contains the bit of O_DSYNC).
+   */
+  get inline(): InlineSyscalls | undefined {
+    return (this.flags & O_DSYNC) === 0 ? this.node.volume.inline : undefined;
+  }
+
+  use<T>(act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
+    return this.#table.use(this, act);
+  }
+}
+
+/** The open files and directories of one tree. Each holds its node. */
+export class OpenTable {
+  /** For who brings none. */
+  readonly nobody = new PinnedFds();
+  readonly #nodes: NodeTable;
+  readonly #descriptors: FdBudget;
+
+  constructor(nodes: NodeTable, descriptors: FdBudget) {
+    this.#nodes = nodes;
+    this.#descriptors = descriptors;
+  }
+
+  /** Runs `act`, which ends with an `add`. Throws `full` when the session has its share of descriptors already. */
+  counted<T>(pins: PinnedFds, full: Errno, act: () => MaybePromise<T>): MaybePromise<T> {
+    if (!this.#descriptors.mayPin(pins)) throw full;
+    this.#descriptors.pin(pins);
+    return onError(act, () => this.#descriptors.unpin(pins));
+  }
+
+  /** Takes charge of `fd`, which was counted. */
+  add(
+    pins: PinnedFds,
+    node: LocalNode,
+    fd: number,
+    flags: number,
+    readable: boolean,
+    writable: boolean,
+  ): LocalOpen {
+    const open = new LocalOpen(this, pins, node, fd, flags, readable, writable);
+    this.#nodes.hold(node);
+    node.opens = joined(node.opens, open);
+    return open;
+  }
+
+  /** The descriptor stays as it is until `giveBack`. */
+  borrow(open: LocalOpen): void {
+    open.busy++;
+  }
+
+  giveBack(open: LocalOpen): void {
+    if (--open.busy === 0 && open.closed) this.#drop(open);
+  }
+
+  /** Runs `act` with the descriptor, which stays open until the answer is there. */
+  use<T>(open: LocalOpen, act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
+    this.borrow(open);
+    let answer: MaybePromise<T>;
+    try {
+      answer = act(open.fd);
+    } catch (error) {
+      this.giveBack(open);
+      throw error;
+    }
+    if (answer instanceof Promise) return answer.finally(() => this.giveBack(open));
+    this.giveBack(open);
+    return answer;
+  }
+
+  /** Closes once the last running call is done. */
+  close(open: LocalOpen): void {
+    if (open.closed) return;
+    open.closed = true;
+    if (open.busy === 0) this.#drop(open);
+  }
+
+  #drop(open: LocalOpen): void {
+    const { node } = open;
+    // The node uses its descriptor, and somebody else holds the node.
+    if (!open.replaced && node.fd < 0 && node.opens === open && node.refs > 1) {
+      open.replaced = true;
+      this.borrow(open);
+      void andThen(this.#nodes.equipFrom(node, open.fd), () => this.giveBack(open));
+      return;
+    }
+    node.opens = without(node.opens, open);
+    const closed = node.volume.sys.close(open.fd);
+    open.fd = -1;
+    // It is the session's until it is closed.
+    void andThen(closed, () => this.#descriptors.unpin(open.pins));
+    this.#nodes.release(node);
+  }
+}
+
+/** What is open on a node: most have nothing, or one thing, and a set has more than one. */
+function joined(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
+  if (!opens) return open;
+  if (!(opens instanceof Set)) return new Set([opens, open]);
+  return opens.add(open);
+}
+
+function without(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
+  if (!(opens instanceof Set)) return opens === open ? undefined : opens;
+  opens.delete(open);
+  return opens.size > 1 ? opens : opens.values().next().value;
+}

@@ -1,0 +1,84 @@
+import { Attr } from '#base/attr.ts';
+import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { Owned } from '#base/owned.ts';
+import { READDIR_HID } from '#host/constants.ts';
+import { serverCreds } from '#host/syscalls.ts';
+import type { SecurityModel } from '#security/model.ts';
+import { translateDirents } from './dirents.ts';
+import { DTypeCache, type DTypes } from './dtype-cache.ts';
+import type { NodeTable } from './node.ts';
+import type { LocalOpen, OpenTable } from './open-file.ts';
+import type { Orphans } from './orphans.ts';
+
+/** For listings of models that keep no types of their own. */
+const noExceptions: DTypes = new Map();
+const noAttr = new Attr();
+
+/** Entries of open directories, as `Tree.readdir` and `readdirNow` return them. */
+export class DirReader {
+  readonly #nodes: NodeTable;
+  readonly #opens: OpenTable;
+  readonly #model: SecurityModel;
+  readonly #orphans: Orphans;
+  readonly #types = new DTypeCache();
+
+  constructor(nodes: NodeTable, opens: OpenTable, model: SecurityModel, orphans: Orphans) {
+    this.#nodes = nodes;
+    this.#opens = opens;
+    this.#model = model;
+    this.#orphans = orphans;
+  }
+
+  read(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Owned): MaybePromise<number> {
+    const { sys } = dir.node.volume;
+    const { reservedPrefix, typeXattr } = this.#model;
+    const attr = new Attr();
+    const described =
+      typeXattr === '' ? undefined : this.#opens.use(dir, fd => sys.stat(serverCreds, fd, attr));
+    return andThen(described, () => {
+      const known = typeXattr === '' ? noExceptions : this.#types.of(dir.node, attr);
+      const read = this.#opens.use(dir, fd =>
+        sys.readdir(serverCreds, fd, cookieLow, cookieHigh, into, reservedPrefix, known ? '' : typeXattr),
+      );
+      return andThen(read, result => this.#listed(dir, cookieLow, cookieHigh, into, result, attr, known));
+    });
+  }
+
+  readNow(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number | undefined {
+    const { inline: sys, fd, node } = dir;
+    if (!sys) return undefined;
+    const { reservedPrefix, typeXattr } = this.#model;
+    const attr = typeXattr === '' ? noAttr : node.volume.statNow(fd);
+    const known = typeXattr === '' ? noExceptions : this.#types.of(node, attr);
+    const xattr = known ? '' : typeXattr;
+    const result = sys.readdir(serverCreds, fd, cookieLow, cookieHigh, into, reservedPrefix, xattr);
+    return this.#listed(dir, cookieLow, cookieHigh, into, result, attr, known);
+  }
+
+  /**
+   * Completes the `result` of a readdir(2) into `into`, and returns its bytes. `attr` are the directory's attributes from before;
+   * `known` are the types that it was not asked for.
+   */
+  #listed(
+    dir: LocalOpen,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Uint8Array,
+    result: number,
+    attr: Attr,
+    known: DTypes | undefined,
+  ): number {
+    const { node } = dir;
+    const packed = Buffer.from(into.buffer, into.byteOffset, into.byteLength);
+    const bytes = result & ~READDIR_HID;
+    if (bytes !== result) {
+      void this.#opens.use(dir, fd =>
+        this.#orphans.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
+      );
+    }
+    if (!known) this.#types.learn(dir, attr, cookieLow, cookieHigh, packed, bytes);
+    const root = this.#nodes.isRoot(node) ? node : undefined;
+    translateDirents(packed, bytes, this.#nodes.volumes.paths, node.volume, root, known);
+    return bytes;
+  }
+}

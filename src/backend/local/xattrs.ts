@@ -1,0 +1,86 @@
+import { EPERM, ERANGE, Errno } from '#base/errno.ts';
+import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
+import type { Bytes } from '#base/name.ts';
+import { allocOwned, asOwned, type Owned } from '#base/owned.ts';
+import type { Credentials } from '#host/syscalls.ts';
+import { xattrValueBytesMax } from '#quota/limits.ts';
+import type { SecurityModel } from '#security/model.ts';
+import { writableFile } from '#security/write-access.ts';
+import type { LocalNode, NodeTable } from './node.ts';
+
+/** Most values fit; a larger one is asked for again with room for the largest there can be. */
+const firstTryBytes = 512;
+
+/** Extended attributes of held objects, under the names that the security model gives them. */
+export class LocalXattrs {
+  readonly #nodes: NodeTable;
+  readonly #model: SecurityModel;
+
+  constructor(nodes: NodeTable, model: SecurityModel) {
+    this.#nodes = nodes;
+    this.#model = model;
+  }
+
+  get(creds: Credentials, node: LocalNode, name: Bytes): MaybePromise<Uint8Array> {
+    const hostName = this.#model.xattrToHost(name, creds, 'get', node.type);
+    const as = this.#model.credsFor(creds);
+    return andThen(
+      this.#nodes.use(node, fd => readWhole(into => node.volume.sys.getxattr(as, fd, hostName, into))),
+      value => this.#model.valueToClient?.(name, value) ?? value,
+    );
+  }
+
+  list(creds: Credentials, node: LocalNode): MaybePromise<Uint8Array> {
+    const as = this.#model.credsFor(creds);
+    return andThen(
+      this.#nodes.use(node, fd => readWhole(into => node.volume.sys.listxattr(as, fd, into))),
+      bytes => {
+        const names = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+          .toString('latin1')
+          .split('\0');
+        let seen = '';
+        for (const name of names) {
+          const shown = name === '' ? undefined : this.#model.xattrToClient(name, creds);
+          if (shown !== undefined) seen += `${shown}\0`;
+        }
+        return Buffer.from(seen, 'latin1');
+      },
+    );
+  }
+
+  set(creds: Credentials, node: LocalNode, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
+    const hostName = this.#model.xattrToHost(name, creds, 'set', node.type);
+    const as = this.#model.credsFor(creds);
+    const kept = asOwned(this.#model.valueToHost?.(name, value) ?? value);
+    return this.#nodes.use(node, fd => node.volume.sys.setxattr(as, fd, hostName, kept, flags));
+  }
+
+  remove(creds: Credentials, node: LocalNode, name: Bytes): MaybePromise<void> {
+    const hostName = this.#model.xattrToHost(name, creds, 'set', node.type);
+    const as = this.#model.credsFor(creds);
+    const { sys } = node.volume;
+    return this.#nodes.use(node, fd =>
+      recover<void>(
+        () => sys.removexattr(as, fd, hostName),
+        async error => {
+          if (error !== EPERM || name !== 'security.capability') throw error;
+          if ((await writableFile({ sys, fd }, as)) === undefined) throw error;
+        },
+      ),
+    );
+  }
+}
+
+/** Exactly the bytes that the last call returned: the size may change between two calls (CVE-2017-15038). */
+function readWhole(read: (into: Owned) => MaybePromise<number>): MaybePromise<Uint8Array> {
+  const small = allocOwned(firstTryBytes);
+  return andThen(read(small), length => {
+    if (length >= 0) return small.subarray(0, length);
+    if (length !== -ERANGE.code) throw Errno.of(-length);
+    const large = allocOwned(xattrValueBytesMax);
+    return andThen(read(large), again => {
+      if (again < 0) throw Errno.of(-again);
+      return large.subarray(0, again);
+    });
+  });
+}

@@ -1,0 +1,136 @@
+import {
+  type Attr,
+  S_IFDIR,
+  S_IFREG,
+  S_ISGID,
+  S_ISUID,
+  setU64,
+  validBasic,
+  validBtime,
+  validGen,
+} from '#base/attr.ts';
+import type { Bytes } from '#base/name.ts';
+import type { Node } from '../tree.ts';
+import type { Moment } from './clock.ts';
+import { Entries } from './entries.ts';
+import type { MemoryQuota } from './memory-quota.ts';
+import { Pages, pageBytes } from './pages.ts';
+import { Xattrs } from './xattrs.ts';
+
+/** What an object costs besides its content, names and xattrs. */
+export const nodeBytes = 512;
+
+/** S_IXGRP: without it S_ISGID means mandatory locking, which stays. */
+const groupExec = 0o010;
+const capability = 'security.capability';
+
+/** What an object is made with. */
+export interface InitialState {
+  /** S_IFMT and 07777. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  /** new_encode_dev; devices only. */
+  readonly rdev?: number;
+  /** Symlinks only. */
+  readonly target?: Bytes;
+}
+
+/** An object in memory. It lives while it has a name or somebody holds it. */
+export class MemoryNode implements Node {
+  readonly type: number;
+  readonly ino: number;
+  /** Permission bits, 07777. */
+  mode: number;
+  uid: number;
+  gid: number;
+  nlink: number;
+  readonly rdev: number;
+  readonly target: Bytes;
+  atime: Moment;
+  mtime: Moment;
+  ctime: Moment;
+  readonly btime: Moment;
+  /** How often it is held. */
+  refs = 0;
+  /** Regular files only. */
+  readonly pages: Pages | undefined;
+  /** Directories only. */
+  readonly entries: Entries<MemoryNode> | undefined;
+  readonly xattrs: Xattrs;
+  /** Directories only: what `..` leads to. The root is its own parent. */
+  parent: MemoryNode | undefined;
+  readonly #space: MemoryQuota;
+  #freed = false;
+
+  /** Throws ENOSPC when there is no space for one more object. */
+  constructor(ino: number, beginning: InitialState, now: Moment, space: MemoryQuota) {
+    space.take(nodeBytes);
+    this.#space = space;
+    this.ino = ino;
+    this.type = beginning.mode & 0o170000;
+    this.mode = beginning.mode & 0o7777;
+    this.uid = beginning.uid;
+    this.gid = beginning.gid;
+    this.rdev = beginning.rdev ?? 0;
+    this.target = beginning.target ?? '';
+    this.nlink = this.type === S_IFDIR ? 2 : 1;
+    this.atime = this.mtime = this.ctime = this.btime = now;
+    this.pages = this.type === S_IFREG ? new Pages(space) : undefined;
+    this.entries = this.type === S_IFDIR ? new Entries(space) : undefined;
+    this.xattrs = new Xattrs(space);
+  }
+
+  get pathLow(): number {
+    return this.ino % 0x1_0000_0000;
+  }
+
+  get pathHigh(): number {
+    return Math.floor(this.ino / 0x1_0000_0000);
+  }
+
+  /** Everything of the record but qid.version. */
+  describe(attr: Attr): void {
+    const { bytes } = attr;
+    setU64(bytes, 0, validBasic | validBtime | validGen);
+    attr.setQidPath(this.pathLow, this.pathHigh);
+    attr.mode = this.type | this.mode;
+    attr.uid = this.uid;
+    attr.gid = this.gid;
+    attr.nlink = this.nlink;
+    attr.rdev = this.rdev;
+    attr.size = this.pages?.size ?? (this.entries ? pageBytes : this.target.length);
+    attr.blksize = pageBytes;
+    setU64(bytes, 65, (this.pages?.allocated ?? 0) / 512);
+    [this.atime, this.mtime, this.ctime, this.btime].forEach(({ sec, nsec }, i) => {
+      setU64(bytes, 73 + 16 * i, sec);
+      setU64(bytes, 81 + 16 * i, nsec);
+    });
+    // An inode number is never given twice, so that nothing needs telling apart by its generation.
+    attr.gen = 0;
+    bytes.fill(0, 145, 160);
+    setU64(bytes, 160, this.ino);
+    bytes.fill(0, 168, 176);
+  }
+
+  /** Content or entries changed. */
+  modified(now: Moment): void {
+    this.mtime = this.ctime = now;
+  }
+
+  /** Before data changes: capabilities fall for everybody, set-id bits for all but root (file_remove_privs). */
+  dropPrivileges(setIds: boolean): void {
+    if (this.type === S_IFDIR) return;
+    if (this.xattrs.has(capability)) this.xattrs.remove(capability);
+    if (setIds) this.mode &= ~(S_ISUID | (this.mode & groupExec ? S_ISGID : 0));
+  }
+
+  /** Gives the space back once nobody can reach the object any more. */
+  freeIfUnreachable(): void {
+    if (this.refs > 0 || this.nlink > 0 || this.#freed) return;
+    this.#freed = true;
+    this.pages?.free();
+    this.xattrs.free();
+    this.#space.give(nodeBytes);
+  }
+}

@@ -1,0 +1,393 @@
+import { Attr, S_IFDIR, S_IFLNK, S_IFREG, setU64 } from '#base/attr.ts';
+import {
+  EBADF,
+  EEXIST,
+  EINVAL,
+  EISDIR,
+  ENOENT,
+  ENOTDIR,
+  ENOTEMPTY,
+  EOPNOTSUPP,
+  EPERM,
+  type Errno,
+} from '#base/errno.ts';
+import { type Bytes, type Name, nameBytesMax } from '#base/name.ts';
+import type { Segments } from '#base/owned.ts';
+import type { Credentials } from '#host/syscalls.ts';
+import {
+  type Actor,
+  type Change,
+  type LockConflict,
+  type LockKey,
+  type LockRange,
+  type NewNode,
+  type OpenHow,
+  stampOf,
+  type Tree,
+} from '../tree.ts';
+import { Clock, nearest } from './clock.ts';
+import { type InitialState, MemoryNode, nodeBytes } from './memory-node.ts';
+import { MemoryOpen } from './memory-open.ts';
+import { MemoryQuota } from './memory-quota.ts';
+import { pageBytes } from './pages.ts';
+import { beginningOf, entriesOf, entriesToAddTo, isWithin, pagesOf, refuseToReplace } from './rules.ts';
+import { refuseXattr } from './xattrs.ts';
+
+export interface MemoryTreeOptions {
+  /** What the tree may take in all; ENOSPC beyond it. */
+  readonly bytesMax: number;
+}
+
+/** NONUNAME of attach: no user was named. */
+const noUser = 0xffff_ffff;
+/** The overflow id of the kernel: nobody. */
+const nobody = 65534;
+/** f_type of v9fs: tells the guest's programs that this is no local file system. */
+const V9FS_MAGIC = 0x01021997;
+
+/**
+ * A tree of files in memory, with the semantics and the errnos of a local file system. Permissions are not checked: the
+ * guest's kernel does that. Nobody outside the server can reach it, so that outside locks do not exist.
+ */
+export class MemoryTree implements Tree {
+  readonly root: MemoryNode;
+  readonly #space: MemoryQuota;
+  readonly #clock = new Clock();
+  readonly #scratch = new Attr();
+  #lastIno = 0;
+
+  constructor({ bytesMax }: MemoryTreeOptions) {
+    this.#space = new MemoryQuota(bytesMax);
+    this.root = this.#begin({ mode: S_IFDIR | 0o755, uid: 0, gid: 0 });
+    this.root.parent = this.root;
+    this.root.refs = 1;
+  }
+
+  #begin(beginning: InitialState): MemoryNode {
+    return new MemoryNode(++this.#lastIno, beginning, this.#clock.now(), this.#space);
+  }
+
+  credentials(uid: number): Credentials {
+    const id = uid === noUser ? nobody : uid;
+    return { uid: id, gid: id, groups: [] };
+  }
+
+  hold(node: MemoryNode): void {
+    node.refs++;
+  }
+
+  release(node: MemoryNode): void {
+    node.refs--;
+    node.freeIfUnreachable();
+  }
+
+  walk(_caller: Credentials, dir: MemoryNode, name: Name, attr: Attr): MemoryNode | Errno {
+    if (!dir.entries) return ENOTDIR;
+    const child = dir.entries.get(name);
+    if (!child) return ENOENT;
+    this.hold(child);
+    child.describe(attr);
+    return child;
+  }
+
+  parent(_caller: Credentials, dir: MemoryNode): MemoryNode {
+    if (!dir.parent) throw ENOTDIR;
+    this.hold(dir.parent);
+    return dir.parent;
+  }
+
+  stat(node: MemoryNode, attr: Attr): void {
+    node.describe(attr);
+  }
+
+  statfs(_node: MemoryNode, into: Buffer): void {
+    const { bytesMax, free } = this.#space;
+    into.writeUInt32LE(V9FS_MAGIC, 0);
+    into.writeUInt32LE(pageBytes, 4);
+    setU64(into, 8, Math.floor(bytesMax / pageBytes));
+    setU64(into, 16, Math.floor(free / pageBytes));
+    setU64(into, 24, Math.floor(free / pageBytes));
+    setU64(into, 32, Math.floor(bytesMax / nodeBytes));
+    setU64(into, 40, Math.floor(free / nodeBytes));
+    setU64(into, 48, 0);
+    into.writeUInt32LE(nameBytesMax, 56);
+  }
+
+  /** Frames a change of `nodes` with what the watch is told; objects that nobody holds do not count. */
+  #around<T>(actor: Actor, nodes: readonly (MemoryNode | undefined)[], act: () => T): T {
+    const held = [...new Set(nodes)].filter(node => node !== undefined && node.refs > 0) as MemoryNode[];
+    const tell = (when: 'before' | 'after') => {
+      for (const node of held) {
+        node.describe(this.#scratch);
+        actor.observer[when](node, stampOf(this.#scratch));
+      }
+    };
+    // What loses its last name within must still be there to be told of.
+    for (const node of held) this.hold(node);
+    tell('before');
+    try {
+      return act();
+    } finally {
+      tell('after');
+      for (const node of held) this.release(node);
+    }
+  }
+
+  change(actor: Actor, node: MemoryNode, change: Change): void {
+    this.#around(actor, [node], () => {
+      const { uid, gid, mode, size, atime, mtime } = change;
+      if (uid !== undefined || gid !== undefined) {
+        // chown(2): set-id bits fall for everybody, root included.
+        node.dropPrivileges(true);
+        node.uid = uid ?? node.uid;
+        node.gid = gid ?? node.gid;
+        node.ctime = this.#clock.now();
+      }
+      if (mode !== undefined) {
+        // chmod(2): nothing asks for the mode of a symlink.
+        if (node.type === S_IFLNK) throw EOPNOTSUPP;
+        node.mode = mode & 0o7777;
+        node.ctime = this.#clock.now();
+      }
+      if (size !== undefined) this.#resize(actor.creds, node, size);
+      this.#setTimes(node, atime, mtime);
+    });
+  }
+
+  #setTimes(node: MemoryNode, atime: Change['atime'] = 'omit', mtime: Change['mtime'] = 'omit'): void {
+    if (atime === 'omit' && mtime === 'omit') return;
+    const now = this.#clock.now();
+    if (atime !== 'omit') node.atime = atime === 'now' ? now : nearest(atime);
+    if (mtime !== 'omit') node.mtime = mtime === 'now' ? now : nearest(mtime);
+    node.ctime = now;
+  }
+
+  #resize(creds: Credentials, node: MemoryNode, size: number): void {
+    if (node.type === S_IFDIR) throw EISDIR;
+    if (!node.pages) throw EINVAL;
+    node.pages.resize(size);
+    node.dropPrivileges(creds.uid !== 0);
+    node.modified(this.#clock.now());
+  }
+
+  readlink(_caller: Credentials, node: MemoryNode): Bytes {
+    if (node.type !== S_IFLNK) throw EINVAL;
+    return node.target;
+  }
+
+  open(actor: Actor, node: MemoryNode, how: OpenHow): MemoryOpen {
+    pagesOf(node);
+    if (how.truncate) this.#around(actor, [node], () => this.#resize(actor.creds, node, 0));
+    return this.#opened(node, how.read, how.write, how.append);
+  }
+
+  openDir(_actor: Actor, node: MemoryNode): MemoryOpen {
+    entriesOf(node);
+    return this.#opened(node, true, false);
+  }
+
+  /** An open file holds its node. */
+  #opened(node: MemoryNode, readable: boolean, writable: boolean, append = false): MemoryOpen {
+    this.hold(node);
+    return new MemoryOpen(node, readable, writable, append);
+  }
+
+  create(
+    actor: Actor,
+    dir: MemoryNode,
+    name: Name,
+    how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
+    attr: Attr,
+  ): { readonly node: MemoryNode; readonly file: MemoryOpen } {
+    const found = entriesOf(dir).get(name);
+    if (found && how.exclusive) throw EEXIST;
+    const beginning = { mode: S_IFREG | (how.mode & 0o7777), uid: actor.creds.uid, gid: how.gid };
+    const node = found ?? this.#around(actor, [dir], () => this.#enter(dir, name, beginning));
+    const file = found ? this.open(actor, node, how) : this.#opened(node, how.read, how.write, how.append);
+    this.hold(node);
+    node.describe(attr);
+    return { node, file };
+  }
+
+  make(actor: Actor, dir: MemoryNode, name: Name, what: NewNode, attr: Attr): MemoryNode {
+    const node = this.#around(actor, [dir], () => this.#enter(dir, name, beginningOf(what, actor.creds)));
+    this.hold(node);
+    node.describe(attr);
+    return node;
+  }
+
+  #enter(dir: MemoryNode, name: Name, beginning: InitialState): MemoryNode {
+    const entries = entriesToAddTo(dir, name);
+    const node = this.#begin(beginning);
+    try {
+      entries.add(name, node);
+    } catch (error) {
+      node.nlink = 0;
+      node.freeIfUnreachable();
+      throw error;
+    }
+    if (node.entries) {
+      node.parent = dir;
+      dir.nlink++;
+    }
+    dir.modified(this.#clock.now());
+    return node;
+  }
+
+  link(actor: Actor, node: MemoryNode, dir: MemoryNode, name: Name): void {
+    const entries = entriesToAddTo(dir, name);
+    if (node.type === S_IFDIR) throw EPERM;
+    if (node.nlink === 0) throw ENOENT;
+    this.#around(actor, [node, dir], () => {
+      entries.add(name, node);
+      node.nlink++;
+      node.ctime = this.#clock.now();
+      dir.modified(this.#clock.now());
+    });
+  }
+
+  rename(actor: Actor, fromDir: MemoryNode, from: Name, toDir: MemoryNode, to: Name): void {
+    const source = entriesOf(fromDir);
+    const target = entriesOf(toDir);
+    const moved = source.get(from);
+    if (!moved) throw ENOENT;
+    // The order of do_renameat2 of fs/namei.c: nothing is looked up in a removed directory.
+    if (toDir.nlink === 0) throw ENOENT;
+    const victim = target.get(to);
+    if (isWithin(toDir, moved)) throw EINVAL;
+    if (victim && isWithin(fromDir, victim)) throw ENOTEMPTY;
+    if (victim === moved) return;
+    if (victim) refuseToReplace(moved, victim);
+    this.#around(actor, [fromDir, toDir, moved, victim], () => {
+      if (victim) target.replace(to, moved);
+      else target.add(to, moved);
+      source.remove(from);
+      if (moved.entries) {
+        moved.parent = toDir;
+        fromDir.nlink--;
+        toDir.nlink++;
+      }
+      if (victim) this.#loseName(toDir, victim);
+      moved.ctime = this.#clock.now();
+      fromDir.modified(this.#clock.now());
+      toDir.modified(this.#clock.now());
+    });
+  }
+
+  unlink(actor: Actor, dir: MemoryNode, name: Name, kind: 'file' | 'directory'): void {
+    const entries = entriesOf(dir);
+    const victim = entries.get(name);
+    if (!victim) throw ENOENT;
+    if (kind === 'file' && victim.entries) throw EISDIR;
+    if (kind === 'directory' && !victim.entries) throw ENOTDIR;
+    if (victim.entries && victim.entries.count > 0) throw ENOTEMPTY;
+    this.#around(actor, [dir, victim], () => {
+      entries.remove(name);
+      this.#loseName(dir, victim);
+      dir.modified(this.#clock.now());
+    });
+  }
+
+  #loseName(dir: MemoryNode, victim: MemoryNode): void {
+    victim.ctime = this.#clock.now();
+    if (victim.entries) {
+      victim.nlink = 0;
+      dir.nlink--;
+    } else {
+      victim.nlink--;
+    }
+    victim.freeIfUnreachable();
+  }
+
+  isEntry(dir: MemoryNode, name: Name, node: MemoryNode): boolean {
+    return dir.entries?.get(name) === node;
+  }
+
+  // Nothing waits, so that memory of the current callback does as well.
+  readNow(file: MemoryOpen, into: Segments, offset: number): number {
+    return this.read(file, into, offset);
+  }
+
+  writeNow(actor: Actor, file: MemoryOpen, from: Segments, offset: number): number {
+    return this.write(actor, file, from, offset);
+  }
+
+  readdirNow(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
+    return this.readdir(dir, cookieLow, cookieHigh, into);
+  }
+
+  read(file: MemoryOpen, into: Segments, offset: number): number {
+    if (!file.readable) throw EBADF;
+    return pagesOf(file.node).read(into, offset);
+  }
+
+  write(actor: Actor, file: MemoryOpen, from: Segments, offset: number): number {
+    if (!file.writable) throw EBADF;
+    const { node } = file;
+    return this.#around(actor, [node], () => {
+      const written = pagesOf(node).write(from, file.append ? pagesOf(node).size : offset);
+      if (written === 0) return 0;
+      node.dropPrivileges(actor.creds.uid !== 0);
+      node.modified(this.#clock.now());
+      return written;
+    });
+  }
+
+  sync(): void {}
+
+  closeFile(file: MemoryOpen): void {
+    if (file.closed) return;
+    file.closed = true;
+    this.release(file.node);
+  }
+
+  readdir(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
+    const { node } = dir;
+    // getdents(2) of a removed directory finds nothing, not even `.`.
+    if (node.nlink === 0) return 0;
+    return entriesOf(node).pack(node, node.parent!, cookieLow + cookieHigh * 0x1_0000_0000, into);
+  }
+
+  closeDir(dir: MemoryOpen): void {
+    this.closeFile(dir);
+  }
+
+  getXattr(creds: Credentials, node: MemoryNode, name: Bytes): Uint8Array {
+    refuseXattr(name, creds, 'get', node.type);
+    return node.xattrs.get(name);
+  }
+
+  listXattr(creds: Credentials, node: MemoryNode): Uint8Array {
+    return node.xattrs.list(creds);
+  }
+
+  setXattr(actor: Actor, node: MemoryNode, name: Bytes, value: Uint8Array, flags: number): void {
+    refuseXattr(name, actor.creds, 'set', node.type);
+    this.#around(actor, [node], () => {
+      node.xattrs.set(name, value, flags);
+      node.ctime = this.#clock.now();
+    });
+  }
+
+  removeXattr(actor: Actor, node: MemoryNode, name: Bytes): void {
+    refuseXattr(name, actor.creds, 'set', node.type);
+    this.#around(actor, [node], () => {
+      node.xattrs.remove(name);
+      node.ctime = this.#clock.now();
+    });
+  }
+
+  lock(_owner: LockKey, _file: MemoryOpen, _range: LockRange): boolean {
+    return true;
+  }
+
+  testLock(_owner: LockKey, _file: MemoryOpen, _range: LockRange): LockConflict | undefined {
+    return undefined;
+  }
+
+  forgetLocks(): void {}
+
+  close(): void {
+    this.release(this.root);
+  }
+}

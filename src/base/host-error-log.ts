@@ -1,0 +1,56 @@
+import { E2BIG, EDQUOT, EIO, ENOSPC, EROFS, type Errno } from './errno.ts';
+
+/** Errors that need an administrator, and their meaning. */
+const meanings: ReadonlyMap<Errno, string> = new Map([
+  [EIO, 'the disk or the path to it fails: see the kernel log'],
+  [ENOSPC, 'the file system is full'],
+  [EDQUOT, 'a disk quota is exhausted'],
+  [EROFS, 'the file system is mounted read-only'],
+]);
+
+/** Minimum time between two equal lines, so that a guest that retries does not fill the log. */
+const repeatMsMin = 10 * 60 * 1000;
+
+/** Logs errors of one export's host file system: each kind at most once in ten minutes. */
+export class HostErrorLog {
+  readonly #warn: (text: string) => void;
+  readonly #loggedAt = new Map<string, number>();
+
+  constructor(warn: (text: string) => void) {
+    this.#warn = warn;
+  }
+
+  /** Logs the error of a reply if it needs an administrator. `request` describes the request. */
+  report(errno: Errno, request: () => string): void {
+    if (!meanings.has(errno)) return;
+    this.#once(errno.name, () => `${errno.name}: ${meanings.get(errno)}; request: ${request()}`);
+  }
+
+  rootRemoved(): void {
+    const text =
+      'its directory was removed from the host: nothing can be created there. To serve a new directory at its path, ' +
+      'restart the server';
+    this.#once('removed', () => text);
+  }
+
+  /** Logs an invalid user.virtfs.* record. `text` must be one of a few, since each is remembered. */
+  badRecord(text: string): void {
+    this.#once(text, () => text);
+  }
+
+  /** The groups of a user could not be had, so the user cannot attach. */
+  noGroups(uid: number, errno: Errno): void {
+    const of = `the groups of uid ${uid}`;
+    if (errno === E2BIG)
+      this.#once(of, () => `${of} are more than the 65,536 that Linux knows: the user cannot attach`);
+    else this.#once(`groups ${errno.name}`, () => `${of} cannot be had (${errno}): the user cannot attach`);
+  }
+
+  #once(key: string, text: () => string): void {
+    const now = performance.now();
+    const last = this.#loggedAt.get(key);
+    if (last !== undefined && now - last < repeatMsMin) return;
+    this.#loggedAt.set(key, now);
+    this.#warn(text());
+  }
+}

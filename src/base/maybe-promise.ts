@@ -1,0 +1,72 @@
+/**
+ * A value if the call completed synchronously, a promise if it may block. Errors are thrown, or reject the promise; usually an
+ * `Errno`.
+ */
+export type MaybePromise<T> = T | Promise<T>;
+
+/**
+ * Calls `next` with the value: at once if it is no promise. (Not named `then`, which would make the module a thenable for
+ * `import()`.)
+ */
+export function andThen<T, U>(result: MaybePromise<T>, next: (value: T) => MaybePromise<U>): MaybePromise<U> {
+  return result instanceof Promise ? result.then(next) : next(result);
+}
+
+/** Runs `act`. If it throws or rejects, runs `undo`, waits for it and rethrows the error. */
+export function onError<T>(act: () => MaybePromise<T>, undo: () => unknown): MaybePromise<T> {
+  let result: MaybePromise<T>;
+  try {
+    result = act();
+  } catch (error) {
+    const undone = undo();
+    if (!(undone instanceof Promise)) throw error;
+    return undone.then(() => {
+      throw error;
+    });
+  }
+  if (!(result instanceof Promise)) return result;
+  return result.catch(async error => {
+    await undo();
+    throw error;
+  });
+}
+
+/** Runs `act`, then `after` whether or not `act` failed. Returns or rethrows the result of `act`. */
+export function andFinally<T>(
+  act: () => MaybePromise<T>,
+  after: () => MaybePromise<unknown>,
+): MaybePromise<T> {
+  return andThen(onError(act, after), value => andThen(after(), () => value));
+}
+
+/** Runs `act`. If it throws or rejects, returns the result of `otherwise(error)`. */
+export function recover<T>(
+  act: () => MaybePromise<T>,
+  otherwise: (error: unknown) => MaybePromise<T>,
+): MaybePromise<T> {
+  let result: MaybePromise<T>;
+  try {
+    result = act();
+  } catch (error) {
+    return otherwise(error);
+  }
+  return result instanceof Promise ? result.catch(otherwise) : result;
+}
+
+export function forEach<I>(
+  items: readonly I[],
+  act: (item: I) => MaybePromise<unknown>,
+  from = 0,
+): MaybePromise<void> {
+  for (let i = from; i < items.length; i++) {
+    const result = act(items[i]!);
+    if (result instanceof Promise) return result.then(() => forEach(items, act, i + 1));
+  }
+}
+
+/** Runs steps one after another; skips false and undefined. */
+export function series(
+  steps: readonly ((() => MaybePromise<unknown>) | false | undefined)[],
+): MaybePromise<void> {
+  return forEach(steps, step => (step ? step() : undefined));
+}

@@ -1,0 +1,205 @@
+import { resolve } from 'node:path';
+import { LocalTree } from '#backend/local/local-tree.ts';
+import type { Tree } from '#backend/tree.ts';
+import { ConfigError } from '#base/config-error.ts';
+import { HostErrorLog } from '#base/host-error-log.ts';
+import { type Logger, silent } from '#base/log.ts';
+import type { Bytes } from '#base/name.ts';
+import { descriptorLimit, groupsOf as groupsOfHost } from '#host/process.ts';
+import { FdBudget } from '#quota/fd-budget.ts';
+import { defaultLimits, type Limits } from '#quota/limits.ts';
+import { mapped } from '#security/mapped.ts';
+import type { SecurityModel } from '#security/model.ts';
+import { type GroupsOf, passthrough } from '#security/passthrough.ts';
+import { type IdOptions, idProblems, withIds } from '#security/squash.ts';
+import { Access, type AccessOptions, accessProblems } from './access.ts';
+import { checkedRoot } from './validate.ts';
+
+export type SecurityModelName = 'mapped' | 'passthrough';
+
+/** Options of every export, whatever its backend. */
+export interface GuestOptions extends AccessOptions {
+  readonly readonly?: boolean;
+}
+
+/** A directory of the host for guests to mount. */
+export interface ExportOptions extends GuestOptions, IdOptions {
+  /** The directory; a relative path starts at the working directory. */
+  readonly path: string;
+  /** Its aname; default: its path. */
+  readonly name?: string;
+  /** Default: `mapped`. An object is a model of the caller's own. */
+  readonly securityModel?: SecurityModelName | SecurityModel;
+  /** Permission bits of files on the host; `mapped` only. Default: 0600. */
+  readonly fmode?: number;
+  /** Permission bits of directories on the host; `mapped` only. Default: 0700. */
+  readonly dmode?: number;
+  /** Its file systems are frozen now and then (FIFREEZE): whatever changes them, nobody else has to wait for that. */
+  readonly freezable?: boolean;
+}
+
+export function exportName({ name, path }: ExportOptions): string {
+  return name ?? resolve(path);
+}
+
+/** A backend of the caller's own. The server does not close it. */
+export interface TreeExport extends GuestOptions {
+  readonly name: string;
+  readonly tree: Tree;
+}
+
+/** An opened export. */
+export interface Export {
+  readonly name: string;
+  /** The directory of the host; for a `TreeExport`, the name. */
+  readonly path: string;
+  readonly model: string;
+  readonly readonly: boolean;
+  readonly tree: Tree;
+  readonly access: Access;
+  readonly hostErrors?: HostErrorLog;
+}
+
+/**
+ * Descriptors reserved for other uses than trees and connections: listeners, the event loop, those that a request opens
+ * briefly.
+ */
+const descriptorsReserved = 256;
+
+interface OpenOptions {
+  readonly log?: Logger | undefined;
+  readonly limits?: Partial<Limits> | undefined;
+  readonly groupsOf?: GroupsOf | undefined;
+}
+
+/** The exports of a server, in order. The first is the default, for an empty aname. */
+export class Exports {
+  readonly #list: readonly Export[];
+  /** Trees that were opened here, to be closed here. */
+  readonly #own: readonly Tree[];
+  readonly #byName = new Map<Bytes, Export>();
+
+  private constructor(list: readonly Export[], own: readonly Tree[]) {
+    this.#list = list;
+    this.#own = own;
+    // A name takes precedence over a path, and the first of two exports of one path over the second.
+    for (const of of ['name', 'path'] as const) {
+      for (const one of list) {
+        const key = asBytes(one[of]);
+        if (!this.#byName.has(key)) this.#byName.set(key, one);
+      }
+    }
+  }
+
+  /** Opens every directory. Rejects with a `ConfigError` that lists all problems of all exports; then nothing stays open. */
+  static async open(
+    options: readonly (ExportOptions | TreeExport)[],
+    { log = silent, limits = {}, groupsOf = groupsOfHost }: OpenOptions,
+  ): Promise<Exports> {
+    const problems = await exportProblems(options);
+    if (options.length === 0) problems.push('there is nothing to export: name a directory');
+    if (problems.length > 0) throw new ConfigError(problems);
+    const limit = descriptorLimit();
+    const { connections } = { ...defaultLimits, ...limits };
+    const descriptors = new FdBudget(Math.max(limit - connections - descriptorsReserved, limit >> 1));
+    const own: Tree[] = [];
+    const list: Export[] = [];
+    try {
+      for (const one of options) {
+        if ('tree' in one) {
+          const { name, tree, readonly = false } = one;
+          const access = new Access(one);
+          list.push({ name, path: name, model: 'a backend of its own', readonly, tree, access });
+          continue;
+        }
+        const path = resolve(one.path);
+        const name = exportName(one);
+        const hostErrors = new HostErrorLog(text => log.warn(`${name}: ${text}`));
+        const model = modelOf(one, hostErrors, groupsOf);
+        const readonly = one.readonly ?? false;
+        const { freezable = false } = one;
+        const tree = await LocalTree.open(path, { descriptors, model, readonly, freezable });
+        own.push(tree);
+        const access = new Access(one);
+        list.push({ name, path, model: model.name, readonly, tree, access, hostErrors });
+      }
+      return new Exports(list, own);
+    } catch (error) {
+      // A directory was removed since the check.
+      for (const tree of own) tree.close();
+      throw error;
+    }
+  }
+
+  [Symbol.iterator](): Iterator<Export> {
+    return this.#list[Symbol.iterator]();
+  }
+
+  /** The export of an attach: the first for an empty aname and for `/`, otherwise by name or path. */
+  find(aname: Bytes): Export | undefined {
+    return aname === '' || aname === '/' ? this.#list[0] : this.#byName.get(aname);
+  }
+
+  /** Closes the directories that were opened here. No session may use them any more. */
+  close(): void {
+    for (const tree of this.#own) tree.close();
+  }
+}
+
+function modelOf(options: ExportOptions, hostErrors: HostErrorLog, groupsOf: GroupsOf): SecurityModel {
+  const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
+  if (typeof securityModel === 'object') return withIds(securityModel, options);
+  if (securityModel === 'passthrough')
+    return withIds(
+      passthrough(groupsOf, (uid, errno) => hostErrors.noGroups(uid, errno)),
+      options,
+    );
+  return mapped({ fmode, dmode }, text => hostErrors.badRecord(text));
+}
+
+/** UTF-8 bytes of a string, as in messages. */
+function asBytes(text: string): Bytes {
+  return Buffer.from(text).toString('latin1');
+}
+
+/** All problems that keep the exports from being served. Leaves nothing open or changed. */
+export async function exportProblems(options: readonly (ExportOptions | TreeExport)[]): Promise<string[]> {
+  const problems: string[] = [];
+  const seen = new Map<string, string>();
+  for (const [index, one] of options.entries()) {
+    const what = 'tree' in one ? one.name : one.path;
+    const name = 'tree' in one ? one.name : exportName(one);
+    const report = (text: string) => problems.push(`export ${what}: ${text}`);
+    for (const problem of [...nameProblems(one.name, name, index), ...accessProblems(one)]) report(problem);
+    const twin = seen.get(name);
+    if (twin !== undefined)
+      report(`it has the same name as export ${twin}, "${name}": give one of them another with name=`);
+    seen.set(name, what);
+    if (!('tree' in one)) for (const problem of await directoryProblems(one)) report(problem);
+  }
+  return problems;
+}
+
+async function directoryProblems(one: ExportOptions): Promise<string[]> {
+  const { path, securityModel = 'mapped', readonly = false, fmode, dmode } = one;
+  const needs = typeof securityModel === 'object' ? undefined : securityModel;
+  const problems = [
+    ...idProblems(one, needs !== 'mapped'),
+    ...(await checkedRoot(resolve(path), needs, readonly)),
+  ];
+  if (needs !== 'passthrough' || (fmode ?? dmode) === undefined) return problems;
+  return [
+    'fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out',
+    ...problems,
+  ];
+}
+
+function nameProblems(given: string | undefined, name: string, index: number): string[] {
+  if (given === '') return ['its name is empty: give it one, or leave name= out'];
+  if (given === '/') return ['the name "/" is that of the first export: choose another'];
+  // mount(8) splits its options at commas, and has no escape.
+  if (name.includes(',') && (given !== undefined || index > 0)) {
+    return [`no guest can ask for the name "${name}", since it has a comma: give it another with name=`];
+  }
+  return [];
+}

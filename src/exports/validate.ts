@@ -1,0 +1,116 @@
+import { accessSync, closeSync, constants, existsSync, openSync, statSync } from 'node:fs';
+import { EACCES, ENODATA, EOPNOTSUPP, EROFS, Errno } from '#base/errno.ts';
+import { O_DIRECTORY, O_PATH } from '#host/constants.ts';
+import { inline } from '#host/linux.ts';
+import { effectiveCapabilities } from '#host/process.ts';
+import { serverCreds } from '#host/syscalls.ts';
+
+/** Probe xattr in the namespace of the records: if it can be set, records can be set. */
+const probeXattr = 'user.virtfs.probe';
+
+/** Capabilities that requests need to run as the guest's users, and the guest's root to act as root. */
+export const passthroughCapabilities = [
+  'CAP_CHOWN',
+  'CAP_DAC_OVERRIDE',
+  'CAP_FOWNER',
+  'CAP_FSETID',
+  'CAP_SETGID',
+  'CAP_SETUID',
+];
+
+/** Problems that keep the directory from being served with a built-in model, each with what to do. */
+export async function checkedRoot(
+  path: string,
+  model: 'mapped' | 'passthrough' | undefined,
+  readonly: boolean,
+): Promise<string[]> {
+  const problems: string[] = [];
+  const unusable = directoryProblem(path);
+  if (unusable !== undefined) problems.push(unusable);
+  if (model === 'passthrough') problems.push(...capabilityProblems());
+  if (model === 'mapped' && unusable === undefined) problems.push(...(await xattrProblems(path, readonly)));
+  return problems;
+}
+
+/** Problems of /proc: the server reopens descriptors through /proc/self/fd. */
+export function procFaults(): string[] {
+  return existsSync('/proc/self/fd') ? [] : ['/proc is not mounted: mount -t proc proc /proc'];
+}
+
+function directoryProblem(path: string): string | undefined {
+  try {
+    if (!statSync(path).isDirectory()) return 'it is not a directory: name the directory to serve';
+    accessSync(path, constants.R_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT')
+      return `the directory does not exist: make it (mkdir -p ${path}) or correct the path`;
+    if (code === 'ENOTDIR') return 'a part of the path is not a directory: correct the path';
+    if (code === 'EACCES')
+      return 'this user may not read the directory: change its permissions, or run as another user';
+    return `the directory cannot be used: ${(error as Error).message}`;
+  }
+}
+
+function capabilityProblems(): string[] {
+  const have = effectiveCapabilities();
+  const missing = passthroughCapabilities.filter(name => !have.has(name));
+  if (missing.length === 0) return [];
+  return [
+    `security_model=passthrough needs privileges that this process lacks (${missing.join(', ')}): ` +
+      'run as root, or use security_model=mapped',
+  ];
+}
+
+async function xattrProblems(path: string, readonly: boolean): Promise<string[]> {
+  let fd: number;
+  try {
+    fd = openSync(path, O_PATH | O_DIRECTORY);
+  } catch (error) {
+    return [`the directory cannot be opened: ${(error as Error).message}`];
+  }
+  try {
+    const failed = readonly ? await readProbe(fd) : await writeProbe(fd);
+    return failed === undefined ? [] : [xattrProblem(failed)];
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function xattrProblem(failed: Errno): string {
+  if (failed === EOPNOTSUPP) {
+    return (
+      'its file system has no user extended attributes, which security_model=mapped keeps owners and modes in: ' +
+      'use ext4, xfs or btrfs (tmpfs has them from Linux 6.6 on), or security_model=passthrough as root'
+    );
+  }
+  return `extended attributes cannot be set in it, which security_model=mapped needs: ${failed}`;
+}
+
+/** Whether xattrs can exist, which is all that reading needs. */
+async function readProbe(fd: number): Promise<Errno | undefined> {
+  const found = await inline.getxattr(serverCreds, fd, probeXattr, new Uint8Array(0));
+  const failed = found < 0 ? Errno.of(-found) : undefined;
+  return failed === ENODATA || failed === EACCES ? undefined : failed;
+}
+
+/** Sets and removes an xattr: on an unnamed file (O_TMPFILE) if one can be created, otherwise on the directory. */
+async function writeProbe(dirfd: number): Promise<Errno | undefined> {
+  let fd = dirfd;
+  try {
+    fd = await inline.createUnnamed(serverCreds, dirfd, 0o600);
+  } catch {
+    // No O_TMPFILE, or no write permission in the root, though its subdirectories may give it.
+  }
+  try {
+    await inline.setxattr(serverCreds, fd, probeXattr, new Uint8Array([1]), 0);
+    await inline.removexattr(serverCreds, fd, probeXattr);
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+    return error === EACCES || error === EROFS ? readProbe(dirfd) : error;
+  } finally {
+    if (fd !== dirfd) await inline.close(fd);
+  }
+}

@@ -1,0 +1,243 @@
+import type { Node } from '#backend/tree.ts';
+import type { Attr } from '#base/attr.ts';
+import { S_IFDIR } from '#base/attr.ts';
+import { EBADF, EBUSY, ENOENT, EOPNOTSUPP, EROFS, Errno } from '#base/errno.ts';
+import { andFinally, andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
+import type { Name, Step } from '#base/name.ts';
+import type { Qid } from '#protocol/kinds.ts';
+import type { Attachment } from '../attachment.ts';
+import { Fid, plain } from '../fids.ts';
+import type { Request } from '../request.ts';
+import { done, type Handlers } from './handler.ts';
+import { commitXattr } from './xattr.ts';
+
+/** A walk in progress. Holds the current node and the directory in which it was looked up. */
+class Walk {
+  readonly request: Request;
+  readonly attachment: Attachment;
+  readonly steps: readonly Step[];
+  readonly qids: Qid[] = [];
+  node: Node;
+  dir: Node | undefined;
+  name: Name | undefined;
+  failure: Errno | undefined = undefined;
+
+  constructor(request: Request, from: Fid, steps: readonly Step[]) {
+    const { tree } = from.attachment;
+    this.request = request;
+    this.attachment = from.attachment;
+    this.steps = steps;
+    this.node = from.node;
+    this.dir = from.dir;
+    this.name = from.name;
+    tree.hold(from.node);
+    if (from.dir) tree.hold(from.dir);
+  }
+
+  release(): void {
+    const { tree } = this.attachment;
+    tree.release(this.node);
+    if (this.dir) tree.release(this.dir);
+  }
+
+  /** Walks the remaining steps, up to one that fails and sets `failure`. Synchronous while the tree is. */
+  run(): MaybePromise<this> {
+    while (this.failure === undefined && this.qids.length < this.steps.length) {
+      const step = this.steps[this.qids.length]!;
+      const { attr } = this.request;
+      let found: MaybePromise<Node | Errno>;
+      try {
+        found = this.#find(step, attr);
+      } catch (error) {
+        found = failureOf(error);
+      }
+      if (found instanceof Promise) return this.runAfter(step, found, attr);
+      this.#advance(step, found, attr);
+    }
+    return this;
+  }
+
+  runAfter(step: Step, found: Promise<Node | Errno>, attr: Attr): Promise<this> {
+    return found.catch(failureOf).then(node => {
+      this.#advance(step, node, attr);
+      return this.run();
+    });
+  }
+
+  #find(step: Step, attr: Attr): MaybePromise<Node | Errno> {
+    const { tree, actor } = this.attachment;
+    if (step !== '..') return tree.walk(actor.creds, this.node, step as Name, attr);
+    return andThen(tree.parent(actor.creds, this.node), parent =>
+      onError<Node>(
+        () => andThen(tree.stat(parent, attr), () => parent),
+        () => tree.release(parent),
+      ),
+    );
+  }
+
+  #advance(step: Step, found: Node | Errno, attr: Attr): void {
+    if (found instanceof Errno) {
+      this.failure = found;
+      return;
+    }
+    const { tree } = this.attachment;
+    if (this.dir) tree.release(this.dir);
+    if (step === '..') {
+      tree.release(this.node);
+      this.dir = undefined;
+      this.name = undefined;
+    } else {
+      this.dir = this.node;
+      this.name = step as Name;
+    }
+    this.node = found;
+    this.qids.push(this.request.session.qidOf(found, attr));
+  }
+
+  /** Makes a fid, which takes over the walk's references. */
+  toFid(): Fid {
+    return new Fid(this.attachment, this.node, plain, this.dir, this.name);
+  }
+}
+
+function failureOf(error: unknown): Errno {
+  if (error instanceof Errno) return error;
+  throw error;
+}
+
+/** The reply to a walk that failed: the qids so far, or Rlerror if the first step failed; no new fid (walk(5)). */
+function stopped(walk: Walk): { wqid: readonly Qid[] } | Errno {
+  walk.release();
+  return walk.qids.length === 0 ? walk.failure! : { wqid: walk.qids };
+}
+
+function walkTo(request: Request, from: Fid, newfid: number, steps: readonly Step[]) {
+  const { fids } = request.session;
+  fids.checkFree(newfid);
+  const walked = new Walk(request, from, steps).run();
+  if (!(walked instanceof Promise)) {
+    if (walked.failure) return stopped(walked);
+    fids.put(newfid, walked.toFid());
+    return { wqid: walked.qids };
+  }
+  return finishLater(request, newfid, walked);
+}
+
+function finishLater(request: Request, newfid: number, walked: Promise<Walk>) {
+  const { fids } = request.session;
+  const reserved = request.reserve(newfid);
+  return onError(
+    () =>
+      walked.then(walk => {
+        if (walk.failure) {
+          fids.unreserve(reserved);
+          return stopped(walk);
+        }
+        fids.fill(reserved, walk.toFid());
+        return { wqid: walk.qids };
+      }),
+    () => fids.unreserve(reserved),
+  );
+}
+
+/** Continues a walk of one name when the fast path got a promise from `Tree.walk`. `newfid` is free. */
+export function walkLater(
+  request: Request,
+  from: Fid,
+  newfid: number,
+  name: Name,
+  found: Promise<Node | Errno>,
+  attr: Attr,
+) {
+  const walk = new Walk(request, from, [name]);
+  return finishLater(request, newfid, walk.runAfter(name, found, attr));
+}
+
+/** Walks with newfid = fid. The fid moves only if all steps succeed. EBUSY if a request uses it; claimed meanwhile. */
+function walkInPlace(request: Request, number: number, fid: Fid, steps: readonly Step[]) {
+  if (steps.length === 0) return { wqid: [] };
+  if (fid.use.kind !== 'node') throw EBADF;
+  if (fid.busy > 0) throw EBUSY;
+  fid.use = { kind: 'claimed', number, before: plain };
+  const arrived = onError(
+    () => new Walk(request, fid, steps).run(),
+    () => {
+      fid.use = plain;
+    },
+  );
+  return andThen(arrived, walk => {
+    fid.use = plain;
+    if (walk.failure) return stopped(walk);
+    const { tree } = fid.attachment;
+    tree.release(fid.node);
+    if (fid.dir) tree.release(fid.dir);
+    fid.node = walk.node;
+    fid.dir = walk.dir;
+    fid.name = walk.name;
+    return { wqid: walk.qids };
+  });
+}
+
+/** Releases the locks taken through a fid. The caller discards the fid afterwards. */
+function releaseLocks(request: Request, { use, attachment }: Fid): MaybePromise<void> {
+  if (use.kind === 'file' && use.locked) return request.session.locks.dropThrough(attachment.tree, use);
+}
+
+function removeEntry(fid: Fid): MaybePromise<void> {
+  const { attachment, node, dir, name } = fid;
+  const { tree } = attachment;
+  if (attachment.readonly) throw EROFS;
+  if (!fid.isObject) throw EBADF;
+  if (node === tree.root) throw EBUSY;
+  if (dir === undefined || name === undefined) throw EOPNOTSUPP;
+  return andThen(tree.isEntry(dir, name, node), isThere => {
+    if (!isThere) throw ENOENT;
+    return tree.unlink(attachment.actor, dir, name, node.type === S_IFDIR ? 'directory' : 'file');
+  });
+}
+
+export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
+  walk(request, { fid: number, newfid, wname }) {
+    const from = request.object(number);
+    return number === newfid
+      ? walkInPlace(request, number, from, wname)
+      : walkTo(request, from, newfid, wname);
+  },
+
+  clunk(request, { fid: number }) {
+    const { fids } = request.session;
+    const fid = request.take(number);
+    const { use } = fid;
+    if (use.kind === 'node') {
+      fids.discard(fid);
+      return done;
+    }
+    // The fid is gone even if writing the xattr fails.
+    const discard = () => fids.discard(fid);
+    const last = onError(
+      () => (use.kind === 'xattr-write' ? commitXattr(fid, use) : releaseLocks(request, fid)),
+      discard,
+    );
+    return andThen(last, () => {
+      discard();
+      return done;
+    });
+  },
+
+  remove(request, { fid: number }) {
+    const { fids } = request.session;
+    const fid = request.take(number);
+    const { dir } = fid;
+    const { tree } = fid.attachment;
+    // Hold it: a Trename that still runs may move the fid and release its directory.
+    if (dir) tree.hold(dir);
+    return andFinally<typeof done>(
+      () => andThen(removeEntry(fid), () => done),
+      () =>
+        andThen(releaseLocks(request, fid), () => {
+          if (dir) tree.release(dir);
+          fids.discard(fid);
+        }),
+    );
+  },
+};

@@ -1,0 +1,125 @@
+import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { listAttributesSync, removeAttributeSync } from 'fs-xattr';
+import { mappedManner, passthroughManner } from '../fuzz/manners.ts';
+import { Files, type Manner } from '../fuzz/model/things.ts';
+import { Sequence, type Step, usersOf } from '../fuzz/sequences.ts';
+import type { BackEnd } from '../support/back-ends.ts';
+import type { Serving } from '../support/serve.ts';
+import { ClientTalker } from './client-talker.ts';
+
+/** The directory in a lane on which another file system is mounted, where there is one. */
+const mountPoint = 'm';
+const nobody = 65534;
+
+/** Of users whom the host does not know, of one group and no others; and root. */
+const users = [54_321, 54_322, 0];
+const groupsOf = (uid: number) => ({ gid: uid === 0 ? 0 : nobody, groups: [] });
+
+/** How a server in these conditions behaves. With `mapped`, what the file system does not keep is the content of a file. */
+function mannerOf({ permissions, differs }: BackEnd): Manner {
+  if (permissions) {
+    const protectedHardlinks = readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() === '1';
+    const own = { permissions, users, groupsOf, protectedHardlinks, exports: 'apart' } as const;
+    return { ...passthroughManner, ...differs, ...own };
+  }
+  const { targetBytesMax, devicesMax, whiteouts, ...others } = differs;
+  return { ...mappedManner, ...others, exports: 'apart' };
+}
+
+/** What went wrong with a sequence, and where it had come to. */
+export interface Failure {
+  readonly message: string;
+  readonly steps: readonly Step[];
+}
+
+/** An export of its own in which one sequence runs after another, each in an empty directory. */
+export class Lane {
+  readonly #name: string;
+  readonly #serving: Serving;
+  readonly #manner: Manner;
+  readonly #anames: ReadonlyMap<string, string>;
+  readonly #mounted: boolean;
+
+  constructor(name: string, serving: Serving, backEnd: BackEnd) {
+    this.#name = name;
+    this.#serving = serving;
+    this.#manner = mannerOf(backEnd);
+    this.#anames = new Map([
+      ['', name],
+      ['/', name],
+      ['ro', `${name}-readonly`],
+    ]);
+    this.#mounted = serving.prepare !== undefined;
+    if (this.#mounted) {
+      mkdirSync(join(this.#directory, mountPoint));
+      chmodSync(join(this.#directory, mountPoint), this.#mode);
+    }
+    serving.prepare?.(`${name}/${mountPoint}`);
+  }
+
+  get #directory(): string {
+    return join(this.#serving.directory!, this.#name);
+  }
+
+  get #mode(): number {
+    return this.#manner.permissions ? 0o777 : 0o755;
+  }
+
+  /** The directory as it was in the beginning: the server keeps it open, so it cannot be a new one. */
+  #clear(): void {
+    for (const name of readdirSync(this.#directory, { encoding: 'buffer' })) {
+      if (this.#mounted && name.toString('latin1') === mountPoint) continue;
+      remove(this.#directory, name);
+    }
+    reset(this.#directory, this.#mode);
+    if (!this.#mounted) return;
+    const below = join(this.#directory, mountPoint);
+    for (const name of readdirSync(below, { encoding: 'buffer' })) remove(below, name);
+    reset(below, this.#mode);
+  }
+
+  /** Runs the steps that `next` gives until there is none, and then looks at everything. Returns what went wrong, if anything. */
+  async run(next: (sequence: Sequence) => Step | undefined): Promise<Failure | undefined> {
+    this.#clear();
+    const files = new Files(this.#manner, this.#mode);
+    if (this.#mounted) files.mountOn(mountPoint, this.#mode);
+    const exports = new Map([
+      ['', false],
+      ['/', false],
+      ['ro', true],
+    ]);
+    // The last one is the auditor's.
+    const sessions = [...usersOf(this.#manner), 0];
+    const talkers = await Promise.all(
+      sessions.map(() => ClientTalker.connect(this.#serving.socket, this.#anames)),
+    );
+    const sequence = new Sequence(talkers, files, exports);
+    const steps: Step[] = [];
+    try {
+      for (const step of Sequence.beginnings(sessions)) await sequence.say(step);
+      for (let step = next(sequence); step; step = next(sequence)) {
+        if (!sequence.fits(step)) continue;
+        steps.push(step);
+        await sequence.say(step);
+      }
+      await sequence.auditBy(sessions.length - 1);
+      return undefined;
+    } catch (error) {
+      if (!(error instanceof Error)) throw error;
+      return { message: error.message, steps };
+    } finally {
+      await sequence.end();
+    }
+  }
+}
+
+function remove(directory: string, name: Buffer): void {
+  rmSync(Buffer.concat([Buffer.from(`${directory}/`), name]), { recursive: true });
+}
+
+function reset(directory: string, mode: number): void {
+  chownSync(directory, 0, 0);
+  chmodSync(directory, mode);
+  for (const name of listAttributesSync(directory)) removeAttributeSync(directory, name);
+}

@@ -1,0 +1,115 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bytesOf, Choices } from '../fuzz/choices.ts';
+import type { Sequence, Step } from '../fuzz/sequences.ts';
+import { type BackEnd, backEnds } from '../support/back-ends.ts';
+import type { Serving } from '../support/serve.ts';
+import { type Failure, Lane } from './lane.ts';
+import { kindOf, shrink } from './shrink.ts';
+
+/** What `npm run random` gives: how long, from which seed on, and how much of a sequence. */
+interface Options {
+  readonly minutes?: number;
+  readonly seed?: number;
+  readonly steps?: number;
+}
+const options: Options = JSON.parse(process.env.NINEPD_RANDOM ?? '{}');
+
+const lanes = 3;
+const seedsUsual = 4;
+const stepsUsual = 250;
+const firstSeed = options.seed ?? 1;
+const stepsMax = options.steps ?? stepsUsual;
+/** Enough for all choices of a step. */
+const bytesPerStep = 24;
+const shrinkMsMax = options.minutes === undefined ? 20_000 : 120_000;
+const triesTogether = 3;
+
+/** The steps that a seed means in one of the lanes. */
+function chosenBy(seed: number, lane: number): (sequence: Sequence) => Step | undefined {
+  const choices = new Choices(bytesOf(seed * lanes + lane, stepsMax * bytesPerStep));
+  let count = 0;
+  return sequence => (count++ < stepsMax && !choices.done ? sequence.next(choices) : undefined);
+}
+
+/** Steps that were chosen before. */
+function given(steps: readonly Step[]): () => Step | undefined {
+  let at = 0;
+  return () => steps[at++];
+}
+
+class Runner {
+  readonly #lanes: readonly Lane[];
+
+  constructor(all: readonly Lane[]) {
+    this.#lanes = all;
+  }
+
+  /** All lanes at once. Throws the first failure, with what suffices for it. */
+  async run(seed: number, name: string): Promise<void> {
+    const results = await Promise.all(this.#lanes.map((lane, i) => lane.run(chosenBy(seed, i))));
+    const failed = results.findIndex(result => result !== undefined);
+    if (failed < 0) return;
+    const { message, steps } = results[failed]!;
+    const { small, alone } = await this.#shrink(seed, failed, results[failed]!);
+    const count = `${steps.length} steps, of which ${small.steps.length} suffice`;
+    const where = alone ? 'also alone' : `only beside ${lanes - 1} other sequences`;
+    const again = `npm run random -- --environment ${name} --seed ${seed}`;
+    const first = message.split('\n', 1)[0];
+    throw new Error(
+      `seed ${seed}, sequence ${failed}: ${first}\n${count}, ${where}. To repeat it: ${again}\n${small.message}`,
+    );
+  }
+
+  async #shrink(seed: number, lane: number, failure: Failure): Promise<{ small: Failure; alone: boolean }> {
+    const end = performance.now() + shrinkMsMax;
+    const kind = kindOf(failure.message);
+    let small = failure;
+    const remember = (result: Failure | undefined) => {
+      if (!result || kindOf(result.message) !== kind) return false;
+      if (result.steps.length <= small.steps.length) small = result;
+      return true;
+    };
+    const byItself = async (steps: readonly Step[]) => remember(await this.#lanes[lane]!.run(given(steps)));
+    const together = async (steps: readonly Step[]) => {
+      for (let i = 0; i < triesTogether; i++) {
+        const all = this.#lanes.map((one, at) => one.run(at === lane ? given(steps) : chosenBy(seed, at)));
+        if (remember((await Promise.all(all))[lane])) return true;
+      }
+      return false;
+    };
+    const alone = await byItself(failure.steps);
+    await shrink(failure.steps, alone ? byItself : together, end);
+    return { small, alone };
+  }
+}
+
+function randomly(backEnd: BackEnd): void {
+  let serving: Serving;
+  let runner: Runner;
+  const names = Array.from({ length: lanes }, (_, i) => `lane-${i}`);
+
+  beforeAll(async () => {
+    serving = await backEnd.serve(names);
+    runner = new Runner(names.map(name => new Lane(name, serving, backEnd)));
+  });
+  afterAll(async () => {
+    await serving.close();
+  });
+
+  const check = async (seed: number) => {
+    await runner.run(seed, backEnd.name);
+    expect(serving.errors).toEqual([]);
+  };
+  if (options.minutes === undefined) {
+    const seeds = Array.from({ length: seedsUsual }, (_, i) => firstSeed + i);
+    it.each(seeds)('get the answers of the model, seed %i', check);
+    return;
+  }
+  const minutes = options.minutes / backEnds.length;
+  it(`get the answers of the model for ${minutes.toFixed(1)} minutes`, { timeout: 2 ** 31 - 1 }, async () => {
+    const end = performance.now() + minutes * 60_000;
+    for (let seed = firstSeed; performance.now() < end; seed++) await check(seed);
+  });
+}
+
+describe.each(backEnds)('random operations ($name)', randomly);

@@ -1,0 +1,21 @@
+import type { Manner } from './model/things.ts';
+
+/** What the model `mapped` makes of a directory of the host. */
+export const mappedManner: Manner = {
+  setGidInherits: false,
+  xattrNames: [
+    ...['user.a', 'user.b', '', 'trusted.t', 'security.capability', 'security.s', 'system.posix_acl_access'],
+    ...['system.other', 'none', 'user.a\0b'],
+  ],
+  users: [1000, 0, 0xffff_ffff],
+  directorySize: undefined,
+};
+
+/** The model `passthrough`, as root. */
+export const passthroughManner: Manner = {
+  setGidInherits: true,
+  // The kernel itself looks into ACLs and capabilities.
+  xattrNames: ['user.a', 'user.b', '', 'trusted.t', 'user.c', 'user.a\0b'],
+  users: [0],
+  directorySize: undefined,
+};

@@ -1,0 +1,155 @@
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import net from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { Client } from '#client/client.ts';
+import { Ninepd } from '../support/ninepd.ts';
+import { childrenOf, type Process, processOf } from '../support/processes.ts';
+import { Stalling } from '../support/stalling/stalling.ts';
+
+const rdwr = 2;
+/** Less than a thread waits for work before it ends by itself, 5 s. */
+const endedMsMax = 4_000;
+
+/** Whether somebody listens there. */
+function listens(port: number): Promise<boolean> {
+  return new Promise(resolve => {
+    const socket = net.connect(port, '127.0.0.1');
+    socket.on('connect', () => resolve(true)).on('error', () => resolve(false));
+    socket.on('close', () => socket.destroy());
+  });
+}
+
+/** Whether a process is still there that was there before. */
+const lives = ({ pid, name }: Process) => {
+  const now = processOf(pid);
+  return now?.name === name && now.state !== 'Z';
+};
+
+describe('a server with calls on a FUSE file system, when it is killed', () => {
+  let top: string;
+  let mount: Stalling | undefined;
+  let server: Ninepd;
+
+  beforeEach(async () => {
+    top = mkdtempSync(join(tmpdir(), 'ninepd-killed-'));
+    chmodSync(top, 0o755);
+    mkdirSync(join(top, 'files'));
+    mount = await Stalling.mount(join(top, 'files'));
+  });
+  afterEach(async () => {
+    // What hangs returns.
+    await unmount();
+    await server.stop();
+    rmSync(top, { recursive: true });
+  });
+
+  const unmount = async () => {
+    const mounted = mount;
+    mount = undefined;
+    await mounted?.end();
+  };
+  const start = async (...args: string[]) => {
+    const path = join(top, 'files');
+    server = await Ninepd.start({ exports: [{ path, name: 'files', securityModel: 'passthrough' }], args });
+  };
+
+  /** A connection that has had a call made as each of two users. */
+  const used = async () => {
+    const client = await Client.connect({ port: server.port });
+    for (const uid of [70_001, 70_002]) {
+      const made = await client.attach('files', uid);
+      await client.lcreate(made, `of-${uid}`, rdwr, 0o644, 65534);
+    }
+    return { client, closed: once(client.wire.socket, 'close') };
+  };
+
+  const portIsFree = () =>
+    vi.waitFor(async () => expect(await listens(server.port)).toBe(false), { timeout: 20_000 });
+
+  /** Resolves when a call hangs in the file of that name. */
+  const hangsIn = (name: string) =>
+    vi.waitFor(() => expect(existsSync(join(top, 'files', `${name}.hangs`))).toBe(true), {
+      timeout: 20_000,
+    });
+
+  /** Begins a call as a user that does not return. */
+  const hang = async (client: Client, name: string) => {
+    const fid = await client.walk(await client.attach('files', 70_001), name);
+    await client.lopen(fid, rdwr);
+    void client.write(fid, 0, Buffer.from('x')).catch(() => undefined);
+    await hangsIn(name);
+  };
+
+  it('ends all of its processes at once', async () => {
+    await start();
+    const { closed } = await used();
+    const processes = childrenOf(server.pid).filter(({ name }) => name !== 'ninepd-groups');
+    expect(processes.length).toBeGreaterThan(1);
+    process.kill(server.pid, 'SIGKILL');
+    await vi.waitFor(() => expect(processes.filter(lives)).toEqual([]), { timeout: endedMsMax });
+    await closed;
+    await portIsFree();
+  });
+
+  it.each([
+    ['in the sandbox', []],
+    ['without a sandbox', ['--sandbox', 'off']],
+  ])('lets go of its port and connections though a call hangs, %s', async (_how, args) => {
+    await start(...args);
+    const { client, closed } = await used();
+    const other = await used();
+    await hang(client, 'write0');
+    const processes = childrenOf(server.pid).filter(({ name }) => name === 'ninepd-pool');
+    process.kill(server.pid, 'SIGKILL');
+    await Promise.all([closed, other.closed]);
+    await portIsFree();
+    // Standard error is a pipe, and somebody may wait for its end.
+    await server.silent;
+    // The one that hangs is the only one left, until its call returns.
+    await vi.waitFor(() => expect(processes.filter(lives)).toHaveLength(1), { timeout: 20_000 });
+    await unmount();
+    await vi.waitFor(() => expect(processes.filter(lives)).toEqual([]), { timeout: 20_000 });
+  });
+
+  it('lets go of the connections of one of several processes', async () => {
+    await start('--workers', '2');
+    const { client, closed } = await used();
+    // The name of Node's main thread differs from version to version.
+    const workers = childrenOf(server.pid).filter(({ name }) => !name.startsWith('ninepd-'));
+    await hang(client, 'write0');
+    const worker = workers.find(({ pid }) => childrenOf(pid).length > 0);
+    process.kill(worker!.pid, 'SIGKILL');
+    await closed;
+    await vi.waitFor(() => expect(server.log()).toMatch(/has died, SIGKILL/), { timeout: 20_000 });
+    const again = await used();
+    again.client.wire.socket.destroy();
+  });
+
+  it('is closed for by another process though the first one to do that was killed', async () => {
+    await start();
+    const { client, closed } = await used();
+    await hang(client, 'write0');
+    const closer = () => childrenOf(server.pid).filter(({ name }) => name === 'ninepd-closer');
+    const [first] = closer();
+    process.kill(first!.pid, 'SIGKILL');
+    await vi.waitFor(
+      () => expect(closer().map(({ pid }) => pid)).toEqual([expect.not.toSatisfy(pid => pid === first!.pid)]),
+      { timeout: 20_000 },
+    );
+    process.kill(server.pid, 'SIGKILL');
+    await closed;
+  });
+
+  it('ends with status 1 at a signal though no attributes can be had', async () => {
+    await start();
+    const { client } = await used();
+    const root = await client.attach('files', 70_001);
+    void client.walk(root, 'getattr0').catch(() => undefined);
+    await hangsIn('getattr0');
+    expect(await server.stop()).toBe(1);
+    await server.silent;
+  });
+});

@@ -1,0 +1,64 @@
+import { Errno } from '#base/errno.ts';
+import { decodeReply, encodeRequest } from '#protocol/codec.ts';
+import { NOFID, NOTAG } from '#protocol/constants.ts';
+import type { Draft, Op } from '#protocol/operations.ts';
+import type { ExportLookup } from '#session/attachment.ts';
+import { type Asking, Speaker } from '../../fuzz/speaker.ts';
+
+/** Of one group and the same groups, so that nothing but the uid has to change from one to the other. */
+export const neighbourUids = [4242, 4243];
+
+/**
+ * Another user of the same export, who makes and removes a directory all the time. Each of these requests is begun between two
+ * of somebody else's.
+ */
+export class Neighbour {
+  readonly #speaker: Speaker;
+  #running: { readonly op: Op; readonly asking: Asking } | undefined;
+  #rounds = 0;
+  /** Each kind of failure once. */
+  readonly wrong = new Set<string>();
+
+  private constructor(exports: ExportLookup) {
+    this.#speaker = new Speaker(exports);
+  }
+
+  /** `directory` is one in the export's root that this user may write to. */
+  static async begin(exports: ExportLookup, directory: string, n_uname: number): Promise<Neighbour> {
+    const one = new Neighbour(exports);
+    await one.#request('version', { msize: 8192, version: '9P2000.L' });
+    await one.#request('attach', { fid: 0, afid: NOFID, uname: '', aname: '', n_uname });
+    await one.#request('walk', { fid: 0, newfid: 1, wname: [directory] });
+    return one;
+  }
+
+  #frame<O extends Op>(op: O, asked: Draft<O>): Buffer {
+    return encodeRequest(op, op === 'version' ? NOTAG : 1, asked);
+  }
+
+  async #request<O extends Op>(op: O, asked: Draft<O>): Promise<void> {
+    this.#check(op, await this.#speaker.request(this.#frame(op, asked)));
+  }
+
+  #check(op: Op, reply: Buffer): void {
+    const decoded = decodeReply(op, reply);
+    if (decoded instanceof Errno) this.wrong.add(`T${op} of another user: ${decoded.name}`);
+  }
+
+  /** Begins the next request, unless the last one still runs. */
+  act(): void {
+    const last = this.#running;
+    if (last?.asking.state === 'waiting') return;
+    if (last?.asking.reply) this.#check(last.op, last.asking.reply);
+    const op = this.#rounds++ % 2 === 0 ? 'mkdir' : 'unlinkat';
+    const frame =
+      op === 'mkdir'
+        ? this.#frame(op, { dfid: 1, name: 'd', mode: 0o755, gid: 0 })
+        : this.#frame(op, { dirfid: 1, name: 'd', flags: 0x200 });
+    this.#running = { op, asking: this.#speaker.ask(frame) };
+  }
+
+  async end(): Promise<void> {
+    await this.#speaker.close();
+  }
+}

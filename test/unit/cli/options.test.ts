@@ -1,0 +1,184 @@
+import { describe, expect, it } from 'vitest';
+import { numberAsInC, splitAtCommas } from '#cli/export-option.ts';
+import { mountHint } from '#cli/mount-hint.ts';
+import { parseCommandLine } from '#cli/options.ts';
+import { type Endpoint, endpointOf, uriOf } from '#transport/endpoint.ts';
+
+function serve(...args: string[]) {
+  const line = parseCommandLine(args);
+  if (line.command !== 'serve') throw new Error(`it is ${line.command}`);
+  return line;
+}
+
+/** The only problem of these arguments. */
+function problem(...args: string[]): string {
+  const { problems } = serve(...args);
+  expect(problems).toHaveLength(1);
+  return problems[0]!;
+}
+
+describe('the command line', () => {
+  it('serves with defaults without arguments', () => {
+    expect(serve()).toEqual({
+      command: 'serve',
+      problems: [],
+      options: {
+        ...{ exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
+        ...{ sandbox: true, user: undefined, trustedXattrs: false },
+      },
+    });
+  });
+
+  it('accepts help and version as commands and as options', () => {
+    expect(parseCommandLine(['help']).command).toBe('help');
+    expect(parseCommandLine(['serve', 'x', '--help']).command).toBe('help');
+    expect(parseCommandLine(['-h']).command).toBe('help');
+    expect(parseCommandLine(['version']).command).toBe('version');
+    expect(parseCommandLine(['--version']).command).toBe('version');
+  });
+
+  it('puts DIR before the exports and gives the default model to those without one', () => {
+    const { options, problems } = serve(
+      ...['serve', 'dir', '--security-model', 'passthrough', '--export', '/a,name=A'],
+      ...['--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=remap,freezable=on'],
+    );
+    expect(problems).toEqual([]);
+    expect(options.exports).toEqual([
+      { path: 'dir', securityModel: 'passthrough' },
+      { path: '/a', name: 'A', securityModel: 'passthrough' },
+      { path: '/b', securityModel: 'mapped', readonly: true, fmode: 0o644, dmode: 0o755, freezable: true },
+    ]);
+  });
+
+  it('parses the allow rules of an export', () => {
+    const text = '/a,allow=cid:5,privport=on,allow=uid:1000,allow=tcp:fd00::/8';
+    expect(serve('--export', text).options.exports[0]).toMatchObject({
+      allow: ['cid:5', 'uid:1000', 'tcp:fd00::/8'],
+      privport: true,
+    });
+    expect(problem('--export', '/a,privport=yes')).toContain('privport=on');
+    expect(problem('--export', '/a,allow')).toContain('allow=cid:5');
+  });
+
+  it('parses limits by name, and lists the names', () => {
+    const { options, problems } = serve('--limit', 'fids-per-session=100', '--limit=version-seconds=5');
+    expect([options.limits, problems]).toEqual([{ fidsPerSession: 100, versionSeconds: 5 }, []]);
+    expect(problem('--limit', 'fids=100')).toContain('fids-per-session, fids-per-export');
+    expect(problem('--limit', 'connections=many')).toContain('a whole number');
+    expect(problem('--limit', 'connections=0')).toContain('a whole number');
+    expect(problem('--limit', 'connections')).toContain('a whole number');
+    expect(problem('--limit', 'connections=1', '--limit', 'connections=2')).toContain('twice');
+  });
+
+  it('reads doubled commas as literal ones', () => {
+    expect(splitAtCommas('/a,,b,name=x,,,,y')).toEqual(['/a,b', 'name=x,,y']);
+    expect(serve('--export', '/a,,b,name=c').options.exports[0]).toMatchObject({ path: '/a,b', name: 'c' });
+  });
+
+  it('reads modes in C notation and keeps the permission bits', () => {
+    expect(['0600', '384', '0x180', '0'].map(numberAsInC)).toEqual([384, 384, 384, 0]);
+    expect(['0888', 'rw', '', '-1', '6e2'].map(numberAsInC)).toEqual(Array(5).fill(undefined));
+    expect(serve('--export', '/a,fmode=0104755').options.exports[0]!.fmode).toBe(0o755);
+  });
+
+  it('reports all problems at once', () => {
+    const { problems } = serve(
+      ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'rdma://3:564'],
+      ...['--export', '/a,security_model=none', '--export', '/b,readonly=maybe,colour=red'],
+      ...['--msize-max', '100', '--log-level', 'loud', '--log-level', 'info'],
+    );
+    const about = [
+      'b',
+      '--nonsense',
+      'nowhere',
+      'vsock',
+      'none',
+      'maybe',
+      'colour',
+      '100',
+      'loud',
+      '--log-level',
+    ];
+    for (const word of about) expect(problems.join('\n')).toContain(word);
+    expect(problems).toHaveLength(10);
+  });
+
+  it('reports for each invalid value what is possible instead', () => {
+    expect(problem('--security-model', 'none')).toContain('mapped, passthrough');
+    expect(problem('--log-level', 'loud')).toContain('trace, debug, info, warn, error, fatal');
+    expect(problem('--msize-max', '1M')).toContain('4096');
+    expect(problem('--workers', '0')).toContain('1 to 256');
+    expect(problem('--export', '/a,readonly')).toContain('readonly=on');
+    expect(problem('--export', '/a,dmode=99999999')).toContain('no mode');
+    expect(problem('--listen', 'fd://4294967296')).toContain('highest');
+    expect(problem('--export', '/a,fmode=rw')).toContain('fmode=0600');
+    expect(problem('--export', '/a,name=x,name=y')).toContain('twice');
+    expect(problem('--export', 'name=x,/a')).toContain('the path comes first');
+    expect(problem('--export', '/a,freezable=yes')).toContain('freezable=on');
+    expect(problem('--export', '/a,multidevs=forbid')).toContain('multidevs=remap');
+    expect(problem('--listen')).toContain('needs a value');
+    expect(problem('--listen', '--export')).toContain('needs a value');
+    expect(problem('/srv/files')).toContain('serve /srv/files');
+  });
+});
+
+describe('a URI to listen on', () => {
+  it('is a host and port, a socket path, or an inherited descriptor', () => {
+    expect(endpointOf('tcp://127.0.0.1:0')).toEqual({ kind: 'tcp', host: '127.0.0.1', port: 0 });
+    expect(endpointOf('tcp://[::1]:5640')).toEqual({ kind: 'tcp', host: '::1', port: 5640 });
+    expect(endpointOf('tcp://localhost:5640')).toEqual({ kind: 'tcp', host: 'localhost', port: 5640 });
+    expect(endpointOf('unix:///run/a b.sock')).toEqual({ kind: 'unix', path: '/run/a b.sock' });
+    expect(endpointOf('unix:///run/s?group=kvm')).toEqual({ kind: 'unix', path: '/run/s', group: 'kvm' });
+    expect(endpointOf('tcp://[::1]:1?busy-poll=50')).toEqual({
+      kind: 'tcp',
+      host: '::1',
+      port: 1,
+      busyPoll: 50,
+    });
+    expect(endpointOf('vsock://any:1?busy-poll=0')).toEqual({ kind: 'vsock', cid: 0xffffffff, port: 1 });
+    for (const uri of ['unix:///run/s?busy-poll=50&group=kvm', 'vsock://2:1?busy-poll=50', 'tcp://h:1'])
+      expect(uriOf(endpointOf(uri) as Endpoint)).toBe(uri);
+    expect(endpointOf('fd://3')).toEqual({ kind: 'fd', fd: 3 });
+    expect(endpointOf('fd://guests')).toEqual({ kind: 'named-fd', name: 'guests' });
+  });
+
+  it('is otherwise refused with a hint', () => {
+    const wrong = {
+      'tcp://127.0.0.1': 'host and port',
+      'tcp://:5640': '0.0.0.0',
+      'tcp://::1:5640': '[::1]',
+      'tcp://h:65536': '65535',
+      'unix://run/x': 'three slashes',
+      'unix:///run/': 'a file',
+      'tcp://h:1?group=kvm': '"group" is no parameter',
+      'tcp://h:1?busy-poll=soon': 'number of microseconds up to 10000',
+      'unix:///run/s?mode=0666': '"mode" is no parameter',
+      'unix:///run/s?group=': 'name or number',
+      'unix:///run/s?group=a&group=b': 'given twice',
+      [`unix:///${'x'.repeat(120)}`]: 'shorter',
+      'fd://0': '3 or above',
+      '127.0.0.1:5640': 'tcp://HOST:PORT',
+      'udp://127.0.0.1:5640': 'tcp://HOST:PORT',
+    };
+    for (const [uri, words] of Object.entries(wrong)) expect(endpointOf(uri), uri).toContain(words);
+  });
+});
+
+describe('the hint how to mount', () => {
+  it('contains the address by which a guest reaches this host', () => {
+    const local = mountHint('tcp://127.0.0.1:5640', { name: 'files' }, 4 * 1024 * 1024);
+    const options = 'trans=tcp,port=5640,version=9p2000.L,msize=1048576,aname=files,access=client';
+    expect(local).toContain(`mount -t 9p -o ${options} 10.0.2.2 /mnt`);
+    expect(mountHint('tcp://192.168.1.7:99', { name: 'files' }, 65536)).toContain(
+      'msize=65536,aname=files,access=client 192.168.1.7 /mnt',
+    );
+    expect(mountHint('unix:///run/n.sock', { name: 'my files' }, 65536)).toMatch(
+      /-o 'trans=unix,.*aname=my files,.*' \/run\/n.sock/,
+    );
+  });
+
+  it('is left out where the Linux client cannot connect', () => {
+    expect(mountHint('tcp://[fd00::1]:5640', { name: 'files' }, 65536)).toBeUndefined();
+    expect(mountHint('fd://3', { name: 'files' }, 65536)).toBeUndefined();
+  });
+});

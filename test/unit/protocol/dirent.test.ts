@@ -1,0 +1,57 @@
+import { describe, expect, it } from 'vitest';
+import { Malformed } from '#protocol/codec.ts';
+import { DT_DIR, DT_REG } from '#protocol/constants.ts';
+import { type Dirent, direntBytes, packDirent, parseDirents } from '#protocol/dirent.ts';
+import { listing } from './vectors.ts';
+
+const packed = Buffer.from(listing, 'latin1');
+const entries: Dirent[] = [
+  {
+    qid: { type: 0x80, version: 7, pathLow: 0x10, pathHigh: 0 },
+    offset: { low: 1, high: 0 },
+    type: DT_DIR,
+    name: '.',
+  },
+  {
+    qid: { type: 0, version: 8, pathLow: 0x11, pathHigh: 0 },
+    offset: { low: 2, high: 0 },
+    type: DT_REG,
+    name: 'bc',
+  },
+];
+
+describe('directory entries', () => {
+  it('are decoded from the data of Rreaddir', () => {
+    expect(parseDirents(packed)).toEqual(entries);
+    expect(parseDirents(Buffer.alloc(0))).toEqual([]);
+  });
+
+  it('are encoded as they are decoded', () => {
+    const into = Buffer.alloc(packed.length);
+    expect(packDirent(entries[1]!, into, packDirent(entries[0]!, into, 0))).toBe(packed.length);
+    expect(into).toEqual(packed);
+  });
+
+  it('keep names of any bytes and cookies of 63 bits', () => {
+    const entry = { ...entries[0]!, name: '\xff\xfe\x80', offset: { low: 0xffff_ffff, high: 0x7fff_ffff } };
+    const into = Buffer.alloc(direntBytes(entry.name));
+    expect(packDirent(entry, into, 0)).toBe(27);
+    expect(into.toString('hex', 24)).toBe('fffe80');
+    expect(parseDirents(into)).toEqual([entry]);
+  });
+
+  it('are written completely or not at all', () => {
+    const into = Buffer.alloc(25);
+    expect(packDirent(entries[1]!, into, 0)).toBe(-1);
+    expect(packDirent(entries[0]!, into, 1)).toBe(-1);
+    expect(into).toEqual(Buffer.alloc(25));
+    expect(packDirent(entries[0]!, into, 0)).toBe(25);
+  });
+
+  it('are malformed if truncated anywhere', () => {
+    for (let bytes = 1; bytes < packed.length; bytes++) {
+      if (bytes === direntBytes('.')) continue;
+      expect(() => parseDirents(packed.subarray(0, bytes))).toThrow(Malformed);
+    }
+  });
+});

@@ -1,0 +1,233 @@
+/**
+ * The locks of guests against those of the kernel: the same random requests, made to a file through the table and, one open file
+ * description for each owner, to another file with F_OFD_SETLK. The kernel decides what is granted, what Tgetlock finds and
+ * what a program outside finds. Requests that wait are tried on the other file in their order whenever something has changed, as
+ * the kernel's own waiters are.
+ */
+import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { expect, it } from 'vitest';
+import type { LocalTree } from '#backend/local/local-tree.ts';
+import type { LocalOpen } from '#backend/local/open-file.ts';
+import { Attr } from '#base/attr.ts';
+import { EBADF, Errno } from '#base/errno.ts';
+import { nameOf } from '#base/name.ts';
+import { inline } from '#host/linux.ts';
+import { serverCreds } from '#host/syscalls.ts';
+import { LockClient } from '#session/locks/lock-client.ts';
+import type { LockRequest } from '#session/locks/lock-request.ts';
+import { Random } from '../../stress/random.ts';
+import { TempExport, turns } from './harness.ts';
+
+const seeds = 12;
+const steps = 150;
+/** Locks begin at one of these, and those of length 0 go to the end of the file. */
+const starts = 12;
+const [READ, WRITE, UNLOCK] = [0, 1, 2];
+
+interface Range {
+  readonly type: 0 | 1 | 2;
+  readonly start: number;
+  readonly length: number;
+}
+
+/** Who asks for locks: a process of a guest, with the file open once, and its like on the other file. */
+interface Owner {
+  readonly client: LockClient;
+  readonly pid: number;
+  readonly through: { readonly file: LocalOpen };
+  readonly oracle: number;
+}
+
+interface Waiting {
+  readonly owner: Owner;
+  readonly range: Range;
+  readonly wish: LockRequest;
+}
+
+/** One file with its locks, and the other one. */
+class Pair {
+  readonly tempExport = new TempExport();
+  readonly clients = [new LockClient(), new LockClient(), new LockClient()] as const;
+  readonly owners: Owner[] = [];
+  /** A program of the host, on either file. */
+  readonly program: { readonly served: number; readonly oracle: number };
+  readonly tree: LocalTree;
+  waiting: Waiting[] = [];
+  readonly #descriptors: number[] = [];
+
+  private constructor(tempExport: TempExport, tree: LocalTree) {
+    this.tempExport = tempExport;
+    this.tree = tree;
+    this.program = { served: this.#open('served'), oracle: this.#open('oracle') };
+  }
+
+  static async make(): Promise<Pair> {
+    const tempExport = new TempExport();
+    for (const name of ['served', 'oracle']) writeFileSync(tempExport.path(name), 'x');
+    const pair = new Pair(tempExport, await tempExport.tree());
+    const [a, b, c] = pair.clients;
+    for (const [client, pid] of [
+      [a, 1],
+      [a, 2],
+      [b, 1],
+      [c, 1],
+    ] as const) {
+      const through = { file: await pair.#openServed() };
+      pair.owners.push({ client, pid, through, oracle: pair.#open('oracle') });
+    }
+    return pair;
+  }
+
+  #open(name: string): number {
+    const fd = openSync(this.tempExport.path(name), 'r+');
+    this.#descriptors.push(fd);
+    return fd;
+  }
+
+  async #openServed(): Promise<LocalOpen> {
+    const { tree } = this;
+    const node = await tree.walk(serverCreds, tree.root, nameOf('served'), new Attr());
+    if (node instanceof Errno) throw node;
+    const actor = { creds: serverCreds, observer: { before: () => undefined, after: () => undefined } };
+    const file = await tree.open(actor, node, { read: true, write: true, truncate: false, sync: 'none' });
+    tree.release(node);
+    return file;
+  }
+
+  async close(): Promise<void> {
+    await Promise.all(this.clients.map(client => client.dropAll()));
+    expect(this.clients.map(client => client.count)).toEqual([0, 0, 0]);
+    for (const { through } of this.owners) this.tree.closeFile(through.file);
+    for (const fd of this.#descriptors) closeSync(fd);
+    this.tempExport.close();
+  }
+
+  ask({ client, pid, through }: Owner, range: Range, block: boolean): LockRequest {
+    return client.ask(this.tree, through, range, block, 'vm', pid);
+  }
+
+  /** A request that is answered at once, and what else is granted by that. */
+  async request(owner: Owner, range: Range, block: boolean): Promise<void> {
+    const wish = this.ask(owner, range, block);
+    if (set(owner.oracle, range)) {
+      expect(await wish.outcome).toBe('granted');
+    } else if (block) {
+      this.waiting.push({ owner, range, wish });
+      // It is tried before anything else happens.
+      await turns(1);
+    } else {
+      expect(await wish.outcome).toBe('blocked');
+    }
+    await this.granted();
+  }
+
+  /** Tries all that wait on the other file, until that changes nothing more; those that get theirs there get it here. */
+  async granted(): Promise<void> {
+    for (let before = -1; before !== this.waiting.length; ) {
+      before = this.waiting.length;
+      const rest: Waiting[] = [];
+      for (const one of this.waiting) {
+        if (set(one.owner.oracle, one.range)) expect(await one.wish.outcome).toBe('granted');
+        else rest.push(one);
+      }
+      this.waiting = rest;
+    }
+    expect(this.waiting.some(({ wish }) => wish.answered)).toBe(false);
+  }
+
+  /** What is given up by owners through their open files. */
+  async give(owners: readonly Owner[], outcome: 'cancelled' | Errno, drop: () => unknown): Promise<void> {
+    const [gone, rest] = [true, false].map(its =>
+      this.waiting.filter(one => owners.includes(one.owner) === its),
+    );
+    const outcomes = gone!.map(({ wish }) => wish.outcome.catch(error => error));
+    this.waiting = rest!;
+    await drop();
+    for (const one of outcomes) expect(await one).toBe(outcome);
+    for (const { oracle } of owners) set(oracle, { type: 2, start: 0, length: 0 });
+    await this.granted();
+  }
+
+  async cancel(one: Waiting): Promise<void> {
+    this.waiting = this.waiting.filter(other => other !== one);
+    one.owner.client.cancel(this.tree, one.wish);
+    expect(await one.wish.outcome).toBe('cancelled');
+  }
+
+  async test({ client, pid, through, oracle }: Owner, range: Range): Promise<void> {
+    const found = await client.test(this.tree, through, range, 'vm', pid);
+    const expected = conflict(oracle, range);
+    expect(found !== undefined).toBe(expected !== undefined);
+    // Of several the kernel may name another one, but the one that was named is there.
+    if (found) expect(conflict(oracle, { ...range, start: found.start, length: found.length })).toBeDefined();
+  }
+
+  /** Byte by byte, a program outside finds the same in its way on both files. */
+  compare(): void {
+    for (let start = 0; start <= starts + 6; start++) {
+      for (const type of [READ, WRITE] as (0 | 1)[]) {
+        const [here, there] = [this.program.served, this.program.oracle].map(fd =>
+          conflict(fd, { type, start, length: 1 }),
+        );
+        expect([start, type, here?.type]).toEqual([start, type, there?.type]);
+      }
+    }
+  }
+}
+
+/** F_OFD_SETLK. */
+function set(fd: number, { type, start, length }: Range): boolean {
+  return inline.lock(serverCreds, fd, type, start, length) as boolean;
+}
+
+/** F_OFD_GETLK. */
+function conflict(fd: number, { type, start, length }: Range): { readonly type: number } | undefined {
+  return inline.testLock(serverCreds, fd, type, start, length) as { readonly type: number } | undefined;
+}
+
+async function step(pair: Pair, random: Random): Promise<void> {
+  const range = (): Range => ({
+    type: random.pick([READ, READ, WRITE, WRITE, UNLOCK, UNLOCK, UNLOCK]) as 0 | 1 | 2,
+    start: random.below(starts),
+    length: random.below(6),
+  });
+  const owner = random.pick(pair.owners);
+  const [act] = [random.below(24)];
+  if (act < 3) {
+    const outside = range();
+    expect(set(pair.program.served, outside)).toBe(set(pair.program.oracle, outside));
+    await pair.granted();
+  } else if (act < 4) {
+    await pair.give([owner], EBADF, () => owner.client.dropThrough(pair.tree, owner.through));
+  } else if (act < 5) {
+    const own = pair.owners.filter(one => one.client === owner.client);
+    await pair.give(own, 'cancelled', () => owner.client.dropAll());
+  } else if (act < 7 && pair.waiting.length > 0) {
+    await pair.cancel(random.pick(pair.waiting));
+  } else if (act < 10) {
+    const { type, ...rest } = range();
+    await pair.test(owner, { type: type === 2 ? 1 : type, ...rest });
+  } else {
+    await pair.request(owner, range(), random.oneIn(3));
+  }
+}
+
+it.each(Array.from({ length: seeds }, (_, i) => i + 1))(
+  'locks are those of the kernel, seed %i',
+  async seed => {
+    const random = new Random(seed);
+    const pair = await Pair.make();
+    try {
+      for (let i = 0; i < steps; i++) {
+        await step(pair, random);
+        pair.compare();
+        // Nothing is granted late, either.
+        if (i % 50 === 49) await sleep(30);
+        expect(pair.waiting.some(({ wish }) => wish.answered)).toBe(false);
+      }
+    } finally {
+      await pair.close();
+    }
+  },
+);

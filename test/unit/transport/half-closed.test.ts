@@ -1,0 +1,157 @@
+/** Connections that one side ends while requests run for longer than a peer has for its last replies (5 s). */
+import { closeSync, openSync, writeFileSync } from 'node:fs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { describe, expect, it } from 'vitest';
+import { inline } from '#host/linux.ts';
+import { serverCreds } from '#host/syscalls.ts';
+import { Client, Disconnected, Server } from '#index.ts';
+import { Barrier, TempExport, waiting } from '../session/harness.ts';
+
+const longMs = 5500;
+const write = { type: 1, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
+const [wait, now] = [1, 0];
+const O_RDWR = 2;
+const [granted, blocked] = [0, 1];
+
+/** A client with a file open. */
+class Guest {
+  readonly client: Client;
+  readonly fid: number;
+
+  constructor(client: Client, fid: number) {
+    this.client = client;
+    this.fid = fid;
+  }
+
+  lock(type: number, flags: number): Promise<number> {
+    return this.client.lock(this.fid, { ...write, type, flags });
+  }
+
+  read(offset = 0, count = 7): Promise<Buffer> {
+    return this.client.read(this.fid, offset, count);
+  }
+
+  /** What is said after it is not read by the server. */
+  end(): void {
+    this.client.wire.socket.end();
+  }
+}
+
+/** A server that reads files only while the gate is open, which it is not at first. */
+class Stage {
+  readonly tempExport = new TempExport();
+  readonly barrier = new Barrier();
+  readonly #clients: Client[] = [];
+  server!: Server;
+  #port = 0;
+
+  static async open(): Promise<Stage> {
+    const stage = new Stage();
+    const { tempExport, barrier } = stage;
+    writeFileSync(tempExport.path('f'), 'content');
+    writeFileSync(tempExport.path('g'), Buffer.alloc(3_000_000, 'x'));
+    const tree = waiting(await tempExport.tree(), barrier, ['read']);
+    stage.server = await Server.open({ exports: [{ name: 'test', tree }] });
+    await stage.server.listen(`unix://${tempExport.path('s')}`);
+    stage.#port = Number(/\d+$/.exec(await stage.server.listen('tcp://127.0.0.1:0'))![0]);
+    barrier.close();
+    return stage;
+  }
+
+  async guest(way: 'unix' | 'tcp', name = 'f'): Promise<Guest> {
+    const client = await Client.connect(
+      way === 'tcp' ? { port: this.#port } : { path: this.tempExport.path('s') },
+    );
+    this.#clients.push(client);
+    const fid = await client.walk(await client.attach(), name);
+    await client.wire.request('lopen', { fid, flags: O_RDWR });
+    return new Guest(client, fid);
+  }
+
+  async close(): Promise<void> {
+    this.barrier.open();
+    for (const client of this.#clients) client.wire.socket.destroy();
+    await this.server.close();
+    this.tempExport.close();
+  }
+}
+
+async function onStage(act: (stage: Stage) => Promise<void>): Promise<void> {
+  const stage = await Stage.open();
+  try {
+    await act(stage);
+  } finally {
+    await stage.close();
+  }
+}
+
+async function until(what: string, done: () => boolean): Promise<void> {
+  for (let i = 0; i < 1000 && !done(); i++) await sleep(20);
+  expect(done(), what).toBe(true);
+}
+
+describe.concurrent('a connection', () => {
+  it('whose peer has ended its side lives until all is answered that was asked, but no longer', () =>
+    onStage(async stage => {
+      const { barrier, server } = stage;
+      const holder = await stage.guest('unix');
+      expect(await holder.lock(1, now)).toBe(granted);
+      const peers = [await stage.guest('unix'), await stage.guest('tcp')];
+      const locks = peers.map(peer => peer.lock(0, wait));
+      const reads = peers.map(peer => peer.read());
+      // One that takes nothing: 3 MB are more than the kernel keeps for it.
+      const deaf = await stage.guest('unix', 'g');
+      const deafReads = [0, 1, 2].map(part => deaf.read(part * 1_000_000, 1_000_000).catch(error => error));
+      await until('reads run', () => barrier.waiting === 5);
+      deaf.client.wire.socket.pause();
+      for (const peer of [...peers, deaf]) peer.end();
+      await sleep(longMs);
+      expect(server.connections).toBe(4);
+      barrier.open();
+      for (const read of reads) expect((await read).toString()).toBe('content');
+      expect(await holder.lock(2, now)).toBe(granted);
+      for (const lock of locks) expect(await lock).toBe(granted);
+      await until('those that were answered are gone', () => server.connections === 2);
+      await until('so is the one that takes nothing', () => server.connections === 1);
+      deaf.client.wire.socket.resume();
+      expect(await Promise.all(deafReads)).toContainEqual(expect.any(Disconnected));
+      // What they held is free.
+      expect(await holder.lock(1, now)).toBe(granted);
+    }));
+
+  it('whose peer is gone altogether lets go of its locks, though a request of it runs', () =>
+    onStage(async stage => {
+      const holder = await stage.guest('unix');
+      const peer = await stage.guest('unix');
+      expect(await peer.lock(1, now)).toBe(granted);
+      const read = peer.read().catch(error => error);
+      await until('a read runs', () => stage.barrier.waiting === 1);
+      peer.end();
+      await sleep(longMs);
+      expect(await holder.lock(1, now)).toBe(blocked);
+      peer.client.wire.socket.destroy();
+      expect(await read).toBeInstanceOf(Disconnected);
+      expect(await holder.lock(1, wait)).toBe(granted);
+      expect(stage.barrier.waiting).toBe(1);
+    }));
+
+  it('of a server that stops is answered what runs, as long as there is time, but for locks that wait', () =>
+    onStage(async stage => {
+      const outside = openSync(stage.tempExport.path('f'), 'r+');
+      expect(inline.lock(serverCreds, outside, 1, 0, 0)).toBe(true);
+      const peers = [await stage.guest('unix'), await stage.guest('tcp')];
+      // One of them has ended its side before.
+      const locks = peers.map(peer => peer.lock(1, wait).catch(error => error));
+      const reads = peers.map(peer => peer.read());
+      await until('reads run', () => stage.barrier.waiting === 2);
+      peers[0]!.end();
+      await sleep(100);
+      const closed = stage.server.close(60_000);
+      await sleep(longMs);
+      stage.barrier.open();
+      for (const read of reads) expect((await read).toString()).toBe('content');
+      expect(await closed).toBe(true);
+      for (const lock of locks) expect(await lock).toBeInstanceOf(Disconnected);
+      closeSync(outside);
+    }));
+});

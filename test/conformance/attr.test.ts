@@ -59,6 +59,11 @@ conform('Tgetattr', stage => {
     const theirs = await other.walk(0, name);
     await other.rename(theirs, 'd', theirs, 'e');
     await other.rename(await other.walk(theirs, 'e'), 'f', theirs, 'g');
+    const { sessions, renamedElsewhere } = stage.backEnd.differs;
+    if (sessions === 'apart' && renamedElsewhere === 'ESTALE') {
+      expect(await errnoOf(c.look(file))).toBe('ESTALE');
+      return;
+    }
     expect((await c.look(file)).qid.path).toBe(before.qid.path);
     const open = await c.open(file, O.RDWR);
     expect((await c.read(open, 0, 10)).toString()).toBe('content');

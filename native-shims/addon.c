@@ -157,10 +157,10 @@ static void finished(struct loop *loop) {
  */
 static void woken(napi_env env, napi_value callback, void *context, void *unused) {
   (void)unused;
+  if (!env) return; /* The event loop has ended, and `context` was freed. */
   struct binding *binding = context;
   struct shared *shared = binding->shared;
   bool more;
-  if (!env) return;
   unsigned count = pool_take(&binding->loop, shared->done, DONE_MAX, &shared->done_queue, &more);
   if (more) napi_call_threadsafe_function(binding->wake, NULL, napi_tsfn_nonblocking);
   if (count == 0) return;

@@ -1,25 +1,28 @@
 /*
  * Processes for calls that may never return. A call that a FUSE daemon or a server does not answer cannot be ended by anything,
  * SIGKILL included, once it was sent (request_wait_answer of fs/fuse/dev.c). A thread in it keeps its process from ending: what
- * started ninepd would wait for ever. So a thread lends its stack and thread-local memory to a process that shares all else, as
- * vfork(2) does, and waits for it.
+ * started ninepd would wait for ever. So a thread lends its thread-local memory to a process that shares all else, and waits
+ * for it.
  *
  * The end of the server, SIGKILL included, has to end two things besides:
  *
  *   the processes, which would go on to hold mounts and memory. Each is killed by the kernel when the thread that lends to it
  *     ends (PR_SET_PDEATHSIG). A change of effective ids clears that signal (commit_creds of kernel/cred.c), so it is set again
  *     after each.
- *   sockets, pipes and terminals. They stay open as long as one process has them that hangs, since all have the same table of
- *     descriptors. Another process, which makes no other call, closes them.
+ *   sockets, pipes and terminals. They stay open as long as a process or a thread hangs that has them, since all have the same
+ *     table of descriptors; and threads hang in local file systems as well, when a disk fails or is frozen. Another process,
+ *     which makes no other call, closes them.
  */
 #include "apart.h"
 #include "syscalls.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -59,20 +62,23 @@ static int begin(void *argument) {
   return status;
 }
 
-/* False when no process can be had. Its id is known before `body` begins. */
+/*
+ * False when no process can be had. Its id is known before `body` begins. The wait is not CLONE_VFORK's, in which a debugger and
+ * the leak sanitizer cannot stop the thread, and not waitpid(3)'s, which is a cancellation point and uses the memory that is lent.
+ */
 static bool run(int (*body)(void *), void *argument, _Atomic pid_t *pid, int *status) {
-  enum { FLAGS = CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_FS | CLONE_SIGHAND | CLONE_PARENT_SETTID };
+  enum { FLAGS = CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_SIGHAND | CLONE_PARENT_SETTID };
   struct start start = {body, argument, getpid()};
   char *stack = malloc(STACK_BYTES);
   pid_t child = stack ? clone(begin, stack + STACK_BYTES, FLAGS, &start, pid) : -1;
-  if (child > 0) waitpid(child, status, __WCLONE);
+  while (child > 0 && syscall(SYS_wait4, child, status, __WCLONE, NULL) < 0 && errno == EINTR) continue;
   free(stack);
   return child > 0;
 }
 
 /*
- * SIGRTMAX is blocked, as all signals are here. It comes with the end of each thread of the server that has this process as its
- * child: first of the one that waits for it, then of those that inherit it.
+ * SIGRTMAX is blocked, as all signals are here. It comes with the end of the thread that waits for this process: the server
+ * has begun to end, though some of its threads may hang and keep it from being gone.
  */
 static int close_after_server(void *unused) {
   sigset_t ended;
@@ -80,7 +86,7 @@ static int close_after_server(void *unused) {
   sigaddset(&ended, SIGRTMAX);
   prctl(PR_SET_NAME, "ninepd-closer", 0, 0, 0);
   prctl(PR_SET_PDEATHSIG, SIGRTMAX);
-  while (getppid() == apart_from) sigwaitinfo(&ended, NULL);
+  while (getppid() == apart_from && sigwaitinfo(&ended, NULL) < 0) continue;
   close_streams();
   return unused != NULL;
 }
@@ -103,8 +109,7 @@ static void *run_closer(void *argument) {
   return NULL;
 }
 
-/* On a thread that blocks all signals, which the new one inherits. */
-static void start_closer(void) {
+void apart_start_closer(void) {
   pthread_t thread;
   pthread_mutex_lock(&mutex);
   if (!closer && (closer = calloc(1, sizeof *closer))) {
@@ -137,7 +142,6 @@ void apart_run(int (*body)(void *), void *argument) {
   struct start start = {.body = body, .argument = argument};
   _Atomic pid_t pid;
   int status = 0;
-  start_closer();
   if (!run(body_of_process, &start, &pid, &status)) body(argument);
   if (status != 0) abort(); /* As if a thread had died. */
 }

@@ -17,9 +17,12 @@ bool apart_is_here(void);
 void apart_watch_server(void);
 
 /*
- * Ends the process that closes the server's sockets after the server's end; `apart_run` starts it again. To be called before this
- * process gives up rights or executes another program.
+ * Has a process ready that closes sockets, pipes and terminals when the server ends, whatever of it hangs then. To be called by a
+ * thread that blocks all signals, before there is a thread that may hang.
  */
+void apart_start_closer(void);
+
+/* Ends that process. To be called before this one gives up rights or executes another program. */
 void apart_retire(void);
 
 #endif

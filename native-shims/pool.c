@@ -191,6 +191,7 @@ int pool_start_thread(void *(*run)(void *), void *argument) {
   pthread_attr_init(&attr);
   pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
   pthread_sigmask(SIG_SETMASK, &all, &before);
+  apart_start_closer();
   int failed = pthread_create(&thread, &attr, run, argument);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attr);

@@ -1,10 +1,11 @@
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Client } from '#client/client.ts';
+import { command } from '../support/compiled.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { childrenOf, type Process, processOf } from '../support/processes.ts';
 import { Stalling } from '../support/stalling/stalling.ts';
@@ -151,5 +152,46 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
     await hangsIn('getattr0');
     expect(await server.stop()).toBe(1);
     await server.silent;
+  });
+});
+
+describe('a server with a call on a frozen disk, when it is killed', () => {
+  it('lets go of its port and connections', async () => {
+    const top = mkdtempSync(join(tmpdir(), 'ninepd-frozen-'));
+    const disk = join(top, 'disk');
+    const image = join(top, 'image');
+    mkdirSync(disk);
+    writeFileSync(image, '');
+    truncateSync(image, 32 * 1024 * 1024);
+    command('mkfs.ext4', '-q', '-F', image);
+    command('mount', '-o', 'loop', image, disk);
+    const server = await Ninepd.start({ exports: [{ path: disk, name: 'disk', securityModel: 'mapped' }] });
+    try {
+      const client = await Client.connect({ port: server.port });
+      let closed = false;
+      client.wire.socket.on('close', () => {
+        closed = true;
+      });
+      const root = await client.attach('disk', 0);
+      await client.mkdir(root, 'before');
+      command('fsfreeze', '--freeze', disk);
+      let made = false;
+      void client.mkdir(root, 'after').then(
+        () => {
+          made = true;
+        },
+        () => undefined,
+      );
+      await client.getattr(root);
+      process.kill(server.pid, 'SIGKILL');
+      await vi.waitFor(() => expect(closed).toBe(true), { timeout: 20_000 });
+      await vi.waitFor(async () => expect(await listens(server.port)).toBe(false), { timeout: 20_000 });
+      expect([made, server.running]).toEqual([false, true]);
+    } finally {
+      command('fsfreeze', '--unfreeze', disk);
+      await server.stop();
+      command('umount', disk);
+      rmSync(top, { recursive: true });
+    }
   });
 });

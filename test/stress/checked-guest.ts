@@ -43,6 +43,7 @@ export class CheckedGuest {
   operations = 0;
   compared = 0;
   cuts = 0;
+  #isCut = false;
 
   constructor(connect: () => Promise<Client>, aname: string, home: string, random: Random) {
     this.#connect = connect;
@@ -71,6 +72,7 @@ export class CheckedGuest {
   /** Cuts the connection whatever it does. */
   cut(): void {
     this.#client?.wire.socket.destroy();
+    this.#isCut = true;
   }
 
   async close(): Promise<void> {
@@ -126,6 +128,8 @@ export class CheckedGuest {
   async #comeBack(): Promise<void> {
     this.cuts++;
     for (;;) {
+      this.#client?.wire.socket.destroy();
+      this.#isCut = false;
       try {
         return await this.#giveUpTouched();
       } catch (error) {
@@ -356,8 +360,9 @@ export class CheckedGuest {
     );
   }
 
-  /** Compares everything. */
+  /** Compares everything, after the last step. The connection may have been cut since. */
   async compareAll(): Promise<void> {
+    if (this.#isCut) await this.#comeBack();
     for (const [name, entry] of this.#entries) await this.#compare(name, entry);
   }
 }

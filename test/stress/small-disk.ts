@@ -89,8 +89,8 @@ export class SmallDisk {
     truncateSync(this.#image, this.#bytes);
     run('losetup', '--set-capacity', this.#device);
     // e2fsck(8): 1 says that errors were corrected.
-    const { status, stderr } = spawnSync('e2fsck', ['-p', this.#device], { encoding: 'utf8' });
-    if (status !== 0 && status !== 1) throw new Error(`e2fsck ended with status ${status}: ${stderr}`);
+    const { status, stdout, stderr } = spawnSync('e2fsck', ['-p', this.#device], { encoding: 'utf8' });
+    if (status !== 0 && status !== 1) throw new Error(`e2fsck ended with status ${status}: ${stdout}${stderr}`);
     rmSync(whole);
   }
 

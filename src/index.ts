@@ -21,11 +21,12 @@ export {
 export { Client } from '#client/client.ts';
 export { type Address, Disconnected, Wire } from '#client/wire.ts';
 export type { AccessOptions } from '#exports/access.ts';
-export type { ExportOptions, GuestOptions, SecurityModelName, TreeExport } from '#exports/exports.ts';
+export type { ExportOptions, GuestOptions, TreeExport } from '#exports/exports.ts';
 export type { Credentials, Time } from '#host/syscalls.ts';
 export { defaultLimits, type Limits } from '#quota/limits.ts';
 export { type MappedOptions, mapped } from '#security/mapped.ts';
 export type { GuestForm, HostForm, SecurityModel, Target } from '#security/model.ts';
+export type { ModelOptions, SecurityModelName } from '#security/models.ts';
 export { type GroupsOf, passthrough } from '#security/passthrough.ts';
 export { type IdOptions, withIds } from '#security/squash.ts';
 export { Server, type ServerOptions } from './server.ts';

@@ -1,4 +1,5 @@
 import type { ExportOptions } from '#exports/exports.ts';
+import { modelNames } from '#security/models.ts';
 
 /**
  * The keys of `--export`, with an example value each. Names and meaning are those of QEMU's `-fsdev local`, otherwise those of
@@ -25,7 +26,6 @@ const keys = Object.keys(examples) as Key[];
 const repeatable: ReadonlySet<Key> = new Set<Key>(['allow', 'map']);
 
 const squashes = ['none', 'root', 'all'] as const;
-export const securityModels = ['mapped', 'passthrough'] as const;
 
 /** Splits at single commas. Two commas are one literal comma, as in QEMU's options. */
 export function splitAtCommas(text: string): string[] {
@@ -73,7 +73,7 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
   return {
     path,
     ...present('name', one('name')),
-    ...present('securityModel', oneOf('security_model', one('security_model'), securityModels, report)),
+    ...present('securityModel', oneOf('security_model', one('security_model'), modelNames, report)),
     ...present('readonly', flag('readonly')),
     ...present('fmode', mode('fmode')),
     ...present('dmode', mode('dmode')),

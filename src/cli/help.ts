@@ -1,10 +1,16 @@
 import { readFileSync } from 'node:fs';
 import { msizeBytesDefault } from '#quota/limits.ts';
+import { type ModelEntry, models } from '#security/models.ts';
 
 /** The version in package.json, for src and dist alike. */
 export function version(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
   return (JSON.parse(text) as { version: string }).version;
+}
+
+/** The lines of a model, in the columns of `help`. */
+function modelHelp({ name, summary }: ModelEntry): string {
+  return summary.map((line, i) => `${(i === 0 ? `      ${name}` : '').padEnd(35)}${line}\n`).join('');
 }
 
 export const help = `ninepd serves directories of this machine to virtual machines, over 9P2000.L.
@@ -20,7 +26,7 @@ Exports:
                                    a directory; may be repeated. DIR, if given, is the first export. A guest
                                    that gives no aname gets the first.
       name=NAME                    its aname; default: its path
-      security_model=MODEL         mapped or passthrough, see below
+      security_model=MODEL         one of those below
       readonly=on                  guests cannot change anything
       allow=WHO                    only these peers may attach: cid:NUMBER (a virtual machine, by its vsock),
                                    uid:NUMBER or gid:NUMBER (the peer of a Unix socket),
@@ -35,10 +41,7 @@ Exports:
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
                                    A comma in a path or name is written twice.
   --security-model MODEL           default for DIR and exports without one: mapped
-      mapped                       files belong to the user that runs ninepd; owner, mode and type as
-                                   guests see them are kept in extended attributes. Needs no privilege.
-      passthrough                  files belong to the guest's users and groups. Needs root.
-
+${models.map(modelHelp).join('')}
 Listeners:
   --listen URI                     may be repeated; default: tcp://127.0.0.1:5640
       tcp://HOST:PORT              tcp://[::1]:5640 for IPv6; for port 0 the kernel chooses one

@@ -1,8 +1,9 @@
 import { parseArgs } from 'node:util';
-import type { ExportOptions, SecurityModelName } from '#exports/exports.ts';
+import type { ExportOptions } from '#exports/exports.ts';
 import { type Limits, msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '#quota/limits.ts';
+import { modelNames, type SecurityModelName } from '#security/models.ts';
 import { type Endpoint, endpointOf } from '#transport/endpoint.ts';
-import { parseExport, securityModels } from './export-option.ts';
+import { parseExport } from './export-option.ts';
 import { parseLimits } from './limit-option.ts';
 
 export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
@@ -23,7 +24,7 @@ export interface ServeOptions {
   readonly sandbox: boolean;
   /** The user that root becomes. */
   readonly user: string | undefined;
-  /** Whether `passthrough` keeps CAP_SYS_ADMIN, which trusted.* xattrs need. */
+  /** Whether the sandbox leaves CAP_SYS_ADMIN to models whose trusted.* xattrs are the host's. */
   readonly trustedXattrs: boolean;
   readonly logLevel: LogLevel;
 }
@@ -123,7 +124,7 @@ function tokenProblem(
 function serveOptions(given: Given, directory: string | undefined, problems: string[]): ServeOptions {
   const problem = (text: string) => void problems.push(text);
   const one = (name: OptionName) => given.get(name)?.[0];
-  const securityModel = choice('security-model', one('security-model'), securityModels, 'mapped', problem);
+  const securityModel = choice('security-model', one('security-model'), modelNames, 'mapped', problem);
   const exports = directory === undefined ? [] : [{ path: directory }];
   for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, problem) ?? []].flat());
   return {

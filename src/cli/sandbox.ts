@@ -5,7 +5,6 @@ import { fileURLToPath } from 'node:url';
 import { ConfigError } from '#base/config-error.ts';
 import type { Logger } from '#base/log.ts';
 import type { ExportOptions } from '#exports/exports.ts';
-import { passthroughCapabilities } from '#exports/validate.ts';
 import { addonPath } from '#host/addon.ts';
 import { UserDatabase } from '#host/nss.ts';
 import { userNamed } from '#host/process.ts';
@@ -22,6 +21,7 @@ import {
 } from '#host/sandbox.ts';
 import { socketPair } from '#host/sockets.ts';
 import { closeFd, dupCloexec } from '#host/vhost.ts';
+import { type ModelEntry, modelEntry, modelsWhere } from '#security/models.ts';
 import type { ServerOptions } from '#server.ts';
 import { bindAll, closeBound } from '#transport/bind.ts';
 import type { Endpoint } from '#transport/endpoint.ts';
@@ -95,13 +95,15 @@ export function hostServices(groups: number | undefined, log: Logger): Pick<Serv
 /** What is wrong with the options that are about this. */
 export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): string[] {
   const problems: string[] = [];
-  const passthrough = usersOf(exports);
-  if (trustedXattrs && !passthrough)
-    problems.push('--trusted-xattrs on is for security_model=passthrough: mapped keeps them in its records');
-  if (user === undefined) return problems;
-  if (passthrough)
+  const models = modelsOf(exports);
+  if (trustedXattrs && !models.some(({ needs }) => needs.trustedXattrs))
     problems.push(
-      `--user ${user}: security_model=passthrough acts as the guests' users, for which it must stay root`,
+      `--trusted-xattrs on is for security_model=${modelsWhere(({ needs }) => needs.trustedXattrs)}, which no export has`,
+    );
+  if (user === undefined) return problems;
+  for (const name of actingAsGuests(models))
+    problems.push(
+      `--user ${user}: security_model=${name} acts as the guests' users, for which it must stay root`,
     );
   if (process.getuid!() !== 0)
     problems.push(`--user ${user}: only root can become another user: leave it out`);
@@ -109,9 +111,19 @@ export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): s
   return problems;
 }
 
+/** The distinct models of the exports. */
+function modelsOf(exports: readonly ExportOptions[]): ModelEntry[] {
+  return [...new Set(exports.map(({ securityModel }) => modelEntry(securityModel)!))];
+}
+
+/** Names of the models whose host calls run as the guests' users. */
+function actingAsGuests(models: readonly ModelEntry[]): string[] {
+  return models.filter(({ needs }) => needs.guestCreds).map(({ name }) => name);
+}
+
 /** Whether threads become guests' users. */
 export function usersOf(exports: readonly ExportOptions[]): boolean {
-  return exports.some(one => one.securityModel === 'passthrough');
+  return actingAsGuests(modelsOf(exports)).length > 0;
 }
 
 /** Whether this run is only to prepare another. */
@@ -231,21 +243,24 @@ export function applySeccomp(
     ...(rooted ? ['a root directory of its own'] : []),
     ...(abi === undefined ? [] : [`Landlock (ABI ${abi})`]),
     ...(unfiltered === undefined ? ['filtered system calls'] : []),
-    users ? 'only the capabilities of passthrough' : 'no capabilities',
+    users ? `only the capabilities of ${actingAsGuests(modelsOf(exports)).join(' and ')}` : 'no capabilities',
   ];
   log.info(`sandbox: ${parts.join(', ')}`);
 }
 
-/** What root keeps. A guest's root is root on such an export, but for what CAP_SYS_ADMIN would add. */
+/** What root keeps: what the models need. With passthrough a guest's root is root on its export, but for CAP_SYS_ADMIN. */
 function capabilitiesFor({ exports, trustedXattrs }: ServeOptions): string[] {
-  if (!usersOf(exports)) return [];
-  const forThem = [...passthroughCapabilities, 'CAP_MKNOD', 'CAP_SETFCAP'];
-  return trustedXattrs ? [...forThem, 'CAP_SYS_ADMIN'] : forThem;
+  const needs = modelsOf(exports).flatMap(({ needs }) => [
+    ...needs.capabilities,
+    ...needs.furtherCapabilities,
+    ...(trustedXattrs && needs.trustedXattrs ? ['CAP_SYS_ADMIN'] : []),
+  ]);
+  return [...new Set(needs)];
 }
 
 /** Root without capabilities is a user like others. */
 function warnOfOwner({ path, securityModel }: ExportOptions, { user }: ServeOptions, log: Logger): void {
-  if (securityModel === 'passthrough' || process.getuid!() !== 0) return;
+  if (modelEntry(securityModel)!.needs.guestCreds || process.getuid!() !== 0) return;
   const { uid: owner } = statSync(path);
   const server = user === undefined ? 0 : userNamed(user)?.uid;
   if (owner === server) return;

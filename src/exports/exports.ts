@@ -8,14 +8,18 @@ import type { Bytes } from '#base/name.ts';
 import { descriptorLimit, groupsOf as groupsOfHost } from '#host/process.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { defaultLimits, type Limits } from '#quota/limits.ts';
-import { mapped } from '#security/mapped.ts';
 import type { SecurityModel } from '#security/model.ts';
-import { type GroupsOf, passthrough } from '#security/passthrough.ts';
-import { type IdOptions, idProblems, withIds } from '#security/squash.ts';
+import {
+  type ModelOptions,
+  modelEntry,
+  modelNames,
+  optionProblems,
+  type SecurityModelName,
+} from '#security/models.ts';
+import type { GroupsOf } from '#security/passthrough.ts';
+import { idProblems } from '#security/squash.ts';
 import { Access, type AccessOptions, accessProblems } from './access.ts';
 import { checkedRoot } from './validate.ts';
-
-export type SecurityModelName = 'mapped' | 'passthrough';
 
 /** Options of every export, whatever its backend. */
 export interface GuestOptions extends AccessOptions {
@@ -23,17 +27,13 @@ export interface GuestOptions extends AccessOptions {
 }
 
 /** A directory of the host for guests to mount. */
-export interface ExportOptions extends GuestOptions, IdOptions {
+export interface ExportOptions extends GuestOptions, ModelOptions {
   /** The directory; a relative path starts at the working directory. */
   readonly path: string;
   /** Its aname; default: its path. */
   readonly name?: string;
   /** Default: `mapped`. An object is a model of the caller's own. */
   readonly securityModel?: SecurityModelName | SecurityModel;
-  /** Permission bits of files on the host; `mapped` only. Default: 0600. */
-  readonly fmode?: number;
-  /** Permission bits of directories on the host; `mapped` only. Default: 0700. */
-  readonly dmode?: number;
   /** Its file systems are frozen now and then (FIFREEZE): whatever changes them, nobody else has to wait for that. */
   readonly freezable?: boolean;
 }
@@ -115,7 +115,7 @@ export class Exports {
         const path = resolve(one.path);
         const name = exportName(one);
         const hostErrors = new HostErrorLog(text => log.warn(`${name}: ${text}`));
-        const model = modelOf(one, hostErrors, groupsOf);
+        const model = await modelEntry(one.securityModel)!.create(one, { hostErrors, groupsOf });
         const readonly = one.readonly ?? false;
         const { freezable = false } = one;
         const tree = await LocalTree.open(path, { descriptors, model, readonly, freezable });
@@ -146,17 +146,6 @@ export class Exports {
   }
 }
 
-function modelOf(options: ExportOptions, hostErrors: HostErrorLog, groupsOf: GroupsOf): SecurityModel {
-  const { securityModel = 'mapped', fmode = 0o600, dmode = 0o700 } = options;
-  if (typeof securityModel === 'object') return withIds(securityModel, options);
-  if (securityModel === 'passthrough')
-    return withIds(
-      passthrough(groupsOf, (uid, errno) => hostErrors.noGroups(uid, errno)),
-      options,
-    );
-  return mapped({ fmode, dmode }, text => hostErrors.badRecord(text));
-}
-
 /** UTF-8 bytes of a string, as in messages. */
 function asBytes(text: string): Bytes {
   return Buffer.from(text).toString('latin1');
@@ -181,16 +170,14 @@ export async function exportProblems(options: readonly (ExportOptions | TreeExpo
 }
 
 async function directoryProblems(one: ExportOptions): Promise<string[]> {
-  const { path, securityModel = 'mapped', readonly = false, fmode, dmode } = one;
-  const needs = typeof securityModel === 'object' ? undefined : securityModel;
-  const problems = [
-    ...idProblems(one, needs !== 'mapped'),
-    ...(await checkedRoot(resolve(path), needs, readonly)),
-  ];
-  if (needs !== 'passthrough' || (fmode ?? dmode) === undefined) return problems;
+  const { path, securityModel, readonly = false } = one;
+  const entry = modelEntry(securityModel);
+  if (!entry)
+    return [`there is no security model "${securityModel as string}": choose ${modelNames.join(' or ')}`];
   return [
-    'fmode and dmode are for security_model=mapped: with passthrough the guest decides, so leave them out',
-    ...problems,
+    ...optionProblems(entry, one),
+    ...idProblems(one),
+    ...(await checkedRoot(resolve(path), entry, readonly)),
   ];
 }
 

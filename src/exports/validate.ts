@@ -4,31 +4,18 @@ import { O_DIRECTORY, O_PATH } from '#host/constants.ts';
 import { inline } from '#host/linux.ts';
 import { effectiveCapabilities } from '#host/process.ts';
 import { serverCreds } from '#host/syscalls.ts';
+import { type ModelEntry, modelsWhere } from '#security/models.ts';
 
 /** Probe xattr in the namespace of the records: if it can be set, records can be set. */
 const probeXattr = 'user.virtfs.probe';
 
-/** Capabilities that requests need to run as the guest's users, and the guest's root to act as root. */
-export const passthroughCapabilities = [
-  'CAP_CHOWN',
-  'CAP_DAC_OVERRIDE',
-  'CAP_FOWNER',
-  'CAP_FSETID',
-  'CAP_SETGID',
-  'CAP_SETUID',
-];
-
-/** Problems that keep the directory from being served with a built-in model, each with what to do. */
-export async function checkedRoot(
-  path: string,
-  model: 'mapped' | 'passthrough' | undefined,
-  readonly: boolean,
-): Promise<string[]> {
-  const problems: string[] = [];
+/** Problems that keep the directory from being served with a model, each with what to do. */
+export async function checkedRoot(path: string, model: ModelEntry, readonly: boolean): Promise<string[]> {
   const unusable = directoryProblem(path);
-  if (unusable !== undefined) problems.push(unusable);
-  if (model === 'passthrough') problems.push(...capabilityProblems());
-  if (model === 'mapped' && unusable === undefined) problems.push(...(await xattrProblems(path, readonly)));
+  const problems = unusable === undefined ? [] : [unusable];
+  problems.push(...capabilityProblems(model));
+  if (model.needs.userXattrs && unusable === undefined)
+    problems.push(...(await xattrProblems(path, model, readonly)));
   return problems;
 }
 
@@ -53,17 +40,19 @@ function directoryProblem(path: string): string | undefined {
   }
 }
 
-function capabilityProblems(): string[] {
+function capabilityProblems({ name, needs }: ModelEntry): string[] {
+  if (needs.capabilities.length === 0) return [];
   const have = effectiveCapabilities();
-  const missing = passthroughCapabilities.filter(name => !have.has(name));
+  const missing = needs.capabilities.filter(one => !have.has(one));
   if (missing.length === 0) return [];
+  const others = modelsWhere(one => one.needs.capabilities.length === 0);
   return [
-    `security_model=passthrough needs privileges that this process lacks (${missing.join(', ')}): ` +
-      'run as root, or use security_model=mapped',
+    `security_model=${name} needs privileges that this process lacks (${missing.join(', ')}): ` +
+      `run as root, or use security_model=${others}`,
   ];
 }
 
-async function xattrProblems(path: string, readonly: boolean): Promise<string[]> {
+async function xattrProblems(path: string, { name }: ModelEntry, readonly: boolean): Promise<string[]> {
   let fd: number;
   try {
     fd = openSync(path, O_PATH | O_DIRECTORY);
@@ -72,20 +61,21 @@ async function xattrProblems(path: string, readonly: boolean): Promise<string[]>
   }
   try {
     const failed = readonly ? await readProbe(fd) : await writeProbe(fd);
-    return failed === undefined ? [] : [xattrProblem(failed)];
+    return failed === undefined ? [] : [xattrProblem(name, failed)];
   } finally {
     closeSync(fd);
   }
 }
 
-function xattrProblem(failed: Errno): string {
+function xattrProblem(model: string, failed: Errno): string {
   if (failed === EOPNOTSUPP) {
+    const others = modelsWhere(one => !one.needs.userXattrs);
     return (
-      'its file system has no user extended attributes, which security_model=mapped keeps owners and modes in: ' +
-      'use ext4, xfs or btrfs (tmpfs has them from Linux 6.6 on), or security_model=passthrough as root'
+      `its file system has no user extended attributes, which security_model=${model} keeps owners and modes in: ` +
+      `use ext4, xfs or btrfs (tmpfs has them from Linux 6.6 on), or another model (${others})`
     );
   }
-  return `extended attributes cannot be set in it, which security_model=mapped needs: ${failed}`;
+  return `extended attributes cannot be set in it, which security_model=${model} needs: ${failed}`;
 }
 
 /** Whether xattrs can exist, which is all that reading needs. */

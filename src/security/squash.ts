@@ -38,18 +38,13 @@ interface GuestCredentials extends Credentials {
 
 const hostOf = (creds: Credentials): Credentials => (creds as Partial<GuestCredentials>).host ?? creds;
 
-/** Problems of the options, each with what to do. `applies`: whether the model runs host calls as the guest's users. */
-export function idProblems(options: IdOptions, applies: boolean): string[] {
+/** Problems of the options, each with what to do. */
+export function idProblems(options: IdOptions): string[] {
   const { squash = 'none', anonuid, anongid, map = [] } = options;
   const problems: string[] = [];
-  if (!applies && (squash !== 'none' || anonuid !== undefined || anongid !== undefined || map.length > 0)) {
-    problems.push(
-      "squash, anonuid, anongid and map are for security_model=passthrough: with mapped a guest's users are nobody on the host, so leave them out",
-    );
-  }
   if (!['none', 'root', 'all'].includes(squash))
     problems.push(`squash=${squash} is not possible: say squash=root, all or none`);
-  if (applies && squash === 'none' && (anonuid ?? anongid) !== undefined) {
+  if (squash === 'none' && (anonuid ?? anongid) !== undefined) {
     problems.push(
       'anonuid and anongid need squash=root or squash=all: give one of them, or leave anonuid and anongid out',
     );

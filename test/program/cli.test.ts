@@ -28,6 +28,14 @@ describe('the program', () => {
     );
   });
 
+  it('shows its help without the addon', () => {
+    const noAddon = `data:text/javascript,process.dlopen = () => { throw new Error('no addon') }`;
+    const shown = execFileSync(process.execPath, ['--import', noAddon, program, '--help'], {
+      encoding: 'utf8',
+    });
+    expect(shown).toContain('--security-model');
+  });
+
   it('serves ./share when nothing is said, and makes it', async () => {
     const running = start(['--listen', 'tcp://127.0.0.1:0']);
     await canServe({ port: await running.port() }, join(dir, 'share'));

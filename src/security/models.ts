@@ -1,0 +1,137 @@
+import type { HostErrorLog } from '#base/host-error-log.ts';
+import type { SecurityModel } from './model.ts';
+import type { GroupsOf } from './passthrough.ts';
+import type { IdOptions } from './squash.ts';
+
+/** Options of an export that belong to its security model. */
+export interface ModelOptions extends IdOptions {
+  /** Permission bits of files on the host. Default: 0600. */
+  readonly fmode?: number;
+  /** Permission bits of directories on the host. Default: 0700. */
+  readonly dmode?: number;
+}
+
+/** What a server gives to the models of its exports. */
+export interface ModelServices {
+  readonly hostErrors: HostErrorLog;
+  readonly groupsOf: GroupsOf;
+}
+
+/** What a model needs of the process and of the directory that it serves. */
+export interface ModelNeeds {
+  /** Effective capabilities, without which nothing is served: capabilities(7). */
+  readonly capabilities: readonly string[];
+  /** Capabilities that the sandbox leaves to root besides; without them single requests fail. */
+  readonly furtherCapabilities: readonly string[];
+  /** Host calls run with the ids and groups of the guest's users: the server must stay root. */
+  readonly guestCreds: boolean;
+  /** A guest's trusted.* xattrs are the host's, for which `--trusted-xattrs on` keeps CAP_SYS_ADMIN: xattr(7). */
+  readonly trustedXattrs: boolean;
+  /** A file system with user.* xattrs: xattr(7). */
+  readonly userXattrs: boolean;
+}
+
+/** A security model that an export can choose. */
+export interface ModelEntry {
+  readonly name: string;
+  readonly aliases: readonly string[];
+  /** Lines for `--help`, of at most 75 characters. */
+  readonly summary: readonly string[];
+  /** The options that it takes; all others are refused. */
+  readonly options: readonly (keyof ModelOptions)[];
+  readonly needs: ModelNeeds;
+  /** Imports the implementation, which needs the addon; `--help` works without. */
+  readonly create: (options: ModelOptions, services: ModelServices) => Promise<SecurityModel>;
+}
+
+const needsNothing: ModelNeeds = {
+  capabilities: [],
+  furtherCapabilities: [],
+  guestCreds: false,
+  trustedXattrs: false,
+  userXattrs: false,
+};
+
+const idOptions = ['squash', 'anonuid', 'anongid', 'map'] as const;
+
+/** The registry of security models. The first is the default. */
+export const models = [
+  {
+    name: 'mapped',
+    aliases: [],
+    summary: [
+      'files belong to the user that runs ninepd; owner, mode and type as',
+      'guests see them are kept in extended attributes. Needs no privilege.',
+    ],
+    options: ['fmode', 'dmode'],
+    needs: { ...needsNothing, userXattrs: true },
+    create: async ({ fmode = 0o600, dmode = 0o700 }, { hostErrors }) => {
+      const { mapped } = await import('./mapped.ts');
+      return mapped({ fmode, dmode }, text => hostErrors.badRecord(text));
+    },
+  },
+  {
+    name: 'passthrough',
+    aliases: [],
+    summary: ["files belong to the guest's users and groups. Needs root."],
+    options: idOptions,
+    needs: {
+      ...needsNothing,
+      capabilities: ['CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER', 'CAP_FSETID', 'CAP_SETGID', 'CAP_SETUID'],
+      furtherCapabilities: ['CAP_MKNOD', 'CAP_SETFCAP'],
+      guestCreds: true,
+      trustedXattrs: true,
+    },
+    create: async (options, { hostErrors, groupsOf }) => {
+      const { passthrough } = await import('./passthrough.ts');
+      const model = passthrough(groupsOf, (uid, errno) => hostErrors.noGroups(uid, errno));
+      return mappingIds(model, options);
+    },
+  },
+] as const satisfies readonly ModelEntry[];
+
+export type SecurityModelName = (typeof models)[number]['name' | 'aliases'][number] & string;
+
+/** All names and aliases. */
+export const modelNames = models.flatMap(({ name, aliases }) => [name, ...aliases]) as SecurityModelName[];
+
+/** The entry of a model's name or of a model of the caller's own. Undefined for an unknown name. */
+export function modelEntry(model: SecurityModelName | SecurityModel = 'mapped'): ModelEntry | undefined {
+  if (typeof model === 'string')
+    return models.find((one: ModelEntry) => one.name === model || one.aliases.includes(model));
+  const create = (options: ModelOptions) => mappingIds(model, options);
+  return { name: model.name, aliases: [], summary: [], options: idOptions, needs: needsNothing, create };
+}
+
+async function mappingIds(model: SecurityModel, options: IdOptions): Promise<SecurityModel> {
+  const { withIds } = await import('./squash.ts');
+  return withIds(model, options);
+}
+
+/** The names of the models whose entries fulfil `test`, as in "mapped or passthrough". */
+export function modelsWhere(test: (entry: ModelEntry) => boolean): string {
+  return (models as readonly ModelEntry[])
+    .filter(test)
+    .map(({ name }) => name)
+    .join(' or ');
+}
+
+/** The problems of options that the model does not take, one for each set of models that do. */
+export function optionProblems(entry: ModelEntry, options: ModelOptions): string[] {
+  const all = [...new Set((models as readonly ModelEntry[]).flatMap(one => one.options))];
+  const refused = all.filter(key => hasEffect(options[key]) && !entry.options.includes(key));
+  const takenBy = (key: keyof ModelOptions) => modelsWhere(one => one.options.includes(key));
+  return [...new Set(refused.map(takenBy))].map(takers => {
+    const keys = refused.filter(key => takenBy(key) === takers);
+    const [are, them] = keys.length > 1 ? ['are', 'them'] : ['is', 'it'];
+    return (
+      `${keys.join(' and ')} ${are} for security_model=${takers}, but this export has ` +
+      `security_model=${entry.name}: leave ${them} out, or choose another model`
+    );
+  });
+}
+
+/** False for an absent option, `squash=none` and an empty `map`. */
+function hasEffect(value: ModelOptions[keyof ModelOptions]): boolean {
+  return value !== undefined && value !== 'none' && !(Array.isArray(value) && value.length === 0);
+}

@@ -2,8 +2,9 @@ import { connect, type Socket } from 'node:net';
 import { EINTR, EPROTO, Errno } from '#base/errno.ts';
 import { decodeReply, encodeRequest, frameTag } from '#protocol/codec.ts';
 import { NOTAG } from '#protocol/constants.ts';
+import { FrameBuffer, FramingError } from '#protocol/frame-buffer.ts';
 import type { Draft, Op, RMessage, TMessage } from '#protocol/operations.ts';
-import { Framer } from './framer.ts';
+import { msizeBytesMax } from '#quota/limits.ts';
 
 interface Waiting {
   readonly op: Op;
@@ -29,24 +30,14 @@ export class Wire {
   tap: ((frame: Buffer) => boolean) | undefined;
   readonly closed: Promise<void>;
   readonly #waiting = new Map<number, Waiting>();
-  readonly #framer = new Framer();
+  readonly #frames = new FrameBuffer();
   #nextTag = 0;
   #ended = false;
 
   constructor(socket: Socket) {
     this.socket = socket;
     socket.setNoDelay(true);
-    socket.on('data', chunk => {
-      // No limit but the type's: the server's frames are not bounded by msize before Rversion.
-      if (
-        !this.#framer.push(
-          chunk as Buffer,
-          () => 0x7fff_ffff,
-          frame => this.#receive(frame),
-        )
-      )
-        socket.destroy();
-    });
+    socket.on('data', chunk => this.#arrived(chunk as Buffer));
     socket.on('error', () => {});
     this.closed = new Promise(resolve => {
       socket.on('close', () => {
@@ -68,6 +59,19 @@ export class Wire {
         resolve(new Wire(socket));
       });
     });
+  }
+
+  #arrived(chunk: Buffer): void {
+    try {
+      this.#frames.push(
+        chunk,
+        () => msizeBytesMax,
+        frame => this.#receive(frame),
+      );
+    } catch (error) {
+      if (!(error instanceof FramingError)) throw error;
+      this.socket.destroy(error);
+    }
   }
 
   #receive(frame: Buffer): void {

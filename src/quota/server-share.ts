@@ -1,5 +1,9 @@
-import type { InFlight } from './in-flight.ts';
 import type { Limits } from './limits.ts';
+
+/** A session that may wait for its share to grow. */
+interface Waiter {
+  wake(): void;
+}
 
 /** The limits of each session on what runs at a time: its own limit, or an even share of the server's if that is less. */
 export class ServerShare {
@@ -9,20 +13,20 @@ export class ServerShare {
   /** Bytes of replies that the peer has not read. */
   unreadBytes = 0;
   readonly #limits: Limits;
-  readonly #sessions = new Set<InFlight>();
+  readonly #sessions = new Set<Waiter>();
 
   constructor(limits: Limits) {
     this.#limits = limits;
     this.#divide();
   }
 
-  join(session: InFlight): void {
+  join(session: Waiter): void {
     this.#sessions.add(session);
     this.#divide();
   }
 
   /** Removes a session; the others' shares grow, so they are woken. */
-  leave(session: InFlight): void {
+  leave(session: Waiter): void {
     if (!this.#sessions.delete(session)) return;
     this.#divide();
     for (const other of this.#sessions) other.wake();

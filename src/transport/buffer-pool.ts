@@ -1,4 +1,4 @@
-import { poison } from './poison.ts';
+import { poison } from '#base/poison.ts';
 
 /**
  * Pool of reply buffers. A buffer is returned once, when nothing reads or writes it any more. Sizes are powers of two from 64

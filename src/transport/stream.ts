@@ -1,10 +1,10 @@
 import { Socket, type SocketConstructorOpts } from 'node:net';
 import type { Peer } from '#base/peer.ts';
+import { FrameBuffer, FramingError } from '#protocol/frame-buffer.ts';
 import { sliceMs, TimeSlice } from '#quota/time-slice.ts';
 import type { SessionPort, TransportPort } from '#session/exchange.ts';
 import { busyPoll } from './busy-poll.ts';
 import { InlineExchange } from './exchange.ts';
-import { FrameBuffer, FramingError } from './frame-buffer.ts';
 import { SendQueue } from './send-queue.ts';
 
 /** What a connection is made from: an accepted libuv handle or a connected descriptor. */

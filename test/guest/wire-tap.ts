@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { Errno } from '#base/errno.ts';
-import { Framer } from '#client/framer.ts';
 import { decodeReply, decodeRequest, frameTag, frameType, requestOp } from '#protocol/codec.ts';
+import { FrameBuffer } from '#protocol/frame-buffer.ts';
 import type { Op, RMessage, TMessage } from '#protocol/operations.ts';
 
 const bytesMax = 1 << 20;
@@ -63,11 +63,11 @@ export class WireTap {
   }
 
   #pipe(from: Socket, to: Socket, look: (frame: Buffer) => void): void {
-    const framer = new Framer();
+    const frames = new FrameBuffer();
     this.#sockets.add(from);
     from.setNoDelay(true);
     from.on('data', chunk => {
-      framer.push(chunk as Buffer, () => bytesMax, look);
+      frames.push(chunk as Buffer, () => bytesMax, look);
       to.write(chunk);
     });
     from.on('error', () => to.destroy());

@@ -4,6 +4,7 @@ import type { Bytes } from '#base/name.ts';
 import {
   P9_LOCK_BLOCK,
   P9_LOCK_BLOCKED,
+  P9_LOCK_RDLCK,
   P9_LOCK_RECLAIM,
   P9_LOCK_SUCCESS,
   P9_LOCK_UNLCK,
@@ -25,7 +26,7 @@ function copyClientId(clientId: Bytes): Bytes {
 }
 
 function rangeOf(type: number, start: number, length: number): LockedRange {
-  if (type !== 0 && type !== P9_LOCK_WRLCK && type !== P9_LOCK_UNLCK) throw EINVAL;
+  if (type !== P9_LOCK_RDLCK && type !== P9_LOCK_WRLCK && type !== P9_LOCK_UNLCK) throw EINVAL;
   if (!Number.isSafeInteger(start + length)) throw EINVAL;
   return { type, start, length };
 }

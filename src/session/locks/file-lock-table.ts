@@ -1,6 +1,7 @@
 import type { Node, Tree } from '#backend/tree.ts';
 import { EBADF, ENOLCK } from '#base/errno.ts';
-import type { LockClient, LockOwner } from './lock-client.ts';
+import { P9_LOCK_RDLCK, P9_LOCK_UNLCK, P9_LOCK_WRLCK } from '#protocol/constants.ts';
+import type { LockAccount, LockOwner, LockTable } from './lock-owner.ts';
 import { add, conflict, type LockedThrough, overlaps, type Region, subtract } from './lock-regions.ts';
 import type { LockRequest } from './lock-request.ts';
 
@@ -30,13 +31,13 @@ const endOfFile = Number.POSITIVE_INFINITY;
  * either `flock -u` in a child, which releases the lock, or a child's close(2), which does not. The client's kernel knows
  * which: it requests a conflicting lock only when its own are gone. So the region yields to its own client and to no other.
  */
-export class FileLockTable {
+export class FileLockTable implements LockTable {
   readonly #tree: Tree;
   readonly #node: Node;
   readonly #onEmpty: () => void;
   readonly #held = new Map<LockOwner, Region<LockOwner>[]>();
   /** Number of regions and unanswered requests of each client. */
-  readonly #counts = new Map<LockClient, number>();
+  readonly #counts = new Map<LockAccount, number>();
   /** Owners for which the host was called since the last `#forgetIdle`; they may hold nothing. */
   readonly #hostOwners = new Set<LockOwner>();
   #queue: LockRequest[] = [];
@@ -61,7 +62,7 @@ export class FileLockTable {
     const { locksPerFile } = client.quota.limits;
     const full = client.isFull || (this.#counts.get(client) ?? 0) >= locksPerFile;
     this.#count(request.owner, 1);
-    const refused = full && request.type !== 2;
+    const refused = full && request.type !== P9_LOCK_UNLCK;
     void this.#serialize(async () => {
       if (refused) this.#answer(request, () => request.fail(ENOLCK));
       else await this.#tryFirst(request);
@@ -91,8 +92,7 @@ export class FileLockTable {
     );
   }
 
-  /** Releases all locks of a client and cancels its waiting requests. */
-  dropClient(client: LockClient): Promise<void> {
+  dropClient(client: LockAccount): Promise<void> {
     return this.#drop(
       one => one.owner.client === client,
       request => request.settle('cancelled'),
@@ -154,7 +154,7 @@ export class FileLockTable {
   /** Grants the request, or returns where the blocking lock is held. */
   async #tryGrant(request: LockRequest): Promise<undefined | 'inside' | 'outside'> {
     const { owner, type, start, end, through } = request;
-    if (type === 2) {
+    if (type === P9_LOCK_UNLCK) {
       this.#doubt(request);
       await this.#release(owner, through, start, end);
       return undefined;
@@ -167,7 +167,7 @@ export class FileLockTable {
     if (!(await this.#tree.lock(owner, through.file, range))) return 'outside';
     const held = this.#held.get(owner) ?? [];
     this.#set(owner, add(held, { owner, type, start, end, through, doubtful: false }));
-    if (type === 0 && held.some(one => one.type === 1 && overlaps(one, request)))
+    if (type === P9_LOCK_RDLCK && held.some(one => one.type === P9_LOCK_WRLCK && overlaps(one, request)))
       this.#freed.push({ start, end });
     return undefined;
   }
@@ -189,7 +189,7 @@ export class FileLockTable {
     if (!held) return;
     this.#set(owner, subtract(held, owner, start, end));
     this.#hostOwners.add(owner);
-    await this.#tree.lock(owner, through.file, { type: 2, start, length: lengthOf(start, end) });
+    await this.#tree.lock(owner, through.file, { type: P9_LOCK_UNLCK, start, length: lengthOf(start, end) });
   }
 
   /** Frees the host's resources (`Tree.forgetLocks`) of owners that hold no lock and wait for none. */

@@ -4,6 +4,7 @@ import type { Bytes } from '#base/name.ts';
 import { defaultLimits } from '#quota/limits.ts';
 import { SessionQuota } from '#quota/session-quota.ts';
 import { FileLockTable } from './file-lock-table.ts';
+import { type LockAccount, LockOwner, type LockTable, ownerKey } from './lock-owner.ts';
 import type { LockedThrough } from './lock-regions.ts';
 import { LockRequest } from './lock-request.ts';
 
@@ -23,27 +24,6 @@ function tableFor(tree: Tree, node: Node): FileLockTable {
   return table;
 }
 
-/** Owner of locks: session, client_id and proc_id. Guests often have equal client_ids, hence the session. */
-export class LockOwner {
-  readonly client: LockClient;
-  readonly clientId: Bytes;
-  readonly procId: number;
-  readonly key: string;
-  /** Number of its regions and unanswered requests. */
-  count = 0;
-
-  constructor(client: LockClient, clientId: Bytes, procId: number) {
-    this.client = client;
-    this.clientId = clientId;
-    this.procId = procId;
-    this.key = keyOf(clientId, procId);
-  }
-
-  isOfSameClient(other: LockOwner): boolean {
-    return this.client === other.client && this.clientId === other.clientId;
-  }
-}
-
 /** Type and byte range of Tlock; length 0 means to the end of the file, however large. */
 export interface LockedRange {
   readonly type: 0 | 1 | 2;
@@ -57,13 +37,11 @@ export interface BlockingLock extends LockedRange {
 }
 
 /** The locks of one session. */
-export class LockClient {
+export class LockClient implements LockAccount {
   /** Number of regions held and requests not yet answered. */
   count = 0;
   readonly #owners = new Map<string, LockOwner>();
-  readonly #tables = new Set<FileLockTable>();
-
-  /** Number of queued requests. */
+  readonly #tables = new Set<LockTable>();
   waiting = 0;
   readonly quota: SessionQuota;
 
@@ -131,8 +109,8 @@ export class LockClient {
     await Promise.allSettled([...this.#tables].map(table => table.dropClient(this)));
   }
 
-  /** @internal Adds `more` to an owner's count. `some`: this client has entries left in the table. */
-  counted(owner: LockOwner, more: number, table: FileLockTable, some: boolean): void {
+  /** @internal */
+  counted(owner: LockOwner, more: number, table: LockTable, some: boolean): void {
     this.count += more;
     this.quota.add('locks', more);
     owner.count += more;
@@ -143,12 +121,8 @@ export class LockClient {
   }
 
   #owner(clientId: Bytes, procId: number): LockOwner {
-    return this.#owners.get(keyOf(clientId, procId)) ?? new LockOwner(this, clientId, procId);
+    return this.#owners.get(ownerKey(clientId, procId)) ?? new LockOwner(this, clientId, procId);
   }
-}
-
-function keyOf(clientId: Bytes, procId: number): string {
-  return `${procId} ${clientId}`;
 }
 
 function endOf({ start, length }: LockedRange): number {

@@ -1,4 +1,5 @@
 import type { OpenFile } from '#backend/tree.ts';
+import { P9_LOCK_WRLCK } from '#protocol/constants.ts';
 
 /** The open fid through which a lock was taken; compared by identity. */
 export interface LockedThrough {
@@ -31,7 +32,7 @@ export function conflict<O>(
   a: { owner: O; type: number; start: number; end: number },
   b: { owner: O; type: number; start: number; end: number },
 ): boolean {
-  return a.owner !== b.owner && (a.type === 1 || b.type === 1) && overlaps(a, b);
+  return a.owner !== b.owner && (a.type === P9_LOCK_WRLCK || b.type === P9_LOCK_WRLCK) && overlaps(a, b);
 }
 
 /** The regions without the owner's locks in [start, end); a region that reaches beyond it is cut or split. */

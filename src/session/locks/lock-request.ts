@@ -1,4 +1,4 @@
-import type { LockOwner } from './lock-client.ts';
+import type { LockOwner } from './lock-owner.ts';
 import type { LockedThrough } from './lock-regions.ts';
 
 export type LockOutcome = 'granted' | 'blocked' | 'cancelled';

@@ -1,6 +1,6 @@
 import { asOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
+import { poison } from '#base/poison.ts';
 import { type DetachedExchange, replyHeadBytesMax } from '#session/exchange.ts';
-import { poison } from '../poison.ts';
 import { IoVec } from './memory.ts';
 import type { SplitRing } from './ring.ts';
 import { VirtioError } from './virtio-error.ts';

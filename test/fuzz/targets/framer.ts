@@ -1,6 +1,5 @@
-/** Both sides' ways to cut a stream into frames, against cutting the whole of it at once. */
-import { Framer } from '../../../src/client/framer.ts';
-import { FrameBuffer, FramingError } from '../../../src/transport/frame-buffer.ts';
+/** Cutting a stream into frames as it arrives, with both ways to fill the buffer, against cutting all of it at the end. */
+import { FrameBuffer, FramingError } from '../../../src/protocol/frame-buffer.ts';
 import { Choices, must, mustEqual } from '../choices.ts';
 
 const headerBytes = 7;
@@ -64,54 +63,63 @@ function chunksOf({ bytes, cuts }: Stream): Buffer[] {
   return cuts.map((end, i) => bytes.subarray(cuts[i - 1] ?? 0, end));
 }
 
-function byFramer(stream: Stream): Outcome {
-  const framer = new Framer();
-  const frames: string[] = [];
-  let whole = true;
-  for (const chunk of chunksOf(stream)) {
-    const memory = Buffer.from(chunk);
-    whole = framer.push(
-      memory,
-      () => stream.limit(frames.length),
-      frame => void frames.push(print(frame)),
-    );
-    memory.fill(0xee);
+function isBroken(cut: () => void): boolean {
+  try {
+    cut();
+    return false;
+  } catch (error) {
+    if (!(error instanceof FramingError)) throw error;
+    return true;
   }
-  must(whole === (framer.fault === undefined), () => 'the framer says one thing and its fault another');
-  return { frames, broken: !whole };
 }
 
-function byInbox(stream: Stream): Outcome {
-  const inbox = new FrameBuffer();
+/** As the client receives: chunks are copied in. */
+function byPush(stream: Stream): Outcome {
+  const buffer = new FrameBuffer();
   const frames: string[] = [];
-  try {
+  const broken = isBroken(() => {
+    for (const chunk of chunksOf(stream)) {
+      const memory = Buffer.from(chunk);
+      buffer.push(
+        memory,
+        () => stream.limit(frames.length),
+        frame => void frames.push(print(frame)),
+      );
+      memory.fill(0xee);
+    }
+  });
+  return { frames, broken };
+}
+
+/** As the server receives: read(2) fills the buffer. */
+function byRoom(stream: Stream): Outcome {
+  const buffer = new FrameBuffer();
+  const frames: string[] = [];
+  const broken = isBroken(() => {
     for (let rest of chunksOf(stream)) {
       while (rest.length > 0) {
-        const room = inbox.room();
+        const room = buffer.room();
         must(room.length > 0, () => 'no room');
         const count = rest.copy(room);
         room.fill(0xee, count);
         rest = rest.subarray(count);
-        inbox.arrived(count);
+        buffer.arrived(count);
         for (;;) {
-          const type = inbox.nextType;
-          if (!inbox.next(stream.limit(frames.length))) break;
-          const frame = inbox.bytes.subarray(inbox.from, inbox.to);
+          const type = buffer.nextType;
+          if (!buffer.next(stream.limit(frames.length))) break;
+          const frame = buffer.bytes.subarray(buffer.from, buffer.to);
           must(type === frame[4], () => `the type ${frame[4]} was announced as ${type}`);
           frames.push(print(frame));
         }
       }
     }
-  } catch (error) {
-    if (!(error instanceof FramingError)) throw error;
-    return { frames, broken: true };
-  }
-  return { frames, broken: false };
+  });
+  return { frames, broken };
 }
 
 export function fuzz(data: Buffer): void {
   const stream = streamOf(new Choices(data));
   const wanted = cutAtOnce(stream);
-  mustEqual(byFramer(stream), wanted, () => 'the framer');
-  mustEqual(byInbox(stream), wanted, () => 'the inbox');
+  mustEqual(byPush(stream), wanted, () => 'push');
+  mustEqual(byRoom(stream), wanted, () => 'room and arrived');
 }

@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EBADF, EINTR, ENOENT, EPROTO, type Errno } from '#base/errno.ts';
 import { Client } from '#client/client.ts';
-import { Framer } from '#client/framer.ts';
 import { Disconnected } from '#client/wire.ts';
 import { decodeRequest, encodeError, encodeReply, frameTag, frameType, requestOp } from '#protocol/codec.ts';
 import { NOTAG } from '#protocol/constants.ts';
+import { FrameBuffer } from '#protocol/frame-buffer.ts';
 import type { Op, RMessage } from '#protocol/operations.ts';
 
 /** A test server whose replies and their order the test controls, including protocol errors. */
@@ -20,10 +20,10 @@ class Peer {
 
   constructor(socket: Socket) {
     this.socket = socket;
-    const framer = new Framer();
+    const frames = new FrameBuffer();
     socket.on('error', () => {});
     socket.on('data', chunk =>
-      framer.push(
+      frames.push(
         chunk as Buffer,
         () => 1 << 20,
         frame => this.#receive(Buffer.from(frame)),

@@ -4,9 +4,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { FrameBuffer } from '#protocol/frame-buffer.ts';
 import type { Exchange, SessionPort, TransportPort } from '#session/exchange.ts';
 import { endpointOf } from '#transport/endpoint.ts';
-import { FrameBuffer, FramingError } from '#transport/frame-buffer.ts';
 import { type Listener, listen } from '#transport/listen.ts';
 import { Stream } from '#transport/stream.ts';
 
@@ -20,13 +20,6 @@ function message(type: number, tag: number, body: Uint8Array = Buffer.alloc(0)):
   return frame;
 }
 
-/** Copies of the complete frames in a buffer. */
-function framesIn(buffer: FrameBuffer): Buffer[] {
-  const frames: Buffer[] = [];
-  while (buffer.next(2 ** 31)) frames.push(Buffer.from(buffer.bytes.subarray(buffer.from, buffer.to)));
-  return frames;
-}
-
 /** Collects the messages that a client receives. */
 class Replies {
   readonly #buffer = new FrameBuffer();
@@ -37,13 +30,11 @@ class Replies {
   constructor(socket: net.Socket) {
     this.socket = socket;
     socket.on('data', chunk => {
-      for (let at = 0; at < chunk.length; ) {
-        const room = this.#buffer.room();
-        const count = (chunk as Buffer).copy(room, 0, at);
-        this.#buffer.arrived(count);
-        at += count;
-        this.list.push(...framesIn(this.#buffer));
-      }
+      this.#buffer.push(
+        chunk as Buffer,
+        () => 2 ** 31,
+        frame => this.list.push(Buffer.from(frame)),
+      );
     });
     socket.on('error', () => undefined);
     socket.on('end', () => {
@@ -140,38 +131,6 @@ function fill(x: Exchange, count: number): void {
 }
 
 const u32 = (value: number): Buffer => Buffer.from([value, value >>> 8, value >>> 16, value >>> 24]);
-
-describe('received bytes', () => {
-  it('become complete frames however they were split', () => {
-    const frames = [
-      message(1, 1),
-      message(2, 2, Buffer.alloc(100_000, 7)),
-      message(3, 3, Buffer.from('abc')),
-    ];
-    const bytes = Buffer.concat(frames);
-    for (const step of [1, 3, 7, 4096, 65_000, bytes.length]) {
-      const buffer = new FrameBuffer();
-      const found: Buffer[] = [];
-      for (let at = 0; at < bytes.length; ) {
-        const count = bytes.copy(buffer.room(), 0, at, Math.min(at + step, bytes.length));
-        buffer.arrived(count);
-        at += count;
-        found.push(...framesIn(buffer));
-      }
-      expect(Buffer.concat(found).equals(bytes), `in steps of ${step}`).toBe(true);
-      expect(found).toHaveLength(3);
-      expect(buffer.partial).toBe(false);
-    }
-  });
-
-  it('are refused for an invalid size, before the frame is complete', () => {
-    for (const size of [0, 6, 8193, 0xffff_ffff]) {
-      const buffer = new FrameBuffer();
-      buffer.arrived(u32(size).copy(buffer.room()));
-      expect(() => buffer.next(8192), String(size)).toThrow(FramingError);
-    }
-  });
-});
 
 describe('a stream', () => {
   let sessions: Echo[];

@@ -1,7 +1,5 @@
-import { poison } from './poison.ts';
-
-/** Header of every message: size[4] type[1] tag[2]. */
-const frameBytesMin = 7;
+import { poison } from '#base/poison.ts';
+import { headerBytes } from './constants.ts';
 
 /**
  * Room for four writes of 64 KiB; with less, each of them costs a read(2) and a callback from Node. Pages that are never filled
@@ -13,8 +11,7 @@ const roomBytesMin = 262144;
 export class FramingError extends Error {}
 
 /**
- * Receive buffer that is cut into frames in place. `Framer` copies split frames together; this class owns the memory that is
- * read into, so a large write costs half as much, and the reader can stop between two frames.
+ * Receive buffer of a stream, cut into frames in place: a frame is not copied, and the reader can stop between two frames.
  *
  * A frame stays in place until the next `room`, which moves only an incomplete frame. The buffer grows to the largest frame that
  * a peer has started to send.
@@ -27,7 +24,7 @@ export class FrameBuffer {
   /** Start of the current frame. */
   from = 0;
   /** Size of the frame at `#start`; the header's size until it is known. */
-  #frameBytes = frameBytesMin;
+  #frameBytes = headerBytes;
 
   /** Memory to receive into. Invalidates all frames that were handed out. */
   room(): Buffer {
@@ -54,9 +51,22 @@ export class FrameBuffer {
     this.#end += count;
   }
 
+  /**
+   * Copies bytes in that were received elsewhere, and calls `onFrame` for each complete frame with a view that is valid during
+   * the call. `frameBytesMax` returns the limit of the next frame; `onFrame` may change it. Throws `FramingError`.
+   */
+  push(chunk: Buffer, frameBytesMax: () => number, onFrame: (frame: Buffer) => void): void {
+    for (let at = 0; at < chunk.length; ) {
+      const count = chunk.copy(this.room(), 0, at);
+      at += count;
+      this.arrived(count);
+      while (this.next(frameBytesMax())) onFrame(this.#bytes.subarray(this.from, this.to));
+    }
+  }
+
   /** Type of the next frame, without advancing; −1 until its header is there. */
   get nextType(): number {
-    return this.#end - this.#start < frameBytesMin ? -1 : this.#bytes[this.#start + 4]!;
+    return this.#end - this.#start < headerBytes ? -1 : this.#bytes[this.#start + 4]!;
   }
 
   /**
@@ -67,13 +77,13 @@ export class FrameBuffer {
     const waiting = this.#end - this.#start;
     if (waiting < 4) return false;
     const size = this.#bytes.readUInt32LE(this.#start);
-    if (size < frameBytesMin) throw new FramingError(`a message claims a size of ${size} bytes`);
+    if (size < headerBytes) throw new FramingError(`a message claims a size of ${size} bytes`);
     if (size > frameBytesMax) {
       throw new FramingError(`a message claims a size of ${size} bytes; ${frameBytesMax} are allowed`);
     }
     this.#frameBytes = size;
     if (waiting < size) return false;
-    this.#frameBytes = frameBytesMin;
+    this.#frameBytes = headerBytes;
     this.from = this.#start;
     this.#start += size;
     return true;

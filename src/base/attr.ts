@@ -19,7 +19,7 @@
  * | 81  | atime_nsec u64 | 172 | flags u32: 1 = root of a mount |
  * | 89  | mtime_sec u64 | 176 | end |
  */
-export const attrBytes = 176;
+const attrBytes = 176;
 export const attrWireBytes = 153;
 
 /** Bits of Rgetattr.valid (P9_STATS_* of include/net/9p/9p.h). */
@@ -41,7 +41,7 @@ export const S_ISGID = 0o2000;
 /** qid.type; FIFOs, sockets and devices have QTFILE. */
 export const QTDIR = 0x80;
 export const QTSYMLINK = 0x02;
-export const QTFILE = 0;
+const QTFILE = 0;
 
 /**
  * Orders requests for attributes among changes: it moves on after every change, before the object is looked at again. Times that

@@ -1,4 +1,5 @@
 import { E2BIG, EDQUOT, EIO, ENOSPC, EROFS, type Errno } from './errno.ts';
+import { Once } from './once.ts';
 
 /** Errors that need an administrator, and their meaning. */
 const meanings: ReadonlyMap<Errno, string> = new Map([
@@ -14,7 +15,7 @@ const repeatMsMin = 10 * 60 * 1000;
 /** Logs errors of one export's host file system: each kind at most once in ten minutes. */
 export class HostErrorLog {
   readonly #warn: (text: string) => void;
-  readonly #loggedAt = new Map<string, number>();
+  readonly #kinds = new Once(repeatMsMin);
 
   constructor(warn: (text: string) => void) {
     this.#warn = warn;
@@ -47,10 +48,6 @@ export class HostErrorLog {
   }
 
   #once(key: string, text: () => string): void {
-    const now = performance.now();
-    const last = this.#loggedAt.get(key);
-    if (last !== undefined && now - last < repeatMsMin) return;
-    this.#loggedAt.set(key, now);
-    this.#warn(text());
+    if (this.#kinds.isFirst(key)) this.#warn(text());
   }
 }

@@ -4,7 +4,7 @@ import { guestHint, monitorHint } from '#transport/vhost-user/tag.ts';
 import { anyCid, hostCid, localCid, vsockPortDefault } from '#transport/vsock-address.ts';
 
 /** The part of an export that a mount command needs. */
-export interface Mountable {
+interface Mountable {
   readonly name: string;
 }
 

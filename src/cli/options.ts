@@ -6,7 +6,7 @@ import { type Endpoint, endpointOf } from '#transport/endpoint.ts';
 import { parseExport } from './export-option.ts';
 import { parseLimits } from './limit-option.ts';
 
-export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 const onOff = ['on', 'off'] as const;
 export type LogLevel = (typeof logLevels)[number];
 
@@ -29,7 +29,7 @@ export interface ServeOptions {
   readonly logLevel: LogLevel;
 }
 
-export type CommandLine =
+type CommandLine =
   | { readonly command: 'help' | 'version' }
   | { readonly command: 'serve'; readonly options: ServeOptions; readonly problems: readonly string[] };
 

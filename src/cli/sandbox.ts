@@ -122,7 +122,7 @@ function actingAsGuests(models: readonly ModelEntry[]): string[] {
 }
 
 /** Whether threads become guests' users. */
-export function usersOf(exports: readonly ExportOptions[]): boolean {
+function usersOf(exports: readonly ExportOptions[]): boolean {
   return actingAsGuests(modelsOf(exports)).length > 0;
 }
 

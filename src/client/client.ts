@@ -1,9 +1,9 @@
 import { ENOENT, EPROTO } from '#base/errno.ts';
+import { noId } from '#base/ids.ts';
 import { type Bytes, type Step, stepOf } from '#base/name.ts';
 import {
   dialect,
   NOFID,
-  NONUNAME,
   NOTAG,
   P9_ATTR_ATIME,
   P9_ATTR_ATIME_SET,
@@ -31,8 +31,8 @@ export interface AttrChange {
   readonly mtime?: { readonly sec: number; readonly nsec: number } | 'now';
 }
 
-export type Attributes = Reading<typeof attr.fields>;
-export type FileSystem = Reading<typeof statfs.fields>;
+type Attributes = Reading<typeof attr.fields>;
+type FileSystem = Reading<typeof statfs.fields>;
 
 const start: Wide = { low: 0, high: 0 };
 
@@ -71,7 +71,7 @@ export class Client {
   }
 
   /** Attaches; returns the root fid. `uid` is n_uname. */
-  async attach(aname: Bytes = '', uid = NONUNAME, fid = this.newFid()): Promise<number> {
+  async attach(aname: Bytes = '', uid = noId, fid = this.newFid()): Promise<number> {
     await this.wire.request('attach', { fid, afid: NOFID, uname: '', aname, n_uname: uid });
     return fid;
   }
@@ -267,8 +267,8 @@ function setattrOf(fid: number, change: AttrChange): Draft<'setattr'> {
     fid,
     valid,
     mode: mode ?? 0,
-    uid: uid ?? NONUNAME,
-    gid: gid ?? NONUNAME,
+    uid: uid ?? noId,
+    gid: gid ?? noId,
     size: size ?? 0,
     atime_sec: at.sec,
     atime_nsec: at.nsec,

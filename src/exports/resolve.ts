@@ -1,5 +1,6 @@
 import { EACCES } from '#base/errno.ts';
 import type { Bytes } from '#base/name.ts';
+import { Once } from '#base/once.ts';
 import type { Peer } from '#base/peer.ts';
 import type { ExportLookup } from '#session/attachment.ts';
 import type { Export, Exports } from './exports.ts';
@@ -24,11 +25,9 @@ export function exportsFor(
     if (refusal !== undefined) refused.set(one, refusal);
   }
   const first = known.find(one => !refused.has(one)) ?? known[0];
-  const logged = new Set<Export | undefined>();
+  const logged = new Once();
   const logOnce = (found: Export | undefined, text: () => string) => {
-    if (logged.has(found)) return;
-    logged.add(found);
-    log(text());
+    if (logged.isFirst(found)) log(text());
   };
   return {
     find(aname: Bytes) {

@@ -12,30 +12,17 @@ export const O_RDONLY = host('O_RDONLY');
 export const O_WRONLY = host('O_WRONLY');
 export const O_RDWR = host('O_RDWR');
 export const O_ACCMODE = host('O_ACCMODE');
-export const O_CREAT = host('O_CREAT');
 export const O_EXCL = host('O_EXCL');
-export const O_NOCTTY = host('O_NOCTTY');
 export const O_TRUNC = host('O_TRUNC');
 export const O_APPEND = host('O_APPEND');
-export const CLOSE_LARGE = host('CLOSE_LARGE');
 export const CLOSE_REMOVED = host('CLOSE_REMOVED');
-export const O_NONBLOCK = host('O_NONBLOCK');
 export const O_DSYNC = host('O_DSYNC');
-export const O_ASYNC = host('O_ASYNC');
-export const O_DIRECT = host('O_DIRECT');
 export const O_DIRECTORY = host('O_DIRECTORY');
-export const O_NOFOLLOW = host('O_NOFOLLOW');
 export const O_NOATIME = host('O_NOATIME');
-export const O_CLOEXEC = host('O_CLOEXEC');
 export const O_SYNC = host('O_SYNC');
 export const O_PATH = host('O_PATH');
-export const O_TMPFILE = host('O_TMPFILE');
 
-/** Flags of the *at calls; AT_FDCWD as an unsigned number. */
-export const AT_FDCWD = host('AT_FDCWD');
-export const AT_EMPTY_PATH = host('AT_EMPTY_PATH');
-export const AT_REMOVEDIR = host('AT_REMOVEDIR');
-export const AT_SYMLINK_NOFOLLOW = host('AT_SYMLINK_NOFOLLOW');
+/** statx(2). */
 export const AT_STATX_DONT_SYNC = host('AT_STATX_DONT_SYNC');
 
 /** openat2(2). RESOLVE_CACHED is of Linux 5.12. */
@@ -51,7 +38,6 @@ export const READDIR_HID = host('READDIR_HID');
 /** renameat2(2). */
 export const RENAME_NOREPLACE = host('RENAME_NOREPLACE');
 export const RENAME_EXCHANGE = host('RENAME_EXCHANGE');
-export const RENAME_WHITEOUT = host('RENAME_WHITEOUT');
 
 /** setxattr(2). */
 export const XATTR_CREATE = host('XATTR_CREATE');
@@ -78,13 +64,6 @@ export const MSDOS_SUPER_MAGIC = host('MSDOS_SUPER_MAGIC');
 export const EXFAT_SUPER_MAGIC = host('EXFAT_SUPER_MAGIC');
 export const ISOFS_SUPER_MAGIC = host('ISOFS_SUPER_MAGIC');
 export const FUSE_SUPER_MAGIC = host('FUSE_SUPER_MAGIC');
-export const NFS_SUPER_MAGIC = host('NFS_SUPER_MAGIC');
-export const CEPH_SUPER_MAGIC = host('CEPH_SUPER_MAGIC');
-export const CIFS_SUPER_MAGIC = host('CIFS_SUPER_MAGIC');
-export const SMB2_SUPER_MAGIC = host('SMB2_SUPER_MAGIC');
-export const V9FS_MAGIC = host('V9FS_MAGIC');
-export const PROC_SUPER_MAGIC = host('PROC_SUPER_MAGIC');
-export const SYSFS_MAGIC = host('SYSFS_MAGIC');
 
 /** utimensat(2). */
 export const UTIME_NOW = host('UTIME_NOW');

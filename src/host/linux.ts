@@ -300,7 +300,7 @@ export class Linux implements Syscalls {
  * The same at once, on this thread. The calls that make up most requests are written out: then each of them is a function
  * that the compiler of V8 can join with its caller, and costs half as much.
  */
-export class Inline extends Linux implements InlineSyscalls {
+class Inline extends Linux implements InlineSyscalls {
   protected override readonly perform: PerformInline;
 
   constructor(perform = runInline) {

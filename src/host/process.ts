@@ -18,14 +18,6 @@ const op = {
 /** Those who are in more are asked about twice. */
 const groupsUsual = 1024;
 
-/**
- * How many threads each place of the pool may have, and how many calls of one session may run there. Threads are started as
- * they are needed; those too many end.
- */
-export function setPoolBounds(threads: number, running: number): void {
-  addon.setPoolBounds(threads, running);
-}
-
 /** The effective capabilities of this thread by their names in capabilities(7), of those the server has a use for. */
 export function effectiveCapabilities(): ReadonlySet<string> {
   const bits = Buffer.alloc(8);

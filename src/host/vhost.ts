@@ -9,7 +9,6 @@ const op = {
   receiveMessage: shimOf('receiveMessage'),
   sendMessage: shimOf('sendMessage'),
   duplicate: shimOf('duplicate'),
-  eventfd: shimOf('eventfd'),
   signal: shimOf('signal'),
   map: shimOf('map'),
   sever: shimOf('sever'),
@@ -25,12 +24,6 @@ export function closeFd(fd: number): void {
 /** Another descriptor of the same open file. */
 export function dupCloexec(fd: number): number {
   beginCall(op.duplicate, serverCreds, fd);
-  return runInline(expectCount) as number;
-}
-
-/** eventfd(2), non-blocking. */
-export function eventDescriptor(): number {
-  beginCall(op.eventfd, serverCreds);
   return runInline(expectCount) as number;
 }
 

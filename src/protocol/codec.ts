@@ -29,7 +29,7 @@ const errorLayout: Layout = Object.entries(lerror.R);
 const reader = new Reader();
 const writer = new Writer();
 
-export const frameSize = (frame: Buffer, at = 0): number => frame.readUInt32LE(at);
+const frameSize = (frame: Buffer, at = 0): number => frame.readUInt32LE(at);
 export const frameType = (frame: Buffer, at = 0): number => frame[at + 4]!;
 export const frameTag = (frame: Buffer, at = 0): number => frame.readUInt16LE(at + 5);
 
@@ -83,10 +83,6 @@ function encode(
   const written = to.at - at;
   into.writeUInt32LE(written + to.beside, at);
   return written;
-}
-
-export function replyBytes<O extends Op>(op: O, reply: RMessage<O>): number {
-  return measure(rows[operations[op].type]!.R, reply as Record<string, unknown>);
 }
 
 /** Writes a reply at `at`; returns the bytes written, without data in place behind them. */

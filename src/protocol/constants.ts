@@ -2,7 +2,6 @@
 
 export const NOTAG = 0xffff;
 export const NOFID = 0xffff_ffff;
-export const NONUNAME = 0xffff_ffff;
 export const dialect = '9P2000.L';
 
 /** Tlopen and Tlcreate flags (P9_DOTL_*). */
@@ -10,20 +9,11 @@ export const P9_WRONLY = 0o1;
 export const P9_RDWR = 0o2;
 export const P9_NOACCESS = 0o3;
 export const P9_ACCESS_MASK = 0o3;
-export const P9_CREATE = 0o100;
 export const P9_EXCL = 0o200;
-export const P9_NOCTTY = 0o400;
 export const P9_TRUNC = 0o1000;
 export const P9_APPEND = 0o2000;
-export const P9_NONBLOCK = 0o4000;
 export const P9_DSYNC = 0o10000;
-export const P9_FASYNC = 0o20000;
-export const P9_DIRECT = 0o40000;
-export const P9_LARGEFILE = 0o100000;
 export const P9_DIRECTORY = 0o200000;
-export const P9_NOFOLLOW = 0o400000;
-export const P9_NOATIME = 0o1000000;
-export const P9_CLOEXEC = 0o2000000;
 export const P9_SYNC = 0o4000000;
 
 /** Tgetattr.request_mask. */
@@ -49,8 +39,6 @@ export const P9_LOCK_BLOCK = 1;
 export const P9_LOCK_RECLAIM = 2;
 export const P9_LOCK_SUCCESS = 0;
 export const P9_LOCK_BLOCKED = 1;
-export const P9_LOCK_ERROR = 2;
-export const P9_LOCK_GRACE = 3;
 
 /** Tunlinkat.flags: the value of Linux's AT_REMOVEDIR. */
 export const P9_AT_REMOVEDIR = 0x200;
@@ -60,14 +48,9 @@ export const P9_XATTR_CREATE = 1;
 export const P9_XATTR_REPLACE = 2;
 
 /** Types of directory entries (d_type of readdir(3)). */
-export const DT_UNKNOWN = 0;
-export const DT_FIFO = 1;
-export const DT_CHR = 2;
 export const DT_DIR = 4;
-export const DT_BLK = 6;
 export const DT_REG = 8;
 export const DT_LNK = 10;
-export const DT_SOCK = 12;
 
 /** Rstatfs.type (include/uapi/linux/magic.h): tells the guest's programs that this is a network file system without inotify. */
 export const V9FS_MAGIC = 0x01021997;

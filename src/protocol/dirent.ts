@@ -1,4 +1,4 @@
-import { Reader, Writer } from './bytes.ts';
+import { Reader } from './bytes.ts';
 import { type Qid, qid as qidKind, str, type Wide, wide } from './kinds.ts';
 
 /** A directory entry in the data of Rreaddir: qid[13] offset[8] type[1] name[s]. */
@@ -10,13 +10,6 @@ export interface Dirent {
   readonly type: number;
   /** Bytes as latin1. */
   readonly name: string;
-}
-
-/** Size of an entry without its name. */
-export const direntHeadBytes = 24;
-
-export function direntBytes(name: string): number {
-  return direntHeadBytes + name.length;
 }
 
 /** Decodes all entries of a reply's data. Throws Malformed if the last one is truncated. */
@@ -31,15 +24,4 @@ export function parseDirents(data: Uint8Array): Dirent[] {
     entries.push({ qid, offset, type, name: str.read(from) });
   }
   return entries;
-}
-
-/** Writes an entry at `at`; returns the offset of its end, or −1 if it does not fit. */
-export function packDirent(entry: Dirent, into: Buffer, at: number): number {
-  if (direntBytes(entry.name) > into.length - at) return -1;
-  const to = new Writer().open(into, at);
-  qidKind.write(to, entry.qid);
-  wide.write(to, entry.offset);
-  to.u8(entry.type);
-  to.str(entry.name);
-  return to.at;
 }

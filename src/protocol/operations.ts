@@ -33,7 +33,7 @@ import {
   xattrNameOrNone,
 } from './kinds.ts';
 
-export interface Operation {
+interface Operation {
   /** Type of the T-message; the R-message has `type + 1`. */
   readonly type: number;
   /** The fields of the request in wire order. */

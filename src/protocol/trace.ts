@@ -1,8 +1,8 @@
-/** Messages as text: for trace logs, and the table in the manual's notation. */
+/** Messages as text, for trace logs. */
 import { Errno } from '#base/errno.ts';
 import { decodeRequest, frameTag, frameType, requestOp } from './codec.ts';
-import { type Fields, notationOf, showFields } from './kinds.ts';
-import { lerror, type Op, operations, type RMessage, type TMessage } from './operations.ts';
+import { showFields } from './kinds.ts';
+import { type Op, operations, type RMessage, type TMessage } from './operations.ts';
 
 const spaced = (text: string): string => (text === '' ? '' : ` ${text}`);
 
@@ -32,14 +32,3 @@ export function showFrame(frame: Buffer): string {
   const more = frame.length > 71 ? '…' : '';
   return `type ${frameType(frame)} tag ${frameTag(frame)} ${frame.toString('hex', 7, 71)}${more}`;
 }
-
-function row(letter: 'T' | 'R', op: string, fields: Fields): string {
-  return `size[4] ${letter}${op} tag[2]${spaced(notationOf(fields))}`;
-}
-
-/** An operation in the manual's notation: `size[4] Tclunk tag[2] fid[4]`. */
-export function notation(op: Op): { readonly T: string; readonly R: string } {
-  return { T: row('T', op, operations[op].T), R: row('R', op, operations[op].R) };
-}
-
-export const lerrorNotation = row('R', 'lerror', lerror.R);

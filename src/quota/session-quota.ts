@@ -43,10 +43,6 @@ export class SessionQuota {
     this.limits = limits;
   }
 
-  get opens(): number {
-    return this.#own.opens;
-  }
-
   get xattrBytes(): number {
     return this.#own.xattrBytes;
   }

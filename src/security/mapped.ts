@@ -1,5 +1,6 @@
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '#base/attr.ts';
 import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '#base/errno.ts';
+import { nobody, noId } from '#base/ids.ts';
 import { andFinally, andThen, type MaybePromise, series } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
@@ -7,7 +8,6 @@ import { type Credentials, serverCreds } from '#host/syscalls.ts';
 import { symlinkTargetBytesMax } from '#quota/limits.ts';
 import { modeXattr, readField, recordPrefix, type Warn, writeField } from './mapped-record.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
-import { nobody, noUser } from './nobody.ts';
 
 export interface MappedOptions {
   /** Permission bits of regular files on the host, whatever the guest's mode. */
@@ -50,7 +50,7 @@ class Mapped implements SecurityModel {
 
   credsOfUser(uid: number): Credentials {
     // NONUNAME as an owner would be read back as "unset", which shows the host's owner.
-    const id = uid === noUser ? nobody : uid;
+    const id = uid === noId ? nobody : uid;
     return { uid: id, gid: id, groups: [] };
   }
 

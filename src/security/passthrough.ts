@@ -1,9 +1,9 @@
 import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
 import { ENODATA, EOPNOTSUPP, EPERM, Errno } from '#base/errno.ts';
+import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise, recover, series } from '#base/maybe-promise.ts';
 import { type Credentials, serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel, Target } from './model.ts';
-import { nobody, noUser } from './nobody.ts';
 import { SharedGroups } from './shared-groups.ts';
 import { writableFile } from './write-access.ts';
 
@@ -26,7 +26,7 @@ function changeMode(target: Target, creds: Credentials, mode: number): MaybeProm
 export type GroupsOf = (uid: number) => MaybePromise<{ gid: number; groups: readonly number[] } | undefined>;
 
 /** Told of a user whose groups cannot be had, who then cannot attach. */
-export type NoGroups = (uid: number, errno: Errno) => void;
+type NoGroups = (uid: number, errno: Errno) => void;
 
 /**
  * The security model `passthrough`: host calls run with the guest user's credentials, so objects belong to the guest's uid and
@@ -52,7 +52,7 @@ export function passthrough(groupsOf: GroupsOf, noGroups: NoGroups = () => undef
     typeXattr: '',
 
     credsOfUser(uid): MaybePromise<Credentials> {
-      if (uid === noUser) return { uid: nobody, gid: nobody, groups: [] };
+      if (uid === noId) return { uid: nobody, gid: nobody, groups: [] };
       return andThen(known(uid), found => ({
         uid,
         gid: found?.gid ?? (uid === 0 ? 0 : nobody),

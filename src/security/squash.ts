@@ -1,12 +1,12 @@
 import type { Attr } from '#base/attr.ts';
 import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EOVERFLOW } from '#base/errno.ts';
+import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import type { Credentials } from '#host/syscalls.ts';
 import { mapAcl } from './acl-ids.ts';
 import { IdMap, idMax, mapProblems } from './id-map.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
-import { nobody, noUser } from './nobody.ts';
 import { SharedGroups } from './shared-groups.ts';
 
 /** Which ids a guest's users have on the host, and which ids of the host they see. */
@@ -107,9 +107,9 @@ class Ids implements SecurityModel {
   }
 
   credsOfUser(uid: number): MaybePromise<Credentials> {
-    if (this.#squash === 'all' || (this.#squash === 'root' && (uid === 0 || uid === noUser)))
+    if (this.#squash === 'all' || (this.#squash === 'root' && (uid === 0 || uid === noId)))
       return this.#anonymous;
-    if (uid === noUser) return andThen(this.#model.credsOfUser(uid), host => this.#guest(host));
+    if (uid === noId) return andThen(this.#model.credsOfUser(uid), host => this.#guest(host));
     const hostUid = this.#uids.toHost(uid);
     if (hostUid === undefined) throw EACCES;
     return andThen(this.#model.credsOfUser(hostUid), known => {

@@ -1,5 +1,6 @@
 import type { Actor, Tree } from '#backend/tree.ts';
 import type { HostErrorLog } from '#base/host-error-log.ts';
+import { noId } from '#base/ids.ts';
 import type { Bytes } from '#base/name.ts';
 
 /** An export: a tree that clients may attach to. */
@@ -25,7 +26,5 @@ export interface Attachment {
 
 /** The group of a new object: the client's gid, or the attached user's group if the client sent none (0xffffffff). */
 export function gidOf({ actor }: Attachment, gid: number): number {
-  return gid === noGid ? actor.creds.gid : gid;
+  return gid === noId ? actor.creds.gid : gid;
 }
-
-const noGid = 0xffff_ffff;

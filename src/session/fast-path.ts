@@ -22,7 +22,7 @@ import type { Request } from './request.ts';
 export const answered = Symbol('answered');
 type Reply = RMessage<Op> | Errno;
 /** `answered`, a reply that is still to be encoded, or undefined: use the generic path. */
-export type FastReply = typeof answered | Reply | Promise<Reply> | undefined;
+type FastReply = typeof answered | Reply | Promise<Reply> | undefined;
 
 /** The number that makes `begin` write the type of Rlerror; there is no Tlerror. */
 const Tlerror = lerror.type - 1;

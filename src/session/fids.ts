@@ -9,14 +9,14 @@ import type { Attachment } from './attachment.ts';
 /** State of a fid. An open fid, or one being opened, keeps its node and can still be walked from. */
 export type Use = NodeUse | Claim | { readonly kind: 'dropped' } | FileUse | DirUse | XattrRead | XattrWrite;
 
-export interface NodeUse {
+interface NodeUse {
   readonly kind: 'node';
   /** An lopen for reading and writing failed on this fid; see handlers/open.ts. */
   readonly refused?: true;
 }
 
 /** A running request changes the fid's state; on failure the fid returns to `before`. */
-export interface Claim {
+interface Claim {
   readonly kind: 'claimed';
   readonly number: number;
   readonly before: Use;

@@ -34,14 +34,14 @@ type AnyReply = RMessage<Op> | Errno;
 const Tflush = operations.flush.type;
 
 /** Resources that a session holds, for leak checks. All are 0 after `close`. */
-export interface Counts {
+interface Counts {
   readonly fids: number;
   readonly requests: number;
   readonly locks: number;
   readonly xattrBytes: number;
 }
 
-export interface SessionParts {
+interface SessionParts {
   readonly exports: ExportLookup;
   readonly transport: TransportPort;
   readonly log: Logger;

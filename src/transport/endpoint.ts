@@ -46,7 +46,7 @@ export interface SocketFile {
 }
 
 /** The URI forms, for error texts. */
-export const endpointForms =
+const endpointForms =
   'tcp://HOST:PORT, unix:///PATH, vsock://CID:PORT, vhost-user:///PATH?tag=TAG[&export=NAME], fd://NUMBER; all but the last take the parameter busy-poll=US, and those with a path group=GROUP';
 
 /** sockaddr_un holds 108 bytes with the NUL, unix(7). */

@@ -9,7 +9,7 @@ const Twrite = operations.write.type;
 const noSegments: Segments = [];
 
 /** Counts bytes of payloads and replies that detached requests hold; negative when they are freed. */
-export type Account = (bytes: number) => void;
+type Account = (bytes: number) => void;
 
 /** Exchange that a connection reuses for every request which is answered within the event-loop callback that received it. */
 export class InlineExchange implements Exchange {

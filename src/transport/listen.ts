@@ -2,6 +2,7 @@ import { chmodSync, chownSync, linkSync, lstatSync, mkdtempSync, rmSync, unlinkS
 import net from 'node:net';
 import { dirname, join } from 'node:path';
 import { ConfigError } from '#base/config-error.ts';
+import { noId } from '#base/ids.ts';
 import type { Peer } from '#base/peer.ts';
 import { groupNamed, peerCredentials } from '#host/process.ts';
 import { isListening } from '#host/sockets.ts';
@@ -119,16 +120,13 @@ function peerOf(socket: net.Socket): Peer {
 function fdPeer(fd: number): Peer {
   try {
     const { pid, uid, gid } = peerCredentials(fd);
-    if (uid !== noUid) return { label: `unix pid ${pid} uid ${uid}`, origin: { kind: 'unix', uid, gid } };
+    if (uid !== noId) return { label: `unix pid ${pid} uid ${uid}`, origin: { kind: 'unix', uid, gid } };
   } catch {
     // The socket's family has no peer credentials.
   }
   // A TCP connection whose peer has disconnected already.
   return { label: `fd ${fd}` };
 }
-
-/** The uid that SO_PEERCRED returns for sockets that are not AF_UNIX. */
-const noUid = 0xffff_ffff;
 
 /** Rejects when listening fails. A later error concerns one connection, and is logged. */
 function bind(
@@ -297,7 +295,7 @@ async function bindUnix(
 
 function gidOf(group: string): number {
   // (gid_t) -1 means "unchanged" to chown(2).
-  if (/^[0-9]{1,10}$/.test(group) && Number(group) < 0xffff_ffff) return Number(group);
+  if (/^[0-9]{1,10}$/.test(group) && Number(group) < noId) return Number(group);
   const gid = groupInDatabase(group);
   if (gid === undefined) throw new ListenError(`this machine has no group ${group}: getent group lists them`);
   return gid;

@@ -1,8 +1,8 @@
 import type { VsockAddress } from '#host/vsock.ts';
 
 /** VMADDR_CID_ANY and VMADDR_PORT_ANY of vsock(7). */
-export const anyCid = 0xffffffff;
-export const anyPort = 0xffffffff;
+export const anyCid = 0xffff_ffff;
+export const anyPort = 0xffff_ffff;
 /** VMADDR_CID_LOCAL is loopback; VMADDR_CID_HOST is the host as its guests see it. */
 export const localCid = 1;
 export const hostCid = 2;

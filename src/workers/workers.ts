@@ -9,7 +9,7 @@ import type { Source } from '#transport/stream.ts';
 import type { Handoff } from './channel.ts';
 import { type Program, Worker } from './worker.ts';
 
-export interface WorkersOptions {
+interface WorkersOptions {
   readonly count: number;
   readonly program: Program;
   readonly log: Logger;

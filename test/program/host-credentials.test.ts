@@ -5,15 +5,10 @@ import { describe, expect, test } from 'vitest';
 import { Attr } from '#base/attr.ts';
 import * as errno from '#base/errno.ts';
 import { asOwned } from '#base/owned.ts';
+import { addon } from '#host/addon.ts';
 import { O_EXCL, O_RDONLY, O_WRONLY } from '#host/constants.ts';
 import { inline, pool } from '#host/linux.ts';
-import {
-  descriptorLimit,
-  effectiveCapabilities,
-  groupsOf,
-  peerCredentials,
-  setPoolBounds,
-} from '#host/process.ts';
+import { descriptorLimit, effectiveCapabilities, groupsOf, peerCredentials } from '#host/process.ts';
 import { type Credentials, serverCreds as server } from '#host/syscalls.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
@@ -165,7 +160,7 @@ describe.each([
       server,
     ];
     // One thread: it keeps the credentials of a call until the next call.
-    setPoolBounds(1, 8);
+    addon.setPoolBounds(1, 8);
     for (const [i, first] of callers.entries()) {
       for (const [j, second] of callers.entries()) {
         for (const [which, creds] of [first, second].entries()) {
@@ -182,7 +177,7 @@ describe.each([
         if (mayTake) await sys.unlink(server, dir, n('taken'), true);
       }
     }
-    setPoolBounds(64, 8);
+    addon.setPoolBounds(64, 8);
   });
 
   test.each([65, 1000, 65_536])('a caller is in all of its %i groups', async count => {

@@ -9,9 +9,9 @@ import { describe, expect, test } from 'vitest';
 import { Attr } from '#base/attr.ts';
 import * as errno from '#base/errno.ts';
 import { asOwned } from '#base/owned.ts';
+import { addon } from '#host/addon.ts';
 import { O_RDWR } from '#host/constants.ts';
 import { inline, pool } from '#host/linux.ts';
-import { setPoolBounds } from '#host/process.ts';
 import { serverCreds as server } from '#host/syscalls.ts';
 import { descriptorsOpen, freshDirectory, n, refusal } from './host-fixture.ts';
 
@@ -46,7 +46,7 @@ const bare = (count: number, rest: string) => `
 
 describe('the pool', () => {
   test('starts threads when they are needed and never more than it may', async () => {
-    setPoolBounds(3, 8);
+    addon.setPoolBounds(3, 8);
     const attrs = Array.from({ length: 500 }, () => new Attr());
     await Promise.all(attrs.map(attr => pool.stat(server, dir, attr)));
     expect(poolThreads()).toBeGreaterThan(0);
@@ -55,14 +55,14 @@ describe('the pool', () => {
   });
 
   test('ends the threads that are too many', async () => {
-    setPoolBounds(1, 8);
+    addon.setPoolBounds(1, 8);
     await until(() => poolThreads() <= 1);
     await pool.stat(server, dir, new Attr());
     expect(poolThreads()).toBe(1);
   });
 
   test('makes the calls in the order they came when it has one thread', async () => {
-    setPoolBounds(1, 8);
+    addon.setPoolBounds(1, 8);
     const order: number[] = [];
     const calls = Array.from({ length: 300 }, async (_x, i) => {
       await pool.lookup(server, dir, n('missing'));
@@ -70,7 +70,7 @@ describe('the pool', () => {
     });
     await Promise.all(calls);
     expect(order).toEqual([...order.keys()]);
-    setPoolBounds(64, 8);
+    addon.setPoolBounds(64, 8);
   });
 
   test('answers each call with its own result when thousands are under way', async () => {

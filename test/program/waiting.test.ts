@@ -9,8 +9,8 @@ import { EAGAIN, ECANCELED } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
 import { beginTurn, newQueue, turn } from '#base/turn.ts';
+import { addon } from '#host/addon.ts';
 import { inline, pool } from '#host/linux.ts';
-import { setPoolBounds } from '#host/process.ts';
 import { serverCreds as server } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '#quota/limits.ts';
@@ -26,10 +26,10 @@ describe('the pool', () => {
   beforeAll(() => {
     top = mkdtempSync(join(tmpdir(), 'ninepd-waiting-'));
     fd = openSync(join(top, 'f'), 'w+');
-    setPoolBounds(1, poolCallsPerSessionMax);
+    addon.setPoolBounds(1, poolCallsPerSessionMax);
   });
   afterAll(() => {
-    setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
+    addon.setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
     closeSync(fd);
     rmSync(top, { recursive: true });
   });

@@ -1,9 +1,10 @@
 import { closeSync } from 'node:fs';
 import { Errno } from '#base/errno.ts';
-import { closeFd, eventDescriptor, Mapping, signal, watchFd } from '#host/vhost.ts';
+import { closeFd, Mapping, signal, watchFd } from '#host/vhost.ts';
 import { decodeReply, encodeRequest } from '#protocol/codec.ts';
 import type { Draft, Op, RMessage, TMessage } from '#protocol/operations.ts';
 import { feature, protocolFeature, request } from '#transport/vhost-user/messages.ts';
+import { eventfd } from './eventfd.ts';
 import { Monitor, memoryFile, type Region, regionBytes, u32, u64, until } from './vhost-monitor.ts';
 
 export { feature, protocolFeature, request } from '#transport/vhost-user/messages.ts';
@@ -39,9 +40,9 @@ export class Frontend {
   readonly regions: Region[];
   readonly file: number;
   readonly memory: Buffer;
-  readonly kickDescriptor = eventDescriptor();
-  readonly callDescriptor = eventDescriptor();
-  readonly errorDescriptor = eventDescriptor();
+  readonly kickDescriptor = eventfd();
+  readonly callDescriptor = eventfd();
+  readonly errorDescriptor = eventfd();
   readonly descriptors: number;
   readonly available: number;
   used: number;

@@ -66,6 +66,55 @@ function onlyTypes(statement: string): boolean {
   return names !== undefined && names.length > 0 && names.every(name => name.trim().startsWith('type '));
 }
 
+/** Names that a file imports from others, or exports again; `*` for all. */
+function usesOf(path: string): { readonly to: string; readonly name: string }[] {
+  const text = readFileSync(path, 'utf8');
+  const statements = [
+    ...text.matchAll(/^(?:import|export)\s+(?:type\s+)?([^'";]*?)\s+from\s+['"]([#.][^'"]+)['"]/gm),
+    ...text.matchAll(/const (\{[^}]*\}) = await import\(['"]([#.][^'"]+)['"]\)/g),
+  ];
+  return statements.flatMap(([, names, to]) =>
+    names!
+      .replace(/[{}]/g, '')
+      .split(',')
+      .map(name => ({
+        to: target(path, to!),
+        name: name
+          .trim()
+          .replace(/^type /, '')
+          .split(/[ :]/)[0]!,
+      })),
+  );
+}
+
+/** Each set of files that import each other, directly or through others (Tarjan's strongly connected components). */
+function cycles(): string[] {
+  const found: string[] = [];
+  const index = new Map<string, number>();
+  const low = new Map<string, number>();
+  const stack: string[] = [];
+  const visit = (path: string): void => {
+    index.set(path, index.size);
+    low.set(path, index.get(path)!);
+    stack.push(path);
+    for (const { to } of importsOf(path)) {
+      if (!index.has(to)) visit(to);
+      if (stack.includes(to)) low.set(path, Math.min(low.get(path)!, low.get(to)!));
+    }
+    if (low.get(path) !== index.get(path)) return;
+    const component = stack.splice(stack.indexOf(path));
+    if (component.length > 1)
+      found.push(
+        component
+          .map(one => relative(src, one))
+          .sort()
+          .join(' '),
+      );
+  };
+  for (const path of sources) if (!index.has(path)) visit(path);
+  return found;
+}
+
 describe('the layers', () => {
   it('have a rule for every folder and file of src', () => {
     const known = [...Object.keys(layers), ...tops, 'ARCHITECTURE.md'];
@@ -106,6 +155,30 @@ describe('the layers', () => {
       .filter(({ to }) => layerOf(to) === 'session')
       .map(({ to }) => relative(src, to));
     expect([...new Set(seen)]).toEqual(['session/exchange.ts']);
+  });
+
+  it('have no import cycle between files, types included', () => {
+    const knownCycles = [
+      'backend/local/attr-cache.ts backend/local/known-names.ts backend/local/node.ts backend/local/volume.ts',
+    ];
+    expect(cycles().filter(one => !knownCycles.includes(one))).toEqual([]);
+  });
+
+  it('export no value that neither another file of src nor a test imports', () => {
+    const all = [...sources, ...['test', 'bench', 'scripts'].flatMap(name => filesBelow(join(root, name)))];
+    const uses = all.filter(path => /\.(ts|mjs)$/.test(path)).flatMap(usesOf);
+    const used = new Set(uses.map(({ to, name }) => `${to} ${name}`));
+    const unused = sources.flatMap(path =>
+      [
+        ...readFileSync(path, 'utf8').matchAll(
+          /^export (?:abstract |async )*(?:class|const|function\*?|let) (\w+)/gm,
+        ),
+      ]
+        .map(([, name]) => name!)
+        .filter(name => !used.has(`${path} ${name}`) && !used.has(`${path} *`))
+        .map(name => `${relative(src, path)} exports ${name}`),
+    );
+    expect(unused).toEqual([]);
   });
 
   it('load the native addon in one place', () => {

@@ -11,9 +11,11 @@ import {
   EPERM,
   type Errno,
 } from '#base/errno.ts';
+import { nobody, noId } from '#base/ids.ts';
 import { type Bytes, type Name, nameBytesMax } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
 import type { Credentials } from '#host/syscalls.ts';
+import { V9FS_MAGIC } from '#protocol/constants.ts';
 import {
   type Actor,
   type Change,
@@ -33,17 +35,10 @@ import { pageBytes } from './pages.ts';
 import { beginningOf, entriesOf, entriesToAddTo, isWithin, pagesOf, refuseToReplace } from './rules.ts';
 import { refuseXattr } from './xattrs.ts';
 
-export interface MemoryTreeOptions {
+interface MemoryTreeOptions {
   /** What the tree may take in all; ENOSPC beyond it. */
   readonly bytesMax: number;
 }
-
-/** NONUNAME of attach: no user was named. */
-const noUser = 0xffff_ffff;
-/** The overflow id of the kernel: nobody. */
-const nobody = 65534;
-/** f_type of v9fs: tells the guest's programs that this is no local file system. */
-const V9FS_MAGIC = 0x01021997;
 
 /**
  * A tree of files in memory, with the semantics and the errnos of a local file system. Permissions are not checked: the
@@ -68,7 +63,7 @@ export class MemoryTree implements Tree {
   }
 
   credentials(uid: number): Credentials {
-    const id = uid === noUser ? nobody : uid;
+    const id = uid === noId ? nobody : uid;
     return { uid: id, gid: id, groups: [] };
   }
 

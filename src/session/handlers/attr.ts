@@ -1,6 +1,7 @@
 import type { Change, Node } from '#backend/tree.ts';
 import { S_IFDIR, S_IFREG } from '#base/attr.ts';
 import { EINVAL, EISDIR, ENAMETOOLONG } from '#base/errno.ts';
+import { noId } from '#base/ids.ts';
 import { andThen } from '#base/maybe-promise.ts';
 import { allocOwned } from '#base/owned.ts';
 import type { Time } from '#host/syscalls.ts';
@@ -32,8 +33,6 @@ const knownBits =
   P9_ATTR_MTIME_SET;
 const settableBits = P9_ATTR_MODE | P9_ATTR_UID | P9_ATTR_GID | P9_ATTR_SIZE | P9_ATTR_ATIME | P9_ATTR_MTIME;
 
-/** (uid_t)-1 of chown(2): leave unchanged. */
-const unsetId = 0xffff_ffff;
 const statfsBytes = 64;
 
 /**
@@ -47,7 +46,7 @@ function timeOf(valid: number, set: number, sec: number, nsec: number): Time {
 }
 
 function ownerOf(id: number): number {
-  if (id === unsetId) throw EINVAL;
+  if (id === noId) throw EINVAL;
   return id;
 }
 

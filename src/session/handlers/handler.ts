@@ -7,10 +7,7 @@ import type { Request } from '../request.ts';
  * Handles one message. Looks up, claims and reserves fids before its first `await`. Throws an Errno, or returns it where it is
  * frequent.
  */
-export type Handler<O extends Op> = (
-  request: Request,
-  message: TMessage<O>,
-) => MaybePromise<RMessage<O> | Errno>;
+type Handler<O extends Op> = (request: Request, message: TMessage<O>) => MaybePromise<RMessage<O> | Errno>;
 
 export type Handlers<O extends Op = Op> = { readonly [One in O]: Handler<One> };
 

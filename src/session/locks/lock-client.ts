@@ -31,7 +31,7 @@ export interface LockedRange {
   readonly length: number;
 }
 
-export interface BlockingLock extends LockedRange {
+interface BlockingLock extends LockedRange {
   readonly procId: number;
   readonly clientId: Bytes;
 }

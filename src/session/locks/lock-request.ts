@@ -1,7 +1,7 @@
 import type { LockOwner } from './lock-owner.ts';
 import type { LockedThrough } from './lock-regions.ts';
 
-export type LockOutcome = 'granted' | 'blocked' | 'cancelled';
+type LockOutcome = 'granted' | 'blocked' | 'cancelled';
 
 export class LockRequest {
   readonly owner: LockOwner;

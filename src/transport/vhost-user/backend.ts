@@ -157,12 +157,15 @@ export class Backend {
   }
 
   #warnWithoutConfig(): void {
-    if (this.#protocolFeatures & protocolFeature.config || this.#configWarned) return;
+    if (this.#protocolFeatures & protocolFeature.config) return;
+    this.#warnOnce('the monitor does not ask for the configuration space, so the guest cannot learn the tag');
+  }
+
+  /** Warns that the guest does not get the mount tag: once, though a monitor asks several times. */
+  #warnOnce(text: string): void {
+    if (this.#configWarned) return;
     this.#configWarned = true;
-    this.#options.log.warn(
-      `${this.peer.label}: the monitor does not ask for the configuration space, so the guest cannot learn the tag: ` +
-        this.#options.configHint,
-    );
+    this.#options.log.warn(`${this.peer.label}: ${text}: ${this.#options.configHint}`);
   }
 
   async #reset(): Promise<undefined> {
@@ -185,19 +188,14 @@ export class Backend {
 
   /** QEMU requests the whole configured space, other monitors the bytes that the guest reads. */
   #getConfig(payload: Buffer): Buffer {
-    const { config, configHint, log } = this.#options;
+    const { config } = this.#options;
     const offset = payload.readUInt32LE(0);
     const size = payload.readUInt32LE(4);
     if (size > configBytesMax || offset > configBytesMax || payload.length !== configHeaderBytes + size) {
       throw new VhostUserError(`a configuration space of ${offset + size} bytes`);
     }
     if (offset === 0 && size > 2 && size < config.length) {
-      if (!this.#configWarned) {
-        log.warn(
-          `${this.peer.label}: the tag does not fit into a configuration space of ${size} bytes: ${configHint}`,
-        );
-      }
-      this.#configWarned = true;
+      this.#warnOnce(`the tag does not fit into a configuration space of ${size} bytes`);
       return Buffer.alloc(0);
     }
     payload.fill(0, configHeaderBytes);

@@ -4,16 +4,16 @@ import { closeFd, receiveMessage, sendMessage, watchFd } from '#host/vhost.ts';
 import { Backend, type BackendOptions, type RequestHandler } from './backend.ts';
 import {
   type Header,
-  headerBytes,
   nameOfRequest,
   parseHeader,
   payloadBytesMax,
   reply,
   u64,
   VhostUserError,
+  vhostHeaderBytes,
 } from './messages.ts';
 
-export interface ConnectionOptions extends BackendOptions {
+interface ConnectionOptions extends BackendOptions {
   readonly closed: () => void;
 }
 
@@ -29,7 +29,7 @@ export class Connection {
   readonly #options: ConnectionOptions;
   readonly #backend: Backend;
 
-  readonly #header = Buffer.alloc(headerBytes);
+  readonly #header = Buffer.alloc(vhostHeaderBytes);
   readonly #payload = Buffer.alloc(payloadBytesMax);
   #parsed: Header | undefined;
   #have = 0;

@@ -11,7 +11,7 @@ import { Unmapped, VirtioError } from './virtio-error.ts';
 
 export type OpenSession = (port: TransportPort) => SessionPort;
 
-export interface DeviceOptions {
+interface DeviceOptions {
   readonly open: OpenSession;
   /**
    * Microseconds after a request during which the queue is polled in every event-loop iteration. The guest need not kick

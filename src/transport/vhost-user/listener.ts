@@ -7,7 +7,7 @@ import { Connection } from './connection.ts';
 import type { OpenSession } from './device.ts';
 import { configOf } from './tag.ts';
 
-export interface VhostUserListenerOptions {
+interface VhostUserListenerOptions {
   /** Path of the socket, for log lines. */
   readonly path: string;
   /** The mount tag. */

@@ -71,7 +71,7 @@ export const offeredProtocolFeatures =
   protocolFeature.status;
 
 /** request[4] flags[4] size[4] */
-export const headerBytes = 12;
+export const vhostHeaderBytes = 12;
 /** The largest requests are SET_MEM_TABLE with 8 regions, and a configuration space of 256 bytes. */
 export const payloadBytesMax = 512;
 
@@ -100,7 +100,7 @@ export function parseHeader(bytes: Buffer): Header {
 }
 
 export function reply(number: number, payload: Buffer): Buffer {
-  const header = Buffer.alloc(headerBytes);
+  const header = Buffer.alloc(vhostHeaderBytes);
   header.writeUInt32LE(number, 0);
   header.writeUInt32LE(version | isReply, 4);
   header.writeUInt32LE(payload.length, 8);

@@ -1,7 +1,7 @@
 /** The mount tag, and the commands for both sides of a device. No native code, so that a command line can be checked. */
 
 /** The configuration space holds the tag after its length[2]; monitors request at most 256 bytes. */
-export const tagBytesMax = 254;
+const tagBytesMax = 254;
 
 const virtio9p = 9;
 const queueSize = 128;

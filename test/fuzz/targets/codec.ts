@@ -8,9 +8,10 @@ import {
   errnoOf,
 } from '../../../src/protocol/codec.ts';
 import { headerBytes, writeHeadBytes } from '../../../src/protocol/constants.ts';
-import { packDirent, parseDirents } from '../../../src/protocol/dirent.ts';
+import { parseDirents } from '../../../src/protocol/dirent.ts';
 import { type Op, operations, ops, type RMessage, type TMessage } from '../../../src/protocol/operations.ts';
 import { showFrame, showReply, showRequest } from '../../../src/protocol/trace.ts';
+import { packDirents } from '../../support/pack-dirents.ts';
 import { Choices, must, mustEqual } from '../choices.ts';
 import { type Raw, readByManual } from '../manual-reader.ts';
 
@@ -105,10 +106,7 @@ function checkReply(op: Op, type: number, body: Buffer): void {
 function checkDirents(data: Buffer): void {
   const entries = outcome(() => parseDirents(data));
   if (entries instanceof Errno) return;
-  const again = Buffer.alloc(data.length);
-  let at = 0;
-  for (const entry of entries) at = packDirent(entry, again, at);
-  must(at === data.length && again.equals(data), () => `entries ${data.toString('hex')}`);
+  must(packDirents(entries).equals(data), () => `entries ${data.toString('hex')}`);
 }
 
 function printable(text: string): void {

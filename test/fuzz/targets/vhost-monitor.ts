@@ -1,5 +1,6 @@
 /** Whatever a monitor says: the neighbour notices nothing, and the socket stays usable. */
-import { closeFd, eventDescriptor } from '../../../src/host/vhost.ts';
+import { closeFd } from '../../../src/host/vhost.ts';
+import { eventfd } from '../../support/eventfd.ts';
 import { Frontend, Monitor, request, u32 } from '../../support/vhost-frontend.ts';
 import { Choices, must } from '../choices.ts';
 import { turn, withNeighbour } from '../vhost-neighbour.ts';
@@ -18,7 +19,7 @@ function payloadOf(choices: Choices): Buffer {
 async function oneMonitor(path: string, choices: Choices): Promise<void> {
   await beServed(path);
   const guest = await Frontend.connect(path);
-  const event = eventDescriptor();
+  const event = eventfd();
   try {
     await turn();
     if (choices.rarely(2)) await guest.start();

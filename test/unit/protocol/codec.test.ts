@@ -7,11 +7,9 @@ import {
   encodeReply,
   encodeRequest,
   errnoOf,
-  frameSize,
   frameTag,
   frameType,
   Malformed,
-  replyBytes,
   requestOp,
 } from '#protocol/codec.ts';
 import { type Draft, type Op, operations, ops, type RMessage } from '#protocol/operations.ts';
@@ -31,7 +29,7 @@ describe('the golden vectors', () => {
     '%s%s with tag %i is decoded and encoded as in the manual',
     (side, op, tag, message, hex) => {
       const frame = Buffer.from(hex.replaceAll(' ', ''), 'hex');
-      expect([frameSize(frame), frameTag(frame)]).toEqual([frame.length, tag]);
+      expect([frame.readUInt32LE(0), frameTag(frame)]).toEqual([frame.length, tag]);
       if (op === 'lerror') {
         expect(encodeError(tag, EOPNOTSUPP, out, 3)).toBe(frame.length);
         expect(out.subarray(3, 3 + frame.length)).toEqual(frame);
@@ -43,7 +41,6 @@ describe('the golden vectors', () => {
       } else {
         expect(decodeReply(op as Op, frame)).toEqual(message);
         expect(reply(op as Op, tag, message)).toEqual(frame);
-        expect(replyBytes(op as Op, message as RMessage<Op>)).toBe(frame.length);
       }
     },
   );
@@ -62,7 +59,7 @@ describe.each(ops)('the codec of %s', op => {
     for (let n = 0; n < 50; n++) {
       const request = sampleRequest(op, random);
       const frame = encodeRequest(op, n, request);
-      expect([frameSize(frame), frameType(frame), frameTag(frame)]).toEqual([
+      expect([frame.readUInt32LE(0), frameType(frame), frameTag(frame)]).toEqual([
         frame.length,
         operations[op].type,
         n,
@@ -179,7 +176,7 @@ describe('the payload', () => {
   it('of Rread is copied up to its count from larger memory', () => {
     const frame = reply('read', 3, { data: { count: 2, bytes: Buffer.from('hello') } });
     expect(frame.toString('latin1', 11)).toBe('he');
-    expect(frameSize(frame)).toBe(13);
+    expect(frame.readUInt32LE(0)).toBe(13);
   });
 
   it('of Rgetattr is copied from a larger record, or not at all if it is in place', () => {

@@ -1,4 +1,5 @@
-import type { Op } from '#protocol/operations.ts';
+import { type Fields, notationOf } from '#protocol/kinds.ts';
+import { lerror, type Op, operations } from '#protocol/operations.ts';
 
 /** The messages of 9P2000.L in the manual's notation: type, body of the T-message, body of the R-message. */
 export const manual: Readonly<Record<Op, readonly [type: number, T: string, R: string]>> = {
@@ -45,3 +46,14 @@ export const manual: Readonly<Record<Op, readonly [type: number, T: string, R: s
   clunk: [120, 'fid[4]', ''],
   remove: [122, 'fid[4]', ''],
 };
+
+function row(letter: 'T' | 'R', op: string, fields: Fields): string {
+  return `size[4] ${letter}${op} tag[2] ${notationOf(fields)}`.trimEnd();
+}
+
+/** A row of `operations` in the manual's notation: `size[4] Tclunk tag[2] fid[4]`. */
+export function notation(op: Op): { readonly T: string; readonly R: string } {
+  return { T: row('T', op, operations[op].T), R: row('R', op, operations[op].R) };
+}
+
+export const lerrorNotation = row('R', 'lerror', lerror.R);

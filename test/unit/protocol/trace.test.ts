@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { ENOENT } from '#base/errno.ts';
 import { operations, ops, type TMessage } from '#protocol/operations.ts';
-import { lerrorNotation, notation, showFrame, showReply, showRequest } from '#protocol/trace.ts';
-import { manual } from './manual.ts';
+import { showFrame, showReply, showRequest } from '#protocol/trace.ts';
+import { lerrorNotation, manual, notation } from './manual.ts';
 
 describe('the table', () => {
   it.each(ops)('has T%s and its reply as in the manual', op => {

@@ -1,4 +1,5 @@
-import { NOFID, NONUNAME } from '#protocol/constants.ts';
+import { noId } from '#base/ids.ts';
+import { NOFID } from '#protocol/constants.ts';
 
 /**
  * Frames written by hand from the manual's layouts, with their meaning. No encoder of this repository produced them, so they
@@ -63,7 +64,7 @@ export const vectors: readonly Vector[] = [
     'T',
     'attach',
     1,
-    { fid: 0, afid: NOFID, uname: 'nobody', aname: '', n_uname: NONUNAME },
+    { fid: 0, afid: NOFID, uname: 'nobody', aname: '', n_uname: noId },
     '1d000000680100 00000000ffffffff06006e6f626f6479 0000ffffffff',
   ],
   [
@@ -168,8 +169,8 @@ export const vectors: readonly Vector[] = [
       fid: 2,
       valid: 0x41,
       mode: 0o600,
-      uid: NONUNAME,
-      gid: NONUNAME,
+      uid: noId,
+      gid: noId,
       size: u64(0),
       atime_sec: 0,
       atime_nsec: 0,

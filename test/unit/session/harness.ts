@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import { LocalTree } from '#backend/local/local-tree.ts';
 import type { Tree } from '#backend/tree.ts';
 import { Errno } from '#base/errno.ts';
+import { noId } from '#base/ids.ts';
 import type { Logger } from '#base/log.ts';
 import { asOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
 import { decodeReply, encodeRequest, frameTag } from '#protocol/codec.ts';
-import { dialect, NOFID, NONUNAME, NOTAG, writeHeadBytes } from '#protocol/constants.ts';
+import { dialect, NOFID, NOTAG, writeHeadBytes } from '#protocol/constants.ts';
 import { type Op, operations, type RMessage, type TMessage } from '#protocol/operations.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
@@ -134,7 +135,7 @@ export class SessionHarness implements TransportPort {
   /** Negotiates the version and attaches the root as fid 0. */
   async begin(msize = 65536): Promise<this> {
     await this.request('version', { msize, version: dialect });
-    await this.request('attach', { fid: 0, afid: NOFID, uname: '', aname: '', n_uname: NONUNAME });
+    await this.request('attach', { fid: 0, afid: NOFID, uname: '', aname: '', n_uname: noId });
     return this;
   }
 

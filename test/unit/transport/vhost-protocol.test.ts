@@ -1,8 +1,8 @@
 import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { eventDescriptor } from '#host/vhost.ts';
 import { endpointOf, uriOf } from '#transport/endpoint.ts';
 import { guestHint, monitorHint, tagError } from '#transport/vhost-user/tag.ts';
+import { eventfd } from '../../support/eventfd.ts';
 import {
   Frontend,
   feature,
@@ -342,7 +342,7 @@ describe('an event descriptor', () => {
     await settled();
     const guest = await Frontend.connect(served.path);
     await guest.start();
-    const full = eventDescriptor();
+    const full = eventfd();
     writeSync(full, Buffer.from('feffffffffffffff', 'hex'));
     await guest.monitor.order(request.setVringCall, u64(0), [full]);
     await guest.attach();

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <fcntl.h>
@@ -75,9 +76,25 @@ static int64_t close_all_on_exec(void) {
 }
 
 /*
+ * Standard input is /dev/null, and so is what output or error would be if it were a directory: from one of those openat(2) leads out
+ * of the private root.
+ */
+static int64_t null_input(void) {
+  struct stat found;
+  int null = open("/dev/null", O_RDONLY);
+  if (null < 0) return -(int64_t)errno;
+  for (int fd = 0; fd < 3; fd++) {
+    bool kept = fd > 0 && (fstat(fd, &found) != 0 || !S_ISDIR(found.st_mode));
+    if (!kept && null != fd && dup2(null, fd) < 0) return -(int64_t)errno;
+  }
+  if (null > 2) close(null);
+  return 0;
+}
+
+/*
  * Executes the program that the first text names, with the arguments of the first segment, the environment of the second
  * and, besides standard input, output and error, the descriptors of the third (words). Returns only if that fails. Whoever
- * started this program may have left it others: one of a directory would lead out of every sandbox.
+ * started this program may have left it others: one of a directory would lead out of every sandbox. Standard input is /dev/null.
  */
 int64_t sys_execute(const struct call *c) {
   static char *arguments[WORDS_MAX + 1], *environment[WORDS_MAX + 1];
@@ -85,6 +102,8 @@ int64_t sys_execute(const struct call *c) {
   if (!words_of(&c->segment[0], arguments) || !words_of(&c->segment[1], environment)) return -E2BIG;
   const int32_t *kept = c->segment[2].iov_base;
   int64_t done = close_all_on_exec();
+  if (done < 0) return done;
+  done = null_input();
   if (done < 0) return done;
   for (int fd = 0; fd < 3; fd++) fcntl(fd, F_SETFD, 0);
   for (size_t i = 0; i < c->segment[2].iov_len / sizeof *kept; i++) {

@@ -19,6 +19,13 @@ int64_t sys_is_listening(const struct call *c) {
   return done < 0 ? done : listening != 0;
 }
 
+/* SO_PASSRIGHTS = 0 of socket(7), Linux 6.16; sockets accepted from this one have it from there (unix_stream_connect). */
+int64_t sys_refuse_descriptors(const struct call *c) {
+  enum { PASS_RIGHTS = 83 };
+  int off = 0;
+  return RESULT(setsockopt(c->number[0], SOL_SOCKET, PASS_RIGHTS, &off, sizeof off));
+}
+
 /* A socket for datagrams to the Unix socket that the text names; @ begins an abstract name. */
 int64_t sys_datagram_to(const struct call *c) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};

@@ -108,7 +108,7 @@ shim sys_landlock_abi, sys_landlock;                             /* landlock.c *
 shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* confine.c */
 shim sys_filter_calls;                                           /* seccomp.c */
 
-shim sys_is_listening, sys_datagram_to, sys_channel; /* socket.c */
+shim sys_is_listening, sys_refuse_descriptors, sys_datagram_to, sys_channel; /* socket.c */
 
 shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
 

@@ -60,6 +60,7 @@ const struct row shims[] = {
     {"execute", sys_execute, AS_SERVER},
     {"filterCalls", sys_filter_calls, AS_SERVER},
     {"isListening", sys_is_listening, AS_SERVER},
+    {"refuseDescriptors", sys_refuse_descriptors, AS_SERVER},
     {"datagramTo", sys_datagram_to, AS_SERVER},
     {"channel", sys_channel, AS_SERVER},
     {"vsockBind", sys_vsock_bind, AS_SERVER},

@@ -28,10 +28,12 @@ static int take_fd(int fd, uint8_t *into, size_t room) {
 
 /*
  * Up to as many bytes as the first segment has room for. The second takes the count of descriptors that came with them
- * and the descriptors, a word each; those it has no room for are closed. -EPROTO when the kernel had to cut them off.
+ * and the descriptors, a word each; those it has no room for are closed. -EPROTO when the kernel had to cut them off. Without a
+ * second segment nothing but bytes is received: recv(2), for which the filter of seccomp.c needs no recvmsg(2).
  */
 int64_t sys_receive_message(const struct call *c) {
   union descriptors control;
+  if (c->segment_count == 1) return RESULT(recv(c->number[0], c->segment->iov_base, c->segment->iov_len, MSG_DONTWAIT));
   if (c->segment_count != 2 || c->segment[1].iov_len < 4) return -EINVAL;
   struct msghdr message = {
       .msg_iov = (struct iovec *)c->segment,

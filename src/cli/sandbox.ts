@@ -3,6 +3,7 @@ import { accessSync, constants, existsSync, lchownSync, readFileSync, statSync }
 import { dirname, isAbsolute, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ConfigError } from '#base/config-error.ts';
+import { Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import type { ExportOptions } from '#exports/exports.ts';
 import { addonPath } from '#host/addon.ts';
@@ -19,12 +20,12 @@ import {
   landlockAbi,
   type Rule,
 } from '#host/sandbox.ts';
-import { socketPair } from '#host/sockets.ts';
+import { refuseDescriptors, socketPair } from '#host/sockets.ts';
 import { closeFd, dupCloexec } from '#host/vhost.ts';
 import { type ModelEntry, modelEntry, modelsWhere } from '#security/models.ts';
 import type { ServerOptions } from '#server.ts';
 import { bindAll, closeBound } from '#transport/bind.ts';
-import type { Endpoint } from '#transport/endpoint.ts';
+import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
 import { readyForVsock } from '#transport/vsock.ts';
 import { channelDescriptor, type Share } from '#workers/worker.ts';
 import type { ServeOptions } from './options.ts';
@@ -141,8 +142,9 @@ export async function enterSandbox(
   const { exports, sandbox, user } = options;
   if (sandbox) for (const one of exports) warnOfOwner(one, options, log);
   const groups = sandbox && usersOf(exports) ? Array.from({ length: options.workers }, startGroups) : [];
-  const listen = await bindAll(endpoints, text => log.warn(text));
+  const listen = (await bindAll(endpoints, text => log.warn(text))).map(aboveStandard);
   try {
+    for (const one of listen) if ('fd' in one && !isDevice(one)) refuseDescriptors(one.fd);
     const capabilities = capabilitiesFor(options);
     const become = user === undefined ? undefined : userToBe(user, listen);
     const rules = sandbox ? rulesFor(exports, listen) : [];
@@ -152,7 +154,7 @@ export async function enterSandbox(
     const abi = sandbox ? landlockAbi() : undefined;
     if (sandbox) keepCapabilities(capabilities);
     if (abi !== undefined) landlock(rules);
-    if (sandbox) installSeccomp('next program');
+    if (sandbox) filterCalls('next program');
     const handover: Handover = {
       ...{ listen, sandbox, privateRoot: rooted, groups },
       ...(abi === undefined ? {} : { landlock: abi }),
@@ -162,6 +164,26 @@ export async function enterSandbox(
   } catch (error) {
     closeBound(listen);
     throw error;
+  }
+}
+
+/** A connection at a standard descriptor is moved: standard input of the second run is /dev/null. */
+function aboveStandard(one: Endpoint): Endpoint {
+  return one.kind === 'fd' && one.fd <= 2 ? { ...one, fd: dupCloexec(one.fd) } : one;
+}
+
+/** A monitor passes descriptors, and nobody else. */
+const isDevice = (one: Endpoint) => purposeOf(one).kind === 'vhost-user';
+
+/** False where the kernel has no filters. Where it has them, nothing is served without. */
+function filterCalls(...filter: Parameters<typeof installSeccomp>): boolean {
+  try {
+    return installSeccomp(...filter);
+  } catch (error) {
+    if (!(error instanceof Errno)) throw error;
+    throw new ConfigError([
+      `sandbox: system calls cannot be filtered (${error}): give the process more memory, or accept the risk with --sandbox off`,
+    ]);
   }
 }
 
@@ -220,29 +242,27 @@ const main = here.replace(/sandbox(\.[jt]s)$/, 'main$1');
  * workers makes processes too, and hands its filter down to them, who add the narrower one; it reads nothing from guests.
  */
 export function applySeccomp(
-  { sandbox, privateRoot: rooted, landlock: abi }: Handover,
+  { listen, sandbox, privateRoot: rooted, landlock: abi }: Handover,
   { exports }: ServeOptions,
-  role: 'serves' | 'starts workers',
+  role: 'serves' | 'is a worker' | 'starts workers',
   log: Logger,
 ): void {
   if (!sandbox) return;
   readyForVsock();
   const users = usersOf(exports);
-  const unfiltered = installSeccomp(
-    role === 'starts workers' ? 'starter' : users ? 'server of users' : 'server',
-  );
+  const descriptors = role === 'is a worker' || listen.some(isDevice);
+  const filtered =
+    role === 'starts workers' ? filterCalls('starter') : filterCalls('server', { users, descriptors });
   if (abi === undefined) {
     log.warn(
       `sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only ${rooted ? 'a root directory of its own keeps' : 'permissions keep'} this process from files outside of its exports`,
     );
   }
-  if (unfiltered !== undefined) {
-    log.warn(`sandbox: this kernel does not filter system calls (${unfiltered}): any can be made`);
-  }
+  if (!filtered) log.warn('sandbox: this kernel does not filter system calls: any can be made');
   const parts = [
     ...(rooted ? ['a root directory of its own'] : []),
     ...(abi === undefined ? [] : [`Landlock (ABI ${abi})`]),
-    ...(unfiltered === undefined ? ['filtered system calls'] : []),
+    ...(filtered ? ['filtered system calls'] : []),
     users ? `only the capabilities of ${actingAsGuests(modelsOf(exports)).join(' and ')}` : 'no capabilities',
   ];
   log.info(`sandbox: ${parts.join(', ')}`);

@@ -43,7 +43,7 @@ class WorkerProcess {
     const exports = options.exports.length > 0 ? options.exports : [defaultExport];
     try {
       const handover = handedOver();
-      if (handover) applySeccomp(handover, { ...options, exports }, 'serves', log);
+      if (handover) applySeccomp(handover, { ...options, exports }, 'is a worker', log);
       const connectionEnded = () => this.#report();
       const server = await Server.open({
         ...{ exports, msizeMax, limits, log, connectionEnded },

@@ -1,7 +1,8 @@
 import { randomInt } from 'node:crypto';
 import { EAGAIN, EIO, ENOENT, Errno } from '#base/errno.ts';
 import type { UserGroups } from './process.ts';
-import { closeFd, receiveMessage, sendMessage, watchFd } from './vhost.ts';
+import { receive } from './sockets.ts';
+import { closeFd, sendMessage, watchFd } from './vhost.ts';
 
 interface Asker {
   readonly resolve: (answer: UserGroups | undefined) => void;
@@ -102,7 +103,7 @@ export class UserDatabase {
 
   #readable(): void {
     for (let i = 0; i < messagesPerTurnMax && !this.#ended; i++) {
-      const bytes = receiveMessage(this.#fd, this.#message, []);
+      const bytes = receive(this.#fd, this.#message);
       if (bytes === -EAGAIN.code) break;
       if (bytes <= 0) {
         this.#end();

@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path';
-import { Errno } from '#base/errno.ts';
+import { ENOSYS, Errno } from '#base/errno.ts';
 import { addon, addonPath } from './addon.ts';
 import { beginCall, expectVoid, raw, runInline, shimOf } from './control-block.ts';
 import { serverCreds } from './syscalls.ts';
@@ -96,17 +96,25 @@ export function execute(
 }
 
 /** In the order of their numbers in seccomp.c. */
-const filters = ['server', 'server of users', 'starter', 'next program'] as const;
+const filters = ['server', 'starter', 'next program'] as const;
+
+/** What a server needs that others are refused: threads that become guests' users, descriptors that come over a socket. */
+export interface ServerNeeds {
+  readonly users?: boolean;
+  readonly descriptors?: boolean;
+}
 
 /**
- * From now on no thread of this process can call what a `server` has no use for; some calls end the process. The threads of a
- * `server of users` become guests' users; a `starter` may start processes, and only those calls that end it are kept from it;
- * `next program` takes no more than io_uring from what is executed. Returns why the kernel has no filter, if it has none.
+ * From now on no thread of this process can call what a `server` has no use for; some calls end the process. A `starter` may start
+ * processes, and only those calls that end it are kept from it; `next program` takes no more than io_uring from what is executed.
+ * Returns false where this kernel or processor has no filters. Throws an Errno when the filter cannot be installed.
  */
-export function installSeccomp(filter: (typeof filters)[number]): Errno | undefined {
-  beginCall(op.filterCalls, serverCreds, filters.indexOf(filter));
+export function installSeccomp(filter: (typeof filters)[number], needs: ServerNeeds = {}): boolean {
+  const bits = (needs.users ? 1 : 0) | (needs.descriptors ? 2 : 0);
+  beginCall(op.filterCalls, serverCreds, filters.indexOf(filter), bits);
   const failed = runInline(raw) as number;
-  return failed < 0 ? Errno.of(-failed) : undefined;
+  if (failed < 0 && failed !== -ENOSYS.code) throw Errno.of(-failed);
+  return failed === 0;
 }
 
 /** The program that tells groups from outside: native-shims/groups. */

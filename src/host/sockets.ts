@@ -6,6 +6,8 @@ const op = {
   datagramTo: shimOf('datagramTo'),
   channel: shimOf('channel'),
   sendMessage: shimOf('sendMessage'),
+  receiveMessage: shimOf('receiveMessage'),
+  refuseDescriptors: shimOf('refuseDescriptors'),
 };
 
 /** Whether a descriptor is a listening stream socket; undefined when it is no stream socket at all. */
@@ -27,6 +29,21 @@ export function socketPair(): [number, number] {
   beginCall(op.channel, serverCreds);
   runInline(expectVoid, new Uint8Array(ends.buffer));
   return [ends[0]!, ends[1]!];
+}
+
+/** recv(2), without waiting: the bytes of one message, 0 when the other side has gone, or −errno. */
+export function receive(fd: number, into: Uint8Array): number {
+  beginCall(op.receiveMessage, serverCreds, fd);
+  return runInline(raw, into) as number;
+}
+
+/**
+ * From now on the kernel takes no descriptors that come with bytes (SO_PASSRIGHTS = 0, Linux 6.16), on this Unix socket and on
+ * those accepted from it. A kernel without the option, or another kind of socket, is no error.
+ */
+export function refuseDescriptors(fd: number): void {
+  beginCall(op.refuseDescriptors, serverCreds, fd);
+  runInline(raw);
 }
 
 /** sendmsg(2) of bytes alone, without waiting. Returns the bytes that were sent, or −errno. */

@@ -20,6 +20,7 @@ import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Server } from '#server.ts';
+import { attempted, withAttempts } from '../support/attempts.ts';
 import { canServe, dir, files, program, Running, refused, root, start } from './cli-program.ts';
 
 if (process.getuid!() !== 0) {
@@ -27,33 +28,6 @@ if (process.getuid!() !== 0) {
 }
 
 const listen = ['--listen', 'tcp://127.0.0.1:0'];
-
-/**
- * What a guest would do that has taken the server over, as modules that Node loads into the real program before it starts
- * (`--import`): the program itself has no way in. Each attempt runs when the program gets SIGUSR2.
- */
-function withAttempts(attempts: Readonly<Record<string, string>>): NodeJS.ProcessEnv {
-  const all = Object.entries(attempts).map(
-    ([name, code]) => `[${JSON.stringify(name)}, async () => { ${code} }]`,
-  );
-  const code = `
-    import fs from 'node:fs';
-    import net from 'node:net';
-    import { once } from 'node:events';
-    process.on('SIGUSR2', async () => {
-      const outcome = {};
-      for (const [name, attempt] of [${all}]) {
-        outcome[name] = await attempt().then(() => 'done', error => error.code ?? error.name);
-      }
-      process.stderr.write('attempts ' + JSON.stringify(outcome) + '\\n');
-    });`;
-  return { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(code)}` };
-}
-
-async function attempted(running: Running): Promise<Record<string, string>> {
-  running.child.kill('SIGUSR2');
-  return JSON.parse((await running.says(/^attempts (.*)$/m))[1]!);
-}
 
 /** Attempts to leave the export, each harmless when it succeeds. */
 function waysOut(tcp: number, socket: string): Record<string, string> {

@@ -25,6 +25,7 @@ const keys = Object.keys(examples) as Key[];
 /** Keys that may be repeated. */
 const repeatable: ReadonlySet<Key> = new Set<Key>(['allow', 'map']);
 
+const multidevs = ['remap', 'forbid'] as const;
 const squashes = ['none', 'root', 'all'] as const;
 
 /** Splits at single commas. Two commas are one literal comma, as in QEMU's options. */
@@ -69,7 +70,6 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
     const value = oneOf(key, one(key), ['on', 'off'], report);
     return value === undefined ? undefined : value === 'on';
   };
-  oneOf('multidevs', one('multidevs'), ['remap'], report);
   return {
     path,
     ...present('name', one('name')),
@@ -78,6 +78,7 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
     ...present('fmode', mode('fmode')),
     ...present('dmode', mode('dmode')),
     ...present('freezable', flag('freezable')),
+    ...present('multidevs', oneOf('multidevs', one('multidevs'), multidevs, report)),
     ...present('allow', values.get('allow')),
     ...present('privport', flag('privport')),
     ...present('squash', oneOf('squash', one('squash'), squashes, report)),

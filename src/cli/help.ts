@@ -38,6 +38,7 @@ Exports:
                                    host's; with u: or g: before it, of one kind only; may be repeated
       freezable=on                 its file systems are frozen now and then (fsfreeze); a change then delays
                                    only its own request, at the price of speed
+      multidevs=remap|forbid       what is mounted below the directory is served (the default), or refused
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
                                    A comma in a path or name is written twice.
   --security-model MODEL           default for DIR and exports without one: mapped

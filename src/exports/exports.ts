@@ -36,6 +36,8 @@ export interface ExportOptions extends GuestOptions, ModelOptions {
   readonly securityModel?: SecurityModelName | SecurityModel;
   /** Its file systems are frozen now and then (FIFREEZE): whatever changes them, nobody else has to wait for that. */
   readonly freezable?: boolean;
+  /** What is mounted below the directory: `remap`, served with inode numbers of its own (the default), or `forbid`, refused. */
+  readonly multidevs?: 'remap' | 'forbid';
 }
 
 export function exportName({ name, path }: ExportOptions): string {
@@ -118,7 +120,8 @@ export class Exports {
         const model = await modelEntry(one.securityModel)!.create(one, { hostErrors, groupsOf });
         const readonly = one.readonly ?? false;
         const { freezable = false } = one;
-        const tree = await LocalTree.open(path, { descriptors, model, readonly, freezable });
+        const oneMount = one.multidevs === 'forbid';
+        const tree = await LocalTree.open(path, { descriptors, model, readonly, freezable, oneMount });
         own.push(tree);
         const access = new Access(one);
         list.push({ name, path, model: model.name, readonly, tree, access, hostErrors });

@@ -45,6 +45,41 @@ export function waitsFor(type: number): WaitsFor {
   return known.get(type) ?? 'others';
 }
 
+/**
+ * File systems of the kernel's own state, by their numbers in linux/magic.h. Their files are not data: a write to one may set the
+ * program that the kernel starts next (core_pattern), or take the machine down.
+ */
+const kernelState: ReadonlySet<number> = new Set([
+  0x9fa0, // proc
+  0x6265_6572, // sysfs
+  0x6265_6570, // configfs
+  0x27_e0eb, // cgroup
+  0x6367_7270, // cgroup2
+  0x6462_6720, // debugfs
+  0x7472_6163, // tracefs
+  0x7363_6673, // securityfs
+  0xf97c_ff8c, // selinuxfs
+  0x4341_5d53, // smackfs
+  0x5a3c_69f0, // apparmorfs
+  0xcafe_4a11, // bpf
+  0x6165_676c, // pstore
+  0xde5e_81e4, // efivarfs
+  0x4249_4e4d, // binfmt_misc
+  0x1cd1, // devpts
+  0x765_5821, // resctrl
+  0x6573_5543, // fusectl
+  0x1980_0202, // mqueue
+  0x6e73_6673, // nsfs
+  0x6e66_7364, // nfsd
+  0x6759_6969, // rpc_pipefs
+  0x6c6f_6f70, // binder
+  0xabba_1974, // xenfs
+]);
+
+export function isKernelState(type: number): boolean {
+  return kernelState.has(type);
+}
+
 /** Whether a file may have holes. Elsewhere what lies between the end of a file and a write beyond it is filled with zeros. */
 export function hasHoles(type: number): boolean {
   return type !== MSDOS_SUPER_MAGIC && type !== EXFAT_SUPER_MAGIC;

@@ -31,6 +31,8 @@ export interface LocalTreeParts {
   readonly readonly?: boolean;
   /** Its file systems are frozen now and then (FIFREEZE): no change is made on the event loop's thread. */
   readonly freezable?: boolean;
+  /** Whether what is mounted below the directory is refused (EACCES). */
+  readonly oneMount?: boolean;
   /** The volumes to use; tests replace them. */
   readonly volumes?: Volumes;
 }
@@ -77,7 +79,8 @@ export class LocalTree implements Tree {
   /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
   static async open(path: string, parts: LocalTreeParts): Promise<LocalTree> {
     const fd = openSync(path, O_PATH | O_DIRECTORY);
-    const nodes = new NodeTable(parts.volumes ?? new Volumes(parts.freezable ?? false), parts.descriptors);
+    const volumes = parts.volumes ?? new Volumes(parts.freezable ?? false, parts.oneMount);
+    const nodes = new NodeTable(volumes, parts.descriptors);
     const root = await nodes.arrive(unknownFs, fd, new Attr(), undefined, undefined);
     nodes.root = root;
     return new LocalTree(root, nodes, parts);

@@ -1,5 +1,5 @@
 import { Attr, S_IFDIR, S_IFREG } from '#base/attr.ts';
-import { EDQUOT, ENOSPC, EOPNOTSUPP, Errno } from '#base/errno.ts';
+import { EACCES, EDQUOT, ENOSPC, EOPNOTSUPP, Errno } from '#base/errno.ts';
 import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
 import { allocOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
 import { EXT4_SUPER_MAGIC, O_RDONLY } from '#host/constants.ts';
@@ -7,7 +7,7 @@ import { handOffBytesMax, threadsFor } from '#host/control-block.ts';
 import { diskCalls, inMemory, isLight, pooledOn, statInMemory, unknownFs } from '#host/local.ts';
 import { type InlineSyscalls, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import { Contention } from './contention.ts';
-import { type CtimeTells, ctimeTells, hasHoles, keepsHandles, waitsFor } from './fs-types.ts';
+import { type CtimeTells, ctimeTells, hasHoles, isKernelState, keepsHandles, waitsFor } from './fs-types.ts';
 import type { LocalNode } from './node.ts';
 import { withFd } from './with-fd.ts';
 
@@ -236,17 +236,34 @@ export class Volumes {
   readonly paths = new QidPaths();
   readonly #byMount = new Map<number, Map<number, Volume>>();
   readonly #freezable: boolean;
+  readonly #oneMount: boolean;
+  /** The mount of the export itself. */
+  #root: Pick<Attr, 'mountId' | 'dev'> | undefined;
 
-  /** `freezable` as of `Volume`. */
-  constructor(freezable: boolean) {
+  /** `freezable` as of `Volume`. `oneMount`: nothing that is mounted below the export can be reached (multidevs=forbid). */
+  constructor(freezable: boolean, oneMount = false) {
     this.#freezable = freezable;
+    this.#oneMount = oneMount;
   }
 
   find(attr: Attr): Volume | undefined {
     return this.#byMount.get(attr.mountId)?.get(attr.dev);
   }
 
-  /** `fd` is any descriptor on the object that `attr` describes, which counts as arriving until it is a node. */
+  /**
+   * Whether what is mounted below the export is refused. The export's own directory may be on any file system. Before Linux 5.8
+   * statx(2) tells no mount, and all have number 0.
+   */
+  #isRefused({ mountId, dev }: Attr, type: number): boolean {
+    this.#root ??= { mountId, dev };
+    const isRoot = mountId === this.#root.mountId && (mountId !== 0 || dev === this.#root.dev);
+    return !isRoot && (this.#oneMount || isKernelState(type));
+  }
+
+  /**
+   * `fd` is any descriptor on the object that `attr` describes, which counts as arriving until it is a node. Rejects with EACCES
+   * for the root of a mount that guests may not enter.
+   */
   discover(fd: number, attr: Attr): MaybePromise<Volume> {
     const statfs = allocOwned(64);
     return andThen(unknownFs.statfs(serverCreds, fd, statfs), async () => {
@@ -255,8 +272,10 @@ export class Volumes {
         known.arriving++;
         return known;
       }
+      const type = statfs.readUInt32LE(0);
+      if (this.#isRefused(attr, type)) throw EACCES;
       const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
-      const volume = new Volume(attr, index, statfs.readUInt32LE(0), this.#freezable);
+      const volume = new Volume(attr, index, type, this.#freezable);
       const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
       onMount.set(attr.dev, volume);
       this.#byMount.set(attr.mountId, onMount);

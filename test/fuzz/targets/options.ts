@@ -29,6 +29,7 @@ const pieces = [
   '-1',
   'multidevs=',
   'remap',
+  'forbid',
   '=',
   'tcp://',
   '127.0.0.1',
@@ -125,7 +126,7 @@ function checkExport(said: string, one: ExportOptions): void {
       name: one.name,
       security_model: one.securityModel,
       readonly: one.readonly === undefined ? undefined : one.readonly ? 'on' : 'off',
-      multidevs: 'remap',
+      multidevs: one.multidevs,
       fmode: one.fmode,
       dmode: one.dmode,
     };

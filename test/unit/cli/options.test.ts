@@ -40,13 +40,18 @@ describe('the command line', () => {
   it('puts DIR before the exports and gives the default model to those without one', () => {
     const { options, problems } = serve(
       ...['serve', 'dir', '--security-model', 'passthrough', '--export', '/a,name=A'],
-      ...['--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=remap,freezable=on'],
+      ...[
+        '--export=/b,security_model=mapped,readonly=on,fmode=0644,dmode=0755,multidevs=forbid,freezable=on',
+      ],
     );
     expect(problems).toEqual([]);
     expect(options.exports).toEqual([
       { path: 'dir', securityModel: 'passthrough' },
       { path: '/a', name: 'A', securityModel: 'passthrough' },
-      { path: '/b', securityModel: 'mapped', readonly: true, fmode: 0o644, dmode: 0o755, freezable: true },
+      {
+        ...{ path: '/b', securityModel: 'mapped', readonly: true, fmode: 0o644, dmode: 0o755 },
+        ...{ freezable: true, multidevs: 'forbid' },
+      },
     ]);
   });
 
@@ -115,7 +120,7 @@ describe('the command line', () => {
     expect(problem('--export', '/a,name=x,name=y')).toContain('twice');
     expect(problem('--export', 'name=x,/a')).toContain('the path comes first');
     expect(problem('--export', '/a,freezable=yes')).toContain('freezable=on');
-    expect(problem('--export', '/a,multidevs=forbid')).toContain('multidevs=remap');
+    expect(problem('--export', '/a,multidevs=warn')).toContain('multidevs=remap or multidevs=forbid');
     expect(problem('--listen')).toContain('needs a value');
     expect(problem('--listen', '--export')).toContain('needs a value');
     expect(problem('/srv/files')).toContain('serve /srv/files');

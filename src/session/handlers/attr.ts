@@ -19,7 +19,7 @@ import {
 } from '#protocol/constants.ts';
 import { offsetOf } from '#protocol/kinds.ts';
 import type { TMessage } from '#protocol/operations.ts';
-import { done, type Handlers } from './handler.ts';
+import { done, type Handlers, whenDone } from './handler.ts';
 
 const knownBits =
   P9_ATTR_MODE |
@@ -70,7 +70,7 @@ function changeOf(node: Node, message: TMessage<'setattr'>): Change {
   };
 }
 
-export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'> = {
+export const attributes = {
   getattr(request, { fid: number }) {
     const { attachment, node } = request.object(number);
     return andThen(request.stat(attachment.tree, node), attr => ({ attr: attr.bytes }));
@@ -83,18 +83,17 @@ export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'>
     // CTIME is ignored: Linux has no call that sets a ctime.
     if ((valid & settableBits) === 0) return done;
     const file = use.kind === 'file' ? use.file : undefined;
-    return andThen(attachment.tree.change(attachment.actor, node, changeOf(node, message), file), () => done);
+    return whenDone(attachment.tree.change(attachment.actor, node, changeOf(node, message), file));
   },
 
-  statfs(request, { fid: number }) {
+  async statfs(request, { fid: number }) {
     const { attachment, node } = request.object(number);
     const statfs = allocOwned(statfsBytes);
-    return andThen(attachment.tree.statfs(node, statfs), () => {
-      statfs.writeUInt32LE(V9FS_MAGIC, 0);
-      if (statfs.readUInt32LE(4) === 0) statfs.writeUInt32LE(4096, 4);
-      statfs.writeUInt32LE(255, 56);
-      return { statfs };
-    });
+    await attachment.tree.statfs(node, statfs);
+    statfs.writeUInt32LE(V9FS_MAGIC, 0);
+    if (statfs.readUInt32LE(4) === 0) statfs.writeUInt32LE(4096, 4);
+    statfs.writeUInt32LE(255, 56);
+    return { statfs };
   },
 
   readlink(request, { fid: number }) {
@@ -106,4 +105,4 @@ export const attributes: Handlers<'getattr' | 'setattr' | 'statfs' | 'readlink'>
       return { target };
     });
   },
-};
+} satisfies Partial<Handlers>;

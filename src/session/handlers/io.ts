@@ -10,7 +10,7 @@ function written(count: number): { count: number } {
   return { count };
 }
 
-export const files: Handlers<'read' | 'write' | 'fsync'> = {
+export const files = {
   read(request, { fid: number, offset, count }) {
     const fid = request.fid(number);
     const { use } = fid;
@@ -43,10 +43,11 @@ export const files: Handlers<'read' | 'write' | 'fsync'> = {
     return andThen(tree.write(actor, use.file, owned, offset), written);
   },
 
-  fsync(request, { fid: number, datasync }) {
+  async fsync(request, { fid: number, datasync }) {
     const { attachment, use } = request.fid(number);
     if (use.kind !== 'file' && use.kind !== 'dir') throw EBADF;
     const open = use.kind === 'file' ? use.file : use.dir;
-    return andThen(attachment.tree.sync(open, datasync !== 0), () => done);
+    await attachment.tree.sync(open, datasync !== 0);
+    return done;
   },
-};
+} satisfies Partial<Handlers>;

@@ -1,5 +1,4 @@
 import { EBADF, ECANCELED, EINVAL } from '#base/errno.ts';
-import { andThen } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import {
   P9_LOCK_BLOCK,
@@ -31,7 +30,7 @@ function rangeOf(type: number, start: number, length: number): LockedRange {
   return { type, start, length };
 }
 
-export const locks: Handlers<'lock' | 'getlock'> = {
+export const locks = {
   async lock(request, { fid: number, type, flags, start, length, proc_id, client_id }) {
     const fid = request.fid(number);
     const use = openFile(fid);
@@ -48,24 +47,16 @@ export const locks: Handlers<'lock' | 'getlock'> = {
     return { status: outcome === 'granted' ? P9_LOCK_SUCCESS : P9_LOCK_BLOCKED };
   },
 
-  getlock(request, { fid: number, type, start, length, proc_id, client_id }) {
+  async getlock(request, { fid: number, type, start, length, proc_id, client_id }) {
     const fid = request.fid(number);
     const use = openFile(fid);
     const clientId = copyClientId(client_id);
     // fs/9p always sends UNLCK in Tgetlock. Treat it as a write lock, which conflicts with any lock.
     const asked = rangeOf(type, start, length);
     const range: LockedRange = asked.type === P9_LOCK_UNLCK ? { ...asked, type: P9_LOCK_WRLCK } : asked;
-    const found = request.session.locks.test(fid.attachment.tree, use, range, clientId, proc_id);
-    return andThen(found, lock =>
-      lock
-        ? {
-            type: lock.type,
-            start: lock.start,
-            length: lock.length,
-            proc_id: lock.procId,
-            client_id: lock.clientId,
-          }
-        : { type: P9_LOCK_UNLCK, start, length, proc_id, client_id: clientId },
-    );
+    const lock = await request.session.locks.test(fid.attachment.tree, use, range, clientId, proc_id);
+    if (!lock) return { type: P9_LOCK_UNLCK, start, length, proc_id, client_id: clientId };
+    const { type: held, procId, clientId: holder } = lock;
+    return { type: held, start: lock.start, length: lock.length, proc_id: procId, client_id: holder };
   },
-};
+} satisfies Partial<Handlers>;

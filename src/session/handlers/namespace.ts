@@ -1,15 +1,15 @@
-import type { NewNode } from '#backend/tree.ts';
+import type { NewNode, Node } from '#backend/tree.ts';
 import { encodeDevice, S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK } from '#base/attr.ts';
 import { EBUSY, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EXDEV } from '#base/errno.ts';
-import { andFinally, andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Name } from '#base/name.ts';
 import { P9_AT_REMOVEDIR } from '#protocol/constants.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import { symlinkTargetBytesMax } from '#quota/limits.ts';
-import { gidOf } from '../attachment.ts';
+import { type Attachment, gidOf } from '../attachment.ts';
 import type { Fid } from '../fids.ts';
 import type { Request } from '../request.ts';
-import { done, type Handlers } from './handler.ts';
+import { done, type Handlers, whenDone } from './handler.ts';
 
 /** The largest device numbers that new_encode_dev holds (include/linux/kdev_t.h). */
 const majorMax = 0xfff;
@@ -27,13 +27,24 @@ function make(request: Request, dir: Fid, name: Name, what: NewNode): MaybePromi
   });
 }
 
+/** Moves an entry; ENOENT if `node` is not the entry any more. */
+function moveEntry(
+  { tree, actor }: Attachment,
+  node: Node,
+  from: { readonly dir: Node; readonly name: Name },
+  to: { readonly dir: Node; readonly name: Name },
+): MaybePromise<void> {
+  return andThen(tree.isEntry(from.dir, from.name, node), isThere => {
+    if (!isThere) throw ENOENT;
+    return tree.rename(actor, from.dir, from.name, to.dir, to.name);
+  });
+}
+
 function refuseToCross(a: Fid, b: Fid): void {
   if (a.attachment.tree !== b.attachment.tree) throw EXDEV;
 }
 
-export const namespace: Handlers<
-  'symlink' | 'mknod' | 'mkdir' | 'link' | 'rename' | 'renameat' | 'unlinkat'
-> = {
+export const namespace = {
   symlink(request, { dfid, name, symtgt, gid }) {
     const dir = request.object(dfid);
     if (symtgt.length === 0) throw ENOENT;
@@ -70,30 +81,26 @@ export const namespace: Handlers<
     const fid = request.object(number);
     refuseToCross(dir, fid);
     const { tree, actor } = dir.attachment;
-    return andThen(tree.link(actor, fid.node, dir.node, name), () => done);
+    return whenDone(tree.link(actor, fid.node, dir.node, name));
   },
 
-  rename(request, { fid: number, dfid, name }) {
+  async rename(request, { fid: number, dfid, name }) {
     const fid = request.object(number);
     const to = request.object(dfid);
     refuseToCross(fid, to);
-    const { tree, actor } = fid.attachment;
+    const { tree } = fid.attachment;
     const { node, dir, name: oldName } = fid;
     if (node === tree.root) throw EBUSY;
     if (dir === undefined || oldName === undefined) throw EOPNOTSUPP;
     // Hold it: a concurrent Trename may move the fid and release its directory.
     tree.hold(dir);
-    return andFinally<typeof done>(
-      () =>
-        andThen(tree.isEntry(dir, oldName, node), isThere => {
-          if (!isThere) throw ENOENT;
-          return andThen(tree.rename(actor, dir, oldName, to.node, name), () => {
-            if (fid.node === node) fid.moveTo(to.node, name);
-            return done;
-          });
-        }),
-      () => tree.release(dir),
-    );
+    try {
+      await moveEntry(fid.attachment, node, { dir, name: oldName }, { dir: to.node, name });
+      if (fid.node === node) fid.moveTo(to.node, name);
+      return done;
+    } finally {
+      tree.release(dir);
+    }
   },
 
   renameat(request, { olddirfid, oldname, newdirfid, newname }) {
@@ -101,7 +108,7 @@ export const namespace: Handlers<
     const to = request.object(newdirfid);
     refuseToCross(from, to);
     const { tree, actor } = from.attachment;
-    return andThen(tree.rename(actor, from.node, oldname, to.node, newname), () => done);
+    return whenDone(tree.rename(actor, from.node, oldname, to.node, newname));
   },
 
   unlinkat(request, { dirfid, name, flags }) {
@@ -109,6 +116,6 @@ export const namespace: Handlers<
     if ((flags & ~P9_AT_REMOVEDIR) !== 0) throw EINVAL;
     const { tree, actor } = dir.attachment;
     const kind = flags === P9_AT_REMOVEDIR ? 'directory' : 'file';
-    return andThen(tree.unlink(actor, dir.node, name, kind), () => done);
+    return whenDone(tree.unlink(actor, dir.node, name, kind));
   },
-};
+} satisfies Partial<Handlers>;

@@ -14,6 +14,7 @@ import {
   P9_TRUNC,
   P9_WRONLY,
 } from '#protocol/constants.ts';
+import type { RMessage } from '#protocol/operations.ts';
 import { type Attachment, gidOf } from '../attachment.ts';
 import { type Fid, refused, type Use } from '../fids.ts';
 import type { Request } from '../request.ts';
@@ -56,48 +57,44 @@ function close({ tree }: Attachment, use: Use): void {
 }
 
 /**
- * Claims the fid while `act` runs, which sets the new state; on failure the state becomes `onFailure`. EMFILE at the limit of
- * open files.
+ * Claims the fid for a request that opens it and then sets its new state. Returns what undoes the claim on failure: the state
+ * becomes `onFailure`. EMFILE at the limit of open files.
  */
-function whileClaimed<T>(
-  request: Request,
-  number: number,
-  fid: Fid,
-  onFailure: Use,
-  act: () => MaybePromise<T>,
-): MaybePromise<T> {
+function claim(request: Request, number: number, fid: Fid, onFailure: Use): () => void {
   const { quota } = request.session;
   if (!quota.mayAdd('opens', 1)) throw EMFILE;
   quota.add('opens', 1);
   fid.use = { kind: 'claimed', number, before: onFailure };
-  return onError(act, () => {
+  return () => {
     quota.add('opens', -1);
     fid.use = onFailure;
-  });
+  };
+}
+
+function opened(request: Request, fid: Fid, use: Use): MaybePromise<RMessage<'lopen'>> {
+  const { attachment, node } = fid;
+  return onError(
+    () =>
+      andThen(request.qid(attachment.tree, node), qid => {
+        fid.use = use;
+        // 0 for a directory: with an iounit the client would request less than a message holds.
+        return { qid, iounit: use.kind === 'dir' ? 0 : request.session.iounit };
+      }),
+    () => close(attachment, use),
+  );
 }
 
 function isRefused(use: Use): boolean {
   return use.kind === 'node' && use.refused === true;
 }
 
-export const opening: Handlers<'lopen' | 'lcreate'> = {
+export const opening = {
   lopen(request, { fid: number, flags }) {
     const fid = request.unopened(number);
-    const { attachment, node, use: before } = fid;
+    const { use: before } = fid;
     const how = howOf(flags, isRefused(before));
-    return whileClaimed(request, number, fid, how.read && how.write ? refused : before, () =>
-      andThen(open(fid, how, flags), use =>
-        onError(
-          () =>
-            andThen(request.qid(attachment.tree, node), qid => {
-              fid.use = use;
-              // 0 for a directory: with an iounit the client would request less than a message holds.
-              return { qid, iounit: use.kind === 'dir' ? 0 : request.session.iounit };
-            }),
-          () => close(attachment, use),
-        ),
-      ),
-    );
+    const undo = claim(request, number, fid, how.read && how.write ? refused : before);
+    return onError(() => andThen(open(fid, how, flags), use => opened(request, fid, use)), undo);
   },
 
   lcreate(request, { fid: number, name, flags, mode, gid }) {
@@ -110,16 +107,16 @@ export const opening: Handlers<'lopen' | 'lcreate'> = {
       mode: mode & 0o7777,
       gid: gidOf(attachment, gid),
     };
-    return whileClaimed(request, number, fid, fid.use, () => {
-      const { attr } = request;
-      return andThen(tree.create(actor, dir, name, how, attr), ({ node, file }) => {
-        if (fid.dir) tree.release(fid.dir);
-        fid.dir = dir;
-        fid.name = name;
-        fid.node = node;
-        fid.use = { kind: 'file', file, locked: false };
-        return { qid: request.session.qidOf(node, attr), iounit: request.session.iounit };
-      });
+    const { attr } = request;
+    const undo = claim(request, number, fid, fid.use);
+    const created = onError(() => tree.create(actor, dir, name, how, attr), undo);
+    return andThen(created, ({ node, file }) => {
+      if (fid.dir) tree.release(fid.dir);
+      fid.dir = dir;
+      fid.name = name;
+      fid.node = node;
+      fid.use = { kind: 'file', file, locked: false };
+      return { qid: request.session.qidOf(node, attr), iounit: request.session.iounit };
     });
   },
-};
+} satisfies Partial<Handlers>;

@@ -16,7 +16,7 @@ function serialized<T>(use: DirUse, list: () => MaybePromise<T>): MaybePromise<T
   return listed;
 }
 
-export const directories: Handlers<'readdir'> = {
+export const directories = {
   readdir(request, { fid: number, offset, count: most }) {
     const fid = request.fid(number);
     const { use } = fid;
@@ -36,4 +36,4 @@ export const directories: Handlers<'readdir'> = {
       andThen(tree.readdir(use.dir, offset.low, offset.high, bytes), count => ({ data: { count, bytes } })),
     );
   },
-};
+} satisfies Partial<Handlers>;

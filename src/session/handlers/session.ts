@@ -5,14 +5,16 @@ import { msizeBytesMin } from '#quota/limits.ts';
 import { Fid, plain } from '../fids.ts';
 import { done, type Handlers } from './handler.ts';
 
-export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
+export const sessions = {
   version(request, { msize, version }) {
-    const agreed = Math.min(msize, request.session.msizeMax);
-    return andThen(request.session.reset(), isLast => {
+    const { session } = request;
+    const agreed = Math.min(msize, session.msizeMax);
+    // Not async: a client may send Tattach right behind Tversion.
+    return andThen(session.reset(), isLast => {
       // version(5): `unknown` establishes no session.
       if (version !== dialect) return { msize: agreed, version: 'unknown' };
       if (agreed < msizeBytesMin) throw EMSGSIZE;
-      if (isLast) request.session.msize = agreed;
+      if (isLast) session.msize = agreed;
       return { msize: agreed, version: dialect };
     });
   },
@@ -35,10 +37,9 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
         observer,
         pins: request.session.quota.pinnedFds,
       };
-      const qid = await andThen(request.stat(tree, tree.root), attr => {
-        if (attr.nlink === 0) hostErrors?.rootRemoved();
-        return request.session.qidOf(tree.root, attr);
-      });
+      const attr = await request.stat(tree, tree.root);
+      if (attr.nlink === 0) hostErrors?.rootRemoved();
+      const qid = request.session.qidOf(tree.root, attr);
       tree.hold(tree.root);
       fids.fill(
         newfid,
@@ -55,4 +56,4 @@ export const sessions: Handlers<'version' | 'auth' | 'attach' | 'flush'> = {
   flush(request, { oldtag }) {
     return request.session.flush(oldtag) ?? done;
   },
-};
+} satisfies Partial<Handlers>;

@@ -2,13 +2,13 @@ import type { Node } from '#backend/tree.ts';
 import type { Attr } from '#base/attr.ts';
 import { S_IFDIR } from '#base/attr.ts';
 import { EBADF, EBUSY, ENOENT, EOPNOTSUPP, EROFS, Errno } from '#base/errno.ts';
-import { andFinally, andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
+import { andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
 import type { Name, Step } from '#base/name.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import type { Attachment } from '../attachment.ts';
 import { Fid, plain } from '../fids.ts';
 import type { Request } from '../request.ts';
-import { done, type Handlers } from './handler.ts';
+import { done, fillLater, type Handlers } from './handler.ts';
 import { commitXattr } from './xattr.ts';
 
 /** A walk in progress. Holds the current node and the directory in which it was looked up. */
@@ -124,19 +124,10 @@ function walkTo(request: Request, from: Fid, newfid: number, steps: readonly Ste
 }
 
 function finishLater(request: Request, newfid: number, walked: Promise<Walk>) {
-  const { fids } = request.session;
-  const reserved = request.reserve(newfid);
-  return onError(
-    () =>
-      walked.then(walk => {
-        if (walk.failure) {
-          fids.unreserve(reserved);
-          return stopped(walk);
-        }
-        fids.fill(reserved, walk.toFid());
-        return { wqid: walk.qids };
-      }),
-    () => fids.unreserve(reserved),
+  return fillLater(request, newfid, walked, walk =>
+    walk.failure
+      ? { fid: undefined, reply: stopped(walk) }
+      : { fid: walk.toFid(), reply: { wqid: walk.qids } },
   );
 }
 
@@ -154,33 +145,40 @@ export function walkLater(
 }
 
 /** Walks with newfid = fid. The fid moves only if all steps succeed. EBUSY if a request uses it; claimed meanwhile. */
-function walkInPlace(request: Request, number: number, fid: Fid, steps: readonly Step[]) {
+async function walkInPlace(request: Request, number: number, fid: Fid, steps: readonly Step[]) {
   if (steps.length === 0) return { wqid: [] };
   if (fid.use.kind !== 'node') throw EBADF;
   if (fid.busy > 0) throw EBUSY;
   fid.use = { kind: 'claimed', number, before: plain };
-  const arrived = onError(
-    () => new Walk(request, fid, steps).run(),
-    () => {
-      fid.use = plain;
-    },
-  );
-  return andThen(arrived, walk => {
+  let walk: Walk;
+  try {
+    walk = await new Walk(request, fid, steps).run();
+  } finally {
     fid.use = plain;
-    if (walk.failure) return stopped(walk);
-    const { tree } = fid.attachment;
-    tree.release(fid.node);
-    if (fid.dir) tree.release(fid.dir);
-    fid.node = walk.node;
-    fid.dir = walk.dir;
-    fid.name = walk.name;
-    return { wqid: walk.qids };
-  });
+  }
+  if (walk.failure) return stopped(walk);
+  const { tree } = fid.attachment;
+  tree.release(fid.node);
+  if (fid.dir) tree.release(fid.dir);
+  fid.node = walk.node;
+  fid.dir = walk.dir;
+  fid.name = walk.name;
+  return { wqid: walk.qids };
 }
 
 /** Releases the locks taken through a fid. The caller discards the fid afterwards. */
 function releaseLocks(request: Request, { use, attachment }: Fid): MaybePromise<void> {
   if (use.kind === 'file' && use.locked) return request.session.locks.dropThrough(attachment.tree, use);
+}
+
+/** Discards a taken fid after its last call, even if that fails. */
+async function endUse(request: Request, fid: Fid, last: MaybePromise<void>): Promise<typeof done> {
+  try {
+    await last;
+    return done;
+  } finally {
+    request.session.fids.discard(fid);
+  }
 }
 
 function removeEntry(fid: Fid): MaybePromise<void> {
@@ -196,7 +194,7 @@ function removeEntry(fid: Fid): MaybePromise<void> {
   });
 }
 
-export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
+export const walking = {
   walk(request, { fid: number, newfid, wname }) {
     const from = request.object(number);
     return number === newfid
@@ -208,36 +206,26 @@ export const walking: Handlers<'walk' | 'clunk' | 'remove'> = {
     const { fids } = request.session;
     const fid = request.take(number);
     const { use } = fid;
-    if (use.kind === 'node') {
-      fids.discard(fid);
-      return done;
-    }
-    // The fid is gone even if writing the xattr fails.
-    const discard = () => fids.discard(fid);
-    const last = onError(
-      () => (use.kind === 'xattr-write' ? commitXattr(fid, use) : releaseLocks(request, fid)),
-      discard,
-    );
-    return andThen(last, () => {
-      discard();
-      return done;
-    });
+    if (use.kind === 'xattr-write') return endUse(request, fid, commitXattr(fid, use));
+    if (use.kind === 'file' && use.locked) return endUse(request, fid, releaseLocks(request, fid));
+    fids.discard(fid);
+    return done;
   },
 
-  remove(request, { fid: number }) {
+  async remove(request, { fid: number }) {
     const { fids } = request.session;
     const fid = request.take(number);
     const { dir } = fid;
     const { tree } = fid.attachment;
     // Hold it: a Trename that still runs may move the fid and release its directory.
     if (dir) tree.hold(dir);
-    return andFinally<typeof done>(
-      () => andThen(removeEntry(fid), () => done),
-      () =>
-        andThen(releaseLocks(request, fid), () => {
-          if (dir) tree.release(dir);
-          fids.discard(fid);
-        }),
-    );
+    try {
+      await removeEntry(fid);
+      return done;
+    } finally {
+      await releaseLocks(request, fid);
+      if (dir) tree.release(dir);
+      fids.discard(fid);
+    }
   },
-};
+} satisfies Partial<Handlers>;

@@ -1,12 +1,11 @@
 import { E2BIG, EINVAL, ENODATA, ENOMEM, ENOSPC } from '#base/errno.ts';
-import { type MaybePromise, onError, recover } from '#base/maybe-promise.ts';
 import { asOwned, type Segments } from '#base/owned.ts';
 import { P9_XATTR_CREATE, P9_XATTR_REPLACE } from '#protocol/constants.ts';
 import type { Data } from '#protocol/kinds.ts';
 import { xattrValueBytesMax } from '#quota/limits.ts';
 import { Fid, type XattrRead, type XattrWrite } from '../fids.ts';
 import type { Request } from '../request.ts';
-import { done, type Handlers } from './handler.ts';
+import { done, fillLater, type Handlers } from './handler.ts';
 
 const aclPrefix = 'system.posix_acl_';
 
@@ -35,7 +34,7 @@ export function writeXattr(use: XattrWrite, offset: number, payload: Segments, c
 }
 
 /** Sets or removes the xattr on Tclunk. EINVAL, and no change, if the value is incomplete. */
-export function commitXattr({ attachment, node }: Fid, use: XattrWrite): MaybePromise<void> {
+export async function commitXattr({ attachment, node }: Fid, use: XattrWrite): Promise<void> {
   const { tree, actor } = attachment;
   const { name, flags, value, written } = use;
   if (written !== value.length) throw EINVAL;
@@ -43,13 +42,11 @@ export function commitXattr({ attachment, node }: Fid, use: XattrWrite): MaybePr
   // fs/9p removes an xattr with size 0 and REPLACE, an ACL with size 0 alone. A missing ACL is no error.
   if ((flags & P9_XATTR_REPLACE) !== 0) return tree.removeXattr(actor, node, name);
   if (!name.startsWith(aclPrefix)) return tree.setXattr(actor, node, name, value, flags);
-  return removeIfThere(() => tree.removeXattr(actor, node, name));
-}
-
-function removeIfThere(remove: () => MaybePromise<void>): MaybePromise<void> {
-  return recover<void>(remove, error => {
+  try {
+    await tree.removeXattr(actor, node, name);
+  } catch (error) {
     if (error !== ENODATA) throw error;
-  });
+  }
 }
 
 /** The value in a buffer of exactly its size, which does not keep a larger one alive. */
@@ -57,7 +54,7 @@ function compact(value: Uint8Array): Uint8Array {
   return value.buffer.byteLength === value.length ? value : value.slice();
 }
 
-export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
+export const xattrs = {
   xattrwalk(request, { fid: number, newfid, name }) {
     const { fids } = request.session;
     const from = request.object(number);
@@ -74,15 +71,10 @@ export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
       fids.put(newfid, snapshot(found));
       return { size: found.length };
     }
-    const reserved = request.reserve(newfid);
-    return onError(
-      () =>
-        found.then(bytes => {
-          fids.fill(reserved, snapshot(bytes));
-          return { size: bytes.length };
-        }),
-      () => fids.unreserve(reserved),
-    );
+    return fillLater(request, newfid, found, bytes => ({
+      fid: snapshot(bytes),
+      reply: { size: bytes.length },
+    }));
   },
 
   xattrcreate(request, { fid: number, name, attr_size, flags }) {
@@ -94,4 +86,4 @@ export const xattrs: Handlers<'xattrwalk' | 'xattrcreate'> = {
     fid.use = { kind: 'xattr-write', name, flags, value: asOwned(new Uint8Array(attr_size.low)), written: 0 };
     return done;
   },
-};
+} satisfies Partial<Handlers>;

@@ -1,5 +1,5 @@
 import type { Node, Tree } from '#backend/tree.ts';
-import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { defaultLimits } from '#quota/limits.ts';
 import { SessionQuota } from '#quota/session-quota.ts';
@@ -75,13 +75,13 @@ export class LockClient implements LockAccount {
   }
 
   /** A conflicting lock of another owner, or of a program outside the server. */
-  test(
+  async test(
     tree: Tree,
     through: LockedThrough,
     range: LockedRange,
     clientId: Bytes,
     procId: number,
-  ): MaybePromise<BlockingLock | undefined> {
+  ): Promise<BlockingLock | undefined> {
     const owner = this.#owner(clientId, procId);
     const request = { owner, type: range.type, start: range.start, end: endOf(range) };
     const region = tables.get(tree)?.get(through.file.node)?.blockingLock(request);
@@ -91,12 +91,11 @@ export class LockClient implements LockAccount {
       const length = end === Number.POSITIVE_INFINITY ? 0 : end - start;
       return { type, start, length, procId: region.owner.procId, clientId: region.owner.clientId };
     }
-    return andThen(tree.testLock(owner, through.file, range), found => {
-      if (!found) return undefined;
-      const { type, start, length, pid } = found;
-      // fs/9p shows −proc_id as l_pid, and fcntl(2) gives −1 for a lock without a process: hence 1.
-      return { type, start, length, procId: pid > 0 ? pid : 1, clientId: '' };
-    });
+    const found = await tree.testLock(owner, through.file, range);
+    if (!found) return undefined;
+    const { type, start, length, pid } = found;
+    // fs/9p shows −proc_id as l_pid, and fcntl(2) gives −1 for a lock without a process: hence 1.
+    return { type, start, length, procId: pid > 0 ? pid : 1, clientId: '' };
   }
 
   /** Releases the locks taken through an open fid, before it is closed. */

@@ -98,7 +98,8 @@ class TwoSessions {
     const replies: (Buffer | undefined)[] = [];
     for (const harness of [this.fast, this.generic]) {
       harness.sendFrame(Buffer.from(frame));
-      if (settle) await turns(3);
+      // Messages without a fast path may be answered after `receive`.
+      if (settle || harness.replies.length === 0) await turns(3);
       const [first, ...more] = harness.replies.splice(0);
       expect(more).toEqual([]);
       expect(harness.errors).toEqual([]);

@@ -22,7 +22,7 @@ export { Client } from '#client/client.ts';
 export { type Address, Disconnected, Wire } from '#client/wire.ts';
 export type { AccessOptions } from '#exports/access.ts';
 export type { ExportOptions, GuestOptions, TreeExport } from '#exports/exports.ts';
-export type { Credentials, Time } from '#host/syscalls.ts';
+export type { Credentials, Submitter, Time } from '#host/syscalls.ts';
 export { defaultLimits, type Limits } from '#quota/limits.ts';
 export { type MappedOptions, mapped } from '#security/mapped.ts';
 export type { GuestForm, HostForm, SecurityModel, Target } from '#security/model.ts';

@@ -3,7 +3,8 @@
  * this and needs nothing below it. It knows no fid, qid path mapping aside, and no 9P flag.
  *
  * For every method:
- * - It acts as the `Credentials` it is given and throws (or rejects with) an `Errno`.
+ * - It acts as the user of its `CallContext` and throws (or rejects with) an `Errno`. Methods that do not wait, and `lock`, which may
+ *   outlive its request, take no context.
  * - It may run beside any other call on the same node, after the object was unlinked or renamed by anyone, and never
  *   resolves a path: a `Node` is the object itself.
  * - What it returns held is released by the receiver, exactly once.
@@ -18,7 +19,7 @@ import type { Errno } from '#base/errno.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';
-import type { Credentials, Time } from '#host/syscalls.ts';
+import type { Credentials, Submitter, Time } from '#host/syscalls.ts';
 import type { PinnedFds } from '#quota/pinned-fds.ts';
 
 /** An object that is held and counted: file, directory, symlink, device, FIFO or socket. Fids share it. */
@@ -88,12 +89,23 @@ export interface ChangeObserver {
   after(node: Node, stamp: ChangeStamp, asked?: number): void;
 }
 
-/** On whose behalf a call runs: credentials, and the watch that is told of the changes it makes. */
-export interface Actor {
-  readonly creds: Credentials;
+/** The session of a call. It outlives its requests, so a tree uses it for work that goes on after the call. */
+export interface SessionContext extends Submitter {
   readonly observer: ChangeObserver;
-  /** Of its session: what it keeps open counts there, in a tree that has a bound for that. */
-  readonly pins?: PinnedFds;
+  /** Counts the descriptors that the session keeps open. */
+  readonly pins: PinnedFds;
+}
+
+/** The request of a call. Valid until the call has settled: then another request may use the object. */
+export interface CallContext extends Submitter {
+  readonly session: SessionContext;
+  /** The user of the attach. */
+  readonly creds: Credentials;
+  /**
+   * Calls `act`, which must not throw, once for all requests that were received together, before the first of their replies is
+   * sent. False if this request was received alone: `act` is then not called.
+   */
+  defer(act: () => void): boolean;
 }
 
 /** Who owns a byte-range lock: (session, client_id, proc_id), one object per owner, compared by identity. */
@@ -116,7 +128,7 @@ export interface Tree {
   /** The root, held by the tree itself for as long as it is open. */
   readonly root: Node;
   /** The credentials of a client's user; `uid` is n_uname, or NONUNAME (0xffffffff) when none was given. */
-  credentials(uid: number): MaybePromise<Credentials>;
+  credentials(submitter: Submitter, uid: number): MaybePromise<Credentials>;
 
   hold(node: Node): void;
   /** The last release lets go of the object. */
@@ -127,69 +139,80 @@ export interface Tree {
    * PATH search is one) and must cost nearly nothing. Symlinks are never followed; ENOTDIR when `dir` is no directory.
    * `attr`, when given, receives the child's attributes as `stat` does.
    */
-  walk(creds: Credentials, dir: Node, name: Name, attr: Attr): MaybePromise<Node | Errno>;
+  walk(ctx: CallContext, dir: Node, name: Name, attr: Attr): MaybePromise<Node | Errno>;
   /** `..` : the directory that holds `dir`, held; the root's parent is the root. */
-  parent(creds: Credentials, dir: Node): MaybePromise<Node>;
+  parent(ctx: CallContext, dir: Node): MaybePromise<Node>;
 
   /** Attributes as the client sees them. qid.version is left to the session; `stampOf(attr)` is what it is made of. */
-  stat(node: Node, attr: Attr): MaybePromise<void>;
+  stat(ctx: CallContext, node: Node, attr: Attr): MaybePromise<void>;
   /** As `stat`, for an open file: works on the very descriptor. */
-  statfs(node: Node, into: Owned<Buffer>): MaybePromise<void>;
-  change(actor: Actor, node: Node, change: Change, file?: OpenFile): MaybePromise<void>;
-  readlink(creds: Credentials, node: Node): MaybePromise<Bytes>;
+  statfs(ctx: CallContext, node: Node, into: Owned<Buffer>): MaybePromise<void>;
+  change(ctx: CallContext, node: Node, change: Change, file?: OpenFile): MaybePromise<void>;
+  readlink(ctx: CallContext, node: Node): MaybePromise<Bytes>;
 
   /**
    * Opens a regular file. ENXIO for devices, FIFOs and sockets, which are never opened on the host; ELOOP for symlinks; EMFILE
-   * when the actor's session may have nothing more open. What is open stays what it is whatever becomes of its names.
+   * when the session may have nothing more open. What is open stays what it is whatever becomes of its names.
    */
-  open(actor: Actor, node: Node, how: OpenHow): MaybePromise<OpenFile>;
-  openDir(actor: Actor, node: Node): MaybePromise<OpenDir>;
+  open(ctx: CallContext, node: Node, how: OpenHow): MaybePromise<OpenFile>;
+  openDir(ctx: CallContext, node: Node): MaybePromise<OpenDir>;
   /**
    * Creates and opens a file, or opens the existing one unless `exclusive` (EEXIST). The node comes back held. The
    * permission to open does not depend on the mode asked for, as with open(2). `attr` receives what a qid is made of, type
    * and stamp; owner and permissions are for `stat` to tell.
    */
   create(
-    actor: Actor,
+    ctx: CallContext,
     dir: Node,
     name: Name,
     how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
     attr: Attr,
   ): MaybePromise<{ readonly node: Node; readonly file: OpenFile }>;
   /** Makes anything else. The node comes back held; `attr` as of `create`. */
-  make(actor: Actor, dir: Node, name: Name, what: NewNode, attr: Attr): MaybePromise<Node>;
-  link(actor: Actor, node: Node, dir: Node, name: Name): MaybePromise<void>;
-  rename(actor: Actor, fromDir: Node, from: Name, toDir: Node, to: Name): MaybePromise<void>;
-  unlink(actor: Actor, dir: Node, name: Name, kind: 'file' | 'directory'): MaybePromise<void>;
+  make(ctx: CallContext, dir: Node, name: Name, what: NewNode, attr: Attr): MaybePromise<Node>;
+  link(ctx: CallContext, node: Node, dir: Node, name: Name): MaybePromise<void>;
+  rename(ctx: CallContext, fromDir: Node, from: Name, toDir: Node, to: Name): MaybePromise<void>;
+  unlink(ctx: CallContext, dir: Node, name: Name, kind: 'file' | 'directory'): MaybePromise<void>;
   /**
    * Whether `name` in `dir` is this very object now: for Tremove and Trename, which name an object by its fid.
    */
-  isEntry(dir: Node, name: Name, node: Node): MaybePromise<boolean>;
+  isEntry(ctx: CallContext, dir: Node, name: Name, node: Node): MaybePromise<boolean>;
 
   /** Reads at most what `into` holds; 0 at the end. */
-  read(file: OpenFile, into: OwnedSegments, offset: number): MaybePromise<number>;
+  read(ctx: CallContext, file: OpenFile, into: OwnedSegments, offset: number): MaybePromise<number>;
   readNow?(file: OpenFile, into: Segments, offset: number): number | undefined;
   /** Writes and returns how much: all of it, or less than all but more than 0 when the disk filled up midway. */
-  write(actor: Actor, file: OpenFile, from: OwnedSegments, offset: number): MaybePromise<number>;
-  writeNow?(actor: Actor, file: OpenFile, from: Segments, offset: number): MaybePromise<number> | undefined;
+  write(ctx: CallContext, file: OpenFile, from: OwnedSegments, offset: number): MaybePromise<number>;
+  writeNow?(
+    ctx: CallContext,
+    file: OpenFile,
+    from: Segments,
+    offset: number,
+  ): MaybePromise<number> | undefined;
   /** To stable storage; works on files opened for reading, and on directories. */
-  sync(file: OpenFile | OpenDir, dataOnly: boolean): MaybePromise<void>;
+  sync(ctx: CallContext, file: OpenFile | OpenDir, dataOnly: boolean): MaybePromise<void>;
   closeFile(file: OpenFile): void;
   /**
    * Packs whole 9P entries from the cookie on (0 starts anew and sees the directory as it is now). Returns the bytes; 0 at
    * the end; EINVAL when the next entry does not fit. Calls on one OpenDir are made one after another by the session.
    */
-  readdir(dir: OpenDir, cookieLow: number, cookieHigh: number, into: Owned): MaybePromise<number>;
+  readdir(
+    ctx: CallContext,
+    dir: OpenDir,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Owned,
+  ): MaybePromise<number>;
   readdirNow?(dir: OpenDir, cookieLow: number, cookieHigh: number, into: Uint8Array): number | undefined;
   closeDir(dir: OpenDir): void;
 
   /** The value, at most 64 KiB. ENODATA when absent, EOPNOTSUPP where the model or file system has none. */
-  getXattr(creds: Credentials, node: Node, name: Bytes): MaybePromise<Uint8Array>;
+  getXattr(ctx: CallContext, node: Node, name: Bytes): MaybePromise<Uint8Array>;
   /** NUL-terminated names. */
-  listXattr(creds: Credentials, node: Node): MaybePromise<Uint8Array>;
+  listXattr(ctx: CallContext, node: Node): MaybePromise<Uint8Array>;
   /** flags: XATTR_CREATE 1, XATTR_REPLACE 2. An empty value is a value. */
-  setXattr(actor: Actor, node: Node, name: Bytes, value: Owned, flags: number): MaybePromise<void>;
-  removeXattr(actor: Actor, node: Node, name: Bytes): MaybePromise<void>;
+  setXattr(ctx: CallContext, node: Node, name: Bytes, value: Owned, flags: number): MaybePromise<void>;
+  removeXattr(ctx: CallContext, node: Node, name: Bytes): MaybePromise<void>;
 
   /**
    * Takes, changes or gives up a lock for `owner` against everybody outside this tree (host programs, other servers).
@@ -198,7 +221,12 @@ export interface Tree {
    */
   lock(owner: LockKey, file: OpenFile, range: LockRange): MaybePromise<boolean>;
   /** The outside lock that would be in the way, or undefined. */
-  testLock(owner: LockKey, file: OpenFile, range: LockRange): MaybePromise<LockConflict | undefined>;
+  testLock(
+    ctx: CallContext,
+    owner: LockKey,
+    file: OpenFile,
+    range: LockRange,
+  ): MaybePromise<LockConflict | undefined>;
   /** Lets go of what `owner` needed to hold locks on this node. */
   forgetLocks(owner: LockKey, node: Node): void;
 

@@ -1,10 +1,9 @@
 import { E2BIG, ECANCELED, ENAMETOOLONG, Errno } from '#base/errno.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
-import { turn } from '#base/turn.ts';
 import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '#quota/limits.ts';
 import { addon, type GroupList } from './addon.ts';
-import type { Credentials } from './syscalls.ts';
+import type { Credentials, Submitter } from './syscalls.ts';
 
 /**
  * The control block: the one piece of memory through which a call's caller, numbers and texts reach the addon, since
@@ -25,7 +24,6 @@ const ids = new Uint32Array(block, at('uid'), 3);
 const groups = new Uint32Array(block, at('groups'), at('groupsMax'));
 const texts = new Uint8Array(block, at('texts'), at('textsBytesMax'));
 const blockedMsOfCall = new Uint32Array(block, at('took'), 1);
-const doneQueue = new Uint32Array(block, at('doneQueue'), 1);
 const done = new Int32Array(block, at('done'));
 const doneWords = 3;
 
@@ -131,7 +129,6 @@ const pending: (Pending | undefined)[] = [];
 const freeSlots: number[] = [];
 
 function finished(count: number): void {
-  turn.queue = doneQueue[0]!;
   for (let i = 0; i < count * doneWords; i += doneWords) {
     const { finish, resolve, reject, waited } = settle(done[i]!);
     const result = done[i + 1]!;
@@ -192,14 +189,14 @@ export function threadsFor(dev: number, apart: boolean): ThreadGroup {
 }
 
 /** On a thread of the pool. */
-export function onThreads(place: ThreadGroup, waited?: OnBlocked): Perform {
+export function onThreads(place: ThreadGroup, submitter: Submitter, waited?: OnBlocked): Perform {
   return <T>(finish: Finish<T>, data?: CallData) => {
     const slot = freeSlots.pop() ?? pending.length;
     // What is to be closed is closed, whatever becomes of the request, and does not wait behind what hangs.
     const closes = shim[0] === closing;
     slotOfCall[0] = slot;
     placeOfCall[0] = place;
-    queueOfCall[0] = closes ? 0 : turn.queue;
+    queueOfCall[0] = closes ? 0 : submitter.queue;
     const failed = data === undefined ? submit() : submit(data);
     const promise = new Promise<unknown>((resolve, reject) => {
       pending[slot] = { finish, resolve, reject, data, waited };
@@ -208,7 +205,7 @@ export function onThreads(place: ThreadGroup, waited?: OnBlocked): Perform {
       const call = settle(slot);
       if (closes) call.resolve(finish(run()));
       else call.reject(Errno.of(-failed));
-    } else if (!closes) turn.withdraw ??= withdrawal(slot, pending[slot]!);
+    } else if (!closes) submitter.submitted?.(withdrawal(slot, pending[slot]!));
     return promise as Promise<T>;
   };
 }
@@ -230,7 +227,6 @@ export function handedOffAt(place: ThreadGroup, trustUs: number, waited: OnBlock
     const slot = freeSlots.at(-1) ?? pending.length;
     slotOfCall[0] = slot;
     placeOfCall[0] = place;
-    queueOfCall[0] = turn.queue;
     trustUsOfCall[0] = trustUs;
     const result = data === undefined ? handOff() : handOff(data);
     if (result !== isLate) {
@@ -254,8 +250,6 @@ function withdrawal(slot: number, call: Pending): () => boolean {
     return true;
   };
 }
-
-export const onPool: Perform = onThreads(commonThreads);
 
 /** For calls that return nothing. */
 export function expectVoid(result: number): void {

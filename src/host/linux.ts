@@ -7,9 +7,10 @@ import { UTIME_NOW, UTIME_OMIT } from './constants.ts';
 import {
   beginCall,
   type CallData,
+  commonThreads,
   expectCount,
   expectVoid,
-  onPool,
+  onThreads,
   type Perform,
   type PerformInline,
   raw,
@@ -22,6 +23,7 @@ import {
   type Credentials,
   type HostLock,
   type InlineSyscalls,
+  noSession,
   type Syscalls,
   serverCreds,
   type Time,
@@ -376,4 +378,4 @@ class Inline extends Linux implements InlineSyscalls {
 export const inline: InlineSyscalls = new Inline();
 
 /** Makes each call on a thread of the addon's pool and answers with a promise. */
-export const pool: Syscalls = new Linux(onPool);
+export const pool: Syscalls = new Linux(onThreads(commonThreads, noSession));

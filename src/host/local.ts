@@ -1,6 +1,6 @@
 import { type Attr, changeClock } from '#base/attr.ts';
-import { EAGAIN, EINVAL, EXDEV } from '#base/errno.ts';
-import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import { EAGAIN, EINVAL } from '#base/errno.ts';
+import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Name } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
 import {
@@ -34,17 +34,21 @@ import {
   type Credentials,
   type HostLock,
   type InlineSyscalls,
+  noSession,
+  type Submitter,
   type Syscalls,
   serverCreds,
 } from './syscalls.ts';
 
-/** The same on the threads of a place, telling when a call had to wait for a disk. */
-export function pooledOn(place: ThreadGroup, blocked?: OnBlocked): Syscalls {
-  return new Linux(onThreads(place, blocked));
+/** The same on the threads of a place. */
+export function pooledOn(place: ThreadGroup, submitter: Submitter): Syscalls {
+  return new Linux(onThreads(place, submitter));
 }
 
 /** For file systems of which nothing is known yet. */
-export const unknownFs: Syscalls = pooledOn(unknownFsThreads);
+export function unknownFs(submitter: Submitter): Syscalls {
+  return pooledOn(unknownFsThreads, submitter);
+}
 
 /**
  * An object of more bytes than this, by its size or its blocks, is one whose blocks may take long to free: a guest can make each
@@ -94,8 +98,7 @@ class LocalInline extends Linux implements InlineSyscalls {
 
   override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
     beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV, 0, name);
-    const found = this.#told(run());
-    return found === -EXDEV.code ? unknownFs.lookup(creds, dirfd, name) : found;
+    return this.#told(run());
   }
 
   /** Opening for writing may break a lease and copies a file up (overlayfs); opening for reading breaks F_WRLCK leases. */
@@ -190,7 +193,7 @@ function closeLocal(fd: number, place: ThreadGroup, watcher: Watcher, free: Perf
   if (blockedMs() > 0) watcher.blocked(blockedMs());
   if (left === 0) return;
   beginCall(op.close, serverCreds, fd);
-  const closed = (left === CLOSE_REMOVED ? free : onThreads(place))(expectVoid);
+  const closed = (left === CLOSE_REMOVED ? free : onThreads(place, noSession))(expectVoid);
   if (closed instanceof Promise) watcher.freeing(closed);
   return closed;
 }
@@ -205,8 +208,8 @@ class LocalPooled extends Linux {
   readonly #place: ThreadGroup;
   readonly #watcher: Watcher;
 
-  constructor(place: ThreadGroup, watcher: Watcher) {
-    super(onThreads(place, watcher.blocked));
+  constructor(place: ThreadGroup, watcher: Watcher, submitter: Submitter) {
+    super(onThreads(place, submitter, watcher.blocked));
     this.#place = place;
     this.#watcher = watcher;
   }
@@ -214,11 +217,9 @@ class LocalPooled extends Linux {
   override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
     beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV | RESOLVE_CACHED, 0, name);
     const found = run();
-    if (found !== -EAGAIN.code && found !== -EXDEV.code && found !== -EINVAL.code) return found;
+    if (found !== -EAGAIN.code && found !== -EINVAL.code) return found;
     beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV, 0, name);
-    return andThen(this.perform(raw), later =>
-      later === -EXDEV.code ? unknownFs.lookup(creds, dirfd, name) : later,
-    );
+    return this.perform(raw);
   }
 
   override close(fd: number): MaybePromise<void> {
@@ -262,7 +263,7 @@ export interface DiskCalls {
   /** `inlineCalls`, for an object that has no name yet. */
   readonly inlineCallsForNew: Syscalls;
   /** While it does. */
-  readonly pooledCalls: Syscalls;
+  readonly pooledCalls: (submitter: Submitter) => Syscalls;
 }
 
 /**
@@ -276,6 +277,6 @@ export function diskCalls(place: ThreadGroup, trustUs: number, watcher: Watcher)
   return {
     inlineCalls: new LocalInline(place, watcher, change, writing),
     inlineCallsForNew: new LocalInline(place, watcher, writing, writing),
-    pooledCalls: new LocalPooled(place, watcher),
+    pooledCalls: submitter => new LocalPooled(place, watcher, submitter),
   };
 }

@@ -2,8 +2,17 @@ import { E2BIG, ENOENT, Errno } from '#base/errno.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import { addon } from './addon.ts';
 import { NGROUPS_MAX } from './constants.ts';
-import { beginCall, expectCount, expectVoid, onPool, raw, runInline, shimOf } from './control-block.ts';
-import { serverCreds } from './syscalls.ts';
+import {
+  beginCall,
+  commonThreads,
+  expectCount,
+  expectVoid,
+  onThreads,
+  raw,
+  runInline,
+  shimOf,
+} from './control-block.ts';
+import { type Submitter, serverCreds } from './syscalls.ts';
 
 const op = {
   effectiveCapabilities: shimOf('effectiveCapabilities'),
@@ -37,18 +46,18 @@ export interface UserGroups {
  * What the host's user database knows of a uid; undefined when the uid is not known. E2BIG when the user is in more than
  * NGROUPS_MAX groups. Runs on the pool, since name services may ask the network.
  */
-export function groupsOf(uid: number): MaybePromise<UserGroups | undefined> {
-  return ask(uid, groupsUsual);
+export function groupsOf(uid: number, submitter: Submitter): MaybePromise<UserGroups | undefined> {
+  return ask(uid, submitter, groupsUsual);
 }
 
-function ask(uid: number, room: number): MaybePromise<UserGroups | undefined> {
+function ask(uid: number, submitter: Submitter, room: number): MaybePromise<UserGroups | undefined> {
   const words = new Uint32Array(1 + room);
   beginCall(op.groupsOf, serverCreds, uid);
-  return andThen(onPool(raw, new Uint8Array(words.buffer)), result => {
+  return andThen(onThreads(commonThreads, submitter)(raw, new Uint8Array(words.buffer)), result => {
     if (result === -ENOENT.code) return undefined;
     const found = expectCount(result);
     if (found > NGROUPS_MAX) throw E2BIG;
-    if (found > room) return ask(uid, found);
+    if (found > room) return ask(uid, submitter, found);
     return { gid: words[0]!, groups: Array.from(words.subarray(1, 1 + found)) };
   });
 }

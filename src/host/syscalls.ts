@@ -17,6 +17,20 @@ export interface Credentials {
 /** The process's own credentials: nothing is switched. */
 export const serverCreds: Credentials = Object.freeze({ uid: -1, gid: -1, groups: [] });
 
+/** For whom calls are submitted to the addon's pool. */
+export interface Submitter {
+  /** The queue of a session's calls: the pool serves queues in turns. 0 belongs to no session, and has no bound of its own. */
+  readonly queue: number;
+  /**
+   * A call was queued. `withdraw` removes it unless a thread has begun it, and returns whether it did; the call then fails with
+   * ECANCELED.
+   */
+  submitted?(withdraw: () => boolean): void;
+}
+
+/** Calls of the server for itself. */
+export const noSession: Submitter = Object.freeze({ queue: 0 });
+
 /** A time for utimensat: any seconds (the file system keeps the nearest it can) and nanoseconds, the clock of now, or left as it is. */
 export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'omit';
 
@@ -28,7 +42,10 @@ export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'om
  * A call may wait, so what it reads or fills is `Owned`. `InlineSyscalls` are done when they return and take any memory.
  */
 export interface Syscalls {
-  /** openat2(O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS). Returns the fd, or −errno. */
+  /**
+   * openat2(O_PATH|O_NOFOLLOW|O_CLOEXEC, RESOLVE_BENEATH|NO_SYMLINKS|NO_MAGICLINKS). Returns the fd, or −errno: −EXDEV from calls
+   * that are limited to one file system, if `name` is a mount point.
+   */
   lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number>;
   /**
    * open("/proc/self/fd/FD", flags|O_CLOEXEC|O_NOCTTY|O_NONBLOCK): the object itself, also when it was unlinked. Waits until a

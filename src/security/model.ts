@@ -1,7 +1,7 @@
 import type { Attr } from '#base/attr.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
-import type { Credentials, Syscalls } from '#host/syscalls.ts';
+import type { Credentials, Submitter, Syscalls } from '#host/syscalls.ts';
 
 /** An object: a descriptor (O_PATH or open), and the system calls to use on it. */
 export interface Target {
@@ -47,7 +47,7 @@ export interface SecurityModel {
   readonly typeXattr: Bytes;
 
   /** The credentials of a client's user. */
-  credsOfUser(uid: number): MaybePromise<Credentials>;
+  credsOfUser(uid: number, submitter: Submitter): MaybePromise<Credentials>;
   /** Credentials of the host call. */
   credsFor(creds: Credentials): Credentials;
   /** Credentials of the host call that creates an object of group `gid`. */

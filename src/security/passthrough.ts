@@ -2,7 +2,7 @@ import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
 import { ENODATA, EOPNOTSUPP, EPERM, Errno } from '#base/errno.ts';
 import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise, recover, series } from '#base/maybe-promise.ts';
-import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { type Credentials, type Submitter, serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel, Target } from './model.ts';
 import { SharedGroups } from './shared-groups.ts';
 import { writableFile } from './write-access.ts';
@@ -23,7 +23,10 @@ function changeMode(target: Target, creds: Credentials, mode: number): MaybeProm
 }
 
 /** Looks up a uid's primary group and groups in the host's user database; undefined for an unknown uid. */
-export type GroupsOf = (uid: number) => MaybePromise<{ gid: number; groups: readonly number[] } | undefined>;
+export type GroupsOf = (
+  uid: number,
+  submitter: Submitter,
+) => MaybePromise<{ gid: number; groups: readonly number[] } | undefined>;
 
 /** Told of a user whose groups cannot be had, who then cannot attach. */
 type NoGroups = (uid: number, errno: Errno) => void;
@@ -37,9 +40,9 @@ type NoGroups = (uid: number, errno: Errno) => void;
  * Only uid 0 is root.
  */
 export function passthrough(groupsOf: GroupsOf, noGroups: NoGroups = () => undefined): SecurityModel {
-  const known = (uid: number) =>
+  const known = (uid: number, submitter: Submitter) =>
     recover(
-      () => groupsOf(uid),
+      () => groupsOf(uid, submitter),
       error => {
         if (error instanceof Errno) noGroups(uid, error);
         throw error;
@@ -51,9 +54,9 @@ export function passthrough(groupsOf: GroupsOf, noGroups: NoGroups = () => undef
     reservedPrefix: '',
     typeXattr: '',
 
-    credsOfUser(uid): MaybePromise<Credentials> {
+    credsOfUser(uid, submitter): MaybePromise<Credentials> {
       if (uid === noId) return { uid: nobody, gid: nobody, groups: [] };
-      return andThen(known(uid), found => ({
+      return andThen(known(uid, submitter), found => ({
         uid,
         gid: found?.gid ?? (uid === 0 ? 0 : nobody),
         groups: shared.of(uid, found?.groups ?? []),

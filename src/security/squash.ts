@@ -3,7 +3,7 @@ import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EOVERFLOW } from '#base/errno.ts';
 import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
-import type { Credentials } from '#host/syscalls.ts';
+import type { Credentials, Submitter } from '#host/syscalls.ts';
 import { mapAcl } from './acl-ids.ts';
 import { IdMap, idMax, mapProblems } from './id-map.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
@@ -106,13 +106,13 @@ class Ids implements SecurityModel {
     return { uid, gid: this.#gids.toGuest(host.gid) ?? nobody, groups: [], host };
   }
 
-  credsOfUser(uid: number): MaybePromise<Credentials> {
+  credsOfUser(uid: number, submitter: Submitter): MaybePromise<Credentials> {
     if (this.#squash === 'all' || (this.#squash === 'root' && (uid === 0 || uid === noId)))
       return this.#anonymous;
-    if (uid === noId) return andThen(this.#model.credsOfUser(uid), host => this.#guest(host));
+    if (uid === noId) return andThen(this.#model.credsOfUser(uid, submitter), host => this.#guest(host));
     const hostUid = this.#uids.toHost(uid);
     if (hostUid === undefined) throw EACCES;
-    return andThen(this.#model.credsOfUser(hostUid), known => {
+    return andThen(this.#model.credsOfUser(hostUid, submitter), known => {
       const groups = this.#groups.of(
         known.uid,
         known.groups.filter(gid => this.#mayAct(gid)),

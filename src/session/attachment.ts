@@ -1,7 +1,8 @@
-import type { Actor, Tree } from '#backend/tree.ts';
+import type { Tree } from '#backend/tree.ts';
 import type { HostErrorLog } from '#base/host-error-log.ts';
 import { noId } from '#base/ids.ts';
 import type { Bytes } from '#base/name.ts';
+import type { Credentials } from '#host/syscalls.ts';
 
 /** An export: a tree that clients may attach to. */
 export interface ExportEntry {
@@ -20,11 +21,11 @@ export interface ExportLookup {
 export interface Attachment {
   readonly tree: Tree;
   readonly readonly: boolean;
-  readonly actor: Actor;
+  readonly creds: Credentials;
   readonly hostErrors: HostErrorLog | undefined;
 }
 
 /** The group of a new object: the client's gid, or the attached user's group if the client sent none (0xffffffff). */
-export function gidOf({ actor }: Attachment, gid: number): number {
-  return gid === noId ? actor.creds.gid : gid;
+export function gidOf({ creds }: Attachment, gid: number): number {
+  return gid === noId ? creds.gid : gid;
 }

@@ -26,6 +26,9 @@ export interface Exchange {
    */
   reserveData(count: number): Segments;
 
+  /** As `CallContext.defer` of the backend. */
+  defer(act: () => void): boolean;
+
   /** Sends `headBytes` bytes of `out` and `dataBytes` bytes of the memory from `reserveData`. */
   commit(headBytes: number, dataBytes: number): void;
 

@@ -104,7 +104,7 @@ function getattr(request: Request): FastReply {
   if (x.to - from !== 19) return undefined;
   const fid = request.findFid(u32(head, from + 7));
   if (!fid?.isObject) return undefined;
-  const attr = request.stat(fid.attachment.tree, fid.node);
+  const attr = request.stat(fid.attachment, fid.node);
   if (attr instanceof Promise) return attr.then(({ bytes }) => ({ attr: bytes }));
   const bytes = headerBytes + attr.wire.length;
   x.out.set(attr.wire, begin(x, bytes, Tgetattr, tag));
@@ -147,9 +147,9 @@ function clone(request: Request, source: Fid, newfid: number): FastReply {
 function walkOne(request: Request, source: Fid, newfid: number, name: Name): FastReply {
   const { session, exchange: x, tag } = request;
   const { attachment, node: dir } = source;
-  const { tree, actor } = attachment;
+  const { tree } = attachment;
   const { attr } = request;
-  const found = tree.walk(actor.creds, dir, name, attr);
+  const found = tree.walk(request.as(attachment), dir, name, attr);
   if (found instanceof Promise) return walkLater(request, source, newfid, name, found, attr);
   // Frequent: every failed lookup of a search along PATH.
   if (found instanceof Errno) {

@@ -1,10 +1,12 @@
-import type { Node, Tree } from '#backend/tree.ts';
+import type { CallContext, Node, SessionContext } from '#backend/tree.ts';
 import { Attr } from '#base/attr.ts';
 import { EBADF } from '#base/errno.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import { allocOwned, type Owned, type OwnedSegments } from '#base/owned.ts';
+import type { Credentials, Submitter } from '#host/syscalls.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import type { Op } from '#protocol/operations.ts';
+import type { Attachment } from './attachment.ts';
 import type { DetachedExchange, Exchange } from './exchange.ts';
 import type { Fid, Reservation } from './fids.ts';
 import type { SessionState } from './state.ts';
@@ -29,6 +31,28 @@ const withoutEffect: ReadonlySet<Op> = new Set([
   'xattrwalk',
 ]);
 
+/** What a tree gets of a request. Reused with it. */
+class RequestContext implements CallContext {
+  readonly session: SessionContext;
+  readonly queue: number;
+  creds!: Credentials;
+  readonly #request: Request;
+
+  constructor(request: Request, session: SessionContext) {
+    this.session = session;
+    this.queue = session.queue;
+    this.#request = request;
+  }
+
+  submitted(withdraw: () => boolean): void {
+    this.#request.submitted(withdraw);
+  }
+
+  defer(act: () => void): boolean {
+    return this.#request.exchange.defer(act);
+  }
+}
+
 /**
  * One request, from arrival until its reply is committed or dropped. A session reuses the object unless the request waits: then
  * it is detached and keeps the object, and the session allocates another.
@@ -46,6 +70,8 @@ export class Request {
   withdraw: (() => boolean) | undefined;
   /** The request was flushed or its session reset: the reply is dropped. */
   unwanted = false;
+  readonly #context: RequestContext;
+  #waits = false;
   /** Scratch attributes, for one call at a time. */
   readonly attr = new Attr();
   readonly #fids: Fid[] = [];
@@ -58,6 +84,7 @@ export class Request {
 
   constructor(session: SessionState) {
     this.session = session;
+    this.#context = new RequestContext(this, session.context);
   }
 
   begin(op: Op, tag: number, exchange: Exchange): void {
@@ -67,6 +94,7 @@ export class Request {
     this.reservation = undefined;
     this.dataBytes = 0;
     this.cancel = undefined;
+    this.withdraw = undefined;
     this.#fidCount = 0;
     this.#detached = undefined;
   }
@@ -136,16 +164,32 @@ export class Request {
     return this.#detached;
   }
 
+  /** The context of the request's calls of the attachment's tree. */
+  as({ creds }: Attachment): CallContext {
+    this.#context.creds = creds;
+    return this.#context;
+  }
+
+  /** For calls without an attachment. */
+  get submitter(): Submitter {
+    return this.#context;
+  }
+
+  /** Only the first call can be withdrawn, if it is made within `Session.receive`: the request has had no effect before. */
+  submitted(withdraw: () => boolean): void {
+    if (!this.#waits) this.withdraw ??= withdraw;
+  }
+
   /** Attributes of an object as the client sees them, in `this.attr`. */
-  stat(tree: Tree, node: Node): MaybePromise<Attr> {
+  stat(attachment: Attachment, node: Node): MaybePromise<Attr> {
     const { attr, session } = this;
-    const described = tree.stat(node, attr);
+    const described = attachment.tree.stat(this.as(attachment), node, attr);
     if (described instanceof Promise) return described.then(() => session.finishAttr(node, attr));
     return session.finishAttr(node, attr);
   }
 
-  qid(tree: Tree, node: Node): MaybePromise<Qid> {
-    return andThen(this.stat(tree, node), attr => this.session.qidOf(node, attr));
+  qid(attachment: Attachment, node: Node): MaybePromise<Qid> {
+    return andThen(this.stat(attachment, node), attr => this.session.qidOf(node, attr));
   }
 
   /** A blocking Tlock uses no thread and may wait without limit. */
@@ -154,11 +198,11 @@ export class Request {
   }
 
   /** Makes the request outlive `Session.receive`; keeps its fids until `release`. */
-  detach(withdraw: (() => boolean) | undefined): void {
+  detach(): void {
+    this.#waits = true;
     this.#detachExchange();
     this.#fids.length = this.#fidCount;
     for (const fid of this.#fids) fid.busy++;
-    this.withdraw = withdraw;
     this.#began = performance.now();
   }
 

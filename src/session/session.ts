@@ -1,7 +1,6 @@
 import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
-import { beginTurn, newQueue, turn } from '#base/turn.ts';
 import {
   decodeRequest,
   encodeError,
@@ -56,7 +55,6 @@ interface SessionParts {
 export class Session extends SessionState implements SessionPort {
   readonly #transport: TransportPort;
   readonly #log: Logger;
-  readonly #queue = newQueue();
   readonly #tags = new Tags();
   readonly #tracing: boolean;
   readonly #inFlight: InFlight;
@@ -112,7 +110,6 @@ export class Session extends SessionState implements SessionPort {
   }
 
   #start(op: Op, tag: number, exchange: Exchange): void {
-    beginTurn(this.#queue);
     const request = this.#request;
     request.begin(op, tag, exchange);
     let reply: MaybePromise<AnyReply>;
@@ -149,7 +146,7 @@ export class Session extends SessionState implements SessionPort {
 
   #wait(request: Request, reply: Promise<AnyReply>): void {
     this.#request = new Request(this);
-    request.detach(turn.withdraw);
+    request.detach();
     this.#tags.add(request);
     const { blocks, dataBytes } = request;
     this.#inFlight.begin(blocks, dataBytes);
@@ -269,7 +266,6 @@ export class Session extends SessionState implements SessionPort {
   }
 
   #teardown(): Promise<void> {
-    beginTurn(this.#queue);
     return teardown(this.fids, this.locks, error =>
       this.#log.error(`${this.#transport.peer.label}: ${error instanceof Error ? error.stack : error}`),
     );

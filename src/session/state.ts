@@ -1,5 +1,4 @@
-import type { Node } from '#backend/tree.ts';
-import { stampOf } from '#backend/tree.ts';
+import { type Node, type SessionContext, stampOf } from '#backend/tree.ts';
 import type { Attr } from '#base/attr.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import { dataReplyHeadBytes, P9_STATS_BASIC } from '#protocol/constants.ts';
@@ -14,6 +13,9 @@ import { Versions } from './versions.ts';
 /** Page size of the client's page cache. */
 const pageBytes = 4096;
 
+/** Number of queues given out. */
+let queues = 0;
+
 /** State of a session between requests, and the operations that handlers may call. */
 export abstract class SessionState {
   readonly exports: ExportLookup;
@@ -23,6 +25,7 @@ export abstract class SessionState {
   readonly fids: Fids;
   readonly versions = new Versions();
   readonly locks: LockClient;
+  readonly context: SessionContext;
   /** The negotiated msize in bytes; 0 without a version. */
   msize = 0;
 
@@ -32,6 +35,7 @@ export abstract class SessionState {
     this.quota = new SessionQuota(limits);
     this.fids = new Fids(this.quota);
     this.locks = new LockClient(this.quota);
+    this.context = { observer: this.versions, pins: this.quota.pinnedFds, queue: ++queues };
   }
 
   /** One less than msize: fs/9p before Linux 6.1 rejects a reply of exactly msize bytes. */

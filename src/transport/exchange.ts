@@ -56,6 +56,10 @@ export class InlineExchange implements Exchange {
     this.#queue.flushSoon();
   }
 
+  defer(act: () => void): boolean {
+    return this.#queue.defer(act);
+  }
+
   drop(): void {}
 
   detach(): DetachedExchange {
@@ -100,6 +104,11 @@ class CopiedExchange implements DetachedExchange {
     this.#bytes += count;
     this.#account(count);
     return [this.#buffer.subarray(dataReplyHeadBytes, dataReplyHeadBytes + count)];
+  }
+
+  /** Its reply may be sent later than those of the batch. */
+  defer(): boolean {
+    return false;
   }
 
   commit(headBytes: number, dataBytes: number): void {

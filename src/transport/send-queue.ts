@@ -1,5 +1,4 @@
 import type { Socket } from 'node:net';
-import { beginBatch, endBatch, runDeferred } from '#base/batch.ts';
 import { send } from '#host/sockets.ts';
 import { bufferBytesMin, returnBuffer, takeBuffer } from './buffer-pool.ts';
 
@@ -17,6 +16,9 @@ export class SendQueue {
   #buffer: Buffer | undefined;
   #at = 0;
   #flushScheduled = false;
+  /** Between `gather` and `flush`. */
+  #gathering = false;
+  readonly #deferred: (() => void)[] = [];
   #closed = false;
   /** Buffers that the kernel has not drained completely, in order. */
   readonly #writing: Buffer[] = [];
@@ -89,8 +91,18 @@ export class SendQueue {
 
   /** Starts a batch of replies; the caller ends it with `flush`. */
   gather(): void {
-    beginBatch();
+    this.#gathering = true;
     this.#flushScheduled = true;
+  }
+
+  /** Within a batch, calls `act` before the next reply is sent. Otherwise false. */
+  defer(act: () => void): boolean {
+    if (this.#gathering) this.#deferred.push(act);
+    return this.#gathering;
+  }
+
+  #runDeferred(): void {
+    while (this.#deferred.length > 0) this.#deferred.pop()!();
   }
 
   /** Flushes by process.nextTick, after the current callback. */
@@ -103,7 +115,8 @@ export class SendQueue {
   /** Ends the batch, and sends it. */
   flush(): void {
     this.#flushScheduled = false;
-    endBatch();
+    this.#gathering = false;
+    this.#runDeferred();
     this.#sendBuffer();
   }
 
@@ -119,7 +132,7 @@ export class SendQueue {
 
   /** Sends with a direct system call first: Node's stream write costs more than a small request. */
   #write(buffer: Buffer, count: number): void {
-    runDeferred();
+    this.#runDeferred();
     const bytes = count === buffer.length ? buffer : buffer.subarray(0, count);
     const sent = this.#socket.writableLength === 0 ? Math.max(0, send(descriptorOf(this.#socket), bytes)) : 0;
     if (sent === count) {

@@ -63,6 +63,11 @@ class StrictExchange implements DetachedExchange {
     return [this.#out.subarray(3 + dataReplyHeadBytes, 3 + dataReplyHeadBytes + count)];
   }
 
+  defer(): boolean {
+    must(!this.#answered, () => 'something was deferred too late');
+    return false;
+  }
+
   commit(headBytes: number, dataBytes: number): void {
     this.#answer();
     must(dataBytes <= this.#room, () => `${dataBytes} bytes of data where there is room for ${this.#room}`);

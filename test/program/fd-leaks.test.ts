@@ -5,15 +5,17 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
 import type { LocalNode } from '#backend/local/node.ts';
-import type { Actor, OpenHow } from '#backend/tree.ts';
+import type { CallContext, OpenHow } from '#backend/tree.ts';
 import { Attr, S_IFIFO } from '#base/attr.ts';
 import { Errno } from '#base/errno.ts';
 import { type Name, nameOf } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { passthrough } from '#security/passthrough.ts';
 import { withFault } from '../support/between-calls.ts';
+import { contextOf } from '../support/context.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests mount file systems: run them as root (sudo npm test).');
@@ -23,7 +25,6 @@ const models = {
   mapped: () => mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined),
   passthrough: () => passthrough(() => undefined),
 };
-const observer = { before: () => undefined, after: () => undefined };
 const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
 const n = (text: string): Name => nameOf(text);
 const held = () => readdirSync('/proc/self/fd').length;
@@ -31,8 +32,7 @@ const held = () => readdirSync('/proc/self/fd').length;
 /** How the calls of a volume are made. */
 const ways = {
   'at once': () => undefined,
-  'on the pool': ({ root: { volume } }: LocalTree) =>
-    Object.assign(volume, { sys: volume.pool, inline: undefined }),
+  'on the pool': ({ root: { volume } }: LocalTree) => Object.assign(volume, { inline: undefined }),
   'without file handles': ({ root: { volume } }: LocalTree) => {
     closeSync(volume.mountFd);
     volume.mountFd = -1;
@@ -41,7 +41,7 @@ const ways = {
 
 interface TempExport {
   readonly tree: LocalTree;
-  readonly root: Actor;
+  readonly root: CallContext;
   readonly path: string;
   /** A node that is held. */
   found(...path: string[]): Promise<LocalNode>;
@@ -56,26 +56,26 @@ const deeds: Record<string, Deed> = {
   'a walk':
     async ({ tree, root }) =>
     async () => {
-      const found = await tree.walk(root.creds, tree.root, n('file'), new Attr());
+      const found = await tree.walk(root, tree.root, n('file'), new Attr());
       if (found instanceof Errno) throw found;
       tree.release(found);
     },
-  'a look at an object that lost its descriptor': async ({ tree, lost }) => {
+  'a look at an object that lost its descriptor': async ({ tree, root, lost }) => {
     const node = await lost('file');
     return async () => {
       try {
-        await tree.stat(node, new Attr());
+        await tree.stat(root, node, new Attr());
       } finally {
         tree.release(node);
       }
     };
   },
-  'a look at an object whose directories lost theirs': async ({ tree, found }) => {
+  'a look at an object whose directories lost theirs': async ({ tree, root, found }) => {
     const nodes = [await found('dir'), await found('dir', 'sub'), await found('dir', 'sub', 'file')];
     for (const node of nodes) expect(node.giveUp()).toBe(true);
     return async () => {
       try {
-        await tree.stat(nodes[2]!, new Attr());
+        await tree.stat(root, nodes[2]!, new Attr());
       } finally {
         for (const node of nodes) tree.release(node);
       }
@@ -97,7 +97,7 @@ const deeds: Record<string, Deed> = {
       try {
         const dir = await tree.openDir(root, node);
         try {
-          await tree.readdir(dir, 0, 0, allocOwned(4096));
+          await tree.readdir(root, dir, 0, 0, allocOwned(4096));
         } finally {
           tree.closeDir(dir);
         }
@@ -120,7 +120,7 @@ const deeds: Record<string, Deed> = {
     const node = await lost('link');
     return async () => {
       try {
-        await tree.readlink(root.creds, node);
+        await tree.readlink(root, node);
       } finally {
         tree.release(node);
       }
@@ -161,7 +161,7 @@ const deeds: Record<string, Deed> = {
       const all = { start: 0, length: 0 };
       try {
         await tree.lock(owner, file, { type: 1, ...all });
-        await tree.testLock(owner, file, { type: 1, ...all });
+        await tree.testLock(root, owner, file, { type: 1, ...all });
       } finally {
         tree.forgetLocks(owner, node);
         tree.closeFile(file);
@@ -177,15 +177,15 @@ const deeds: Record<string, Deed> = {
       tree.closeFile(file);
       tree.release(node);
       try {
-        await tree.stat(same, new Attr());
+        await tree.stat(root, same, new Attr());
       } finally {
         tree.release(same);
       }
     };
   },
-  'removing a file capability': async ({ tree, root, found }) => {
+  'removing a file capability': async ({ tree, found }) => {
     const node = await found('file');
-    const user = { ...root, creds: await tree.credentials(1000) };
+    const user = contextOf(await tree.credentials(noSession, 1000));
     return async () => {
       try {
         await tree.removeXattr(user, node, 'security.capability');
@@ -233,12 +233,12 @@ describe.each(Object.entries(models))(
       for (const name of ['file', 'other', 'dir/sub/file']) writeFileSync(join(base, name), name);
       const tree = await LocalTree.open(base, { descriptors: new FdBudget(64), model: model() });
       way(tree);
-      const root = { creds: await tree.credentials(0), observer };
+      const root = contextOf(await tree.credentials(noSession, 0));
       const found = async (...names: string[]) => {
         let node = tree.root;
         tree.hold(node);
         for (const name of names) {
-          const next = await tree.walk(root.creds, node, n(name), new Attr());
+          const next = await tree.walk(root, node, n(name), new Attr());
           tree.release(node);
           if (next instanceof Errno) throw next;
           node = next;
@@ -282,7 +282,7 @@ describe.each(Object.entries(models))(
             execFileSync('mount', ['-t', 'tmpfs', 'none', join(base, 'dir')]);
             failed = await withFault(number, async () => {
               try {
-                const found = await tree.walk(root.creds, tree.root, n('dir'), new Attr());
+                const found = await tree.walk(root, tree.root, n('dir'), new Attr());
                 if (!(found instanceof Errno)) tree.release(found);
               } catch (error) {
                 if (!(error instanceof Errno)) throw error;

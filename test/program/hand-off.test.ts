@@ -25,6 +25,7 @@ import { type InlineSyscalls, serverCreds as server } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { command } from '../support/compiled.ts';
+import { contextOf } from '../support/context.ts';
 import { LoopDisk } from '../support/loop-disk.ts';
 import { Stalling } from '../support/stalling/stalling.ts';
 
@@ -192,13 +193,12 @@ describe('closing', () => {
 describe('a tree', () => {
   let tree: LocalTree;
   let descriptors: FdBudget;
-  const observer = { before: () => undefined, after: () => undefined };
-  const actor = { creds: { uid: 0, gid: 0, groups: [] }, observer };
+  const actor = contextOf({ uid: 0, gid: 0, groups: [] });
   const rw = { read: true, write: true, truncate: false, sync: 'none' } as const;
   const n = (text: string): Name => nameOf(text);
   const makeLarge = (name: string) => writeFileSync(path(name), Buffer.alloc(largeBytes, 1));
   const found = async (name: string): Promise<LocalNode> => {
-    const node = await tree.walk(actor.creds, tree.root, n(name), new Attr());
+    const node = await tree.walk(actor, tree.root, n(name), new Attr());
     if (!('pathLow' in node)) throw node;
     return node;
   };
@@ -287,7 +287,7 @@ describe('on a file system that waits for others', () => {
     const descriptors = new FdBudget(64);
     const tree = await LocalTree.open(directory, { descriptors, model });
     const before = descriptors.count;
-    const node = await tree.walk(server, tree.root, nameOf('well'), new Attr());
+    const node = await tree.walk(contextOf(server), tree.root, nameOf('well'), new Attr());
     if (!('pathLow' in node)) throw node;
     tree.release(node);
     expect(descriptors.count).toBe(before + 1);

@@ -9,7 +9,7 @@ import { addon } from '#host/addon.ts';
 import { O_EXCL, O_RDONLY, O_WRONLY } from '#host/constants.ts';
 import { inline, pool } from '#host/linux.ts';
 import { descriptorLimit, effectiveCapabilities, groupsOf, peerCredentials } from '#host/process.ts';
-import { type Credentials, serverCreds as server } from '#host/syscalls.ts';
+import { type Credentials, noSession, serverCreds as server } from '#host/syscalls.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
 const user = (uid: number, gid = uid, groups: readonly number[] = []): Credentials => ({ uid, gid, groups });
@@ -289,12 +289,12 @@ describe('what the process asks about itself', () => {
     const groups = readFileSync('/etc/group', 'latin1')
       .split('\n')
       .map(line => line.split(':'));
-    const daemon = await groupsOf(1);
+    const daemon = await groupsOf(1, noSession);
     expect(daemon).toEqual({
       gid: 1,
       groups: [1, ...groups.filter(g => g[3]?.split(',').includes('daemon')).map(g => Number(g[2]))],
     });
-    expect(await groupsOf(3_999_999_999)).toBeUndefined();
+    expect(await groupsOf(3_999_999_999, noSession)).toBeUndefined();
   });
 
   test('the limit of descriptors is that of the process', () => {

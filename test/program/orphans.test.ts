@@ -14,11 +14,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
-import type { Actor } from '#backend/tree.ts';
+import type { CallContext } from '#backend/tree.ts';
 import { EEXIST, ENOTEMPTY } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
+import { contextOf } from '../support/context.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests mount file systems: run them as root (sudo npm test).');
@@ -32,7 +34,7 @@ describe.each(['ext4', 'xfs', 'btrfs'])('what a killed server has left in a dire
   let top: string;
   let path: string;
   let tree: LocalTree;
-  let actor: Actor;
+  let actor: CallContext;
 
   beforeAll(async () => {
     top = mkdtempSync(join(tmpdir(), `ninepd-${type}-`));
@@ -45,8 +47,7 @@ describe.each(['ext4', 'xfs', 'btrfs'])('what a killed server has left in a dire
     execFileSync('mount', ['-o', 'loop', image, path]);
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
     tree = await LocalTree.open(path, { descriptors: new FdBudget(64), model });
-    const observer = { before: () => undefined, after: () => undefined };
-    actor = { creds: await tree.credentials(0), observer };
+    actor = contextOf(await tree.credentials(noSession, 0));
   });
   afterAll(() => {
     tree.close();

@@ -8,14 +8,16 @@ import { Attr } from '#base/attr.ts';
 import { EAGAIN, ECANCELED } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
-import { beginTurn, newQueue, turn } from '#base/turn.ts';
 import { addon } from '#host/addon.ts';
-import { inline, pool } from '#host/linux.ts';
-import { serverCreds as server } from '#host/syscalls.ts';
+import { commonThreads } from '#host/control-block.ts';
+import { inline } from '#host/linux.ts';
+import { pooledOn } from '#host/local.ts';
+import { type Submitter, serverCreds as server } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '#quota/limits.ts';
 import { mapped } from '#security/mapped.ts';
 import { command } from '../support/compiled.ts';
+import { contextOf } from '../support/context.ts';
 import { SlowExt4 } from '../support/stalling/stalling.ts';
 
 describe('the pool', () => {
@@ -34,46 +36,28 @@ describe('the pool', () => {
     rmSync(top, { recursive: true });
   });
 
-  const write = () => pool.write(server, fd, [asOwned(bytes)], 0) as Promise<number>;
+  const write = (submitter: Submitter) =>
+    pooledOn(commonThreads, submitter).write(server, fd, [asOwned(bytes)], 0) as Promise<number>;
 
   it('lets the queues of sessions take turns', async () => {
     const order: string[] = [];
-    const submit = (who: string, count: number) => {
-      beginTurn(newQueue());
-      return Array.from({ length: count }, () => write().then(() => order.push(who)));
-    };
-    const many = submit('many', 400);
-    const few = submit('few', 5);
+    const submit = (who: string, queue: number, count: number) =>
+      Array.from({ length: count }, () => write({ queue }).then(() => order.push(who)));
+    const many = submit('many', 1, 400);
+    const few = submit('few', 2, 5);
     await Promise.all(few);
     expect(order.filter(who => who === 'many').length).toBeLessThan(300);
     await Promise.all(many);
   });
 
-  it('goes on for the session that a call was made for', async () => {
-    const [one, other] = [newQueue(), newQueue()];
-    const queues = await Promise.all(
-      Array.from({ length: 40 }, async (_, i) => {
-        const mine = i % 2 ? one : other;
-        beginTurn(mine);
-        const seen: number[] = [];
-        for (let step = 0; step < 4; step++) {
-          await pool.stat(server, fd, new Attr());
-          seen.push(turn.queue);
-        }
-        return seen.every(queue => queue === mine);
-      }),
-    );
-    expect(queues.every(Boolean)).toBe(true);
-  });
-
   it('gives back a call that no thread has begun, and only such', async () => {
-    beginTurn(newQueue());
-    const first = write();
-    const withdrawFirst = turn.withdraw!;
-    const others = Array.from({ length: 20 }, write);
-    beginTurn(turn.queue);
-    const last = write();
-    const withdrawLast = turn.withdraw!;
+    const withdrawals: (() => boolean)[] = [];
+    const submitter = { queue: 1, submitted: (withdraw: () => boolean) => void withdrawals.push(withdraw) };
+    const first = write(submitter);
+    const others = Array.from({ length: 20 }, () => write(submitter));
+    const last = write(submitter);
+    const withdrawFirst = withdrawals[0]!;
+    const withdrawLast = withdrawals.at(-1)!;
     expect(withdrawLast()).toBe(true);
     await expect(last).rejects.toBe(ECANCELED);
     await Promise.all([first, ...others]);
@@ -149,8 +133,8 @@ describe('a read on ext4', () => {
   it('of a tree is made at once into the memory it is given, and later into other memory when the disk is asked', async () => {
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
     const tree = await LocalTree.open(join(top, 'files'), { descriptors: new FdBudget(64), model });
-    const actor = { creds: server, observer: { before: () => undefined, after: () => undefined } };
-    const node = await tree.walk(server, tree.root, nameOf('f'), new Attr());
+    const actor = contextOf(server);
+    const node = await tree.walk(actor, tree.root, nameOf('f'), new Attr());
     if (!('pathLow' in node)) throw node;
     const how = { read: true, write: false, truncate: false, sync: 'none' } as const;
     const file = await tree.open(actor, node, how);
@@ -159,7 +143,7 @@ describe('a read on ext4', () => {
     dropCache();
     expect(tree.readNow(file, [into], 4096)).toBe(undefined);
     expect(into.every(byte => byte === 0)).toBe(true);
-    const cold = tree.read(file, [asOwned(kept)], 4096);
+    const cold = tree.read(actor, file, [asOwned(kept)], 4096);
     expect(cold).toBeInstanceOf(Promise);
     expect(await cold).toBe(4096);
     expect(kept.equals(content.subarray(4096, 8192))).toBe(true);

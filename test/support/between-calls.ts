@@ -2,7 +2,7 @@ import { EIO } from '#base/errno.ts';
 import { commonThreads } from '#host/control-block.ts';
 import { inline, Linux } from '#host/linux.ts';
 import { diskCalls } from '#host/local.ts';
-import type { Syscalls } from '#host/syscalls.ts';
+import { noSession, type Syscalls } from '#host/syscalls.ts';
 
 type CallName = keyof Syscalls;
 type Method = (...args: unknown[]) => unknown;
@@ -21,7 +21,7 @@ const classes = [
   Linux.prototype,
   Object.getPrototypeOf(inline),
   Object.getPrototypeOf(inlineCalls),
-  Object.getPrototypeOf(pooledCalls),
+  Object.getPrototypeOf(pooledCalls(noSession)),
 ] as Record<string, unknown>[];
 
 /** From now on every system call of this process goes through `intercept`, until the function returned is called. */

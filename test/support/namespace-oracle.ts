@@ -16,6 +16,7 @@ import type { MemoryTree } from '#backend/memory/memory-tree.ts';
 import { Attr } from '#base/attr.ts';
 import { Errno } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
+import { contextOf } from './context.ts';
 
 /** A small generator of numbers below `below` (mulberry32): a seed repeats a run. */
 export function random(seed: number): (below: number) => number {
@@ -123,10 +124,7 @@ export class MemoryDirectory {
 
   #run(step: Step): void {
     const tree = this.#tree;
-    const actor = {
-      creds: { uid: 0, gid: 0, groups: [] },
-      observer: { before: () => undefined, after: () => undefined },
-    };
+    const actor = contextOf({ uid: 0, gid: 0, groups: [] });
     const attr = new Attr();
     const dir = this.#directory(step.path);
     const toDir = 'to' in step ? this.#directory(step.to) : dir;
@@ -167,7 +165,7 @@ export class MemoryDirectory {
   }
 
   #walk(dir: MemoryNode, name: string): MemoryNode {
-    const found = this.#tree.walk({ uid: 0, gid: 0, groups: [] }, dir, nameOf(name), new Attr());
+    const found = this.#tree.walk(contextOf({ uid: 0, gid: 0, groups: [] }), dir, nameOf(name), new Attr());
     if (found instanceof Errno) throw found;
     this.#tree.release(found);
     return found;

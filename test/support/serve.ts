@@ -17,6 +17,7 @@ import { Session } from '#session/session.ts';
 import { endpointOf } from '#transport/endpoint.ts';
 import { listen } from '#transport/listen.ts';
 import { Stream } from '#transport/stream.ts';
+import { contextOf } from './context.ts';
 import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
@@ -247,16 +248,17 @@ export async function serveSessions(socket: string, { exports, watch }: SessionP
 /** What somebody still holds of a tree, which is emptied for that: everything but the root should be free then. */
 export function heldIn(tree: MemoryTree): string[] {
   const attr = new Attr();
-  const actor = {
-    creds: { uid: 0, gid: 0, groups: [] },
-    observer: { before: () => undefined, after: () => undefined },
-  };
+  const actor = contextOf({ uid: 0, gid: 0, groups: [] });
   const empty = (dir: MemoryNode) => {
     const open = tree.openDir(actor, dir);
     const bytes = Buffer.alloc(65_536);
-    for (let count = tree.readdir(open, 0, 0, bytes); count > 51; count = tree.readdir(open, 0, 0, bytes)) {
+    for (
+      let count = tree.readdir(actor, open, 0, 0, bytes);
+      count > 51;
+      count = tree.readdir(actor, open, 0, 0, bytes)
+    ) {
       for (const { name } of parseDirents(bytes.subarray(0, count)).slice(2)) {
-        const child = tree.walk(actor.creds, dir, nameOf(name), attr) as MemoryNode;
+        const child = tree.walk(actor, dir, nameOf(name), attr) as MemoryNode;
         if (child.type === S_IFDIR) empty(child);
         tree.unlink(actor, dir, nameOf(name), child.type === S_IFDIR ? 'directory' : 'file');
         tree.release(child);
@@ -266,7 +268,7 @@ export function heldIn(tree: MemoryTree): string[] {
   };
   empty(tree.root);
   const statfs = Buffer.alloc(64);
-  tree.statfs(tree.root, statfs);
+  tree.statfs(actor, tree.root, statfs);
   const held = Number(statfs.readBigUInt64LE(32) - statfs.readBigUInt64LE(40)) - 1;
   return [
     ...(held === 0 ? [] : [`space of ${held} objects is not free`]),

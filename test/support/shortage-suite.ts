@@ -13,16 +13,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
-import type { Actor, OpenHow } from '#backend/tree.ts';
+import type { CallContext, OpenHow } from '#backend/tree.ts';
 import { Attr } from '#base/attr.ts';
 import { EMFILE, Errno } from '#base/errno.ts';
 import { type Name, nameOf } from '#base/name.ts';
 import { allocOwned, asOwned } from '#base/owned.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import type { SecurityModel } from '#security/model.ts';
+import { contextOf } from './context.ts';
 
 const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
-const observer = { before: () => {}, after: () => {} };
 
 /** What is thrown, at once or later. */
 const refusal = (act: () => unknown) => expect(Promise.resolve().then(act)).rejects;
@@ -32,7 +33,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
   describe.each([16, 100])(`the local tree with %i descriptors, ${modelName}`, max => {
     let dir: string;
     let tree: LocalTree;
-    let root: Actor;
+    let root: CallContext;
     const name = (text: string): Name => nameOf(text);
 
     beforeEach(async () => {
@@ -40,7 +41,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       dir = mkdtempSync(join(tmpdir(), 'ninepd-tree-'));
       chmodSync(dir, 0o777);
       tree = await LocalTree.open(dir, { descriptors: new FdBudget(max), model: model() });
-      root = { creds: await tree.credentials(0), observer };
+      root = contextOf(await tree.credentials(noSession, 0));
     });
     afterEach(() => {
       tree.close();
@@ -51,7 +52,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       let node = tree.root;
       tree.hold(node);
       for (const step of path) {
-        const next = await tree.walk(root.creds, node, name(step), new Attr());
+        const next = await tree.walk(root, node, name(step), new Attr());
         tree.release(node);
         if (next instanceof Errno) throw next;
         node = next;
@@ -92,10 +93,10 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       expect(readdirSync('/proc/self/fd').length).toBeLessThan(100 + max);
       for (const [i, { node, file }] of made.entries()) {
         const into = allocOwned(2 * max);
-        expect(await tree.read(file, [into], 0)).toBe(i);
+        expect(await tree.read(root, file, [into], 0)).toBe(i);
         await tree.write(root, file, [asOwned(Buffer.from('more'))], i);
         const attr = new Attr();
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect(attr.size).toBe(i + 4);
       }
       const [first] = made.splice(0, 1);
@@ -128,20 +129,20 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       renameSync(join(dir, 'd'), join(dir, 'e'));
       for (const [i, { node, file }] of opened.entries()) {
         const into = allocOwned(20);
-        const bytes = await tree.read(file, [into], 0);
+        const bytes = await tree.read(root, file, [into], 0);
         expect(into.toString('latin1', 0, bytes)).toBe(names[i]);
         expect(await tree.write(root, file, [asOwned(Buffer.from('new'))], 0)).toBe(3);
         await tree.change(root, node, { mode: 0o600 });
         await tree.setXattr(root, node, 'user.a', asOwned(Buffer.from('value')), 0);
         const attr = new Attr();
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect([attr.mode & 0o777, attr.nlink]).toEqual([0o600, /replaced|removed/.test(names[i]!) ? 0 : 1]);
         const again = await tree.open(root, node, rw);
         tree.closeFile(again);
         tree.closeFile(file);
         tree.release(node);
       }
-      expect(await tree.readdir(listed, 0, 0, allocOwned(4096))).toBeGreaterThan(0);
+      expect(await tree.readdir(root, listed, 0, 0, allocOwned(4096))).toBeGreaterThan(0);
       tree.closeDir(listed);
       tree.release(directory);
     });
@@ -154,7 +155,6 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
         if (when === 'later') {
           const { volume } = node;
           Object.defineProperties(volume, { local: { value: false }, inline: { value: undefined } });
-          Object.assign(volume, { sys: volume.pool });
         }
         const opened = [];
         for (let i = 0; i < 3; i++) opened.push(await tree.open(root, node, rw));
@@ -162,12 +162,12 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
         unlinkSync(join(dir, 'f'));
         const attr = new Attr();
         for (const file of opened) {
-          await tree.stat(node, attr);
+          await tree.stat(root, node, attr);
           expect([attr.size, attr.nlink, node.fd]).toEqual([7, 0, -1]);
           tree.closeFile(file);
         }
         await vi.waitFor(() => expect(node.fd).toBeGreaterThanOrEqual(0));
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect([attr.size, attr.nlink]).toEqual([7, 0]);
         tree.release(node);
       },
@@ -193,7 +193,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       await forgetDescriptors();
       const attr = new Attr();
       for (const [i, node] of nodes.entries()) {
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect([attr.size, attr.nlink]).toEqual([i, (i % 4 === 2 ? 2 : 1) + (i % 3 === 0 ? 1 : 0)]);
         tree.release(node);
       }
@@ -208,7 +208,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       await tree.rename(root, tree.root, name('over'), tree.root, name('new-b'));
       const attr = new Attr();
       for (const node of [removed, replaced]) {
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect([attr.size, attr.nlink]).toEqual([1, 0]);
         tree.release(node);
       }
@@ -227,7 +227,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       await forgetDescriptors();
       const attr = new Attr();
       for (const [i, node] of nodes.entries()) {
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect([attr.size, attr.nlink]).toEqual([i, 1]);
         tree.release(node);
       }

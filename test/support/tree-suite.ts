@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
-import type { Actor, OpenHow } from '#backend/tree.ts';
+import type { CallContext, OpenHow } from '#backend/tree.ts';
 import { Attr, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG } from '#base/attr.ts';
 import {
   EEXIST,
@@ -32,11 +32,12 @@ import {
 import type { Name } from '#base/name.ts';
 import { nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import type { SecurityModel } from '#security/model.ts';
+import { contextOf } from './context.ts';
 
 const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
-const observer = { before: () => {}, after: () => {} };
 
 /** What is thrown, at once or later. */
 const refusal = (act: () => unknown) => expect(Promise.resolve().then(act)).rejects;
@@ -49,7 +50,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
   describe(`the local tree, ${modelName}`, () => {
     let dir: string;
     let tree: LocalTree;
-    let root: Actor;
+    let root: CallContext;
     const name = (text: string): Name => nameOf(Buffer.from(text).toString('latin1'));
 
     beforeEach(async () => {
@@ -57,7 +58,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       dir = mkdtempSync(join(tmpdir(), 'ninepd-tree-'));
       chmodSync(dir, 0o777);
       tree = await LocalTree.open(dir, { descriptors: new FdBudget(16), model: model() });
-      root = { creds: await tree.credentials(0), observer };
+      root = contextOf(await tree.credentials(noSession, 0));
     });
     afterEach(() => {
       tree.close();
@@ -66,7 +67,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     }, 60_000);
 
     async function found(text: string) {
-      const node = await tree.walk(root.creds, tree.root, name(text), new Attr());
+      const node = await tree.walk(root, tree.root, name(text), new Attr());
       if (node instanceof Errno) throw node;
       return node;
     }
@@ -79,12 +80,12 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
     }
 
     it('creates a file with owner and mode exactly as asked', async () => {
-      const user = { creds: await tree.credentials(1000), observer };
+      const user = contextOf(await tree.credentials(noSession, 1000));
       const attr = new Attr();
       const how = { ...rw, exclusive: true, mode: 0o4751, gid: 1234 };
       const { node, file } = await tree.create(user, tree.root, name('a'), how, attr);
       expect(attr.type).toBe(S_IFREG);
-      await tree.stat(node, attr);
+      await tree.stat(root, node, attr);
       expect([attr.mode.toString(8), attr.uid, attr.gid, attr.nlink]).toEqual([
         (S_IFREG | 0o4751).toString(8),
         1000,
@@ -101,16 +102,16 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const offset = 5 * 2 ** 30 + 7;
       expect(await tree.write(root, file, [asOwned(Buffer.from('hello'))], offset)).toBe(5);
       const into = Buffer.alloc(10);
-      expect(await tree.read(file, [asOwned(into)], offset)).toBe(5);
+      expect(await tree.read(root, file, [asOwned(into)], offset)).toBe(5);
       expect(into.toString('latin1', 0, 5)).toBe('hello');
       tree.closeFile(file);
       tree.release(node);
     });
 
     it('answers an absent name with ENOENT by value and a file in the way with ENOTDIR', async () => {
-      expect(await tree.walk(root.creds, tree.root, name('none'), new Attr())).toBe(ENOENT);
+      expect(await tree.walk(root, tree.root, name('none'), new Attr())).toBe(ENOENT);
       const { node, file } = await createFile('f');
-      expect(await tree.walk(root.creds, node, name('x'), new Attr())).toBe(ENOTDIR);
+      expect(await tree.walk(root, node, name('x'), new Attr())).toBe(ENOTDIR);
       tree.closeFile(file);
       tree.release(node);
     });
@@ -128,14 +129,14 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const { node, file } = await createFile('gone', 'data');
       await tree.unlink(root, tree.root, name('gone'), 'file');
       const attr = new Attr();
-      await tree.stat(node, attr);
+      await tree.stat(root, node, attr);
       expect([attr.nlink, attr.size]).toEqual([0, 4]);
       await tree.change(root, node, { mode: 0o600, uid: 5, size: 2 });
       await tree.setXattr(root, node, 'user.x', asOwned(Buffer.from('v')), 0);
-      expect(Buffer.from(await tree.getXattr(root.creds, node, 'user.x')).toString()).toBe('v');
+      expect(Buffer.from(await tree.getXattr(root, node, 'user.x')).toString()).toBe('v');
       const again = await tree.open(root, node, rw);
       const into = Buffer.alloc(9);
-      expect(await tree.read(again, [asOwned(into)], 0)).toBe(2);
+      expect(await tree.read(root, again, [asOwned(into)], 0)).toBe(2);
       tree.closeFile(again);
       tree.closeFile(file);
       tree.release(node);
@@ -151,16 +152,16 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
         attr,
       );
       expect(attr.type).toBe(S_IFDIR);
-      await tree.stat(d, attr);
+      await tree.stat(root, d, attr);
       expect([attr.mode & 0o7777, attr.gid]).toEqual([0o1755, 7]);
       const s = await tree.make(root, d, name('s'), { type: 'symlink', target: '/etc/passwd', gid: 0 }, attr);
       expect([attr.mode, attr.size]).toEqual([S_IFLNK | 0o777, 11]);
-      expect(await tree.readlink(root.creds, s)).toBe('/etc/passwd');
+      expect(await tree.readlink(root, s)).toBe('/etc/passwd');
       expect(() => tree.open(root, s, rw)).toThrow(ELOOP as unknown as Error);
       const special = { type: 'special' as const, gid: 0 };
       const c = await tree.make(root, d, name('c'), { ...special, mode: S_IFCHR | 0o620, rdev: 0x103 }, attr);
       expect(attr.type).toBe(S_IFCHR);
-      await tree.stat(c, attr);
+      await tree.stat(root, c, attr);
       expect([attr.type, attr.rdev]).toEqual([S_IFCHR, 0x103]);
       const f = await tree.make(root, d, name('f'), { ...special, mode: S_IFIFO | 0o644, rdev: 0 }, attr);
       expect(attr.type).toBe(S_IFIFO);
@@ -187,7 +188,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const first = await createFile(
         'keep',
         'content',
-        { creds: await tree.credentials(1000), observer },
+        contextOf(await tree.credentials(noSession, 1000)),
         0o640,
       );
       const attr = new Attr();
@@ -205,10 +206,10 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const fresh = await createFile('a', 'fresh');
       await tree.rename(root, tree.root, name('a'), tree.root, name('b'));
       const into = Buffer.alloc(8);
-      expect(into.toString('latin1', 0, await tree.read(old.file, [asOwned(into)], 0))).toBe('old');
+      expect(into.toString('latin1', 0, await tree.read(root, old.file, [asOwned(into)], 0))).toBe('old');
       const now = await found('b');
       expect(now).toBe(fresh.node);
-      expect(await tree.isEntry(tree.root, name('b'), fresh.node)).toBe(true);
+      expect(await tree.isEntry(root, tree.root, name('b'), fresh.node)).toBe(true);
       tree.release(now);
       for (const made of [old, fresh]) {
         tree.closeFile(made.file);
@@ -234,24 +235,24 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       expect(readdirSync('/proc/self/fd').length).toBeLessThan(120);
       const attr = new Attr();
       for (const [i, node] of nodes.entries()) {
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect(attr.size).toBe(i);
       }
       await tree.rename(root, tree.root, name('n2'), tree.root, name('moved'));
-      await tree.stat(nodes[2]!, attr);
+      await tree.stat(root, nodes[2]!, attr);
       expect(attr.size).toBe(2);
       renameSync(join(dir, 'n3'), join(dir, 'elsewhere'));
       if (handles) {
-        await tree.stat(nodes[3]!, attr);
+        await tree.stat(root, nodes[3]!, attr);
         expect(attr.size).toBe(3);
       } else {
-        await refusal(() => tree.stat(nodes[3]!, attr)).toBe(ESTALE);
+        await refusal(() => tree.stat(root, nodes[3]!, attr)).toBe(ESTALE);
       }
       unlinkSync(join(dir, 'n4'));
       writeFileSync(join(dir, 'n4'), 'another');
-      await refusal(() => tree.stat(nodes[4]!, attr)).toBe(ESTALE);
+      await refusal(() => tree.stat(root, nodes[4]!, attr)).toBe(ESTALE);
       await tree.unlink(root, tree.root, name('n5'), 'file');
-      await tree.stat(nodes[5]!, attr);
+      await tree.stat(root, nodes[5]!, attr);
       expect(attr.nlink).toBe(0);
       for (const node of nodes) tree.release(node);
     });
@@ -276,16 +277,16 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const attr = new Attr();
       for (const unlinked of [false, true]) {
         const { node, file } = await createFile('made', 'content');
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect(attr.size).toBe(7);
         if (unlinked) await tree.unlink(root, tree.root, name('made'), 'file');
         tree.closeFile(file);
         await tree.change(root, node, { mode: 0o600, size: 3 });
-        await tree.stat(node, attr);
+        await tree.stat(root, node, attr);
         expect([attr.size, attr.mode & 0o7777, attr.nlink]).toEqual([3, 0o600, unlinked ? 0 : 1]);
         const again = await tree.open(root, node, rw);
         const into = Buffer.alloc(9);
-        expect(await tree.read(again, [asOwned(into)], 0)).toBe(3);
+        expect(await tree.read(root, again, [asOwned(into)], 0)).toBe(3);
         tree.closeFile(again);
         tree.release(node);
         if (!unlinked) await tree.unlink(root, tree.root, name('made'), 'file');
@@ -303,8 +304,8 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       }
       // Those above have lost their descriptors long ago.
       const attr = new Attr();
-      const parent = await tree.parent(root.creds, deepest);
-      await tree.stat(parent, attr);
+      const parent = await tree.parent(root, deepest);
+      await tree.stat(root, parent, attr);
       expect(attr.mode & 0o777).toBe(0o755);
       tree.release(parent);
       tree.release(deepest);
@@ -315,28 +316,28 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       const { node, file } = await createFile('x');
       await tree.setXattr(root, node, 'user.a', asOwned(Buffer.alloc(0)), 0);
       await tree.setXattr(root, node, 'trusted.t', asOwned(Buffer.from('t')), 0);
-      const list = Buffer.from(await tree.listXattr(root.creds, node))
+      const list = Buffer.from(await tree.listXattr(root, node))
         .toString()
         .split('\0')
         .filter(Boolean);
       expect(list.sort()).toEqual(['trusted.t', 'user.a']);
-      expect((await tree.getXattr(root.creds, node, 'user.a')).length).toBe(0);
-      await refusal(() => tree.getXattr(root.creds, node, 'user.none')).toBe(ENODATA);
+      expect((await tree.getXattr(root, node, 'user.a')).length).toBe(0);
+      await refusal(() => tree.getXattr(root, node, 'user.none')).toBe(ENODATA);
       tree.closeFile(file);
       tree.release(node);
     });
 
     it('drops set-id bits and file capabilities when a user writes', async () => {
-      const user = { creds: await tree.credentials(1000), observer };
+      const user = contextOf(await tree.credentials(noSession, 1000));
       const { node, file } = await createFile('suid', 'x', user, 0o6755);
       const capability = Buffer.from('0100000200040000000000000000000000000000', 'hex');
       const attr = new Attr();
       await tree.change(root, node, { mode: 0o6755 });
       await tree.setXattr(root, node, 'security.capability', asOwned(capability), 0);
       await tree.write(user, file, [asOwned(Buffer.from('y'))], 0);
-      await tree.stat(node, attr);
+      await tree.stat(root, node, attr);
       expect((attr.mode & 0o7777).toString(8)).toBe('755');
-      await refusal(() => tree.getXattr(root.creds, node, 'security.capability')).toBe(ENODATA);
+      await refusal(() => tree.getXattr(root, node, 'security.capability')).toBe(ENODATA);
       tree.closeFile(file);
       tree.release(node);
     });
@@ -346,7 +347,7 @@ export function describeTree(modelName: string, model: () => SecurityModel, hand
       symlinkSync('nowhere', join(dir, 'link'));
       const open = await tree.openDir(root, tree.root);
       const into = new Uint8Array(4096);
-      const bytes = await tree.readdir(open, 0, 0, asOwned(into));
+      const bytes = await tree.readdir(root, open, 0, 0, asOwned(into));
       const packed = Buffer.from(into.buffer, 0, bytes);
       const seen: string[] = [];
       for (let at = 0; at < bytes; ) {

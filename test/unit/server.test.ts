@@ -2,7 +2,9 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { noSession } from '#host/syscalls.ts';
 import { Attr, Client, ConfigError, MemoryTree, passthrough, type SecurityModel, Server } from '#index.ts';
+import { contextOf } from '../support/context.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { logTo } from '../support/line-log.ts';
 
@@ -64,7 +66,7 @@ describe('an embedded server', () => {
     await client.close();
     await server.close();
     const attr = new Attr();
-    await tree.stat(tree.root, attr);
+    await tree.stat(contextOf(await tree.credentials(noSession, 0)), tree.root, attr);
     expect(attr.nlink).toBe(3);
   });
 

@@ -35,6 +35,7 @@ const replaced: Readonly<Record<string, string>> = {
   serverCaller: 'serverCreds',
   runsAs: 'credsFor',
   makesAs: 'credsForCreate',
+  Actor: 'CallContext',
   Maker: 'Creator',
   Leftovers: 'Orphans',
   EntryTypes: 'DTypeCache',

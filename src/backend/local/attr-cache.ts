@@ -1,5 +1,6 @@
 import type { Attr } from '#base/attr.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { Submitter } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
 import type { LocalNode, NodeTable } from './node.ts';
 
@@ -32,7 +33,7 @@ export class AttrCache {
   }
 
   /** `attr` holds the host's attributes, which were read in this turn. */
-  applyModel(node: LocalNode, attr: Attr): MaybePromise<void> {
+  applyModel(submitter: Submitter, node: LocalNode, attr: Attr): MaybePromise<void> {
     if (!this.#model.overlaysAttrs) {
       attr.setQidPath(node.pathLow, node.pathHigh);
       return;
@@ -47,9 +48,9 @@ export class AttrCache {
       return;
     }
     const trusted = tellsOfChanges(node, attr);
-    const { sys } = node.volume;
+    const sys = node.volume.sys(submitter);
     return andThen(
-      this.#nodes.use(node, fd => this.#model.overlayAttrs({ sys, fd }, attr)),
+      this.#nodes.use(submitter, node, fd => this.#model.overlayAttrs({ sys, fd }, attr)),
       () => {
         node.type = attr.type;
         node.cachedAttr = trusted ? seenIn(attr) : undefined;

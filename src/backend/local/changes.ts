@@ -1,10 +1,9 @@
 import { Attr, changeClock, S_IFDIR, S_IFREG } from '#base/attr.ts';
-import { defer } from '#base/batch.ts';
 import { EDQUOT, EINVAL, EISDIR, ENOSPC } from '#base/errno.ts';
 import { andFinally, andThen, forEach, type MaybePromise, recover, series } from '#base/maybe-promise.ts';
-import { type Credentials, type InlineSyscalls, type Syscalls, serverCreds } from '#host/syscalls.ts';
+import { type InlineSyscalls, type Submitter, serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
-import { type Actor, type Change, type ChangeObserver, type ChangeStamp, stampOf } from '../tree.ts';
+import { type CallContext, type Change, type ChangeObserver, type ChangeStamp, stampOf } from '../tree.ts';
 import type { LocalNode, NodeTable } from './node.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 
@@ -23,7 +22,7 @@ interface Look {
 /** No object's stamp, for after a change of one that cannot be asked any more: then the version moves. */
 const noStamp: ChangeStamp = 0;
 
-/** Changes of objects: every one is framed by the stamps that the actor's watch is told of. */
+/** Changes of objects: every one is framed by the stamps that its session's observer gets. */
 export class Changes {
   readonly #nodes: NodeTable;
   readonly #opens: OpenTable;
@@ -36,40 +35,40 @@ export class Changes {
     this.#model = model;
   }
 
-  #look(node: LocalNode): MaybePromise<Look> {
-    return this.#nodes.use(node, fd => lookAt(node, node.volume.sys, fd));
+  #look(submitter: Submitter, node: LocalNode): MaybePromise<Look> {
+    return this.#nodes.use(submitter, node, fd => lookAt(node, submitter, fd));
   }
 
   /** Runs a change of `node`. */
-  around<T>(actor: Actor, node: LocalNode, act: () => MaybePromise<T>): MaybePromise<T> {
-    return andThen(this.#look(node), ({ stamp, asked }) => {
-      actor.observer.before(node, stamp, asked);
+  around<T>(ctx: CallContext, node: LocalNode, act: () => MaybePromise<T>): MaybePromise<T> {
+    return andThen(this.#look(ctx, node), ({ stamp, asked }) => {
+      ctx.session.observer.before(node, stamp, asked);
       return andFinally(
         () => node.volume.withRoom(act),
-        () => this.#settle(actor, node),
+        () => this.#settle(ctx, node),
       );
     });
   }
 
-  #settle(actor: Actor, node: LocalNode): MaybePromise<void> {
+  #settle(ctx: CallContext, node: LocalNode): MaybePromise<void> {
     const asked = changeClock.tick();
     const stamp = recover<ChangeStamp>(
-      () => andThen(this.#look(node), look => look.stamp),
+      () => andThen(this.#look(ctx, node), look => look.stamp),
       () => noStamp,
     );
-    return andThen(stamp, after => actor.observer.after(node, after, asked));
+    return andThen(stamp, after => ctx.session.observer.after(node, after, asked));
   }
 
   /**
    * Runs a write of `file`, before which set-id bits and file capabilities fall. That is asked anew before every write: a
    * write moves ctime itself, so that ctime cannot tell whether somebody else has set such a bit at the same time.
    */
-  writing<T>(actor: Actor, file: LocalOpen, write: () => MaybePromise<T>): MaybePromise<T> {
-    const { sys } = file.node.volume;
+  writing<T>(ctx: CallContext, file: LocalOpen, write: () => MaybePromise<T>): MaybePromise<T> {
+    const sys = file.node.volume.sys(ctx);
     this.#endRun();
-    return this.around(actor, file.node, () =>
+    return this.around(ctx, file.node, () =>
       andThen(
-        this.#opens.use(file, fd => this.#model.beforeWrite({ sys, fd }, actor.creds)),
+        this.#opens.use(file, fd => this.#model.beforeWrite({ sys, fd }, ctx.creds)),
         write,
       ),
     );
@@ -77,17 +76,17 @@ export class Changes {
 
   /** The same where reading does not wait; elsewhere undefined, with nothing written. */
   writingNow<T>(
-    actor: Actor,
+    ctx: CallContext,
     file: LocalOpen,
     write: (sys: InlineSyscalls, fd: number) => MaybePromise<T>,
   ): MaybePromise<T> | undefined {
     const { inline: sys, fd, node } = file;
     if (!sys) return undefined;
-    const { creds, observer } = actor;
-    const inRun = this.#inRun(observer, file);
+    const { observer } = ctx.session;
+    const inRun = this.#inRun(ctx, file);
     if (!inRun) tellBefore(observer, file);
     try {
-      const allowed = this.#model.beforeWrite({ sys, fd }, creds);
+      const allowed = this.#model.beforeWrite({ sys, fd }, ctx.creds);
       if (!(allowed instanceof Promise)) {
         const written = write(sys, fd);
         return written instanceof Promise ? this.#late(observer, file, written) : written;
@@ -120,10 +119,11 @@ export class Changes {
    * the first and one after the last, before any of them is answered. What somebody else writes between the two is taken for
    * the client's own, as it is between the two of a single write.
    */
-  #inRun(observer: ChangeObserver, file: LocalOpen): boolean {
+  #inRun(ctx: CallContext, file: LocalOpen): boolean {
+    const { observer } = ctx.session;
     if (this.#run?.file === file && this.#run.observer === observer) return true;
     this.#endRun();
-    if (!defer(this.#endRun)) return false;
+    if (!ctx.defer(this.#endRun)) return false;
     tellBefore(observer, file);
     this.#opens.borrow(file);
     this.#run = { file, observer };
@@ -141,73 +141,67 @@ export class Changes {
 
   /** Runs a change of several nodes at once; absent ones and repetitions do not count. */
   aroundAll<T>(
-    actor: Actor,
+    ctx: CallContext,
     nodes: readonly (LocalNode | undefined)[],
     act: () => MaybePromise<T>,
   ): MaybePromise<T> {
     const distinct: LocalNode[] = [];
     const before: Look[] = [];
     for (const node of nodes) if (node && !distinct.includes(node)) distinct.push(node);
-    const asked = forEach(distinct, node => andThen(this.#look(node), look => before.push(look)));
+    const asked = forEach(distinct, node => andThen(this.#look(ctx, node), look => before.push(look)));
     return andThen(asked, () => {
-      distinct.forEach((node, i) => void actor.observer.before(node, before[i]!.stamp, before[i]!.asked));
+      distinct.forEach(
+        (node, i) => void ctx.session.observer.before(node, before[i]!.stamp, before[i]!.asked),
+      );
       return andFinally(
         () => distinct[0]!.volume.withRoom(act),
-        () => forEach(distinct, node => this.#settle(actor, node)),
+        () => forEach(distinct, node => this.#settle(ctx, node)),
       );
     });
   }
 
-  apply(actor: Actor, node: LocalNode, change: Change, file: LocalOpen | undefined): MaybePromise<void> {
-    return this.around(actor, node, () => this.#apply(actor.creds, node, change, file));
+  apply(ctx: CallContext, node: LocalNode, change: Change, file: LocalOpen | undefined): MaybePromise<void> {
+    return this.around(ctx, node, () => this.#apply(ctx, node, change, file));
   }
 
-  #apply(
-    creds: Credentials,
-    node: LocalNode,
-    change: Change,
-    file: LocalOpen | undefined,
-  ): MaybePromise<void> {
+  #apply(ctx: CallContext, node: LocalNode, change: Change, file: LocalOpen | undefined): MaybePromise<void> {
     const { uid, gid, mode, size, atime, mtime } = change;
-    const { sys } = node.volume;
-    const as = this.#model.credsFor(creds);
+    const sys = node.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
     const owned = uid !== undefined || gid !== undefined || mode !== undefined;
     // The change of size has set mtime to now, by the right to write; utimensat(2) would ask for the owner.
     const modified = size !== undefined && mtime === 'now' ? undefined : mtime;
     const timed = atime !== undefined || modified !== undefined;
     return series([
       owned &&
-        (() => this.#nodes.use(node, fd => this.#model.change({ sys, fd }, creds, { uid, gid, mode }))),
-      size !== undefined && (() => this.#resize(creds, node, size, file)),
-      timed && (() => this.#nodes.use(node, fd => sys.utimens(as, fd, atime ?? 'omit', modified ?? 'omit'))),
+        (() =>
+          this.#nodes.use(ctx, node, fd => this.#model.change({ sys, fd }, ctx.creds, { uid, gid, mode }))),
+      size !== undefined && (() => this.#resize(ctx, node, size, file)),
+      timed &&
+        (() => this.#nodes.use(ctx, node, fd => sys.utimens(as, fd, atime ?? 'omit', modified ?? 'omit'))),
     ]);
   }
 
-  #resize(
-    creds: Credentials,
-    node: LocalNode,
-    size: number,
-    file: LocalOpen | undefined,
-  ): MaybePromise<void> {
+  #resize(ctx: CallContext, node: LocalNode, size: number, file: LocalOpen | undefined): MaybePromise<void> {
     if (node.type === S_IFDIR) throw EISDIR;
     if (node.type !== S_IFREG) throw EINVAL;
     const { volume } = node;
-    const { sys } = volume;
-    const as = this.#model.credsFor(creds);
-    const dropped = this.#nodes.use(node, fd => this.#model.beforeWrite({ sys, fd }, creds));
+    const sys = volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
+    const dropped = this.#nodes.use(ctx, node, fd => this.#model.beforeWrite({ sys, fd }, ctx.creds));
     return andThen(dropped, () =>
       file?.writable
-        ? this.#opens.use(file, fd => volume.sysToTruncate(fd).ftruncate(as, fd, size))
-        : this.#nodes.use(node, fd => volume.sysToTruncate(fd).truncate(as, fd, size)),
+        ? this.#opens.use(file, fd => volume.sysToTruncate(ctx, fd).ftruncate(as, fd, size))
+        : this.#nodes.use(ctx, node, fd => volume.sysToTruncate(ctx, fd).truncate(as, fd, size)),
     );
   }
 }
 
 /** At what is open at `fd`. */
-function lookAt({ volume }: LocalNode, sys: Syscalls, fd: number): MaybePromise<Look> {
+function lookAt({ volume }: LocalNode, submitter: Submitter, fd: number): MaybePromise<Look> {
   if (volume.local) return lookIn(volume.statNow(fd));
   const attr = new Attr();
-  return andThen(sys.stat(serverCreds, fd, attr), () => lookIn(attr));
+  return andThen(volume.sys(submitter).stat(serverCreds, fd, attr), () => lookIn(attr));
 }
 
 function lookIn(attr: Attr): Look {

@@ -5,15 +5,16 @@ import { andThen, type MaybePromise, onError, recover } from '#base/maybe-promis
 import { type Name, nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '#host/constants.ts';
-import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { type Syscalls, serverCreds } from '#host/syscalls.ts';
 import type { GuestForm, HostForm, SecurityModel } from '#security/model.ts';
+import type { CallContext } from '../tree.ts';
 import type { LocalNode, NodeTable } from './node.ts';
 import { unfinishedNameBytes } from './orphans.ts';
 import { withFd } from './with-fd.ts';
 
 /** What is to be made. */
 interface CreateJob {
-  readonly creds: Credentials;
+  readonly ctx: CallContext;
   readonly dir: LocalNode;
   readonly dirfd: number;
   readonly name: Name;
@@ -52,13 +53,13 @@ export class Creator {
   /**
    * Makes an object that must not exist yet (EEXIST). The node comes back held, with what its qid is made of in `attr`.
    */
-  make(creds: Credentials, dir: LocalNode, name: Name, want: GuestForm, attr: Attr): MaybePromise<LocalNode> {
+  make(ctx: CallContext, dir: LocalNode, name: Name, want: GuestForm, attr: Attr): MaybePromise<LocalNode> {
     const shape = this.#model.hostForm(want);
-    return this.#nodes.use(dir, dirfd => {
-      const made = this.#make({ creds, dir, dirfd, name, want, shape, openFlags: undefined });
+    return this.#nodes.use(ctx, dir, dirfd => {
+      const made = this.#make({ ctx, dir, dirfd, name, want, shape, openFlags: undefined });
       const mode = shape.staged ? want.mode : undefined;
       return andThen(made, pathFd =>
-        andThen(this.#nodes.arrive(dir.volume.sys, pathFd, attr, dir, name, mode), node => {
+        andThen(this.#nodes.arrive(ctx, dir.volume.sys(ctx), pathFd, attr, dir, name, mode), node => {
           attr.setQidPath(node.pathLow, node.pathHigh);
           return node;
         }),
@@ -68,7 +69,7 @@ export class Creator {
 
   /** The same for a regular file, opened with `flags`; `open` takes charge of its descriptor. */
   create<T>(
-    creds: Credentials,
+    ctx: CallContext,
     dir: LocalNode,
     name: Name,
     want: GuestForm,
@@ -76,14 +77,14 @@ export class Creator {
     attr: Attr,
     open: (node: LocalNode, fd: number) => T,
   ): MaybePromise<T> {
-    const { sys } = dir.volume;
+    const sys = dir.volume.sys(ctx);
     const shape = this.#model.hostForm(want);
-    return this.#nodes.use(dir, dirfd => {
-      const made = this.#make({ creds, dir, dirfd, name, want, shape, openFlags: flags });
+    return this.#nodes.use(ctx, dir, dirfd => {
+      const made = this.#make({ ctx, dir, dirfd, name, want, shape, openFlags: flags });
       const mode = shape.staged ? want.mode : undefined;
       return andThen(made, opened =>
         withFd(sys, opened, fd =>
-          this.#nodes.arriveOpen(sys, fd, attr, dir, name, mode, node => {
+          this.#nodes.arriveOpen(ctx, sys, fd, attr, dir, name, mode, node => {
             attr.setQidPath(node.pathLow, node.pathHigh);
             return open(node, fd);
           }),
@@ -97,9 +98,9 @@ export class Creator {
     return order.shape.staged ? this.#makeAside(order) : this.#makeInPlace(order);
   }
 
-  #makeInPlace({ creds, dir, dirfd, name, want, openFlags }: CreateJob): MaybePromise<number> {
-    const { sys } = dir.volume;
-    const creator = this.#model.credsForCreate(creds, want.gid);
+  #makeInPlace({ ctx, dir, dirfd, name, want, openFlags }: CreateJob): MaybePromise<number> {
+    const sys = dir.volume.sys(ctx);
+    const creator = this.#model.credsForCreate(ctx.creds, want.gid);
     const type = want.mode & S_IFMT;
     const bits = want.mode & 0o7777;
     if (openFlags !== undefined) return sys.create(creator, dirfd, name, openFlags | O_EXCL, bits);
@@ -110,77 +111,79 @@ export class Creator {
           ? sys.symlink(creator, dirfd, name, want.target)
           : sys.mknod(creator, dirfd, name, want.mode, want.rdev);
     const stamped = () =>
-      andThen(sys.lookup(serverCreds, dirfd, name), found =>
+      andThen(dir.volume.lookup(ctx, serverCreds, dirfd, name), found =>
         withFd(sys, ok(found), fd =>
           andThen(this.#model.setInitialAttrs({ sys, fd }, creator, want), () => fd),
         ),
       );
-    return andThen(made, () => onError(stamped, () => discard(dir, dirfd, name, type === S_IFDIR)));
+    return andThen(made, () => onError(stamped, () => discard(sys, dirfd, name, type === S_IFDIR)));
   }
 
   /** All that may fail comes before the object gets its name. */
   #makeAside(order: CreateJob): MaybePromise<number> {
-    const { dir, dirfd, name, shape } = order;
-    const { sys } = dir.volume;
+    const { ctx, dir, dirfd, name, shape } = order;
+    const sys = dir.volume.sys(ctx);
     // Refuse early what exists; the publishing step is what decides.
     return andThen(sys.statAt(serverCreds, dirfd, name, new Attr()), found => {
       if (found === 0) throw EEXIST;
-      return andThen(this.#startStaged(dir, dirfd, shape), aside =>
+      return andThen(this.#startStaged(ctx, dir, dirfd, shape), aside =>
         onError(
           () => withFd(sys, aside.fd, () => this.#finishStaged(order, aside)),
           () =>
             aside.tempName === undefined
               ? undefined
-              : discard(dir, dirfd, aside.tempName, shape.type === S_IFDIR),
+              : discard(sys, dirfd, aside.tempName, shape.type === S_IFDIR),
         ),
       );
     });
   }
 
   #finishStaged(order: CreateJob, aside: Staged): MaybePromise<number> {
-    const { creds, dir, want, shape } = order;
+    const { ctx, dir, want, shape } = order;
     const { fd } = aside;
-    const target = { sys: dir.volume.sysForNew, fd };
+    const target = { sys: dir.volume.sysForNew(ctx), fd };
     const written =
-      shape.content === '' ? undefined : writeAll(dir, fd, Buffer.from(shape.content, 'latin1'));
-    const stamped = andThen(written, () => this.#model.setInitialAttrs(target, creds, want));
+      shape.content === ''
+        ? undefined
+        : writeAll(dir.volume.sys(ctx), fd, Buffer.from(shape.content, 'latin1'));
+    const stamped = andThen(written, () => this.#model.setInitialAttrs(target, ctx.creds, want));
     return andThen(stamped, () => this.#publishOpen(order, aside));
   }
 
   /** The descriptor at hand will do for a directory and for most open files; others need another. */
   #publishOpen(order: CreateJob, aside: Staged): MaybePromise<number> {
-    const { dir, shape, openFlags } = order;
-    const { sys } = dir.volume;
+    const { ctx, dir, shape, openFlags } = order;
+    const sys = dir.volume.sys(ctx);
     const { fd } = aside;
     // It reads and writes; only writing in a way of its own asks for another.
     const reads = openFlags !== undefined && (openFlags & (O_SYNC | O_DSYNC | O_APPEND)) === 0;
     if (shape.type === S_IFDIR || reads) return andThen(this.#publish(order, aside), () => fd);
-    return andThen(dir.volume.sysForNew.reopen(serverCreds, fd, openFlags ?? O_PATH), other => {
+    return andThen(dir.volume.sysForNew(ctx).reopen(serverCreds, fd, openFlags ?? O_PATH), other => {
       const published = withFd(sys, other, () => this.#publish(order, aside));
       return andThen(published, () => andThen(sys.close(fd), () => other));
     });
   }
 
   /** A file without a name where the file system has those, otherwise an object under a name that is hidden. */
-  #startStaged(dir: LocalNode, dirfd: number, shape: HostForm): MaybePromise<Staged> {
-    const { sys } = dir.volume;
-    if (shape.type !== S_IFREG || !dir.volume.unnamedFiles) return this.#startNamed(dir, dirfd, shape);
+  #startStaged(ctx: CallContext, dir: LocalNode, dirfd: number, shape: HostForm): MaybePromise<Staged> {
+    const sys = dir.volume.sys(ctx);
+    if (shape.type !== S_IFREG || !dir.volume.unnamedFiles) return this.#startNamed(ctx, dir, dirfd, shape);
     return recover<Staged>(
       () => andThen(sys.createUnnamed(serverCreds, dirfd, shape.mode), fd => ({ fd, tempName: undefined })),
       error =>
-        andThen(error === EPERM && isRemoved(dir, dirfd), removed => {
+        andThen(error === EPERM && isRemoved(dir, sys, dirfd), removed => {
           // ext4_new_inode says EPERM where the directory was removed.
           if (removed) throw ENOENT;
           // open(2): a file system without O_TMPFILE answers EOPNOTSUPP, an old kernel EISDIR.
           if (error !== EOPNOTSUPP && error !== EISDIR && error !== EINVAL) throw error;
           dir.volume.unnamedFiles = false;
-          return this.#startNamed(dir, dirfd, shape);
+          return this.#startNamed(ctx, dir, dirfd, shape);
         }),
     );
   }
 
-  #startNamed(dir: LocalNode, dirfd: number, shape: HostForm): MaybePromise<Staged> {
-    const { sys } = dir.volume;
+  #startNamed(ctx: CallContext, dir: LocalNode, dirfd: number, shape: HostForm): MaybePromise<Staged> {
+    const sys = dir.volume.sys(ctx);
     const counted = (tempCount++ >>> 0).toString(16).padStart(8, '0');
     const tempName = nameOf(this.#model.reservedPrefix + tempPrefix + counted);
     if (shape.type === S_IFREG) {
@@ -189,15 +192,15 @@ export class Creator {
     }
     return andThen(sys.mkdir(serverCreds, dirfd, tempName, shape.mode), () =>
       onError(
-        () => andThen(sys.lookup(serverCreds, dirfd, tempName), fd => ({ fd: ok(fd), tempName })),
-        () => discard(dir, dirfd, tempName, true),
+        () => andThen(dir.volume.lookup(ctx, serverCreds, dirfd, tempName), fd => ({ fd: ok(fd), tempName })),
+        () => discard(sys, dirfd, tempName, true),
       ),
     );
   }
 
   /** Gives the finished object its name, unless something has that name already: EEXIST. */
-  #publish({ dir, dirfd, name }: CreateJob, { fd, tempName }: Staged): MaybePromise<void> {
-    const { sys } = dir.volume;
+  #publish({ ctx, dir, dirfd, name }: CreateJob, { fd, tempName }: Staged): MaybePromise<void> {
+    const sys = dir.volume.sys(ctx);
     if (tempName === undefined) return sys.link(serverCreds, fd, dirfd, name);
     return recover<void>(
       () => sys.rename(serverCreds, dirfd, tempName, dirfd, name, RENAME_NOREPLACE),
@@ -214,22 +217,22 @@ export class Creator {
   }
 }
 
-function writeAll(dir: LocalNode, fd: number, bytes: Buffer, at = 0): MaybePromise<void> {
+function writeAll(sys: Syscalls, fd: number, bytes: Buffer, at = 0): MaybePromise<void> {
   if (at === bytes.length) return;
-  return andThen(dir.volume.sys.write(serverCreds, fd, [asOwned(bytes.subarray(at))], at), count =>
-    writeAll(dir, fd, bytes, at + count),
+  return andThen(sys.write(serverCreds, fd, [asOwned(bytes.subarray(at))], at), count =>
+    writeAll(sys, fd, bytes, at + count),
   );
 }
 
-function isRemoved(dir: LocalNode, dirfd: number): MaybePromise<boolean> {
+function isRemoved(dir: LocalNode, sys: Syscalls, dirfd: number): MaybePromise<boolean> {
   if (dir.volume.local) return dir.volume.statNow(dirfd).nlink === 0;
   const attr = new Attr();
-  return andThen(dir.volume.sys.stat(serverCreds, dirfd, attr), () => attr.nlink === 0);
+  return andThen(sys.stat(serverCreds, dirfd, attr), () => attr.nlink === 0);
 }
 
-function discard(dir: LocalNode, dirfd: number, name: Name, directory: boolean): MaybePromise<void> {
+function discard(sys: Syscalls, dirfd: number, name: Name, directory: boolean): MaybePromise<void> {
   return recover<void>(
-    () => dir.volume.sys.unlink(serverCreds, dirfd, name, directory),
+    () => sys.unlink(serverCreds, dirfd, name, directory),
     error => {
       if (error !== ENOENT) throw error;
     },

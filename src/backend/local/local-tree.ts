@@ -6,10 +6,19 @@ import type { Bytes, Name } from '#base/name.ts';
 import { lengthOf, type Owned, type OwnedSegments, type Segments } from '#base/owned.ts';
 import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '#host/constants.ts';
 import { unknownFs } from '#host/local.ts';
-import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { type Credentials, noSession, type Submitter, serverCreds } from '#host/syscalls.ts';
 import type { FdBudget } from '#quota/fd-budget.ts';
 import { type GuestForm, isReserved, type SecurityModel, type Target } from '#security/model.ts';
-import type { Actor, Change, LockConflict, LockKey, LockRange, NewNode, OpenHow, Tree } from '../tree.ts';
+import type {
+  CallContext,
+  Change,
+  LockConflict,
+  LockKey,
+  LockRange,
+  NewNode,
+  OpenHow,
+  Tree,
+} from '../tree.ts';
 import { AttrCache } from './attr-cache.ts';
 import { Changes } from './changes.ts';
 import { Creator } from './create.ts';
@@ -81,13 +90,13 @@ export class LocalTree implements Tree {
     const fd = openSync(path, O_PATH | O_DIRECTORY);
     const volumes = parts.volumes ?? new Volumes(parts.freezable ?? false, parts.oneMount);
     const nodes = new NodeTable(volumes, parts.descriptors);
-    const root = await nodes.arrive(unknownFs, fd, new Attr(), undefined, undefined);
+    const root = await nodes.arrive(noSession, unknownFs(noSession), fd, new Attr(), undefined, undefined);
     nodes.root = root;
     return new LocalTree(root, nodes, parts);
   }
 
-  credentials(uid: number): MaybePromise<Credentials> {
-    return this.#model.credsOfUser(uid);
+  credentials(submitter: Submitter, uid: number): MaybePromise<Credentials> {
+    return this.#model.credsOfUser(uid, submitter);
   }
 
   hold(node: LocalNode): void {
@@ -98,27 +107,26 @@ export class LocalTree implements Tree {
     this.#nodes.release(node);
   }
 
-  walk(creds: Credentials, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode | Errno> {
+  walk(ctx: CallContext, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode | Errno> {
     if (dir.type !== S_IFDIR) return ENOTDIR;
     if (isReserved(this.#model, name)) return ENOENT;
-    const { sys } = dir.volume;
-    const as = this.#model.credsFor(creds);
-    return this.#nodes.use(dir, dirfd =>
-      andThen(sys.lookup(as, dirfd, name), fd =>
-        fd < 0 ? Errno.of(-fd) : this.#arrive(fd, dir, name, attr),
+    const as = this.#model.credsFor(ctx.creds);
+    return this.#nodes.use(ctx, dir, dirfd =>
+      andThen(dir.volume.lookup(ctx, as, dirfd, name), fd =>
+        fd < 0 ? Errno.of(-fd) : this.#arrive(ctx, fd, dir, name, attr),
       ),
     );
   }
 
   /** From a fresh O_PATH descriptor to a held node and its attributes. */
-  #arrive(fd: number, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode> {
-    return andThen(this.#nodes.arrive(dir.volume.sys, fd, attr, dir, name), node =>
+  #arrive(ctx: CallContext, fd: number, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode> {
+    return andThen(this.#nodes.arrive(ctx, dir.volume.sys(ctx), fd, attr, dir, name), node =>
       andThen(
         onError(
           () =>
             node.volume === dir.volume || node.volume.local
-              ? this.#attrCache.applyModel(node, attr)
-              : this.stat(node, attr),
+              ? this.#attrCache.applyModel(ctx, node, attr)
+              : this.stat(ctx, node, attr),
           () => this.release(node),
         ),
         () => node,
@@ -126,7 +134,7 @@ export class LocalTree implements Tree {
     );
   }
 
-  parent(_caller: Credentials, dir: LocalNode): LocalNode {
+  parent(_ctx: CallContext, dir: LocalNode): LocalNode {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
     const parent = dir === this.root ? this.root : dir.parent;
     if (!parent) throw ESTALE;
@@ -134,73 +142,78 @@ export class LocalTree implements Tree {
     return parent;
   }
 
-  stat(node: LocalNode, attr: Attr): MaybePromise<void> {
-    const { sys } = node.volume;
+  stat(ctx: CallContext, node: LocalNode, attr: Attr): MaybePromise<void> {
+    const sys = node.volume.sys(ctx);
     return andThen(
-      this.#nodes.use(node, fd => sys.stat(serverCreds, fd, attr)),
-      () => this.#attrCache.applyModel(node, attr),
+      this.#nodes.use(ctx, node, fd => sys.stat(serverCreds, fd, attr)),
+      () => this.#attrCache.applyModel(ctx, node, attr),
     );
   }
 
-  statfs(node: LocalNode, into: Owned): MaybePromise<void> {
-    return this.#nodes.use(node, fd => node.volume.sys.statfs(serverCreds, fd, into));
+  statfs(ctx: CallContext, node: LocalNode, into: Owned): MaybePromise<void> {
+    return this.#nodes.use(ctx, node, fd => node.volume.sys(ctx).statfs(serverCreds, fd, into));
   }
 
-  change(actor: Actor, node: LocalNode, change: Change, file?: LocalOpen): MaybePromise<void> {
-    return this.#changes.apply(actor, node, change, file);
+  change(ctx: CallContext, node: LocalNode, change: Change, file?: LocalOpen): MaybePromise<void> {
+    return this.#changes.apply(ctx, node, change, file);
   }
 
-  #withTarget<T>(node: LocalNode, act: (target: Target) => MaybePromise<T>): MaybePromise<T> {
-    return this.#nodes.use(node, fd => act({ sys: node.volume.sys, fd }));
+  #withTarget<T>(
+    ctx: CallContext,
+    node: LocalNode,
+    act: (target: Target) => MaybePromise<T>,
+  ): MaybePromise<T> {
+    return this.#nodes.use(ctx, node, fd => act({ sys: node.volume.sys(ctx), fd }));
   }
 
-  readlink(creds: Credentials, node: LocalNode): MaybePromise<Bytes> {
+  readlink(ctx: CallContext, node: LocalNode): MaybePromise<Bytes> {
     if (node.type !== S_IFLNK) throw EINVAL;
-    return this.#withTarget(node, target => this.#model.readlink(target, creds));
+    return this.#withTarget(ctx, node, target => this.#model.readlink(target, ctx.creds));
   }
 
-  open(actor: Actor, node: LocalNode, how: OpenHow): MaybePromise<LocalOpen> {
+  open(ctx: CallContext, node: LocalNode, how: OpenHow): MaybePromise<LocalOpen> {
     refuseToOpen(node);
     const { volume } = node;
-    const { creds, pins = this.#opens.nobody } = actor;
+    const { creds, session } = ctx;
     const as = this.#model.credsFor(creds);
     const flags = openFlags(how);
     const reopen = () =>
-      this.#nodes.use(node, fd => {
-        const sys = how.truncate ? volume.sysToTruncate(fd) : volume.sys;
+      this.#nodes.use(ctx, node, fd => {
+        const sys = how.truncate ? volume.sysToTruncate(ctx, fd) : volume.sys(ctx);
         return sys.reopen(as, fd, flags);
       });
     const truncate = () =>
-      this.#changes.around(actor, node, () =>
+      this.#changes.around(ctx, node, () =>
         andThen(
-          this.#withTarget(node, target => this.#model.beforeWrite(target, creds)),
+          this.#withTarget(ctx, node, target => this.#model.beforeWrite(target, creds)),
           reopen,
         ),
       );
-    return this.#opens.counted(pins, EMFILE, () =>
+    return this.#opens.counted(session, EMFILE, () =>
       andThen(how.truncate ? truncate() : reopen(), fd =>
-        this.#opens.add(pins, node, fd, flags, how.read, how.write),
+        this.#opens.add(session, node, fd, flags, how.read, how.write),
       ),
     );
   }
 
-  openDir({ creds, pins = this.#opens.nobody }: Actor, node: LocalNode): MaybePromise<LocalOpen> {
+  openDir(ctx: CallContext, node: LocalNode): MaybePromise<LocalOpen> {
     if (node.type !== S_IFDIR) throw ENOTDIR;
-    const { sys } = node.volume;
+    const { creds, session } = ctx;
+    const sys = node.volume.sys(ctx);
     const flags = O_RDONLY | O_DIRECTORY;
-    const reopen = () => this.#nodes.use(node, fd => sys.reopen(this.#model.credsFor(creds), fd, flags));
-    return this.#opens.counted(pins, EMFILE, () =>
-      andThen(reopen(), fd => this.#opens.add(pins, node, fd, flags, true, false)),
+    const reopen = () => this.#nodes.use(ctx, node, fd => sys.reopen(this.#model.credsFor(creds), fd, flags));
+    return this.#opens.counted(session, EMFILE, () =>
+      andThen(reopen(), fd => this.#opens.add(session, node, fd, flags, true, false)),
     );
   }
 
-  create(actor: Actor, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): MaybePromise<Created> {
+  create(ctx: CallContext, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): MaybePromise<Created> {
     this.#refuseToMake(dir, name);
-    return this.#changes.around(actor, dir, () => this.#createOrOpen(actor, dir, name, how, attr, 0));
+    return this.#changes.around(ctx, dir, () => this.#createOrOpen(ctx, dir, name, how, attr, 0));
   }
 
   #createOrOpen(
-    actor: Actor,
+    ctx: CallContext,
     dir: LocalNode,
     name: Name,
     how: CreateHow,
@@ -209,14 +222,14 @@ export class LocalTree implements Tree {
   ): MaybePromise<Created> {
     if (tries === createTriesMax) throw ESTALE;
     return recover<Created>(
-      () => this.#createNew(actor, dir, name, how, attr),
+      () => this.#createNew(ctx, dir, name, how, attr),
       error => {
         if (error !== EEXIST || how.exclusive) throw error;
-        return andThen(this.walk(actor.creds, dir, name, attr), found => {
-          if (found === ENOENT) return this.#createOrOpen(actor, dir, name, how, attr, tries + 1);
+        return andThen(this.walk(ctx, dir, name, attr), found => {
+          if (found === ENOENT) return this.#createOrOpen(ctx, dir, name, how, attr, tries + 1);
           if (found instanceof Errno) throw found;
           return onError(
-            () => this.#openFound(actor, found, how, attr),
+            () => this.#openFound(ctx, found, how, attr),
             () => this.release(found),
           );
         });
@@ -224,34 +237,40 @@ export class LocalTree implements Tree {
     );
   }
 
-  #openFound(actor: Actor, node: LocalNode, how: CreateHow, attr: Attr): MaybePromise<Created> {
-    return andThen(this.open(actor, node, how), file => {
+  #openFound(ctx: CallContext, node: LocalNode, how: CreateHow, attr: Attr): MaybePromise<Created> {
+    return andThen(this.open(ctx, node, how), file => {
       if (!how.truncate) return { node, file };
       return onError(
-        () => andThen(this.stat(node, attr), () => ({ node, file })),
+        () => andThen(this.stat(ctx, node, attr), () => ({ node, file })),
         () => this.#opens.close(file),
       );
     });
   }
 
-  #createNew(actor: Actor, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): MaybePromise<Created> {
-    const { creds, pins = this.#opens.nobody } = actor;
+  #createNew(
+    ctx: CallContext,
+    dir: LocalNode,
+    name: Name,
+    how: CreateHow,
+    attr: Attr,
+  ): MaybePromise<Created> {
+    const { creds, session } = ctx;
     const flags = openFlags(how) & ~O_TRUNC;
     const mode = S_IFREG | (how.mode & 0o7777);
     const want: GuestForm = { mode, uid: creds.uid, gid: how.gid, rdev: 0, target: '' };
     const open = (node: LocalNode, fd: number) => ({
       node,
-      file: this.#opens.add(pins, node, fd, flags, how.read, how.write),
+      file: this.#opens.add(session, node, fd, flags, how.read, how.write),
     });
-    return this.#opens.counted(pins, EMFILE, () =>
-      this.#creator.create(creds, dir, name, want, flags, attr, open),
+    return this.#opens.counted(session, EMFILE, () =>
+      this.#creator.create(ctx, dir, name, want, flags, attr, open),
     );
   }
 
-  make(actor: Actor, dir: LocalNode, name: Name, what: NewNode, attr: Attr): MaybePromise<LocalNode> {
+  make(ctx: CallContext, dir: LocalNode, name: Name, what: NewNode, attr: Attr): MaybePromise<LocalNode> {
     this.#refuseToMake(dir, name);
-    const want = wantOf(what, actor.creds);
-    return this.#changes.around(actor, dir, () => this.#creator.make(actor.creds, dir, name, want, attr));
+    const want = wantOf(what, ctx.creds);
+    return this.#changes.around(ctx, dir, () => this.#creator.make(ctx, dir, name, want, attr));
   }
 
   #refuseToMake(dir: LocalNode, name: Name): void {
@@ -259,28 +278,28 @@ export class LocalTree implements Tree {
     if (isReserved(this.#model, name)) throw EINVAL;
   }
 
-  link(actor: Actor, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
+  link(ctx: CallContext, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
     this.#refuseToMake(dir, name);
-    return this.#names.link(actor, node, dir, name);
+    return this.#names.link(ctx, node, dir, name);
   }
 
-  rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
+  rename(ctx: CallContext, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
     if (isReserved(this.#model, from)) throw ENOENT;
     this.#refuseToMake(toDir, to);
-    return this.#names.rename(actor, fromDir, from, toDir, to);
+    return this.#names.rename(ctx, fromDir, from, toDir, to);
   }
 
-  unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
+  unlink(ctx: CallContext, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
     if (isReserved(this.#model, name)) throw ENOENT;
-    return this.#names.unlink(actor, dir, name, kind);
+    return this.#names.unlink(ctx, dir, name, kind);
   }
 
-  isEntry(dir: LocalNode, name: Name, node: LocalNode): MaybePromise<boolean> {
-    return this.#names.isEntry(dir, name, node);
+  isEntry(ctx: CallContext, dir: LocalNode, name: Name, node: LocalNode): MaybePromise<boolean> {
+    return this.#names.isEntry(ctx, dir, name, node);
   }
 
-  read(file: LocalOpen, into: OwnedSegments, offset: number): MaybePromise<number> {
-    return this.#opens.use(file, fd => file.node.volume.read(fd, into, offset));
+  read(ctx: CallContext, file: LocalOpen, into: OwnedSegments, offset: number): MaybePromise<number> {
+    return this.#opens.use(file, fd => file.node.volume.read(ctx, fd, into, offset));
   }
 
   readNow(file: LocalOpen, into: Segments, offset: number): number | undefined {
@@ -288,35 +307,46 @@ export class LocalTree implements Tree {
     return file.node.volume.readNow(file.fd, into, offset);
   }
 
-  write(actor: Actor, file: LocalOpen, from: OwnedSegments, offset: number): MaybePromise<number> {
+  write(ctx: CallContext, file: LocalOpen, from: OwnedSegments, offset: number): MaybePromise<number> {
     const { volume } = file.node;
     // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
     const waits = (file.flags & O_DSYNC) !== 0 || lengthOf(from) > volume.inlineBytesMax;
-    const sys = waits ? volume.pool : volume.sys;
-    const as = this.#model.credsFor(actor.creds);
-    return this.#changes.writing(actor, file, () =>
+    const sys = waits ? volume.pool(ctx) : volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
+    return this.#changes.writing(ctx, file, () =>
       this.#opens.use(file, fd => writeAll((rest, at) => sys.write(as, fd, rest, at), from, offset)),
     );
   }
 
-  writeNow(actor: Actor, file: LocalOpen, from: Segments, offset: number): MaybePromise<number> | undefined {
+  writeNow(
+    ctx: CallContext,
+    file: LocalOpen,
+    from: Segments,
+    offset: number,
+  ): MaybePromise<number> | undefined {
     if (lengthOf(from) > file.node.volume.inlineBytesMax) return undefined;
-    const as = this.#model.credsFor(actor.creds);
-    return this.#changes.writingNow(actor, file, (sys, fd) =>
+    const as = this.#model.credsFor(ctx.creds);
+    return this.#changes.writingNow(ctx, file, (sys, fd) =>
       writeAllNow((rest, at) => sys.write(as, fd, rest, at), from, offset),
     );
   }
 
-  sync(open: LocalOpen, dataOnly: boolean): MaybePromise<void> {
-    return this.#opens.use(open, fd => open.node.volume.sync(fd, dataOnly));
+  sync(ctx: CallContext, open: LocalOpen, dataOnly: boolean): MaybePromise<void> {
+    return this.#opens.use(open, fd => open.node.volume.sync(ctx, fd, dataOnly));
   }
 
   closeFile(file: LocalOpen): void {
     this.#opens.close(file);
   }
 
-  readdir(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Owned): MaybePromise<number> {
-    return this.#dirReader.read(dir, cookieLow, cookieHigh, into);
+  readdir(
+    ctx: CallContext,
+    dir: LocalOpen,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Owned,
+  ): MaybePromise<number> {
+    return this.#dirReader.read(ctx, dir, cookieLow, cookieHigh, into);
   }
 
   readdirNow(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number | undefined {
@@ -327,28 +357,33 @@ export class LocalTree implements Tree {
     this.#opens.close(dir);
   }
 
-  getXattr(creds: Credentials, node: LocalNode, name: Bytes): MaybePromise<Uint8Array> {
-    return this.#xattrs.get(creds, node, name);
+  getXattr(ctx: CallContext, node: LocalNode, name: Bytes): MaybePromise<Uint8Array> {
+    return this.#xattrs.get(ctx, node, name);
   }
 
-  listXattr(creds: Credentials, node: LocalNode): MaybePromise<Uint8Array> {
-    return this.#xattrs.list(creds, node);
+  listXattr(ctx: CallContext, node: LocalNode): MaybePromise<Uint8Array> {
+    return this.#xattrs.list(ctx, node);
   }
 
-  setXattr(actor: Actor, node: LocalNode, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
-    return this.#changes.around(actor, node, () => this.#xattrs.set(actor.creds, node, name, value, flags));
+  setXattr(ctx: CallContext, node: LocalNode, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
+    return this.#changes.around(ctx, node, () => this.#xattrs.set(ctx, node, name, value, flags));
   }
 
-  removeXattr(actor: Actor, node: LocalNode, name: Bytes): MaybePromise<void> {
-    return this.#changes.around(actor, node, () => this.#xattrs.remove(actor.creds, node, name));
+  removeXattr(ctx: CallContext, node: LocalNode, name: Bytes): MaybePromise<void> {
+    return this.#changes.around(ctx, node, () => this.#xattrs.remove(ctx, node, name));
   }
 
   lock(owner: LockKey, file: LocalOpen, range: LockRange): MaybePromise<boolean> {
     return this.#locks.set(owner, file, range);
   }
 
-  testLock(owner: LockKey, file: LocalOpen, range: LockRange): MaybePromise<LockConflict | undefined> {
-    return this.#locks.test(owner, file, range);
+  testLock(
+    ctx: CallContext,
+    owner: LockKey,
+    file: LocalOpen,
+    range: LockRange,
+  ): MaybePromise<LockConflict | undefined> {
+    return this.#locks.test(ctx, owner, file, range);
   }
 
   forgetLocks(owner: LockKey, node: LocalNode): void {

@@ -1,8 +1,8 @@
 import { EACCES, EBADF, EMFILE, ENFILE, ENOLCK, EROFS, ETXTBSY } from '#base/errno.ts';
 import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
 import { O_RDONLY, O_RDWR } from '#host/constants.ts';
-import { serverCreds } from '#host/syscalls.ts';
-import type { LockConflict, LockKey, LockRange } from '../tree.ts';
+import { type Submitter, serverCreds } from '#host/syscalls.ts';
+import type { CallContext, LockConflict, LockKey, LockRange } from '../tree.ts';
 import type { LocalNode, NodeTable } from './node.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 
@@ -21,12 +21,12 @@ export class OwnerLocks {
   }
 
   set(owner: LockKey, file: LocalOpen, range: LockRange): MaybePromise<boolean> {
-    const { node, pins } = file;
+    const { node, session } = file;
     const held = this.#holders.get(node)?.get(owner);
     if (held) return this.#setOn(held, range);
     if (range.type === 2) return true;
-    const opened = this.#opens.counted(pins, ENOLCK, () =>
-      andThen(this.#open(node), fd => this.#opens.add(pins, node, fd, O_RDONLY, false, false)),
+    const opened = this.#opens.counted(session, ENOLCK, () =>
+      andThen(this.#open(session, node), fd => this.#opens.add(session, node, fd, O_RDONLY, false, false)),
     );
     return andThen(opened, holder => {
       const owners = this.#holders.get(node) ?? new Map<LockKey, LocalOpen>();
@@ -46,7 +46,7 @@ export class OwnerLocks {
    * stands for it, once no lock outside is in the way: it keeps writers out, and whoever asks for a write lock sees it.
    */
   #setOn(holder: LocalOpen, { type, start, length }: LockRange): MaybePromise<boolean> {
-    const { sys } = holder.node.volume;
+    const sys = holder.node.volume.sys(holder.session);
     return this.#opens.use(holder, fd =>
       recover<boolean>(
         () => sys.lock(serverCreds, fd, type, start, length),
@@ -60,9 +60,10 @@ export class OwnerLocks {
     );
   }
 
-  #open(node: LocalNode): MaybePromise<number> {
-    const { sys } = node.volume;
-    const open = (flags: number) => this.#nodes.use(node, fd => sys.reopen(serverCreds, fd, flags));
+  #open(submitter: Submitter, node: LocalNode): MaybePromise<number> {
+    const sys = node.volume.sys(submitter);
+    const open = (flags: number) =>
+      this.#nodes.use(submitter, node, fd => sys.reopen(serverCreds, fd, flags));
     return recover<number>(
       () => open(O_RDWR),
       error => {
@@ -73,8 +74,13 @@ export class OwnerLocks {
     );
   }
 
-  test(owner: LockKey, file: LocalOpen, range: LockRange): MaybePromise<LockConflict | undefined> {
-    const { sys } = file.node.volume;
+  test(
+    ctx: CallContext,
+    owner: LockKey,
+    file: LocalOpen,
+    range: LockRange,
+  ): MaybePromise<LockConflict | undefined> {
+    const sys = file.node.volume.sys(ctx);
     const ask = (fd: number) =>
       sys.testLock(serverCreds, fd, range.type === 2 ? 1 : range.type, range.start, range.length);
     const held = this.#holders.get(file.node)?.get(owner);

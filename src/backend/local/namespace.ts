@@ -5,7 +5,7 @@ import type { Name } from '#base/name.ts';
 import { isLight } from '#host/local.ts';
 import { serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
-import type { Actor } from '../tree.ts';
+import type { CallContext } from '../tree.ts';
 import type { Changes } from './changes.ts';
 import type { LocalNode, NodeTable } from './node.ts';
 import type { Orphans } from './orphans.ts';
@@ -24,26 +24,26 @@ export class Namespace {
     this.#orphans = orphans;
   }
 
-  link(actor: Actor, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
+  link(ctx: CallContext, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
     if (node.type === S_IFDIR) throw EPERM;
-    const { sys } = dir.volume;
-    const as = this.#model.credsFor(actor.creds);
-    const linked = this.#changes.aroundAll(actor, [node, dir], () =>
-      this.#nodes.use(node, fd => this.#nodes.use(dir, dirfd => sys.link(as, fd, dirfd, name))),
+    const sys = dir.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
+    const linked = this.#changes.aroundAll(ctx, [node, dir], () =>
+      this.#nodes.use(ctx, node, fd => this.#nodes.use(ctx, dir, dirfd => sys.link(as, fd, dirfd, name))),
     );
     return andThen(linked, () => this.#nodes.places.seenAt(node, dir, name, true));
   }
 
-  rename(actor: Actor, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
+  rename(ctx: CallContext, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
     if (fromDir.type !== S_IFDIR) throw ENOTDIR;
-    const { sys } = fromDir.volume;
-    const as = this.#model.credsFor(actor.creds);
-    return this.#withKnown(fromDir, from, moved =>
-      this.#withKnown(toDir, to, victim => {
-        const renamed = this.#changes.aroundAll(actor, [fromDir, toDir, moved, victim], () =>
-          this.#nodes.use(fromDir, fromfd =>
-            this.#nodes.use(toDir, tofd =>
-              this.#emptying(toDir, tofd, to, () => sys.rename(as, fromfd, from, tofd, to, 0)),
+    const sys = fromDir.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
+    return this.#withKnown(ctx, fromDir, from, moved =>
+      this.#withKnown(ctx, toDir, to, victim => {
+        const renamed = this.#changes.aroundAll(ctx, [fromDir, toDir, moved, victim], () =>
+          this.#nodes.use(ctx, fromDir, fromfd =>
+            this.#nodes.use(ctx, toDir, tofd =>
+              this.#emptying(ctx, toDir, tofd, to, () => sys.rename(as, fromfd, from, tofd, to, 0)),
             ),
           ),
         );
@@ -60,14 +60,14 @@ export class Namespace {
     );
   }
 
-  unlink(actor: Actor, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
+  unlink(ctx: CallContext, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
-    const { sys } = dir.volume;
-    const as = this.#model.credsFor(actor.creds);
-    return this.#withKnown(dir, name, victim => {
-      const gone = this.#changes.aroundAll(actor, [dir, victim], () =>
-        this.#nodes.use(dir, dirfd =>
-          this.#emptying(dir, dirfd, name, () => sys.unlink(as, dirfd, name, kind === 'directory')),
+    const sys = dir.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
+    return this.#withKnown(ctx, dir, name, victim => {
+      const gone = this.#changes.aroundAll(ctx, [dir, victim], () =>
+        this.#nodes.use(ctx, dir, dirfd =>
+          this.#emptying(ctx, dir, dirfd, name, () => sys.unlink(as, dirfd, name, kind === 'directory')),
         ),
       );
       return andThen(gone, () => {
@@ -77,9 +77,15 @@ export class Namespace {
   }
 
   /** Runs what wants the directory `name` empty: what a killed server has left in it does not count. */
-  #emptying(dir: LocalNode, dirfd: number, name: Name, act: () => MaybePromise<void>): MaybePromise<void> {
+  #emptying(
+    ctx: CallContext,
+    dir: LocalNode,
+    dirfd: number,
+    name: Name,
+    act: () => MaybePromise<void>,
+  ): MaybePromise<void> {
     return recover<void>(act, async error => {
-      if (!isNotEmpty(error) || !(await this.#orphans.clearAll(dir.volume.sys, dirfd, name))) throw error;
+      if (!isNotEmpty(error) || !(await this.#orphans.clearAll(ctx, dir.volume, dirfd, name))) throw error;
       await act();
     });
   }
@@ -90,39 +96,51 @@ export class Namespace {
    * frees their blocks and not `act`, which may have a directory locked.
    */
   #withKnown<T>(
+    ctx: CallContext,
     dir: LocalNode,
     name: Name,
     act: (node: LocalNode | undefined) => MaybePromise<T>,
   ): MaybePromise<T> {
     const attr = new Attr();
-    return andThen(this.#lookFor(dir, name, attr), node => {
-      if (!node) return attr.nlink === 0 || isLight(attr) ? act(undefined) : this.#holding(dir, name, act);
+    return andThen(this.#lookFor(ctx, dir, name, attr), node => {
+      if (!node)
+        return attr.nlink === 0 || isLight(attr) ? act(undefined) : this.#holding(ctx, dir, name, act);
       this.#nodes.hold(node);
       return andFinally(
-        () => this.#nodes.keeping(node, has => act(has ? node : undefined)),
+        () => this.#nodes.keeping(ctx, node, has => act(has ? node : undefined)),
         () => this.#nodes.release(node),
       );
     });
   }
 
   /** Runs `act` while a descriptor of the entry is held, and is done when that is closed. */
-  #holding<T>(dir: LocalNode, name: Name, act: (node: undefined) => MaybePromise<T>): MaybePromise<T> {
-    const { sys, local } = dir.volume;
-    if (!local) return act(undefined);
+  #holding<T>(
+    ctx: CallContext,
+    dir: LocalNode,
+    name: Name,
+    act: (node: undefined) => MaybePromise<T>,
+  ): MaybePromise<T> {
+    const { volume } = dir;
+    if (!volume.local) return act(undefined);
     return andThen(
-      this.#nodes.use(dir, dirfd => sys.lookup(serverCreds, dirfd, name)),
+      this.#nodes.use(ctx, dir, dirfd => volume.lookup(ctx, serverCreds, dirfd, name)),
       fd =>
         andFinally(
           () => act(undefined),
-          () => (fd < 0 ? undefined : sys.close(fd)),
+          () => (fd < 0 ? undefined : volume.close(fd)),
         ),
     );
   }
 
   /** `attr` receives the entry's attributes, and has no links where there is none. */
-  #lookFor(dir: LocalNode, name: Name, attr = new Attr()): MaybePromise<LocalNode | undefined> {
-    const { sys } = dir.volume;
-    const found = this.#nodes.use(dir, dirfd => sys.statAt(serverCreds, dirfd, name, attr));
+  #lookFor(
+    ctx: CallContext,
+    dir: LocalNode,
+    name: Name,
+    attr = new Attr(),
+  ): MaybePromise<LocalNode | undefined> {
+    const sys = dir.volume.sys(ctx);
+    const found = this.#nodes.use(ctx, dir, dirfd => sys.statAt(serverCreds, dirfd, name, attr));
     return andThen(found, result => {
       const node = result < 0 ? undefined : this.#nodes.find(attr);
       if (node) this.#nodes.places.seenAt(node, dir, name, attr.nlink > 1);
@@ -130,8 +148,8 @@ export class Namespace {
     });
   }
 
-  isEntry(dir: LocalNode, name: Name, node: LocalNode): MaybePromise<boolean> {
-    return andThen(this.#lookFor(dir, name), found => found === node);
+  isEntry(ctx: CallContext, dir: LocalNode, name: Name, node: LocalNode): MaybePromise<boolean> {
+    return andThen(this.#lookFor(ctx, dir, name), found => found === node);
   }
 }
 

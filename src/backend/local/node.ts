@@ -4,7 +4,7 @@ import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import { O_PATH } from '#host/constants.ts';
 import { inline } from '#host/linux.ts';
-import { type Syscalls, serverCreds } from '#host/syscalls.ts';
+import { type Submitter, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import { type FdBudget, type FdHolder, type Loss, losses } from '#quota/fd-budget.ts';
 import type { Node } from '../tree.ts';
 import type { CachedAttr } from './attr-cache.ts';
@@ -89,12 +89,12 @@ export class NodeTable {
    * Runs `act` with the node's descriptor, which stays open until the answer is there. Every use of a node's descriptor
    * goes through here.
    */
-  use<T>(node: LocalNode, act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
+  use<T>(submitter: Submitter, node: LocalNode, act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
     node.busy++;
     node.touched = true;
     let answer: MaybePromise<T>;
     try {
-      answer = node.fd >= 0 ? act(node.fd) : this.#useOther(node, act);
+      answer = node.fd >= 0 ? act(node.fd) : this.#useOther(submitter, node, act);
     } catch (error) {
       this.#used(node);
       throw error;
@@ -104,17 +104,17 @@ export class NodeTable {
     return answer;
   }
 
-  #useOther<T>(node: LocalNode, act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
+  #useOther<T>(submitter: Submitter, node: LocalNode, act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
     const { opens } = node;
-    if (!opens) return andThen(this.#revive(node), act);
+    if (!opens) return andThen(this.#revive(submitter, node), act);
     return (opens instanceof Set ? opens.values().next().value! : opens).use(act);
   }
 
   /** Runs `act` while the node has a descriptor. `has` tells whether it could be had. */
-  keeping<T>(node: LocalNode, act: (has: boolean) => MaybePromise<T>): MaybePromise<T> {
+  keeping<T>(submitter: Submitter, node: LocalNode, act: (has: boolean) => MaybePromise<T>): MaybePromise<T> {
     let had = false;
     const kept = () =>
-      this.use(node, () => {
+      this.use(submitter, node, () => {
         had = true;
         return act(true);
       });
@@ -158,6 +158,7 @@ export class NodeTable {
    * that is there already. `mode` is what the object stands for, where that is known. The receiver owns one count.
    */
   arrive(
+    submitter: Submitter,
     sys: Syscalls,
     fd: number,
     attr: Attr,
@@ -170,7 +171,7 @@ export class NodeTable {
       if (mode !== undefined) attr.mode = mode;
       const volume = this.volumes.find(attr);
       if (volume) return this.#adopt(volume, fd, attr, parent, name);
-      const found = withFd(sys, fd, () => this.volumes.discover(fd, attr));
+      const found = withFd(sys, fd, () => this.volumes.discover(submitter, fd, attr));
       return andThen(found, discovered => {
         discovered.arriving--;
         return this.#adopt(discovered, fd, attr, parent, name);
@@ -196,6 +197,7 @@ export class NodeTable {
    * makes of `fd` in the same turn. When it fails, `fd` is the caller's.
    */
   arriveOpen<T>(
+    submitter: Submitter,
     sys: Syscalls,
     fd: number,
     attr: Attr,
@@ -208,7 +210,7 @@ export class NodeTable {
       if (mode !== undefined) attr.mode = mode;
       const volume = this.volumes.find(attr);
       if (volume) return open(this.#nodeOf(volume, attr, parent, name));
-      return andThen(this.volumes.discover(fd, attr), discovered => {
+      return andThen(this.volumes.discover(submitter, fd, attr), discovered => {
         discovered.arriving--;
         return open(this.#nodeOf(discovered, attr, parent, name));
       });
@@ -238,9 +240,9 @@ export class NodeTable {
   }
 
   /** The last that is open on a node is about to be closed: gives the node a descriptor of its own. */
-  equipFrom(node: LocalNode, fd: number): MaybePromise<void> {
+  equipFrom(submitter: Submitter, node: LocalNode, fd: number): MaybePromise<void> {
     // Of a local file system nothing is asked for that.
-    const sys = node.volume.local ? inline : node.volume.sys;
+    const sys = node.volume.local ? inline : node.volume.sys(submitter);
     const opened = recover<number>(
       () => sys.reopen(serverCreds, fd, O_PATH),
       () => {
@@ -284,14 +286,14 @@ export class NodeTable {
   }
 
   #close({ volume }: LocalNode, fd: number): void {
-    this.#descriptors.closing(volume.sys.close(fd));
+    this.#descriptors.closing(volume.close(fd));
   }
 
   /** Opens the descriptor of a node again. ESTALE when the object is gone, or is not where it was last seen. */
-  #revive(node: LocalNode): MaybePromise<number> {
-    const { sys, mountFd } = node.volume;
+  #revive(submitter: Submitter, node: LocalNode): MaybePromise<number> {
+    const { mountFd } = node.volume;
     if (node.handle !== undefined && mountFd >= 0) {
-      return andThen(sys.openHandle(mountFd, node.handle), fd => {
+      return andThen(node.volume.sys(submitter).openHandle(mountFd, node.handle), fd => {
         if (fd < 0) throw Errno.of(-fd);
         return this.#revived(node, fd);
       });
@@ -299,11 +301,11 @@ export class NodeTable {
     // Ancestors first, one after another: a guest decides how many there are.
     const lost = [node];
     for (let at = node.parent; at && this.#lacksAll(at); at = at.parent) lost.push(at);
-    if (!node.others) return this.#reviveByName(lost);
+    if (!node.others) return this.#reviveByName(submitter, lost);
     const others = [...node.others];
     return recover<number>(
-      () => this.#reviveByName(lost),
-      error => this.#reviveByOther(node, others, error),
+      () => this.#reviveByName(submitter, lost),
+      error => this.#reviveByOther(submitter, node, others, error),
     );
   }
 
@@ -312,33 +314,43 @@ export class NodeTable {
   }
 
   /** Revives the last of `lost` first, and in the end the first. */
-  #reviveByName(lost: LocalNode[]): MaybePromise<number> {
+  #reviveByName(submitter: Submitter, lost: LocalNode[]): MaybePromise<number> {
     let fd = -1;
     while (lost.length > 0) {
       const next = lost.pop()!;
-      const found = next.fd >= 0 ? next.fd : this.#findAt(next, next.parent, next.name);
+      const found = next.fd >= 0 ? next.fd : this.#findAt(submitter, next, next.parent, next.name);
       if (found instanceof Promise)
-        return lost.length === 0 ? found : found.then(() => this.#reviveByName(lost));
+        return lost.length === 0 ? found : found.then(() => this.#reviveByName(submitter, lost));
       fd = found;
     }
     return fd;
   }
 
   /** Under the other names that are known, the one noted last first, when it was not found under the one before. */
-  #reviveByOther(node: LocalNode, others: DirEntry[], failure: unknown): MaybePromise<number> {
+  #reviveByOther(
+    submitter: Submitter,
+    node: LocalNode,
+    others: DirEntry[],
+    failure: unknown,
+  ): MaybePromise<number> {
     const other = others.pop();
     if (failure !== ESTALE || !other) throw failure;
     return recover<number>(
-      () => this.#findAt(node, other.dir, other.name),
-      error => this.#reviveByOther(node, others, error),
+      () => this.#findAt(submitter, node, other.dir, other.name),
+      error => this.#reviveByOther(submitter, node, others, error),
     );
   }
 
-  #findAt(node: LocalNode, dir: LocalNode | undefined, name: Name | undefined): MaybePromise<number> {
+  #findAt(
+    submitter: Submitter,
+    node: LocalNode,
+    dir: LocalNode | undefined,
+    name: Name | undefined,
+  ): MaybePromise<number> {
     if (dir === undefined || name === undefined) throw ESTALE;
-    const { sys } = dir.volume;
+    const sys = dir.volume.sys(submitter);
     return andThen(
-      this.use(dir, dirfd => sys.lookup(serverCreds, dirfd, name)),
+      this.use(submitter, dir, dirfd => dir.volume.lookup(submitter, serverCreds, dirfd, name)),
       fd => {
         if (fd === -ENOENT.code || fd === -ENOTDIR.code) throw ESTALE;
         if (fd < 0) throw Errno.of(-fd);

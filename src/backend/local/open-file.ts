@@ -3,8 +3,7 @@ import { andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
 import { O_DSYNC, O_TRUNC } from '#host/constants.ts';
 import type { InlineSyscalls } from '#host/syscalls.ts';
 import type { FdBudget } from '#quota/fd-budget.ts';
-import { PinnedFds } from '#quota/pinned-fds.ts';
-import type { OpenDir, OpenFile } from '../tree.ts';
+import type { OpenDir, OpenFile, SessionContext } from '../tree.ts';
 import type { LocalNode, NodeTable, Opened } from './node.ts';
 
 /**
@@ -23,12 +22,12 @@ export class LocalOpen implements OpenFile, OpenDir, Opened {
   /** Its node has a descriptor of its own, or goes on without one. */
   replaced = false;
   /** Whose it is. */
-  readonly pins: PinnedFds;
+  readonly session: SessionContext;
   readonly #table: OpenTable;
 
   constructor(
     table: OpenTable,
-    pins: PinnedFds,
+    session: SessionContext,
     node: LocalNode,
     fd: number,
     flags: number,
@@ -36,7 +35,7 @@ export class LocalOpen implements OpenFile, OpenDir, Opened {
     writable: boolean,
   ) {
     this.#table = table;
-    this.pins = pins;
+    this.session = session;
     this.node = node;
     this.fd = fd;
     this.flags = flags & ~O_TRUNC;
@@ -59,8 +58,6 @@ export class LocalOpen implements OpenFile, OpenDir, Opened {
 
 /** The open files and directories of one tree. Each holds its node. */
 export class OpenTable {
-  /** For who brings none. */
-  readonly nobody = new PinnedFds();
   readonly #nodes: NodeTable;
   readonly #descriptors: FdBudget;
 
@@ -70,7 +67,7 @@ export class OpenTable {
   }
 
   /** Runs `act`, which ends with an `add`. Throws `full` when the session has its share of descriptors already. */
-  counted<T>(pins: PinnedFds, full: Errno, act: () => MaybePromise<T>): MaybePromise<T> {
+  counted<T>({ pins }: SessionContext, full: Errno, act: () => MaybePromise<T>): MaybePromise<T> {
     if (!this.#descriptors.mayPin(pins)) throw full;
     this.#descriptors.pin(pins);
     return onError(act, () => this.#descriptors.unpin(pins));
@@ -78,14 +75,14 @@ export class OpenTable {
 
   /** Takes charge of `fd`, which was counted. */
   add(
-    pins: PinnedFds,
+    session: SessionContext,
     node: LocalNode,
     fd: number,
     flags: number,
     readable: boolean,
     writable: boolean,
   ): LocalOpen {
-    const open = new LocalOpen(this, pins, node, fd, flags, readable, writable);
+    const open = new LocalOpen(this, session, node, fd, flags, readable, writable);
     this.#nodes.hold(node);
     node.opens = joined(node.opens, open);
     return open;
@@ -128,14 +125,14 @@ export class OpenTable {
     if (!open.replaced && node.fd < 0 && node.opens === open && node.refs > 1) {
       open.replaced = true;
       this.borrow(open);
-      void andThen(this.#nodes.equipFrom(node, open.fd), () => this.giveBack(open));
+      void andThen(this.#nodes.equipFrom(open.session, node, open.fd), () => this.giveBack(open));
       return;
     }
     node.opens = without(node.opens, open);
-    const closed = node.volume.sys.close(open.fd);
+    const closed = node.volume.close(open.fd);
     open.fd = -1;
     // It is the session's until it is closed.
-    void andThen(closed, () => this.#descriptors.unpin(open.pins));
+    void andThen(closed, () => this.#descriptors.unpin(open.session.pins));
     this.#nodes.release(node);
   }
 }

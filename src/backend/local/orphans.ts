@@ -4,9 +4,10 @@ import { type MaybePromise, recover } from '#base/maybe-promise.ts';
 import { type Bytes, type Name, nameOf } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
 import { O_DIRECTORY, O_NOATIME, O_RDONLY } from '#host/constants.ts';
-import { type Syscalls, serverCreds } from '#host/syscalls.ts';
+import { type Submitter, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import { parseDirents } from '#protocol/dirent.ts';
 import type { SecurityModel } from '#security/model.ts';
+import type { Volume } from './volume.ts';
 
 /**
  * An object is half made for far less than a millisecond. One that is this old belongs to a server that has ended; if it
@@ -53,9 +54,10 @@ export class Orphans {
   }
 
   /** Makes the directory `name` empty, if all that is in it are leftovers. Returns whether it cleared anything away. */
-  async clearAll(sys: Syscalls, dirfd: number, name: Name): Promise<boolean> {
+  async clearAll(submitter: Submitter, volume: Volume, dirfd: number, name: Name): Promise<boolean> {
     if (this.#readonly || this.#model.reservedPrefix === '') return false;
-    const pathFd = await sys.lookup(serverCreds, dirfd, name);
+    const sys = volume.sys(submitter);
+    const pathFd = await volume.lookup(submitter, serverCreds, dirfd, name);
     if (pathFd < 0) return false;
     try {
       return await this.#opened(sys, pathFd, fd => this.#clearOwn(sys, fd));

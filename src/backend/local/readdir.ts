@@ -4,6 +4,7 @@ import type { Owned } from '#base/owned.ts';
 import { READDIR_HID } from '#host/constants.ts';
 import { serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
+import type { CallContext } from '../tree.ts';
 import { translateDirents } from './dirents.ts';
 import { DTypeCache, type DTypes } from './dtype-cache.ts';
 import type { NodeTable } from './node.ts';
@@ -29,8 +30,14 @@ export class DirReader {
     this.#orphans = orphans;
   }
 
-  read(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Owned): MaybePromise<number> {
-    const { sys } = dir.node.volume;
+  read(
+    ctx: CallContext,
+    dir: LocalOpen,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Owned,
+  ): MaybePromise<number> {
+    const sys = dir.node.volume.sys(ctx);
     const { reservedPrefix, typeXattr } = this.#model;
     const attr = new Attr();
     const described =
@@ -73,7 +80,7 @@ export class DirReader {
     const bytes = result & ~READDIR_HID;
     if (bytes !== result) {
       void this.#opens.use(dir, fd =>
-        this.#orphans.clearPart(node.volume.sys, fd, cookieLow, cookieHigh, into.byteLength),
+        this.#orphans.clearPart(node.volume.sys(dir.session), fd, cookieLow, cookieHigh, into.byteLength),
       );
     }
     if (!known) this.#types.learn(dir, attr, cookieLow, cookieHigh, packed, bytes);

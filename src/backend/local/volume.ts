@@ -1,11 +1,19 @@
 import { Attr, S_IFDIR, S_IFREG } from '#base/attr.ts';
-import { EACCES, EDQUOT, ENOSPC, EOPNOTSUPP, Errno } from '#base/errno.ts';
+import { EACCES, EDQUOT, ENOSPC, EOPNOTSUPP, Errno, EXDEV } from '#base/errno.ts';
 import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
+import type { Name } from '#base/name.ts';
 import { allocOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
 import { EXT4_SUPER_MAGIC, O_RDONLY } from '#host/constants.ts';
 import { handOffBytesMax, threadsFor } from '#host/control-block.ts';
 import { diskCalls, inMemory, isLight, pooledOn, statInMemory, unknownFs } from '#host/local.ts';
-import { type InlineSyscalls, type Syscalls, serverCreds } from '#host/syscalls.ts';
+import {
+  type Credentials,
+  type InlineSyscalls,
+  noSession,
+  type Submitter,
+  type Syscalls,
+  serverCreds,
+} from '#host/syscalls.ts';
 import { Contention } from './contention.ts';
 import { type CtimeTells, ctimeTells, hasHoles, isKernelState, keepsHandles, waitsFor } from './fs-types.ts';
 import type { LocalNode } from './node.ts';
@@ -94,16 +102,15 @@ const attrNow = new Attr();
 /** One mount of one device below an export, and the nodes known on it. */
 export class Volume {
   readonly index: number;
-  /** The calls for metadata and data here. They change with the state of the disk, so take them anew for each request. */
-  sys: Syscalls;
-  /** The same for an object that has no name yet. */
-  sysForNew: Syscalls;
-  /** The same calls on threads that may wait. */
-  readonly pool: Syscalls;
+  /** The calls on pool threads. */
+  readonly pool: (submitter: Submitter) => Syscalls;
   /** Whether it is a file system of this machine. Attributes are then there at once, whatever `sys` is. */
   readonly local: boolean;
   /** The calls of `sys` when those that read are made on this thread, else undefined. Changes with the state of the disk. */
   inline: InlineSyscalls | undefined;
+  /** `inline`, for an object that has no name yet. */
+  #inlineForNew: Syscalls | undefined;
+  readonly #background: Syscalls;
   /** Bytes that a write of `inline` may have. */
   readonly inlineBytesMax: number;
   readonly nodes = new Map<number | bigint, LocalNode>();
@@ -139,8 +146,7 @@ export class Volume {
     if (waits === 'disk') {
       const contention = new Contention(strained => {
         this.inline = strained ? undefined : inlineCalls;
-        this.sys = strained ? pooledCalls : inlineCalls;
-        this.sysForNew = strained ? pooledCalls : inlineCallsForNew;
+        this.#inlineForNew = strained ? undefined : inlineCallsForNew;
       });
       const { blocked, during: late } = contention;
       const trusted = freezable || !hasHoles(type) ? 0 : trustUs;
@@ -152,18 +158,41 @@ export class Volume {
       this.#contention = contention;
       this.pool = pooledCalls;
       this.inline = inlineCalls;
-      this.sys = inlineCalls;
-      this.sysForNew = inlineCallsForNew;
+      this.#inlineForNew = inlineCallsForNew;
     } else {
       const nothing = () => undefined;
-      this.pool = pooledOn(place);
+      this.pool = submitter => pooledOn(place, submitter);
       this.inline = this.local ? inMemory(place, { blocked: nothing, late: nothing, freeing }) : undefined;
-      this.sys = this.inline ?? this.pool;
-      this.sysForNew = this.sys;
+      this.#inlineForNew = this.inline;
     }
+    this.#background = this.pool(noSession);
     this.keepsHandles = keepsHandles(type);
     this.ctimeTells = ctimeTells(type);
     this.smallInos = type === EXT4_SUPER_MAGIC;
+  }
+
+  /** The calls for metadata and data. They change with the state of the disk: take them once for each request. */
+  sys(submitter: Submitter): Syscalls {
+    return this.inline ?? this.pool(submitter);
+  }
+
+  /** The same for an object that has no name yet. */
+  sysForNew(submitter: Submitter): Syscalls {
+    return this.#inlineForNew ?? this.pool(submitter);
+  }
+
+  /** Looks up an entry of a directory, which may be the root of another file system. An O_PATH descriptor, or −errno. */
+  lookup(submitter: Submitter, creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
+    const found = this.sys(submitter).lookup(creds, dirfd, name);
+    if (found instanceof Promise) {
+      return found.then(fd => (fd === -EXDEV.code ? unknownFs(submitter).lookup(creds, dirfd, name) : fd));
+    }
+    return found === -EXDEV.code ? unknownFs(submitter).lookup(creds, dirfd, name) : found;
+  }
+
+  /** Never fails. Not counted to any session: what is to be closed does not wait behind calls that hang. */
+  close(fd: number): MaybePromise<void> {
+    return (this.inline ?? this.#background).close(fd);
   }
 
   /**
@@ -189,20 +218,21 @@ export class Volume {
   }
 
   /** Always on the pool. */
-  read(fd: number, into: OwnedSegments, offset: number): MaybePromise<number> {
-    return this.pool.read(serverCreds, fd, into, offset);
+  read(submitter: Submitter, fd: number, into: OwnedSegments, offset: number): MaybePromise<number> {
+    return this.pool(submitter).read(serverCreds, fd, into, offset);
   }
 
   /** Always on the pool. */
-  sync(fd: number, dataOnly: boolean): MaybePromise<void> {
-    const synced = this.pool.fsync(serverCreds, fd, dataOnly) as Promise<void>;
+  sync(submitter: Submitter, fd: number, dataOnly: boolean): MaybePromise<void> {
+    const synced = this.pool(submitter).fsync(serverCreds, fd, dataOnly) as Promise<void>;
     this.#contention?.during(synced);
     return synced;
   }
 
   /** The calls to truncate what is open at `fd`, which may free many blocks. */
-  sysToTruncate(fd: number): Syscalls {
-    return this.local && !isLight(this.statNow(fd)) ? this.pool : this.sys;
+  sysToTruncate(submitter: Submitter, fd: number): Syscalls {
+    const large = this.local && !isLight(this.statNow(fd));
+    return large ? this.pool(submitter) : this.sys(submitter);
   }
 
   #closing(closed: Promise<unknown>): void {
@@ -264,9 +294,9 @@ export class Volumes {
    * `fd` is any descriptor on the object that `attr` describes, which counts as arriving until it is a node. Rejects with EACCES
    * for the root of a mount that guests may not enter.
    */
-  discover(fd: number, attr: Attr): MaybePromise<Volume> {
+  discover(submitter: Submitter, fd: number, attr: Attr): MaybePromise<Volume> {
     const statfs = allocOwned(64);
-    return andThen(unknownFs.statfs(serverCreds, fd, statfs), async () => {
+    return andThen(unknownFs(submitter).statfs(serverCreds, fd, statfs), async () => {
       const known = this.find(attr);
       if (known) {
         known.arriving++;
@@ -282,7 +312,7 @@ export class Volumes {
       volume.arriving++;
       // Never open what is no file or directory: a device acts when it is opened.
       const opens = attr.type === S_IFDIR || attr.type === S_IFREG;
-      if (opens && volume.keepsHandles) volume.mountFd = await this.#handleMount(volume.pool, fd);
+      if (opens && volume.keepsHandles) volume.mountFd = await this.#handleMount(volume.pool(submitter), fd);
       return volume;
     });
   }
@@ -308,7 +338,7 @@ export class Volumes {
   /** Lets go of a mount on which no client holds anything any more, so that the host can unmount it. */
   leave(volume: Volume): void {
     if (volume.nodes.size > 0 || volume.arriving > 0) return;
-    if (volume.mountFd >= 0) void volume.sys.close(volume.mountFd);
+    if (volume.mountFd >= 0) void volume.close(volume.mountFd);
     volume.mountFd = -1;
     const onMount = this.#byMount.get(volume.mountId);
     if (onMount?.get(volume.dev) !== volume) return;
@@ -319,7 +349,7 @@ export class Volumes {
   close(): void {
     for (const onMount of this.#byMount.values()) {
       for (const volume of onMount.values()) {
-        if (volume.mountFd >= 0) void volume.sys.close(volume.mountFd);
+        if (volume.mountFd >= 0) void volume.close(volume.mountFd);
         volume.mountFd = -1;
       }
     }

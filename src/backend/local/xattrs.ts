@@ -2,10 +2,10 @@ import { EPERM, ERANGE, Errno } from '#base/errno.ts';
 import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { allocOwned, asOwned, type Owned } from '#base/owned.ts';
-import type { Credentials } from '#host/syscalls.ts';
 import { xattrValueBytesMax } from '#quota/limits.ts';
 import type { SecurityModel } from '#security/model.ts';
 import { writableFile } from '#security/write-access.ts';
+import type { CallContext } from '../tree.ts';
 import type { LocalNode, NodeTable } from './node.ts';
 
 /** Most values fit; a larger one is asked for again with room for the largest there can be. */
@@ -21,26 +21,28 @@ export class LocalXattrs {
     this.#model = model;
   }
 
-  get(creds: Credentials, node: LocalNode, name: Bytes): MaybePromise<Uint8Array> {
-    const hostName = this.#model.xattrToHost(name, creds, 'get', node.type);
-    const as = this.#model.credsFor(creds);
+  get(ctx: CallContext, node: LocalNode, name: Bytes): MaybePromise<Uint8Array> {
+    const hostName = this.#model.xattrToHost(name, ctx.creds, 'get', node.type);
+    const sys = node.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
     return andThen(
-      this.#nodes.use(node, fd => readWhole(into => node.volume.sys.getxattr(as, fd, hostName, into))),
+      this.#nodes.use(ctx, node, fd => readWhole(into => sys.getxattr(as, fd, hostName, into))),
       value => this.#model.valueToClient?.(name, value) ?? value,
     );
   }
 
-  list(creds: Credentials, node: LocalNode): MaybePromise<Uint8Array> {
-    const as = this.#model.credsFor(creds);
+  list(ctx: CallContext, node: LocalNode): MaybePromise<Uint8Array> {
+    const sys = node.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
     return andThen(
-      this.#nodes.use(node, fd => readWhole(into => node.volume.sys.listxattr(as, fd, into))),
+      this.#nodes.use(ctx, node, fd => readWhole(into => sys.listxattr(as, fd, into))),
       bytes => {
         const names = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
           .toString('latin1')
           .split('\0');
         let seen = '';
         for (const name of names) {
-          const shown = name === '' ? undefined : this.#model.xattrToClient(name, creds);
+          const shown = name === '' ? undefined : this.#model.xattrToClient(name, ctx.creds);
           if (shown !== undefined) seen += `${shown}\0`;
         }
         return Buffer.from(seen, 'latin1');
@@ -48,18 +50,19 @@ export class LocalXattrs {
     );
   }
 
-  set(creds: Credentials, node: LocalNode, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
-    const hostName = this.#model.xattrToHost(name, creds, 'set', node.type);
-    const as = this.#model.credsFor(creds);
+  set(ctx: CallContext, node: LocalNode, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
+    const hostName = this.#model.xattrToHost(name, ctx.creds, 'set', node.type);
+    const sys = node.volume.sys(ctx);
+    const as = this.#model.credsFor(ctx.creds);
     const kept = asOwned(this.#model.valueToHost?.(name, value) ?? value);
-    return this.#nodes.use(node, fd => node.volume.sys.setxattr(as, fd, hostName, kept, flags));
+    return this.#nodes.use(ctx, node, fd => sys.setxattr(as, fd, hostName, kept, flags));
   }
 
-  remove(creds: Credentials, node: LocalNode, name: Bytes): MaybePromise<void> {
-    const hostName = this.#model.xattrToHost(name, creds, 'set', node.type);
-    const as = this.#model.credsFor(creds);
-    const { sys } = node.volume;
-    return this.#nodes.use(node, fd =>
+  remove(ctx: CallContext, node: LocalNode, name: Bytes): MaybePromise<void> {
+    const hostName = this.#model.xattrToHost(name, ctx.creds, 'set', node.type);
+    const as = this.#model.credsFor(ctx.creds);
+    const sys = node.volume.sys(ctx);
+    return this.#nodes.use(ctx, node, fd =>
       recover<void>(
         () => sys.removexattr(as, fd, hostName),
         async error => {

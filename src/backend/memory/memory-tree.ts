@@ -14,19 +14,9 @@ import {
 import { nobody, noId } from '#base/ids.ts';
 import { type Bytes, type Name, nameBytesMax } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
-import type { Credentials } from '#host/syscalls.ts';
+import type { Credentials, Submitter } from '#host/syscalls.ts';
 import { V9FS_MAGIC } from '#protocol/constants.ts';
-import {
-  type Actor,
-  type Change,
-  type LockConflict,
-  type LockKey,
-  type LockRange,
-  type NewNode,
-  type OpenHow,
-  stampOf,
-  type Tree,
-} from '../tree.ts';
+import { type CallContext, type Change, type NewNode, type OpenHow, stampOf, type Tree } from '../tree.ts';
 import { Clock, nearest } from './clock.ts';
 import { type InitialState, MemoryNode, nodeBytes } from './memory-node.ts';
 import { MemoryOpen } from './memory-open.ts';
@@ -62,7 +52,7 @@ export class MemoryTree implements Tree {
     return new MemoryNode(++this.#lastIno, beginning, this.#clock.now(), this.#space);
   }
 
-  credentials(uid: number): Credentials {
+  credentials(_submitter: Submitter, uid: number): Credentials {
     const id = uid === noId ? nobody : uid;
     return { uid: id, gid: id, groups: [] };
   }
@@ -76,7 +66,7 @@ export class MemoryTree implements Tree {
     node.freeIfUnreachable();
   }
 
-  walk(_caller: Credentials, dir: MemoryNode, name: Name, attr: Attr): MemoryNode | Errno {
+  walk(_ctx: CallContext, dir: MemoryNode, name: Name, attr: Attr): MemoryNode | Errno {
     if (!dir.entries) return ENOTDIR;
     const child = dir.entries.get(name);
     if (!child) return ENOENT;
@@ -85,17 +75,17 @@ export class MemoryTree implements Tree {
     return child;
   }
 
-  parent(_caller: Credentials, dir: MemoryNode): MemoryNode {
+  parent(_ctx: CallContext, dir: MemoryNode): MemoryNode {
     if (!dir.parent) throw ENOTDIR;
     this.hold(dir.parent);
     return dir.parent;
   }
 
-  stat(node: MemoryNode, attr: Attr): void {
+  stat(_ctx: CallContext, node: MemoryNode, attr: Attr): void {
     node.describe(attr);
   }
 
-  statfs(_node: MemoryNode, into: Buffer): void {
+  statfs(_ctx: CallContext, _node: MemoryNode, into: Buffer): void {
     const { bytesMax, free } = this.#space;
     into.writeUInt32LE(V9FS_MAGIC, 0);
     into.writeUInt32LE(pageBytes, 4);
@@ -109,12 +99,12 @@ export class MemoryTree implements Tree {
   }
 
   /** Frames a change of `nodes` with what the watch is told; objects that nobody holds do not count. */
-  #around<T>(actor: Actor, nodes: readonly (MemoryNode | undefined)[], act: () => T): T {
+  #around<T>(ctx: CallContext, nodes: readonly (MemoryNode | undefined)[], act: () => T): T {
     const held = [...new Set(nodes)].filter(node => node !== undefined && node.refs > 0) as MemoryNode[];
     const tell = (when: 'before' | 'after') => {
       for (const node of held) {
         node.describe(this.#scratch);
-        actor.observer[when](node, stampOf(this.#scratch));
+        ctx.session.observer[when](node, stampOf(this.#scratch));
       }
     };
     // What loses its last name within must still be there to be told of.
@@ -128,8 +118,8 @@ export class MemoryTree implements Tree {
     }
   }
 
-  change(actor: Actor, node: MemoryNode, change: Change): void {
-    this.#around(actor, [node], () => {
+  change(ctx: CallContext, node: MemoryNode, change: Change): void {
+    this.#around(ctx, [node], () => {
       const { uid, gid, mode, size, atime, mtime } = change;
       if (uid !== undefined || gid !== undefined) {
         // chown(2): set-id bits fall for everybody, root included.
@@ -144,7 +134,7 @@ export class MemoryTree implements Tree {
         node.mode = mode & 0o7777;
         node.ctime = this.#clock.now();
       }
-      if (size !== undefined) this.#resize(actor.creds, node, size);
+      if (size !== undefined) this.#resize(ctx.creds, node, size);
       this.#setTimes(node, atime, mtime);
     });
   }
@@ -165,18 +155,18 @@ export class MemoryTree implements Tree {
     node.modified(this.#clock.now());
   }
 
-  readlink(_caller: Credentials, node: MemoryNode): Bytes {
+  readlink(_ctx: CallContext, node: MemoryNode): Bytes {
     if (node.type !== S_IFLNK) throw EINVAL;
     return node.target;
   }
 
-  open(actor: Actor, node: MemoryNode, how: OpenHow): MemoryOpen {
+  open(ctx: CallContext, node: MemoryNode, how: OpenHow): MemoryOpen {
     pagesOf(node);
-    if (how.truncate) this.#around(actor, [node], () => this.#resize(actor.creds, node, 0));
+    if (how.truncate) this.#around(ctx, [node], () => this.#resize(ctx.creds, node, 0));
     return this.#opened(node, how.read, how.write, how.append);
   }
 
-  openDir(_actor: Actor, node: MemoryNode): MemoryOpen {
+  openDir(_ctx: CallContext, node: MemoryNode): MemoryOpen {
     entriesOf(node);
     return this.#opened(node, true, false);
   }
@@ -188,7 +178,7 @@ export class MemoryTree implements Tree {
   }
 
   create(
-    actor: Actor,
+    ctx: CallContext,
     dir: MemoryNode,
     name: Name,
     how: OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number },
@@ -196,16 +186,16 @@ export class MemoryTree implements Tree {
   ): { readonly node: MemoryNode; readonly file: MemoryOpen } {
     const found = entriesOf(dir).get(name);
     if (found && how.exclusive) throw EEXIST;
-    const beginning = { mode: S_IFREG | (how.mode & 0o7777), uid: actor.creds.uid, gid: how.gid };
-    const node = found ?? this.#around(actor, [dir], () => this.#enter(dir, name, beginning));
-    const file = found ? this.open(actor, node, how) : this.#opened(node, how.read, how.write, how.append);
+    const beginning = { mode: S_IFREG | (how.mode & 0o7777), uid: ctx.creds.uid, gid: how.gid };
+    const node = found ?? this.#around(ctx, [dir], () => this.#enter(dir, name, beginning));
+    const file = found ? this.open(ctx, node, how) : this.#opened(node, how.read, how.write, how.append);
     this.hold(node);
     node.describe(attr);
     return { node, file };
   }
 
-  make(actor: Actor, dir: MemoryNode, name: Name, what: NewNode, attr: Attr): MemoryNode {
-    const node = this.#around(actor, [dir], () => this.#enter(dir, name, beginningOf(what, actor.creds)));
+  make(ctx: CallContext, dir: MemoryNode, name: Name, what: NewNode, attr: Attr): MemoryNode {
+    const node = this.#around(ctx, [dir], () => this.#enter(dir, name, beginningOf(what, ctx.creds)));
     this.hold(node);
     node.describe(attr);
     return node;
@@ -229,11 +219,11 @@ export class MemoryTree implements Tree {
     return node;
   }
 
-  link(actor: Actor, node: MemoryNode, dir: MemoryNode, name: Name): void {
+  link(ctx: CallContext, node: MemoryNode, dir: MemoryNode, name: Name): void {
     const entries = entriesToAddTo(dir, name);
     if (node.type === S_IFDIR) throw EPERM;
     if (node.nlink === 0) throw ENOENT;
-    this.#around(actor, [node, dir], () => {
+    this.#around(ctx, [node, dir], () => {
       entries.add(name, node);
       node.nlink++;
       node.ctime = this.#clock.now();
@@ -241,7 +231,7 @@ export class MemoryTree implements Tree {
     });
   }
 
-  rename(actor: Actor, fromDir: MemoryNode, from: Name, toDir: MemoryNode, to: Name): void {
+  rename(ctx: CallContext, fromDir: MemoryNode, from: Name, toDir: MemoryNode, to: Name): void {
     const source = entriesOf(fromDir);
     const target = entriesOf(toDir);
     const moved = source.get(from);
@@ -253,7 +243,7 @@ export class MemoryTree implements Tree {
     if (victim && isWithin(fromDir, victim)) throw ENOTEMPTY;
     if (victim === moved) return;
     if (victim) refuseToReplace(moved, victim);
-    this.#around(actor, [fromDir, toDir, moved, victim], () => {
+    this.#around(ctx, [fromDir, toDir, moved, victim], () => {
       if (victim) target.replace(to, moved);
       else target.add(to, moved);
       source.remove(from);
@@ -269,14 +259,14 @@ export class MemoryTree implements Tree {
     });
   }
 
-  unlink(actor: Actor, dir: MemoryNode, name: Name, kind: 'file' | 'directory'): void {
+  unlink(ctx: CallContext, dir: MemoryNode, name: Name, kind: 'file' | 'directory'): void {
     const entries = entriesOf(dir);
     const victim = entries.get(name);
     if (!victim) throw ENOENT;
     if (kind === 'file' && victim.entries) throw EISDIR;
     if (kind === 'directory' && !victim.entries) throw ENOTDIR;
     if (victim.entries && victim.entries.count > 0) throw ENOTEMPTY;
-    this.#around(actor, [dir, victim], () => {
+    this.#around(ctx, [dir, victim], () => {
       entries.remove(name);
       this.#loseName(dir, victim);
       dir.modified(this.#clock.now());
@@ -294,35 +284,39 @@ export class MemoryTree implements Tree {
     victim.freeIfUnreachable();
   }
 
-  isEntry(dir: MemoryNode, name: Name, node: MemoryNode): boolean {
+  isEntry(_ctx: CallContext, dir: MemoryNode, name: Name, node: MemoryNode): boolean {
     return dir.entries?.get(name) === node;
   }
 
   // Nothing waits, so that memory of the current callback does as well.
   readNow(file: MemoryOpen, into: Segments, offset: number): number {
-    return this.read(file, into, offset);
+    return this.#read(file, into, offset);
   }
 
-  writeNow(actor: Actor, file: MemoryOpen, from: Segments, offset: number): number {
-    return this.write(actor, file, from, offset);
+  writeNow(ctx: CallContext, file: MemoryOpen, from: Segments, offset: number): number {
+    return this.write(ctx, file, from, offset);
   }
 
   readdirNow(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
-    return this.readdir(dir, cookieLow, cookieHigh, into);
+    return this.#pack(dir, cookieLow, cookieHigh, into);
   }
 
-  read(file: MemoryOpen, into: Segments, offset: number): number {
+  read(_ctx: CallContext, file: MemoryOpen, into: Segments, offset: number): number {
+    return this.#read(file, into, offset);
+  }
+
+  #read(file: MemoryOpen, into: Segments, offset: number): number {
     if (!file.readable) throw EBADF;
     return pagesOf(file.node).read(into, offset);
   }
 
-  write(actor: Actor, file: MemoryOpen, from: Segments, offset: number): number {
+  write(ctx: CallContext, file: MemoryOpen, from: Segments, offset: number): number {
     if (!file.writable) throw EBADF;
     const { node } = file;
-    return this.#around(actor, [node], () => {
+    return this.#around(ctx, [node], () => {
       const written = pagesOf(node).write(from, file.append ? pagesOf(node).size : offset);
       if (written === 0) return 0;
-      node.dropPrivileges(actor.creds.uid !== 0);
+      node.dropPrivileges(ctx.creds.uid !== 0);
       node.modified(this.#clock.now());
       return written;
     });
@@ -336,7 +330,17 @@ export class MemoryTree implements Tree {
     this.release(file.node);
   }
 
-  readdir(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
+  readdir(
+    _ctx: CallContext,
+    dir: MemoryOpen,
+    cookieLow: number,
+    cookieHigh: number,
+    into: Uint8Array,
+  ): number {
+    return this.#pack(dir, cookieLow, cookieHigh, into);
+  }
+
+  #pack(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
     const { node } = dir;
     // getdents(2) of a removed directory finds nothing, not even `.`.
     if (node.nlink === 0) return 0;
@@ -347,36 +351,36 @@ export class MemoryTree implements Tree {
     this.closeFile(dir);
   }
 
-  getXattr(creds: Credentials, node: MemoryNode, name: Bytes): Uint8Array {
-    refuseXattr(name, creds, 'get', node.type);
+  getXattr(ctx: CallContext, node: MemoryNode, name: Bytes): Uint8Array {
+    refuseXattr(name, ctx.creds, 'get', node.type);
     return node.xattrs.get(name);
   }
 
-  listXattr(creds: Credentials, node: MemoryNode): Uint8Array {
-    return node.xattrs.list(creds);
+  listXattr(ctx: CallContext, node: MemoryNode): Uint8Array {
+    return node.xattrs.list(ctx.creds);
   }
 
-  setXattr(actor: Actor, node: MemoryNode, name: Bytes, value: Uint8Array, flags: number): void {
-    refuseXattr(name, actor.creds, 'set', node.type);
-    this.#around(actor, [node], () => {
+  setXattr(ctx: CallContext, node: MemoryNode, name: Bytes, value: Uint8Array, flags: number): void {
+    refuseXattr(name, ctx.creds, 'set', node.type);
+    this.#around(ctx, [node], () => {
       node.xattrs.set(name, value, flags);
       node.ctime = this.#clock.now();
     });
   }
 
-  removeXattr(actor: Actor, node: MemoryNode, name: Bytes): void {
-    refuseXattr(name, actor.creds, 'set', node.type);
-    this.#around(actor, [node], () => {
+  removeXattr(ctx: CallContext, node: MemoryNode, name: Bytes): void {
+    refuseXattr(name, ctx.creds, 'set', node.type);
+    this.#around(ctx, [node], () => {
       node.xattrs.remove(name);
       node.ctime = this.#clock.now();
     });
   }
 
-  lock(_owner: LockKey, _file: MemoryOpen, _range: LockRange): boolean {
+  lock(): boolean {
     return true;
   }
 
-  testLock(_owner: LockKey, _file: MemoryOpen, _range: LockRange): LockConflict | undefined {
+  testLock(): undefined {
     return undefined;
   }
 

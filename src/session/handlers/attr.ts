@@ -73,7 +73,7 @@ function changeOf(node: Node, message: TMessage<'setattr'>): Change {
 export const attributes = {
   getattr(request, { fid: number }) {
     const { attachment, node } = request.object(number);
-    return andThen(request.stat(attachment.tree, node), attr => ({ attr: attr.bytes }));
+    return andThen(request.stat(attachment, node), attr => ({ attr: attr.bytes }));
   },
 
   setattr(request, message) {
@@ -83,13 +83,13 @@ export const attributes = {
     // CTIME is ignored: Linux has no call that sets a ctime.
     if ((valid & settableBits) === 0) return done;
     const file = use.kind === 'file' ? use.file : undefined;
-    return whenDone(attachment.tree.change(attachment.actor, node, changeOf(node, message), file));
+    return whenDone(attachment.tree.change(request.as(attachment), node, changeOf(node, message), file));
   },
 
   async statfs(request, { fid: number }) {
     const { attachment, node } = request.object(number);
     const statfs = allocOwned(statfsBytes);
-    await attachment.tree.statfs(node, statfs);
+    await attachment.tree.statfs(request.as(attachment), node, statfs);
     statfs.writeUInt32LE(V9FS_MAGIC, 0);
     if (statfs.readUInt32LE(4) === 0) statfs.writeUInt32LE(4096, 4);
     statfs.writeUInt32LE(255, 56);
@@ -98,8 +98,7 @@ export const attributes = {
 
   readlink(request, { fid: number }) {
     const { attachment, node } = request.object(number);
-    const { tree, actor } = attachment;
-    return andThen(tree.readlink(actor.creds, node), target => {
+    return andThen(attachment.tree.readlink(request.as(attachment), node), target => {
       // The longest target (PATH_MAX − 1) does not fit the smallest msize. 9: header and the string's length.
       if (target.length > request.session.replyBytesMax - 9) throw ENAMETOOLONG;
       return { target };

@@ -19,12 +19,15 @@ export const files = {
     if (use.kind === 'dir') throw EISDIR;
     if (use.kind !== 'file' || !use.file.readable) throw EBADF;
     if (wanted === 0) return { data: { count: 0 } };
-    const { tree } = fid.attachment;
+    const { attachment } = fid;
+    const { tree } = attachment;
     const now = tree.readNow?.(use.file, request.exchange.reserveData(wanted), offset);
     if (now !== undefined) return { data: { count: now } };
     // Not the exchange's memory: a flushed read's exchange is dropped while the read still runs.
     const bytes = request.allocData(wanted);
-    return andThen(tree.read(use.file, [bytes], offset), count => ({ data: { count, bytes } }));
+    return andThen(tree.read(request.as(attachment), use.file, [bytes], offset), count => ({
+      data: { count, bytes },
+    }));
   },
 
   write(request, { fid: number, offset, data: { count } }) {
@@ -36,18 +39,19 @@ export const files = {
     if (use.kind !== 'file' || !use.file.writable) throw EBADF;
     if (count === 0) return { count };
     if (offset > Number.MAX_SAFE_INTEGER - count) throw EFBIG;
-    const { tree, actor } = fid.attachment;
-    const now = tree.writeNow?.(actor, use.file, payload, offset);
+    const { tree } = fid.attachment;
+    const ctx = request.as(fid.attachment);
+    const now = tree.writeNow?.(ctx, use.file, payload, offset);
     if (now !== undefined) return andThen(now, written);
     const owned = request.detachPayload();
-    return andThen(tree.write(actor, use.file, owned, offset), written);
+    return andThen(tree.write(ctx, use.file, owned, offset), written);
   },
 
   async fsync(request, { fid: number, datasync }) {
     const { attachment, use } = request.fid(number);
     if (use.kind !== 'file' && use.kind !== 'dir') throw EBADF;
     const open = use.kind === 'file' ? use.file : use.dir;
-    await attachment.tree.sync(open, datasync !== 0);
+    await attachment.tree.sync(request.as(attachment), open, datasync !== 0);
     return done;
   },
 } satisfies Partial<Handlers>;

@@ -54,7 +54,9 @@ export const locks = {
     // fs/9p always sends UNLCK in Tgetlock. Treat it as a write lock, which conflicts with any lock.
     const asked = rangeOf(type, start, length);
     const range: LockedRange = asked.type === P9_LOCK_UNLCK ? { ...asked, type: P9_LOCK_WRLCK } : asked;
-    const lock = await request.session.locks.test(fid.attachment.tree, use, range, clientId, proc_id);
+    const { tree } = fid.attachment;
+    const ctx = request.as(fid.attachment);
+    const lock = await request.session.locks.test(ctx, tree, use, range, clientId, proc_id);
     if (!lock) return { type: P9_LOCK_UNLCK, start, length, proc_id, client_id: clientId };
     const { type: held, procId, clientId: holder } = lock;
     return { type: held, start: lock.start, length: lock.length, proc_id: procId, client_id: holder };

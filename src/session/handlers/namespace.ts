@@ -1,4 +1,4 @@
-import type { NewNode, Node } from '#backend/tree.ts';
+import type { CallContext, NewNode, Node, Tree } from '#backend/tree.ts';
 import { encodeDevice, S_IFBLK, S_IFCHR, S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK } from '#base/attr.ts';
 import { EBUSY, EINVAL, ENAMETOOLONG, ENOENT, EOPNOTSUPP, EXDEV } from '#base/errno.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
@@ -6,7 +6,7 @@ import type { Name } from '#base/name.ts';
 import { P9_AT_REMOVEDIR } from '#protocol/constants.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import { symlinkTargetBytesMax } from '#quota/limits.ts';
-import { type Attachment, gidOf } from '../attachment.ts';
+import { gidOf } from '../attachment.ts';
 import type { Fid } from '../fids.ts';
 import type { Request } from '../request.ts';
 import { done, type Handlers, whenDone } from './handler.ts';
@@ -18,9 +18,9 @@ const minorMax = 0xfffff;
 const specialTypes: ReadonlySet<number> = new Set([S_IFREG, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK]);
 
 function make(request: Request, dir: Fid, name: Name, what: NewNode): MaybePromise<{ qid: Qid }> {
-  const { tree, actor } = dir.attachment;
+  const { tree } = dir.attachment;
   const { attr } = request;
-  return andThen(tree.make(actor, dir.node, name, what, attr), node => {
+  return andThen(tree.make(request.as(dir.attachment), dir.node, name, what, attr), node => {
     const qid = request.session.qidOf(node, attr);
     tree.release(node);
     return { qid };
@@ -29,14 +29,15 @@ function make(request: Request, dir: Fid, name: Name, what: NewNode): MaybePromi
 
 /** Moves an entry; ENOENT if `node` is not the entry any more. */
 function moveEntry(
-  { tree, actor }: Attachment,
+  ctx: CallContext,
+  tree: Tree,
   node: Node,
   from: { readonly dir: Node; readonly name: Name },
   to: { readonly dir: Node; readonly name: Name },
 ): MaybePromise<void> {
-  return andThen(tree.isEntry(from.dir, from.name, node), isThere => {
+  return andThen(tree.isEntry(ctx, from.dir, from.name, node), isThere => {
     if (!isThere) throw ENOENT;
-    return tree.rename(actor, from.dir, from.name, to.dir, to.name);
+    return tree.rename(ctx, from.dir, from.name, to.dir, to.name);
   });
 }
 
@@ -80,8 +81,8 @@ export const namespace = {
     const dir = request.object(dfid);
     const fid = request.object(number);
     refuseToCross(dir, fid);
-    const { tree, actor } = dir.attachment;
-    return whenDone(tree.link(actor, fid.node, dir.node, name));
+    const { tree } = dir.attachment;
+    return whenDone(tree.link(request.as(dir.attachment), fid.node, dir.node, name));
   },
 
   async rename(request, { fid: number, dfid, name }) {
@@ -89,13 +90,14 @@ export const namespace = {
     const to = request.object(dfid);
     refuseToCross(fid, to);
     const { tree } = fid.attachment;
+    const ctx = request.as(fid.attachment);
     const { node, dir, name: oldName } = fid;
     if (node === tree.root) throw EBUSY;
     if (dir === undefined || oldName === undefined) throw EOPNOTSUPP;
     // Hold it: a concurrent Trename may move the fid and release its directory.
     tree.hold(dir);
     try {
-      await moveEntry(fid.attachment, node, { dir, name: oldName }, { dir: to.node, name });
+      await moveEntry(ctx, tree, node, { dir, name: oldName }, { dir: to.node, name });
       if (fid.node === node) fid.moveTo(to.node, name);
       return done;
     } finally {
@@ -107,15 +109,15 @@ export const namespace = {
     const from = request.object(olddirfid);
     const to = request.object(newdirfid);
     refuseToCross(from, to);
-    const { tree, actor } = from.attachment;
-    return whenDone(tree.rename(actor, from.node, oldname, to.node, newname));
+    const { tree } = from.attachment;
+    return whenDone(tree.rename(request.as(from.attachment), from.node, oldname, to.node, newname));
   },
 
   unlinkat(request, { dirfid, name, flags }) {
     const dir = request.object(dirfid);
     if ((flags & ~P9_AT_REMOVEDIR) !== 0) throw EINVAL;
-    const { tree, actor } = dir.attachment;
+    const { tree } = dir.attachment;
     const kind = flags === P9_AT_REMOVEDIR ? 'directory' : 'file';
-    return whenDone(tree.unlink(actor, dir.node, name, kind));
+    return whenDone(tree.unlink(request.as(dir.attachment), dir.node, name, kind));
   },
 } satisfies Partial<Handlers>;

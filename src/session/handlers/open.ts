@@ -1,4 +1,4 @@
-import type { OpenHow } from '#backend/tree.ts';
+import type { CallContext, OpenHow } from '#backend/tree.ts';
 import { S_IFDIR } from '#base/attr.ts';
 import { EINVAL, EISDIR, EMFILE, ENOTDIR, EROFS } from '#base/errno.ts';
 import { andThen, type MaybePromise, onError } from '#base/maybe-promise.ts';
@@ -40,15 +40,15 @@ function howOf(flags: number, wasRefused: boolean): OpenHow {
   };
 }
 
-function open({ attachment, node }: Fid, how: OpenHow, flags: number): MaybePromise<Use> {
-  const { tree, actor, readonly } = attachment;
+function open(ctx: CallContext, { attachment, node }: Fid, how: OpenHow, flags: number): MaybePromise<Use> {
+  const { tree, readonly } = attachment;
   if (node.type === S_IFDIR) {
     if (how.write || how.truncate) throw EISDIR;
-    return andThen(tree.openDir(actor, node), dir => ({ kind: 'dir', dir, running: undefined }));
+    return andThen(tree.openDir(ctx, node), dir => ({ kind: 'dir', dir, running: undefined }));
   }
   if ((flags & P9_DIRECTORY) !== 0) throw ENOTDIR;
   if (readonly && (how.write || how.truncate)) throw EROFS;
-  return andThen(tree.open(actor, node, how), file => ({ kind: 'file', file, locked: false }));
+  return andThen(tree.open(ctx, node, how), file => ({ kind: 'file', file, locked: false }));
 }
 
 function close({ tree }: Attachment, use: Use): void {
@@ -75,7 +75,7 @@ function opened(request: Request, fid: Fid, use: Use): MaybePromise<RMessage<'lo
   const { attachment, node } = fid;
   return onError(
     () =>
-      andThen(request.qid(attachment.tree, node), qid => {
+      andThen(request.qid(attachment, node), qid => {
         fid.use = use;
         // 0 for a directory: with an iounit the client would request less than a message holds.
         return { qid, iounit: use.kind === 'dir' ? 0 : request.session.iounit };
@@ -94,13 +94,16 @@ export const opening = {
     const { use: before } = fid;
     const how = howOf(flags, isRefused(before));
     const undo = claim(request, number, fid, how.read && how.write ? refused : before);
-    return onError(() => andThen(open(fid, how, flags), use => opened(request, fid, use)), undo);
+    return onError(
+      () => andThen(open(request.as(fid.attachment), fid, how, flags), use => opened(request, fid, use)),
+      undo,
+    );
   },
 
   lcreate(request, { fid: number, name, flags, mode, gid }) {
     const fid = request.unopened(number);
     const { attachment, node: dir } = fid;
-    const { tree, actor } = attachment;
+    const { tree } = attachment;
     const how = {
       ...howOf(flags, false),
       exclusive: (flags & P9_EXCL) !== 0,
@@ -109,7 +112,7 @@ export const opening = {
     };
     const { attr } = request;
     const undo = claim(request, number, fid, fid.use);
-    const created = onError(() => tree.create(actor, dir, name, how, attr), undo);
+    const created = onError(() => tree.create(request.as(attachment), dir, name, how, attr), undo);
     return andThen(created, ({ node, file }) => {
       if (fid.dir) tree.release(fid.dir);
       fid.dir = dir;

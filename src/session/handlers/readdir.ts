@@ -25,7 +25,8 @@ export const directories = {
     const wanted = Math.min(most, request.session.dataBytesMax);
     // Rreaddir with 0 bytes means the end of the directory.
     if (wanted === 0) throw EINVAL;
-    const { tree } = fid.attachment;
+    const { attachment } = fid;
+    const { tree } = attachment;
     if (!use.running && tree.readdirNow) {
       const [space] = request.exchange.reserveData(wanted);
       const count = tree.readdirNow(use.dir, offset.low, offset.high, space!);
@@ -33,7 +34,9 @@ export const directories = {
     }
     const bytes = request.allocData(wanted);
     return serialized(use, () =>
-      andThen(tree.readdir(use.dir, offset.low, offset.high, bytes), count => ({ data: { count, bytes } })),
+      andThen(tree.readdir(request.as(attachment), use.dir, offset.low, offset.high, bytes), count => ({
+        data: { count, bytes },
+      })),
     );
   },
 } satisfies Partial<Handlers>;

@@ -28,23 +28,17 @@ export const sessions = {
     const found = request.session.exports.find(aname);
     if (!found) throw ENOENT;
     const { tree, readonly, hostErrors } = found;
-    const { fids, versions: observer } = request.session;
+    const { fids } = request.session;
     if (!request.session.quota.attach(tree)) throw EUSERS;
     const newfid = request.reserve(number);
     try {
-      const actor = {
-        creds: await tree.credentials(n_uname),
-        observer,
-        pins: request.session.quota.pinnedFds,
-      };
-      const attr = await request.stat(tree, tree.root);
+      const creds = await tree.credentials(request.submitter, n_uname);
+      const attachment = { tree, readonly, creds, hostErrors };
+      const attr = await request.stat(attachment, tree.root);
       if (attr.nlink === 0) hostErrors?.rootRemoved();
       const qid = request.session.qidOf(tree.root, attr);
       tree.hold(tree.root);
-      fids.fill(
-        newfid,
-        new Fid({ tree, readonly, actor, hostErrors }, tree.root, plain, undefined, undefined),
-      );
+      fids.fill(newfid, new Fid(attachment, tree.root, plain, undefined, undefined));
       request.session.attached(found, uname, n_uname);
       return { qid };
     } catch (error) {

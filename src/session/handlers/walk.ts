@@ -65,11 +65,12 @@ class Walk {
   }
 
   #find(step: Step, attr: Attr): MaybePromise<Node | Errno> {
-    const { tree, actor } = this.attachment;
-    if (step !== '..') return tree.walk(actor.creds, this.node, step as Name, attr);
-    return andThen(tree.parent(actor.creds, this.node), parent =>
+    const { tree } = this.attachment;
+    const ctx = this.request.as(this.attachment);
+    if (step !== '..') return tree.walk(ctx, this.node, step as Name, attr);
+    return andThen(tree.parent(ctx, this.node), parent =>
       onError<Node>(
-        () => andThen(tree.stat(parent, attr), () => parent),
+        () => andThen(tree.stat(ctx, parent, attr), () => parent),
         () => tree.release(parent),
       ),
     );
@@ -181,16 +182,17 @@ async function endUse(request: Request, fid: Fid, last: MaybePromise<void>): Pro
   }
 }
 
-function removeEntry(fid: Fid): MaybePromise<void> {
+function removeEntry(request: Request, fid: Fid): MaybePromise<void> {
   const { attachment, node, dir, name } = fid;
   const { tree } = attachment;
   if (attachment.readonly) throw EROFS;
   if (!fid.isObject) throw EBADF;
   if (node === tree.root) throw EBUSY;
   if (dir === undefined || name === undefined) throw EOPNOTSUPP;
-  return andThen(tree.isEntry(dir, name, node), isThere => {
+  const ctx = request.as(attachment);
+  return andThen(tree.isEntry(ctx, dir, name, node), isThere => {
     if (!isThere) throw ENOENT;
-    return tree.unlink(attachment.actor, dir, name, node.type === S_IFDIR ? 'directory' : 'file');
+    return tree.unlink(ctx, dir, name, node.type === S_IFDIR ? 'directory' : 'file');
   });
 }
 
@@ -206,7 +208,7 @@ export const walking = {
     const { fids } = request.session;
     const fid = request.take(number);
     const { use } = fid;
-    if (use.kind === 'xattr-write') return endUse(request, fid, commitXattr(fid, use));
+    if (use.kind === 'xattr-write') return endUse(request, fid, commitXattr(request, fid, use));
     if (use.kind === 'file' && use.locked) return endUse(request, fid, releaseLocks(request, fid));
     fids.discard(fid);
     return done;
@@ -220,7 +222,7 @@ export const walking = {
     // Hold it: a Trename that still runs may move the fid and release its directory.
     if (dir) tree.hold(dir);
     try {
-      await removeEntry(fid);
+      await removeEntry(request, fid);
       return done;
     } finally {
       await releaseLocks(request, fid);

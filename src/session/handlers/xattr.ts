@@ -34,16 +34,21 @@ export function writeXattr(use: XattrWrite, offset: number, payload: Segments, c
 }
 
 /** Sets or removes the xattr on Tclunk. EINVAL, and no change, if the value is incomplete. */
-export async function commitXattr({ attachment, node }: Fid, use: XattrWrite): Promise<void> {
-  const { tree, actor } = attachment;
+export async function commitXattr(
+  request: Request,
+  { attachment, node }: Fid,
+  use: XattrWrite,
+): Promise<void> {
+  const { tree } = attachment;
+  const ctx = request.as(attachment);
   const { name, flags, value, written } = use;
   if (written !== value.length) throw EINVAL;
-  if (value.length > 0) return tree.setXattr(actor, node, name, value, flags);
+  if (value.length > 0) return tree.setXattr(ctx, node, name, value, flags);
   // fs/9p removes an xattr with size 0 and REPLACE, an ACL with size 0 alone. A missing ACL is no error.
-  if ((flags & P9_XATTR_REPLACE) !== 0) return tree.removeXattr(actor, node, name);
-  if (!name.startsWith(aclPrefix)) return tree.setXattr(actor, node, name, value, flags);
+  if ((flags & P9_XATTR_REPLACE) !== 0) return tree.removeXattr(ctx, node, name);
+  if (!name.startsWith(aclPrefix)) return tree.setXattr(ctx, node, name, value, flags);
   try {
-    await tree.removeXattr(actor, node, name);
+    await tree.removeXattr(ctx, node, name);
   } catch (error) {
     if (error !== ENODATA) throw error;
   }
@@ -59,9 +64,10 @@ export const xattrs = {
     const { fids } = request.session;
     const from = request.object(number);
     const { attachment, node } = from;
-    const { tree, actor } = attachment;
+    const { tree } = attachment;
+    const ctx = request.as(attachment);
     fids.checkFree(newfid);
-    const found = name === '' ? tree.listXattr(actor.creds, node) : tree.getXattr(actor.creds, node, name);
+    const found = name === '' ? tree.listXattr(ctx, node) : tree.getXattr(ctx, node, name);
     const snapshot = (bytes: Uint8Array): Fid => {
       admit(request, bytes.length);
       tree.hold(node);

@@ -1,4 +1,4 @@
-import type { Node, Tree } from '#backend/tree.ts';
+import type { CallContext, Node, Tree } from '#backend/tree.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { defaultLimits } from '#quota/limits.ts';
@@ -76,6 +76,7 @@ export class LockClient implements LockAccount {
 
   /** A conflicting lock of another owner, or of a program outside the server. */
   async test(
+    ctx: CallContext,
     tree: Tree,
     through: LockedThrough,
     range: LockedRange,
@@ -91,7 +92,7 @@ export class LockClient implements LockAccount {
       const length = end === Number.POSITIVE_INFINITY ? 0 : end - start;
       return { type, start, length, procId: region.owner.procId, clientId: region.owner.clientId };
     }
-    const found = await tree.testLock(owner, through.file, range);
+    const found = await tree.testLock(ctx, owner, through.file, range);
     if (!found) return undefined;
     const { type, start, length, pid } = found;
     // fs/9p shows −proc_id as l_pid, and fcntl(2) gives −1 for a lock without a process: hence 1.

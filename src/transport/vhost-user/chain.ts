@@ -118,6 +118,11 @@ export class Chain implements DetachedExchange {
     return [this.#copied];
   }
 
+  /** Each reply is written to the guest's memory at once. */
+  defer(): boolean {
+    return false;
+  }
+
   commit(headBytes: number, dataBytes: number): void {
     this.#close(() => this.#write(headBytes, dataBytes));
   }

@@ -1,7 +1,7 @@
 import { type Volume, Volumes } from '#backend/local/volume.ts';
 import type { Attr } from '#base/attr.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
-import type { Syscalls } from '#host/syscalls.ts';
+import type { InlineSyscalls, Submitter, Syscalls } from '#host/syscalls.ts';
 import { FdBudget, type FdHolder } from '#quota/fd-budget.ts';
 import type { PinnedFds } from '#quota/pinned-fds.ts';
 
@@ -44,8 +44,8 @@ export class ShortDescriptors extends FdBudget {
 
 /** Volumes that are changed as soon as they are found. */
 abstract class ChangedVolumes extends Volumes {
-  override discover(fd: number, attr: Attr): MaybePromise<Volume> {
-    return andThen(super.discover(fd, attr), volume => {
+  override discover(submitter: Submitter, fd: number, attr: Attr): MaybePromise<Volume> {
+    return andThen(super.discover(submitter, fd, attr), volume => {
       this.change(volume);
       return volume;
     });
@@ -54,16 +54,17 @@ abstract class ChangedVolumes extends Volumes {
   protected abstract change(volume: Volume): void;
 }
 
-function setAlways(volume: Volume, sys: Syscalls, atOnce: boolean): void {
+/** Makes the calls of a volume. `sys` without the pool's threads: by `inline` only. */
+function setAlways(volume: Volume, sys: Volume['sys'], inline: InlineSyscalls | undefined): void {
   // It changes them itself, too: while an fsync runs.
   const always = <T>(value: T) => ({ configurable: true, get: () => value, set: () => undefined });
-  Object.defineProperties(volume, { sys: always(sys), atOnce: always(atOnce) });
+  Object.defineProperties(volume, { sys: always(sys), sysForNew: always(sys), inline: always(inline) });
 }
 
 /** Of local file systems, all calls are made as while a disk keeps its callers waiting. */
 export class StrainedVolumes extends ChangedVolumes {
   protected change(volume: Volume): void {
-    if (volume.local) setAlways(volume, volume.pool, false);
+    if (volume.local) setAlways(volume, volume.pool, undefined);
   }
 }
 
@@ -75,16 +76,19 @@ const callsAtOnceMax = 6;
  * it is seen that the disk keeps its callers waiting, until the next request.
  */
 export class StrainingVolumes extends ChangedVolumes {
-  readonly #changed: { readonly volume: Volume; readonly calm: Syscalls }[] = [];
+  readonly #changed: { readonly volume: Volume; readonly calm: Syscalls; readonly inline: InlineSyscalls }[] =
+    [];
   #requests = 0;
   #left = 0;
 
   protected change(volume: Volume): void {
-    if (!volume.local) return;
-    const { sys } = volume;
-    const calm = new Proxy(sys, { get: (target, name) => this.#counted(target, name as keyof Syscalls) });
-    this.#changed.push({ volume, calm });
-    setAlways(volume, calm, true);
+    const { inline } = volume;
+    if (!inline) return;
+    const calm = new Proxy<Syscalls>(inline, {
+      get: (target, name) => this.#counted(target, name as keyof Syscalls),
+    });
+    this.#changed.push({ volume, calm, inline });
+    setAlways(volume, () => calm, inline);
   }
 
   #counted(sys: Syscalls, name: keyof Syscalls): unknown {
@@ -99,12 +103,12 @@ export class StrainingVolumes extends ChangedVolumes {
   }
 
   #strain(): void {
-    for (const { volume } of this.#changed) setAlways(volume, volume.pool, false);
+    for (const { volume } of this.#changed) setAlways(volume, volume.pool, undefined);
   }
 
   beginRequest(): void {
     this.#left = this.#requests++ % (callsAtOnceMax + 1);
-    for (const { volume, calm } of this.#changed) setAlways(volume, calm, true);
+    for (const { volume, calm, inline } of this.#changed) setAlways(volume, () => calm, inline);
     if (this.#left === 0) this.#strain();
   }
 }

@@ -42,7 +42,8 @@ function modelOf(name: ModelName, groupsOf: GroupsOf): SecurityModel {
 async function openTrees(place: Place, modelName: ModelName, conditions: LocalConditions) {
   const short = conditions.descriptors && new ShortDescriptors(conditions.descriptors === 'contended');
   const descriptors = short ?? new FdBudget(plenty);
-  const groupsOf: GroupsOf = uid => groupsOfHost(neighbourUids.includes(uid) ? 0 : uid);
+  const groupsOf: GroupsOf = (uid, submitter) =>
+    groupsOfHost(neighbourUids.includes(uid) ? 0 : uid, submitter);
   const model = modelOf(modelName, groupsOf);
   const before: (() => void)[] = [];
   if (short) before.push(() => short.giveUpAll());

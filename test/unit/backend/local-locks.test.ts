@@ -5,13 +5,16 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
 import type { LocalNode } from '#backend/local/node.ts';
 import type { LocalOpen } from '#backend/local/open-file.ts';
+import type { CallContext } from '#backend/tree.ts';
 import { Attr } from '#base/attr.ts';
 import { Errno } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
 import { pool } from '#host/linux.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { interceptCalls } from '../../support/between-calls.ts';
+import { contextOf } from '../../support/context.ts';
 
 const how = { read: true, write: true, truncate: false, sync: 'none' } as const;
 const all = { type: 1, start: 0, length: 0 } as const;
@@ -19,6 +22,7 @@ const all = { type: 1, start: 0, length: 0 } as const;
 describe('locks of a host directory whose calls may wait', () => {
   let path: string;
   let tree: LocalTree;
+  let ctx: CallContext;
   let node: LocalNode;
   let file: LocalOpen;
   let restore: () => void = () => undefined;
@@ -28,15 +32,14 @@ describe('locks of a host directory whose calls may wait', () => {
     writeFileSync(join(path, 'f'), '');
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
     tree = await LocalTree.open(path, { descriptors: new FdBudget(64), model });
-    const creds = await tree.credentials(0);
-    const observer = { before: () => undefined, after: () => undefined };
-    const found = await tree.walk(creds, tree.root, nameOf('f'), new Attr());
+    ctx = contextOf(await tree.credentials(noSession, 0));
+    const found = await tree.walk(ctx, tree.root, nameOf('f'), new Attr());
     if (found instanceof Errno) throw found;
     node = found;
-    file = await tree.open({ creds: creds, observer }, node, how);
+    file = await tree.open(ctx, node, how);
     const { volume } = tree.root;
     Object.defineProperties(volume, { local: { value: false }, inline: { value: undefined } });
-    volume.sys = pool;
+    volume.sys = () => pool;
   });
   afterEach(() => {
     restore();
@@ -64,7 +67,7 @@ describe('locks of a host directory whose calls may wait', () => {
         return call();
       });
     });
-    const asked = tree.testLock(owner, file, all);
+    const asked = tree.testLock(ctx, owner, file, all);
     await tree.lock(owner, file, { ...all, type: 2 });
     tree.forgetLocks(owner, node);
     goOn();
@@ -77,7 +80,7 @@ describe('locks of a host directory whose calls may wait', () => {
     const [one, other] = [{}, {}];
     expect(await tree.lock(one, file, all)).toBe(true);
     expect(await tree.lock(other, file, all)).toBe(false);
-    expect(await tree.testLock(other, file, all)).toMatchObject({ type: 1, start: 0, length: 0 });
+    expect(await tree.testLock(ctx, other, file, all)).toMatchObject({ type: 1, start: 0, length: 0 });
     await tree.lock(one, file, { ...all, type: 2 });
     expect(await tree.lock(other, file, all)).toBe(true);
     for (const owner of [one, other]) tree.forgetLocks(owner, node);

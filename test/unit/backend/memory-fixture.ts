@@ -1,8 +1,9 @@
 import type { MemoryNode } from '#backend/memory/memory-node.ts';
 import { MemoryTree } from '#backend/memory/memory-tree.ts';
-import type { Actor } from '#backend/tree.ts';
+import type { ChangeObserver } from '#backend/tree.ts';
 import { Attr } from '#base/attr.ts';
 import { type Name, nameOf } from '#base/name.ts';
+import { contextOf } from '../../support/context.ts';
 
 export const MiB = 1024 * 1024;
 export const user = { uid: 1000, gid: 1000, groups: [] };
@@ -11,11 +12,11 @@ export const root = { uid: 0, gid: 0, groups: [] };
 /** An actor whose watch notes the stamps it is told of. */
 export function actor(creds = user) {
   const told: (readonly [string, unknown, number])[] = [];
-  const observer: Actor['observer'] = {
+  const observer: ChangeObserver = {
     before: (node, stamp) => void told.push(['before', node, stamp]),
     after: (node, stamp) => void told.push(['after', node, stamp]),
   };
-  return { creds, observer, told };
+  return { ...contextOf(creds, observer), told };
 }
 
 export const n = (text: string): Name => nameOf(text);
@@ -26,7 +27,7 @@ export function newTree(bytesMax = 64 * MiB) {
   const by = actor();
   const stat = (node: MemoryNode) => {
     const attr = new Attr();
-    tree.stat(node, attr);
+    tree.stat(by, node, attr);
     return attr;
   };
   return {
@@ -39,7 +40,7 @@ export function newTree(bytesMax = 64 * MiB) {
       tree.make(by, dir, n(name), { type: 'directory', mode: 0o755, gid: 1000 }, new Attr()),
     free: () => {
       const record = Buffer.alloc(64);
-      tree.statfs(tree.root, record);
+      tree.statfs(by, tree.root, record);
       return { bytes: Number(record.readBigUInt64LE(16)), files: Number(record.readBigUInt64LE(40)) };
     },
   };

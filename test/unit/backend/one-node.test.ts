@@ -4,16 +4,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
-import type { Actor } from '#backend/tree.ts';
+import type { CallContext } from '#backend/tree.ts';
 import { Attr } from '#base/attr.ts';
 import { Errno, ESTALE } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { passthrough } from '#security/passthrough.ts';
 import { interceptCalls } from '../../support/between-calls.ts';
+import { contextOf } from '../../support/context.ts';
 
-const observer = { before: () => undefined, after: () => undefined };
 const how = {
   read: true,
   write: true,
@@ -33,16 +34,16 @@ const models = [
 describe.each(models)('an object has one node, $model.name', ({ model, publishes }) => {
   let path: string;
   let tree: LocalTree;
-  let root: Actor;
+  let root: CallContext;
   let restore: () => void;
 
   beforeEach(async () => {
     path = mkdtempSync(join(tmpdir(), 'ninepd-node-'));
     tree = await LocalTree.open(path, { descriptors: new FdBudget(64), model });
-    root = { creds: await tree.credentials(0), observer };
+    root = contextOf(await tree.credentials(noSession, 0));
     const { volume } = tree.root;
     // As while its disk keeps callers waiting.
-    Object.assign(volume, { sys: volume.pool, inline: undefined });
+    Object.assign(volume, { inline: undefined });
   });
   afterEach(() => {
     restore();
@@ -61,19 +62,19 @@ describe.each(models)('an object has one node, $model.name', ({ model, publishes
     });
     const creating = Promise.resolve(tree.create(root, tree.root, nameOf('new'), how, new Attr()));
     await vi.waitFor(() => expect(existsSync(join(path, 'new'))).toBe(true));
-    const found = await tree.walk(root.creds, tree.root, nameOf('new'), new Attr());
+    const found = await tree.walk(root, tree.root, nameOf('new'), new Attr());
     goOn();
     if (found instanceof Errno) throw found;
     const { node, file } = await creating;
     expect(node).toBe(found);
-    expect(await tree.isEntry(tree.root, nameOf('new'), node)).toBe(true);
-    expect(await tree.isEntry(tree.root, nameOf('new'), found)).toBe(true);
+    expect(await tree.isEntry(root, tree.root, nameOf('new'), node)).toBe(true);
+    expect(await tree.isEntry(root, tree.root, nameOf('new'), found)).toBe(true);
     await tree.rename(root, tree.root, nameOf('new'), tree.root, nameOf('renamed'));
-    expect(await tree.isEntry(tree.root, nameOf('renamed'), found)).toBe(true);
+    expect(await tree.isEntry(root, tree.root, nameOf('renamed'), found)).toBe(true);
     tree.closeFile(file);
     tree.release(node);
     const attr = new Attr();
-    await tree.stat(found, attr);
+    await tree.stat(root, found, attr);
     expect(attr.nlink).toBe(1);
     tree.release(found);
   });
@@ -83,9 +84,7 @@ describe.each(models)('an object has one node, $model.name', ({ model, publishes
     const { node, file } = await tree.create(root, tree.root, nameOf('new'), how, new Attr());
     tree.closeFile(file);
     tree.release(node);
-    const walks = Array.from({ length: 20 }, () =>
-      tree.walk(root.creds, tree.root, nameOf('new'), new Attr()),
-    );
+    const walks = Array.from({ length: 20 }, () => tree.walk(root, tree.root, nameOf('new'), new Attr()));
     const found = await Promise.all(walks);
     expect(new Set(found).size).toBe(1);
     for (const one of found) if (!(one instanceof Errno)) tree.release(one);
@@ -96,16 +95,16 @@ describe.each(models)('an object has one node, $model.name', ({ model, publishes
     const name = nameOf('name');
     for (let tries = 0; tries < 20; tries++) {
       writeFileSync(join(path, 'name'), '');
-      const first = await tree.walk(root.creds, tree.root, name, new Attr());
+      const first = await tree.walk(root, tree.root, name, new Attr());
       if (first instanceof Errno) throw first;
       first.giveUp();
       rmSync(join(path, 'name'));
       writeFileSync(join(path, 'name'), '');
-      expect(await tree.isEntry(tree.root, name, first)).toBe(false);
-      const second = await tree.walk(root.creds, tree.root, name, new Attr());
+      expect(await tree.isEntry(root, tree.root, name, first)).toBe(false);
+      const second = await tree.walk(root, tree.root, name, new Attr());
       if (second instanceof Errno) throw second;
       expect(second).not.toBe(first);
-      await expect(Promise.resolve().then(() => tree.stat(first, new Attr()))).rejects.toBe(ESTALE);
+      await expect(Promise.resolve().then(() => tree.stat(root, first, new Attr()))).rejects.toBe(ESTALE);
       tree.release(first);
       tree.release(second);
       rmSync(join(path, 'name'));
@@ -123,15 +122,15 @@ describe('an object of overlayfs', () => {
     const descriptors = new FdBudget(64);
     const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined);
     const tree = await LocalTree.open(join(top, 'merged'), { descriptors, model });
-    const root = { creds: await tree.credentials(0), observer };
-    const node = await tree.walk(root.creds, tree.root, nameOf('f'), new Attr());
+    const root = contextOf(await tree.credentials(noSession, 0));
+    const node = await tree.walk(root, tree.root, nameOf('f'), new Attr());
     if (node instanceof Errno) throw node;
     await tree.change(root, node, { mode: 0o640 });
     expect(node.giveUp()).toBe(true);
     const attr = new Attr();
-    await tree.stat(node, attr);
+    await tree.stat(root, node, attr);
     expect([attr.size, attr.mode & 0o777]).toEqual([7, 0o640]);
-    expect(await tree.isEntry(tree.root, nameOf('f'), node)).toBe(true);
+    expect(await tree.isEntry(root, tree.root, nameOf('f'), node)).toBe(true);
     tree.release(node);
     tree.close();
     execFileSync('umount', [join(top, 'merged')]);

@@ -7,9 +7,11 @@ import { LocalTree } from '#backend/local/local-tree.ts';
 import { Attr } from '#base/attr.ts';
 import { Errno } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { interceptCalls } from '../../support/between-calls.ts';
+import { contextOf } from '../../support/context.ts';
 
 // Between asking for a size and reading so many bytes, a value may shrink; what lay in memory behind it must not show.
 it.each([
@@ -28,8 +30,8 @@ it.each([
       descriptors: new FdBudget(16),
       model: mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined),
     });
-    const creds = await tree.credentials(0);
-    const node = await tree.walk(creds, tree.root, nameOf('f'), new Attr());
+    const ctx = contextOf(await tree.credentials(noSession, 0));
+    const node = await tree.walk(ctx, tree.root, nameOf('f'), new Attr());
     if (node instanceof Errno) throw node;
     setAttributeSync(path, 'user.a', values[0]!);
     let reads = 0;
@@ -39,7 +41,7 @@ it.each([
       return result;
     });
     try {
-      const value = Buffer.from(await tree.getXattr(creds, node, 'user.a')).toString('latin1');
+      const value = Buffer.from(await tree.getXattr(ctx, node, 'user.a')).toString('latin1');
       expect(values.map(String)).toContain(value);
       expect(reads).toBeGreaterThan(0);
     } finally {

@@ -3,6 +3,7 @@ import type { OpenDir, OpenFile, Tree } from '#backend/tree.ts';
 import { allocOwned, type Segments } from '#base/owned.ts';
 import { type InlineSyscalls, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import type { Exchange } from '#session/exchange.ts';
+import { contextOf } from '../../support/context.ts';
 
 /** Compile-time test (npm run typecheck): the line after each directive must be a type error. Never called. */
 function passExpiringMemory(
@@ -13,7 +14,7 @@ function passExpiringMemory(
   exchange: Exchange,
 ) {
   const space: Segments = exchange.reserveData(1);
-  const actor = { creds: serverCreds, observer: { before: () => undefined, after: () => undefined } };
+  const actor = contextOf(serverCreds);
   // @ts-expect-error
   void sys.read(serverCreds, 0, space, 0);
   // @ts-expect-error
@@ -23,11 +24,11 @@ function passExpiringMemory(
   // @ts-expect-error
   void sys.setxattr(serverCreds, 0, '', exchange.head, 0);
   // @ts-expect-error
-  void tree.read(open, space, 0);
+  void tree.read(actor, open, space, 0);
   // @ts-expect-error
   void tree.write(actor, open, exchange.payload, 0);
   // @ts-expect-error
-  void tree.readdir(open, 0, 0, exchange.out);
+  void tree.readdir(actor, open, 0, 0, exchange.out);
   inline.read(serverCreds, 0, space, 0);
   inline.write(serverCreds, 0, exchange.payload, 0);
   tree.writeNow?.(actor, open, exchange.payload, 0);

@@ -19,7 +19,7 @@ import { join } from 'node:path';
 import { getAttributeSync, listAttributesSync, removeAttributeSync, setAttributeSync } from 'fs-xattr';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
-import type { Actor, NewNode } from '#backend/tree.ts';
+import type { CallContext, NewNode } from '#backend/tree.ts';
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, S_IFSOCK } from '#base/attr.ts';
 import {
   EACCES,
@@ -35,10 +35,11 @@ import {
 } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
+import { contextOf } from '../../support/context.ts';
 
-const observer = { before: () => {}, after: () => {} };
 const how = { read: true, write: true, truncate: false, sync: 'none' as const };
 
 /** The error of a call that throws or rejects. */
@@ -54,7 +55,7 @@ async function refusal(act: () => unknown): Promise<unknown> {
 describe('the format of mapped on disk, byte for byte that of QEMU', () => {
   let dir: string;
   let tree: LocalTree;
-  let user: Actor;
+  let user: CallContext;
   let complaints: string[];
   const at = (name: string) => join(dir, name);
   const word = (name: string, attribute: string) =>
@@ -67,7 +68,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
     complaints = [];
     const model = mapped({ fmode: 0o640, dmode: 0o710 }, text => complaints.push(text));
     tree = await LocalTree.open(dir, { descriptors: new FdBudget(64), model });
-    user = { creds: await tree.credentials(1000), observer };
+    user = contextOf(await tree.credentials(noSession, 1000));
   });
   afterEach(() => {
     tree.close();
@@ -92,14 +93,14 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
 
   async function look(name: string): Promise<Attr> {
     const attr = new Attr();
-    const node = await tree.walk(user.creds, tree.root, nameOf(name), attr);
+    const node = await tree.walk(user, tree.root, nameOf(name), attr);
     if (node instanceof Errno) throw node;
     tree.release(node);
     return attr;
   }
 
   async function node(name: string) {
-    const found = await tree.walk(user.creds, tree.root, nameOf(name), new Attr());
+    const found = await tree.walk(user, tree.root, nameOf(name), new Attr());
     if (found instanceof Errno) throw found;
     return found;
   }
@@ -127,7 +128,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
     expect(lstatSync(at('s')).isFile()).toBe(true);
     expect(readFileSync(at('s')).toString('latin1')).toBe(target);
     expect(mode('s')).toBe('120777');
-    expect(await tree.readlink(user.creds, link)).toBe(target);
+    expect(await tree.readlink(user, link)).toBe(target);
     tree.release(link);
   });
 
@@ -161,7 +162,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
   it('reads symlinks of the host and never follows them', async () => {
     symlinkSync('/etc/passwd', at('native'));
     const link = await node('native');
-    expect(await tree.readlink(user.creds, link)).toBe('/etc/passwd');
+    expect(await tree.readlink(user, link)).toBe('/etc/passwd');
     expect(await refusal(() => tree.open(user, link, how))).toBe(ELOOP);
     tree.release(link);
   });
@@ -219,7 +220,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
 
   it('keeps other xattr namespaces under its own prefix and hides the record', async () => {
     const file = await create('x', 0o644);
-    const root: Actor = { creds: await tree.credentials(0), observer };
+    const root: CallContext = contextOf(await tree.credentials(noSession, 0));
     const acl = Buffer.from('0200000001000600ffffffff04000400ffffffff20000400ffffffff', 'hex');
     await tree.setXattr(root, file, 'system.posix_acl_access', asOwned(acl), 0);
     await tree.setXattr(root, file, 'security.capability', asOwned(Buffer.from('cap')), 0);
@@ -228,8 +229,8 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
     expect(getAttributeSync(at('x'), 'user.virtfs.system.posix_acl_access').equals(acl)).toBe(true);
     expect(getAttributeSync(at('x'), 'user.virtfs.security.capability').toString()).toBe('cap');
     expect(getAttributeSync(at('x'), 'user.virtfs.trusted.t').toString()).toBe('t');
-    const names = async (actor: Actor) =>
-      Buffer.from(await tree.listXattr(actor.creds, file))
+    const names = async (actor: CallContext) =>
+      Buffer.from(await tree.listXattr(actor, file))
         .toString()
         .split('\0')
         .filter(Boolean)
@@ -241,7 +242,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
       'user.plain',
     ]);
     expect(await names(user)).toEqual(['security.capability', 'system.posix_acl_access', 'user.plain']);
-    expect(await refusal(() => tree.getXattr(user.creds, file, 'trusted.t'))).toBe(ENODATA);
+    expect(await refusal(() => tree.getXattr(user, file, 'trusted.t'))).toBe(ENODATA);
     expect(await refusal(() => tree.setXattr(user, file, 'trusted.t', asOwned(Buffer.from('u')), 0))).toBe(
       EPERM,
     );
@@ -250,10 +251,10 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
 
   it('lets no client read, forge or remove its record', async () => {
     const file = await create('r', 0o600);
-    const root: Actor = { creds: await tree.credentials(0), observer };
+    const root: CallContext = contextOf(await tree.credentials(noSession, 0));
     for (const field of ['uid', 'gid', 'mode', 'rdev', 'security.capability', 'anything']) {
       const name = `user.virtfs.${field}`;
-      expect(await refusal(() => tree.getXattr(root.creds, file, name))).toBe(ENODATA);
+      expect(await refusal(() => tree.getXattr(root, file, name))).toBe(ENODATA);
       expect(await refusal(() => tree.setXattr(root, file, name, asOwned(Buffer.alloc(4)), 0))).toBe(EACCES);
       expect(await refusal(() => tree.removeXattr(root, file, name))).toBe(EACCES);
     }
@@ -265,7 +266,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
 
   it('refuses user xattrs on types other than file and directory', async () => {
     const link = await make('s', { type: 'symlink', target: 't', gid: 0 });
-    expect(await refusal(() => tree.getXattr(user.creds, link, 'user.x'))).toBe(ENODATA);
+    expect(await refusal(() => tree.getXattr(user, link, 'user.x'))).toBe(ENODATA);
     expect(await refusal(() => tree.setXattr(user, link, 'user.x', asOwned(Buffer.alloc(1)), 0))).toBe(EPERM);
     tree.release(link);
   });
@@ -274,7 +275,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
     const device = await make('n', { type: 'special', mode: S_IFCHR | 0o666, rdev: 0x103, gid: 0 });
     const file = await create('f', 0o644);
     expect(await refusal(() => tree.open(user, device, how))).toBe(ENXIO);
-    expect(await refusal(() => tree.readlink(user.creds, file))).toBe(EINVAL);
+    expect(await refusal(() => tree.readlink(user, file))).toBe(EINVAL);
     tree.release(device);
     tree.release(file);
   });
@@ -300,12 +301,12 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
   it('hides its temporary names', async () => {
     const own = nameOf('.ninepd-new-0123');
     writeFileSync(at(own), '');
-    expect(await tree.walk(user.creds, tree.root, own, new Attr())).toBe(ENOENT);
+    expect(await tree.walk(user, tree.root, own, new Attr())).toBe(ENOENT);
     expect(await refusal(() => make(own, { type: 'directory', mode: 0o755, gid: 0 }))).toBe(EINVAL);
     expect(await refusal(() => tree.unlink(user, tree.root, own, 'file'))).toBe(ENOENT);
     const open = await tree.openDir(user, tree.root);
     const into = new Uint8Array(4096);
-    const bytes = await tree.readdir(open, 0, 0, asOwned(into));
+    const bytes = await tree.readdir(user, open, 0, 0, asOwned(into));
     expect(Buffer.from(into.buffer, 0, bytes).toString('latin1')).not.toContain('.ninepd-new-');
     tree.closeDir(open);
   });
@@ -320,7 +321,7 @@ describe('the format of mapped on disk, byte for byte that of QEMU', () => {
     const list = async () => {
       const open = await tree.openDir(user, tree.root);
       const into = new Uint8Array(4096);
-      await tree.readdir(open, 0, 0, asOwned(into));
+      await tree.readdir(user, open, 0, 0, asOwned(into));
       tree.closeDir(open);
       await new Promise(setImmediate);
     };

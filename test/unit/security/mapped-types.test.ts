@@ -4,17 +4,18 @@ import { join } from 'node:path';
 import { setAttributeSync } from 'fs-xattr';
 import { afterEach, beforeEach, expect, it, vi } from 'vitest';
 import { LocalTree } from '#backend/local/local-tree.ts';
-import type { Actor, NewNode } from '#backend/tree.ts';
+import type { CallContext, NewNode } from '#backend/tree.ts';
 import { Attr, S_IFIFO, S_IFREG } from '#base/attr.ts';
 import { nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
+import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
+import { contextOf } from '../../support/context.ts';
 
-const observer = { before: () => {}, after: () => {} };
 let dir: string;
 let tree: LocalTree;
-let user: Actor;
+let user: CallContext;
 const at = (name: string) => join(dir, name);
 
 beforeEach(async () => {
@@ -22,7 +23,7 @@ beforeEach(async () => {
   dir = mkdtempSync(join(tmpdir(), 'ninepd-types-'));
   const model = mapped({ fmode: 0o600, dmode: 0o700 }, () => {});
   tree = await LocalTree.open(dir, { descriptors: new FdBudget(64), model });
-  user = { creds: await tree.credentials(1000), observer };
+  user = contextOf(await tree.credentials(noSession, 1000));
 });
 afterEach(() => {
   tree.close();
@@ -40,7 +41,7 @@ async function types(): Promise<Record<string, number>> {
   const into = Buffer.alloc(80);
   let cookie: [number, number] = [0, 0];
   for (;;) {
-    const bytes = await tree.readdir(open, ...cookie, asOwned(into));
+    const bytes = await tree.readdir(user, open, ...cookie, asOwned(into));
     if (bytes === 0) break;
     for (let at = 0; at < bytes; at += 24 + into.readUInt16LE(at + 22)) {
       const name = into.toString('latin1', at + 24, at + 24 + into.readUInt16LE(at + 22));

@@ -103,6 +103,8 @@ export class SessionHarness implements TransportPort {
   hungUp: string | undefined;
   resumed = 0;
   dropped = 0;
+  /** Work deferred to the end of the batch of requests; undefined outside of one. */
+  deferred: (() => void)[] | undefined;
   #tag = 0;
 
   /** `traced`: log level trace, so that the session uses only the generic path. */
@@ -147,6 +149,16 @@ export class SessionHarness implements TransportPort {
     const exchange = new TestExchange(frame, this);
     this.session.receive(exchange);
     exchange.end();
+  }
+
+  /** Sends requests that arrive together, as from one read of a socket. */
+  batch<T>(send: () => T): T {
+    const deferred: (() => void)[] = [];
+    this.deferred = deferred;
+    const sent = send();
+    this.deferred = undefined;
+    for (const act of deferred) act();
+    return sent;
   }
 
   /** Removes the replies so far; returns their tags in order. */
@@ -205,6 +217,11 @@ class TestExchange implements DetachedExchange {
   reserveData(count: number): Segments {
     this.out = Buffer.alloc(Math.max(replyHeadBytesMax, 11 + count));
     return [this.out.subarray(11, 11 + count)];
+  }
+
+  defer(act: () => void): boolean {
+    this.#harness.deferred?.push(act);
+    return this.#harness.deferred !== undefined;
   }
 
   commit(headBytes: number, dataBytes: number): void {

@@ -17,6 +17,7 @@ import { serverCreds } from '#host/syscalls.ts';
 import { LockClient } from '#session/locks/lock-client.ts';
 import type { LockRequest } from '#session/locks/lock-request.ts';
 import { Random } from '../../stress/random.ts';
+import { contextOf } from '../../support/context.ts';
 import { TempExport, turns } from './harness.ts';
 
 const seeds = 12;
@@ -87,9 +88,9 @@ class Pair {
 
   async #openServed(): Promise<LocalOpen> {
     const { tree } = this;
-    const node = await tree.walk(serverCreds, tree.root, nameOf('served'), new Attr());
+    const node = await tree.walk(contextOf(serverCreds), tree.root, nameOf('served'), new Attr());
     if (node instanceof Errno) throw node;
-    const actor = { creds: serverCreds, observer: { before: () => undefined, after: () => undefined } };
+    const actor = contextOf(serverCreds);
     const file = await tree.open(actor, node, { read: true, write: true, truncate: false, sync: 'none' });
     tree.release(node);
     return file;
@@ -156,7 +157,7 @@ class Pair {
   }
 
   async test({ client, pid, through, oracle }: Owner, range: Range): Promise<void> {
-    const found = await client.test(this.tree, through, range, 'vm', pid);
+    const found = await client.test(contextOf(serverCreds), this.tree, through, range, 'vm', pid);
     const expected = conflict(oracle, range);
     expect(found !== undefined).toBe(expected !== undefined);
     // Of several the kernel may name another one, but the one that was named is there.

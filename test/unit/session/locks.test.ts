@@ -15,6 +15,7 @@ import { SessionQuota } from '#quota/session-quota.ts';
 import { LockClient } from '#session/locks/lock-client.ts';
 import { add, type Region, subtract } from '#session/locks/lock-regions.ts';
 import type { LockRequest } from '#session/locks/lock-request.ts';
+import { contextOf } from '../../support/context.ts';
 import { TempExport, turns } from './harness.ts';
 
 const through = { file: {} as OpenFile };
@@ -74,9 +75,9 @@ describe('locks', () => {
     name = 'f',
     write = true,
   ): Promise<{ file: LocalOpen; locked: boolean }> {
-    const node = await of.walk(serverCreds, of.root, nameOf(name), new Attr());
+    const node = await of.walk(contextOf(serverCreds), of.root, nameOf(name), new Attr());
     if (node instanceof Errno) throw node;
-    const actor = { creds: serverCreds, observer: { before: () => undefined, after: () => undefined } };
+    const actor = contextOf(serverCreds);
     const how = { read: true, write, truncate: false, sync: 'none' } as const;
     const file = await of.open(actor, node, how);
     opened.push({ tree: of, node, file });
@@ -157,7 +158,14 @@ describe('locks', () => {
     expect(await outside.lock(owner, far.file, { type: WRITE, start: 5, length: 1 })).toBe(false);
     expect(await outside.lock(owner, far.file, { type: WRITE, start: 10, length: 1 })).toBe(true);
     expect(await ask(b, WRITE, { start: 10, length: 1 })).toBe('blocked');
-    const found = await b.test(tree, fid, { type: WRITE, start: 10, length: 1 }, 'vm', 1);
+    const found = await b.test(
+      contextOf(serverCreds),
+      tree,
+      fid,
+      { type: WRITE, start: 10, length: 1 },
+      'vm',
+      1,
+    );
     expect(found).toMatchObject({ type: WRITE, start: 10, length: 1, procId: 1, clientId: '' });
     outside.forgetLocks(owner, far.file.node);
   });
@@ -211,7 +219,7 @@ describe('locks', () => {
       [READ, 'granted'],
       [WRITE, 'blocked'],
     ] as const) {
-      const found = await c.test(tree, fid, { type, start: 5, length: 1 }, 'vm', 1);
+      const found = await c.test(contextOf(serverCreds), tree, fid, { type, start: 5, length: 1 }, 'vm', 1);
       expect(found === undefined).toBe(outcome === 'granted');
       expect(await ask(c, type, { start: 5, length: 1 })).toBe(outcome);
     }
@@ -270,10 +278,16 @@ describe('locks', () => {
     const owner = {};
     expect(await outside.lock(owner, far.file, { type: READ, start: 5, length: 1 })).toBe(true);
     const whole = { type: WRITE, start: 0, length: 0 } as const;
-    expect(await a.test(tree, by, whole, 'vm', 1)).toMatchObject({ type: READ, start: 5, length: 1 });
+    expect(await a.test(contextOf(serverCreds), tree, by, whole, 'vm', 1)).toMatchObject({
+      type: READ,
+      start: 5,
+      length: 1,
+    });
     expect(await ask(a, WRITE, { by })).toBe('blocked');
     expect(await ask(a, WRITE, { by, start: 6 })).toBe('granted');
-    expect(await outside.testLock(owner, far.file, whole)).toMatchObject({ start: 6 });
+    expect(await outside.testLock(contextOf(serverCreds), owner, far.file, whole)).toMatchObject({
+      start: 6,
+    });
     expect(await outside.lock(owner, far.file, { type: WRITE, start: 10, length: 1 })).toBe(false);
     outside.forgetLocks(owner, far.file.node);
   });
@@ -303,7 +317,9 @@ describe('locks', () => {
     await ask(a, WRITE, { pid: 1 });
     expect(await ask(a, UNLOCK, { pid: 2 })).toBe('granted');
     expect(await ask(b, WRITE)).toBe('blocked');
-    expect(await a.test(tree, fid, { type: WRITE, start: 0, length: 0 }, 'vm', 3)).toBeUndefined();
+    expect(
+      await a.test(contextOf(serverCreds), tree, fid, { type: WRITE, start: 0, length: 0 }, 'vm', 3),
+    ).toBeUndefined();
     expect(await ask(a, WRITE, { pid: 3 })).toBe('granted');
     expect(await ask(a, WRITE, { pid: 1 })).toBe('blocked');
   });
@@ -365,8 +381,17 @@ describe('locks', () => {
 
   it('are described by Tgetlock', async () => {
     await ask(a, WRITE, { start: 3, length: 4, pid: 77, id: 'guest' });
-    const found = await b.test(tree, fid, { type: READ, start: 0, length: 0 }, 'vm', 1);
+    const found = await b.test(
+      contextOf(serverCreds),
+      tree,
+      fid,
+      { type: READ, start: 0, length: 0 },
+      'vm',
+      1,
+    );
     expect(found).toEqual({ type: WRITE, start: 3, length: 4, procId: 77, clientId: 'guest' });
-    expect(await b.test(tree, fid, { type: WRITE, start: 7, length: 0 }, 'vm', 1)).toBeUndefined();
+    expect(
+      await b.test(contextOf(serverCreds), tree, fid, { type: WRITE, start: 7, length: 0 }, 'vm', 1),
+    ).toBeUndefined();
   });
 });

@@ -1,7 +1,6 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Node } from '#backend/tree.ts';
-import { beginBatch, endBatch } from '#base/batch.ts';
 import { nameOf } from '#base/name.ts';
 import { Versions } from '#session/versions.ts';
 import { interceptCalls } from '../../support/between-calls.ts';
@@ -130,10 +129,10 @@ describe('qid.version', () => {
       harness.request('write', { fid, offset, data: { count: 4, bytes: Buffer.from('mine') } });
     const before = [await versionAt(1), await versionAt(2)];
 
-    beginBatch();
-    const batch = [write(11, 0), write(11, 4), write(12, 0), write(11, 8), write(12, 4), versionAt(2)];
-    const clunked = harness.request('clunk', { fid: 11 });
-    endBatch();
+    const { batch, clunked } = harness.batch(() => ({
+      batch: [write(11, 0), write(11, 4), write(12, 0), write(11, 8), write(12, 4), versionAt(2)],
+      clunked: harness.request('clunk', { fid: 11 }),
+    }));
     expect((await Promise.all(batch)).at(-1)).toBe(before[1]);
     await clunked;
 
@@ -176,7 +175,6 @@ describe('qid.version', () => {
       const tree = await tempExport.tree();
       const { volume } = tree.root;
       Object.defineProperties(volume, { local: { value: false }, inline: { value: undefined } });
-      volume.sys = volume.pool;
       harness = await new SessionHarness(tree).begin();
       await harness.request('walk', { fid: 0, newfid: 1, wname: [nameOf('f')] });
       await harness.request('walk', { fid: 1, newfid: 2, wname: [] });

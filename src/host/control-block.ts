@@ -6,15 +6,15 @@ import { addon, type GroupList } from './addon.ts';
 import type { Credentials, Submitter } from './syscalls.ts';
 
 /**
- * The control block: the one piece of memory through which a call's caller, numbers and texts reach the addon, since
- * writing into it costs a tenth of passing arguments. It is filled and used within one turn, so one is enough for all.
+ * The control block (native-shims/call.h): memory in which a call's credentials, numbers and texts are passed to the addon. Writing
+ * it costs a tenth of passing arguments. It is filled and read without anything running in between, so one serves all calls.
  */
 const { layout } = addon;
 const at = (field: string): number => layout[field]!;
 const block = new ArrayBuffer(at('bytes'));
 const shim = new Uint32Array(block, at('shim'), 1);
 const slotOfCall = new Uint32Array(block, at('slot'), 1);
-const placeOfCall = new Uint32Array(block, at('place'), 1);
+const threadGroupOfCall = new Uint32Array(block, at('place'), 1);
 const queueOfCall = new Uint32Array(block, at('queue'), 1);
 const trustUsOfCall = new Uint32Array(block, at('trustUs'), 1);
 const textBytes = new Uint32Array(block, at('textBytes'), 2);
@@ -27,13 +27,13 @@ const blockedMsOfCall = new Uint32Array(block, at('took'), 1);
 const done = new Int32Array(block, at('done'));
 const doneWords = 3;
 
-/** What does not fit into 32 bits: offsets, lengths and seconds, exact up to 2^53. Set between `begin` and the call. */
+/** Offsets, lengths and seconds, exact up to 2^53. Set between `beginCall` and the call. */
 export const wide = new Float64Array(block, at('wide'), 4);
 
-/** PATH_MAX with its NUL: no text of a call may be longer, and the block has room for two. */
+/** PATH_MAX, NUL included: the longest text. The block has room for two. */
 const textBytesMax = 4096;
 
-/** The number of a shim in the addon's table. */
+/** Index of a shim in the addon's table (native-shims/table.c). */
 export function shimOf(name: string): number {
   const index = addon.shims.indexOf(name);
   if (index < 0) throw new Error(`The native addon has no ${name}: rebuild it.`);
@@ -42,7 +42,7 @@ export function shimOf(name: string): number {
 
 const closing = shimOf('close');
 
-/** Describes a call. Ids and flags may be given as signed or unsigned 32-bit numbers. */
+/** Describes a call. Ids and flags are signed or unsigned 32-bit numbers. Throws ENAMETOOLONG, E2BIG. */
 export function beginCall(
   op: number,
   creds: Credentials,
@@ -56,18 +56,18 @@ export function beginCall(
   numbers[0] = a;
   numbers[1] = b;
   numbers[2] = c;
-  writeCaller(creds);
+  writeCreds(creds);
   writeText(0, 0, first);
   writeText(1, first.length + 1, second);
 }
 
 let written: Credentials | undefined;
 
-/** Callers do not change, so the one that is in the block already needs no writing. */
-function writeCaller(creds: Credentials): void {
+/** Credentials are immutable: those of the last call are in the block. */
+function writeCreds(creds: Credentials): void {
   if (creds === written) return;
   written = undefined;
-  // Only the number −1: 4294967295 is what a guest without a uid sends (P9_NONUNAME), and the shim refuses it.
+  // −1 only: 4294967295 is NONUNAME from a guest, and the shim refuses it.
   asServer[0] = creds.uid === -1 ? 1 : 0;
   const count = creds.groups.length;
   ids[0] = creds.uid;
@@ -78,7 +78,7 @@ function writeCaller(creds: Credentials): void {
   written = creds;
 }
 
-/** The addon's copies; each is freed some time after its array. */
+/** Copies in the addon, each freed after its array was collected. */
 const lists = new WeakMap<readonly number[], GroupList>();
 
 function listOf(many: readonly number[]): GroupList {
@@ -104,25 +104,25 @@ function writeText(which: 0 | 1, start: number, text: Bytes): void {
   textBytes[which] = length;
 }
 
-/** What a call works on. One segment is passed as it is. */
+/** Memory that a call reads or fills. */
 export type CallData = Uint8Array | readonly Uint8Array[];
-/** Makes the answer of a result (0 or more, or −errno); may throw an Errno. */
+/** Turns a result (0 or more, or −errno) into the call's value; may throw an Errno. */
 export type Finish<T> = (result: number) => T;
-/** Makes the call that `begin` described. */
+/** Makes the call that `beginCall` described. */
 export type Perform = <T>(finish: Finish<T>, data?: CallData) => MaybePromise<T>;
-/** Makes it before it returns. */
+/** As `Perform`; makes the call before it returns. */
 export type PerformInline = <T>(finish: Finish<T>, data?: CallData) => T;
 
-/** Told that a call had to wait for a disk, for so many milliseconds. */
+/** Called when a call waited for a disk, with the milliseconds. */
 export type OnBlocked = (ms: number) => void;
 
 interface Pending {
   readonly finish: Finish<unknown>;
   readonly resolve: (value: unknown) => void;
   readonly reject: (reason: unknown) => void;
-  /** Keeps the memory alive that the pool's thread works on. */
+  /** Keeps the memory of a running call alive. */
   readonly data: CallData | undefined;
-  readonly waited: OnBlocked | undefined;
+  readonly onBlocked: OnBlocked | undefined;
 }
 
 const pending: (Pending | undefined)[] = [];
@@ -130,11 +130,11 @@ const freeSlots: number[] = [];
 
 function finished(count: number): void {
   for (let i = 0; i < count * doneWords; i += doneWords) {
-    const { finish, resolve, reject, waited } = settle(done[i]!);
+    const { finish, resolve, reject, onBlocked } = takeSlot(done[i]!);
     const result = done[i + 1]!;
     const ms = done[i + 2]!;
     try {
-      if (ms > 0) waited?.(ms);
+      if (ms > 0) onBlocked?.(ms);
       resolve(finish(result));
     } catch (reason) {
       reject(reason);
@@ -142,7 +142,7 @@ function finished(count: number): void {
   }
 }
 
-function settle(slot: number): Pending {
+function takeSlot(slot: number): Pending {
   const one = pending[slot]!;
   pending[slot] = undefined;
   freeSlots.push(slot);
@@ -154,55 +154,53 @@ if (!binding) throw new Error('The native addon does not take the control block:
 const { submit, handOff, withdraw, useGroups } = binding;
 addon.setPoolBounds(poolThreadsPerVolumeMax, poolCallsPerSessionMax);
 
-/** Makes the call that `begin` described on this thread, at once: 0 or more, or −errno. */
+/** Makes the call that `beginCall` described on this thread. Returns 0 or more, or −errno. */
 export const { run } = binding;
 
-/** As `run`. */
 export const runInline: PerformInline = (finish, data) => finish(data === undefined ? run() : run(data));
 
-/** The milliseconds for which the last call that was run had to wait for a disk; 0 when it had not, or was a moment. */
+/** Milliseconds that the last `run` or `handOff` waited for a disk; 0 if less than one. */
 export function blockedMs(): number {
   return blockedMsOfCall[0]!;
 }
 
-/** A place of the pool: threads of its own, and the queues of all sessions. */
+/** A group of pool threads (`struct place` of native-shims/pool.c), with a queue for each session. */
 export type ThreadGroup = number;
-/** For what belongs to no file system. */
+/** For calls on no file system. */
 export const commonThreads: ThreadGroup = 0;
-/** For file systems of which nothing is known yet. */
+/** For file systems of unknown type. */
 export const unknownFsThreads: ThreadGroup = at('placeApart');
 
-const placeOfDevice = new Map<number, ThreadGroup>();
-let places = 0;
+const groupOfDevice = new Map<number, ThreadGroup>();
 
 /**
- * The place of a file system, by its device number: all exports share it. In a place that is `apart`, threads may hang for
- * ever. When there are more file systems than places, some share one.
+ * The thread group of a file system, by device number: all exports share it. `mayHang`: in a group whose threads may never return.
+ * With more file systems than groups, some share one.
  */
-export function threadsFor(dev: number, apart: boolean): ThreadGroup {
-  const known = placeOfDevice.get(dev);
+export function threadsFor(dev: number, mayHang: boolean): ThreadGroup {
+  const known = groupOfDevice.get(dev);
   if (known !== undefined) return known;
-  const first = apart ? unknownFsThreads : commonThreads;
-  const place = first + 1 + (places++ % (at('placeApart') - 1));
-  placeOfDevice.set(dev, place);
-  return place;
+  const first = mayHang ? unknownFsThreads : commonThreads;
+  const group = first + 1 + (groupOfDevice.size % (at('placeApart') - 1));
+  groupOfDevice.set(dev, group);
+  return group;
 }
 
-/** On a thread of the pool. */
-export function onThreads(place: ThreadGroup, submitter: Submitter, waited?: OnBlocked): Perform {
+/** Makes calls on pool threads. Errors reject. */
+export function onThreads(group: ThreadGroup, submitter: Submitter, onBlocked?: OnBlocked): Perform {
   return <T>(finish: Finish<T>, data?: CallData) => {
     const slot = freeSlots.pop() ?? pending.length;
-    // What is to be closed is closed, whatever becomes of the request, and does not wait behind what hangs.
+    // A close is made even if its request is withdrawn, and does not queue behind calls of the session that hang.
     const closes = shim[0] === closing;
     slotOfCall[0] = slot;
-    placeOfCall[0] = place;
+    threadGroupOfCall[0] = group;
     queueOfCall[0] = closes ? 0 : submitter.queue;
     const failed = data === undefined ? submit() : submit(data);
     const promise = new Promise<unknown>((resolve, reject) => {
-      pending[slot] = { finish, resolve, reject, data, waited };
+      pending[slot] = { finish, resolve, reject, data, onBlocked };
     });
     if (failed !== 0) {
-      const call = settle(slot);
+      const call = takeSlot(slot);
       if (closes) call.resolve(finish(run()));
       else call.reject(Errno.of(-failed));
     } else if (!closes) submitter.submitted?.(withdrawal(slot, pending[slot]!));
@@ -210,59 +208,64 @@ export function onThreads(place: ThreadGroup, submitter: Submitter, waited?: OnB
   };
 }
 
-/** Bytes of data that a call may have which is handed off. */
+/** Most bytes of data of a call that is handed off. */
 export const handOffBytesMax = at('handOffBytesMax');
+/** Result of a call that takes longer. */
 const isLate = at('late') | 0;
 
-/** Told of a call that the event loop waits for no longer. */
-export type Late = (over: Promise<unknown>) => void;
+/** Called with a call that takes longer than the event loop waits. */
+export type OnLate = (ended: Promise<unknown>) => void;
 
 /**
- * By a thread beside the event loop, which waits for it for a moment; a call that takes longer is answered with a promise. The call
- * is made on this thread where another change has gone through less than `trustUs` ago (native-shims/handoff.h). Data is
- * copied, unless it has been used when this returns.
+ * Makes calls on a helper thread that the event loop waits 4 ms for; a call that takes longer returns a promise, and has then copied
+ * its data (native-shims/handoff.h). If the last change ended less than `trustUs` µs ago, the call is made on this thread.
  */
-export function handedOffAt(place: ThreadGroup, trustUs: number, waited: OnBlocked, late: Late): Perform {
+export function handedOffAt(
+  group: ThreadGroup,
+  trustUs: number,
+  onBlocked: OnBlocked,
+  onLate: OnLate,
+): Perform {
   return <T>(finish: Finish<T>, data?: CallData) => {
     const slot = freeSlots.at(-1) ?? pending.length;
     slotOfCall[0] = slot;
-    placeOfCall[0] = place;
+    threadGroupOfCall[0] = group;
     trustUsOfCall[0] = trustUs;
     const result = data === undefined ? handOff() : handOff(data);
     if (result !== isLate) {
-      if (blockedMsOfCall[0]! > 0) waited(blockedMsOfCall[0]!);
+      if (blockedMsOfCall[0]! > 0) onBlocked(blockedMsOfCall[0]!);
       return finish(result);
     }
     freeSlots.pop();
     const promise = new Promise<unknown>((resolve, reject) => {
-      pending[slot] = { finish, resolve, reject, data: undefined, waited };
+      pending[slot] = { finish, resolve, reject, data: undefined, onBlocked };
     });
-    late(promise);
+    onLate(promise);
     return promise as Promise<T>;
   };
 }
 
-/** A slot is used again, so the call is known by what waits for it. */
+/** Slots are reused, so the call is identified by its `Pending`. */
 function withdrawal(slot: number, call: Pending): () => boolean {
   return () => {
     if (pending[slot] !== call || !withdraw(slot)) return false;
-    settle(slot).reject(ECANCELED);
+    takeSlot(slot).reject(ECANCELED);
     return true;
   };
 }
 
-/** For calls that return nothing. */
+/** Throws the Errno of a failure. */
 export function expectVoid(result: number): void {
   if (result < 0) throw Errno.of(-result);
 }
 
-/** For calls that return a number or fail. */
+/** The result; throws the Errno of a failure. */
 export function expectCount(result: number): number {
   if (result < 0) throw Errno.of(-result);
   return result;
 }
 
-/** For calls whose failures are everyday answers: −errno comes back as it is. */
+/** The result, −errno included: for calls that fail often. */
 export function raw(result: number): number {
   return result;
 }

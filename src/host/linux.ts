@@ -12,7 +12,6 @@ import {
   expectVoid,
   onThreads,
   type Perform,
-  type PerformInline,
   raw,
   run,
   runInline,
@@ -65,11 +64,11 @@ export const op = {
   openHandle: shimOf('openHandle'),
 } satisfies Record<keyof InlineSyscalls, number>;
 
-/** readlink(2) gives at most PATH_MAX − 1 bytes. */
+/** PATH_MAX: readlink(2) returns at most one byte less. */
 const linkBytesMax = 4096;
 /** type[4] and MAX_HANDLE_SZ bytes. */
 const handleBytesMax = 4 + 128;
-/** What name_to_handle_at(2) says where there are no handles: the file system has none, the kernel or a filter neither. */
+/** Errors of name_to_handle_at(2) where file system, kernel or a seccomp filter have no handles. */
 const noHandles: ReadonlySet<Errno> = new Set([EOPNOTSUPP, EOVERFLOW, ENOSYS, EPERM]);
 
 export const only = (segments: Segments): CallData => (segments.length === 1 ? segments[0]! : segments);
@@ -78,19 +77,21 @@ const nanoseconds = (time: Time): number =>
   time === 'now' ? UTIME_NOW : time === 'omit' ? UTIME_OMIT : time.nsec;
 
 /**
- * The system calls of Linux, made by the addon. `change` is for those that change an object: something else than the file system may
- * hold them up too, a lease (F_SETLEASE) or a delegation of the host's NFS server. `writing` is for writes to what is open,
- * and for objects that have no name yet.
+ * The system calls of Linux, made by the addon. `change` makes those that change an object: a lease (F_SETLEASE) or a delegation of
+ * the host's NFS server may block them besides the file system. `writing` makes writes to open files, and creates unnamed files.
+ * `statFlags` are flags of statAt.
  */
 export class Linux implements Syscalls {
   protected readonly perform: Perform;
   protected readonly change: Perform;
   protected readonly writing: Perform;
+  readonly #statFlags: number;
 
-  constructor(perform: Perform, change = perform, writing = change) {
+  constructor(perform: Perform, change = perform, writing = change, statFlags = 0) {
     this.perform = perform;
     this.change = change;
     this.writing = writing;
+    this.#statFlags = statFlags;
   }
 
   lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
@@ -125,7 +126,7 @@ export class Linux implements Syscalls {
   }
 
   statAt(creds: Credentials, dirfd: number, name: Name, attr: Attr): MaybePromise<number> {
-    beginCall(op.statAt, creds, dirfd, 0, 0, name);
+    beginCall(op.statAt, creds, dirfd, this.#statFlags, 0, name);
     return this.perform(raw, attr.bytes);
   }
 
@@ -298,84 +299,18 @@ export class Linux implements Syscalls {
   }
 }
 
-/**
- * The same at once, on this thread. The calls that make up most requests are written out: then each of them is a function
- * that the compiler of V8 can join with its caller, and costs half as much.
- */
-class Inline extends Linux implements InlineSyscalls {
-  protected override readonly perform: PerformInline;
-
-  constructor(perform = runInline) {
-    super(perform);
-    this.perform = perform;
-  }
-
-  override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
-    beginCall(op.lookup, creds, dirfd, 0, 0, name);
-    return run();
-  }
-
-  override reopen(creds: Credentials, fd: number, flags: number): number {
-    beginCall(op.reopen, creds, fd, flags);
-    return expectCount(run());
-  }
-
-  override close(fd: number): void {
-    beginCall(op.close, serverCreds, fd);
-    run();
-  }
-
-  override stat(creds: Credentials, fd: number, attr: Attr): void {
-    attr.asked = changeClock.now;
-    beginCall(op.stat, creds, fd);
-    expectVoid(run(attr.bytes));
-  }
-
-  override read(creds: Credentials, fd: number, into: Segments, offset: number): number {
-    beginCall(op.read, creds, fd);
-    wide[0] = offset;
-    return expectCount(run(only(into)));
-  }
-
+/** Makes calls on this thread. `perform` and the others as of `Linux`. */
+export class Inline extends Linux {
   /** Never waits. */
   readCached(creds: Credentials, fd: number, into: Segments, offset: number): number {
     beginCall(op.readCached, creds, fd);
     wide[0] = offset;
     return run(only(into));
   }
-
-  override write(creds: Credentials, fd: number, from: Segments, offset: number): number {
-    beginCall(op.write, creds, fd);
-    wide[0] = offset;
-    return expectCount(run(only(from)));
-  }
-
-  override readdir(
-    creds: Credentials,
-    fd: number,
-    cookieLow: number,
-    cookieHigh: number,
-    into: Uint8Array,
-    hide: Bytes,
-    typeXattr: Bytes,
-  ): number {
-    beginCall(op.readdir, creds, fd, cookieLow, cookieHigh, hide, typeXattr);
-    return this.perform(expectCount, into);
-  }
-
-  override getxattr(creds: Credentials, fd: number, name: Bytes, into: Uint8Array): number {
-    beginCall(op.getxattr, creds, fd, 0, 0, name);
-    return run(into);
-  }
-
-  override setxattr(creds: Credentials, fd: number, name: Bytes, value: Uint8Array, flags: number): void {
-    beginCall(op.setxattr, creds, fd, flags, 0, name);
-    this.perform(expectVoid, value);
-  }
 }
 
-/** Makes each call at once, on this thread. */
-export const inline: InlineSyscalls = new Inline();
+/** Makes each call on this thread. `runInline` returns results, not promises. */
+export const inline = new Inline(runInline) as InlineSyscalls;
 
-/** Makes each call on a thread of the addon's pool and answers with a promise. */
+/** Makes each call on a thread of the addon's pool. */
 export const pool: Syscalls = new Linux(onThreads(commonThreads, noSession));

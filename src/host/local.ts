@@ -1,7 +1,7 @@
 import { type Attr, changeClock } from '#base/attr.ts';
 import { EAGAIN, EINVAL } from '#base/errno.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
-import type { Name } from '#base/name.ts';
+import type { Bytes, Name } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
 import {
   AT_STATX_DONT_SYNC,
@@ -18,8 +18,8 @@ import {
   expectCount,
   expectVoid,
   handedOffAt,
-  type Late,
   type OnBlocked,
+  type OnLate,
   onThreads,
   type Perform,
   type PerformInline,
@@ -29,7 +29,7 @@ import {
   unknownFsThreads,
   wide,
 } from './control-block.ts';
-import { inline, Linux, only, op } from './linux.ts';
+import { Inline, inline, Linux, only, op } from './linux.ts';
 import {
   type Credentials,
   type HostLock,
@@ -40,20 +40,19 @@ import {
   serverCreds,
 } from './syscalls.ts';
 
-/** The same on the threads of a place. */
-export function pooledOn(place: ThreadGroup, submitter: Submitter): Syscalls {
-  return new Linux(onThreads(place, submitter));
+/** Calls on the threads of a group. */
+export function pooledOn(group: ThreadGroup, submitter: Submitter): Syscalls {
+  return new Linux(onThreads(group, submitter));
 }
 
-/** For file systems of which nothing is known yet. */
+/** Calls on a file system of unknown type. */
 export function unknownFs(submitter: Submitter): Syscalls {
   return pooledOn(unknownFsThreads, submitter);
 }
 
 /**
- * An object of more bytes than this, by its size or its blocks, is one whose blocks may take long to free: a guest can make each
- * block an extent, and each takes 2 to 70 µs. XFS keeps blocks beyond the end of a file from this size on, and frees them when
- * the file is closed that was written.
+ * Bytes of size and of blocks up to which freeing an object's blocks is quick: a guest can make each block an extent, and each takes
+ * 2 to 70 µs. XFS keeps blocks beyond the end of larger files and frees them when a written file is closed.
  */
 const lightBytesMax = 64 * 1024;
 
@@ -61,51 +60,51 @@ export function isLight(attr: Attr): boolean {
   return attr.size <= lightBytesMax && attr.blockBytes <= lightBytesMax;
 }
 
-/** What a file system of this machine tells about its calls. */
-export interface Watcher {
-  /** A call had to wait for the disk. */
-  readonly blocked: OnBlocked;
-  /** A call takes longer than the event loop waits for one. */
-  readonly late: Late;
-  /** An object is being closed whose blocks may be freed. */
-  readonly freeing: (closed: Promise<unknown>) => void;
+/** What the calls of a local file system report. */
+export interface FsEvents {
+  /** A call waited for the disk. */
+  readonly onBlocked: OnBlocked;
+  /** A call takes longer than the event loop waits. */
+  readonly onLate: OnLate;
+  /** A close that may free blocks takes longer. */
+  readonly onFreeing: (closed: Promise<unknown>) => void;
 }
 
 /**
- * Calls on a file system of this machine. What reads is done at once, and the watcher is told when it had to wait for the disk
- * after all. What changes an object is made by `change` and `writing`. Below the file system another may be mounted that waits: what
- * leads there is looked up on the pool, and nobody is asked for attributes that the kernel does not have.
+ * Calls on a local file system. Those that read run on this thread; `change` and `writing` are as of `Linux`. A lookup does not leave
+ * the file system, since the one mounted there may hang, and attributes are those that the kernel has in memory.
+ *
+ * The most frequent calls are written out: V8 inlines them into their callers, which halves their cost.
  */
-class LocalInline extends Linux implements InlineSyscalls {
-  protected override readonly perform: PerformInline;
-  readonly #place: ThreadGroup;
-  readonly #watcher: Watcher;
+class LocalInline extends Inline {
+  readonly #group: ThreadGroup;
+  readonly #events: FsEvents;
 
-  constructor(place: ThreadGroup, watcher: Watcher, change?: Perform, writing?: Perform) {
+  constructor(group: ThreadGroup, events: FsEvents, change?: Perform, writing?: Perform) {
     const perform: PerformInline = (finish, data) =>
-      finish(this.#told(data === undefined ? run() : run(data)));
-    super(perform, change, writing);
-    this.perform = perform;
-    this.#place = place;
-    this.#watcher = watcher;
+      finish(this.#reported(data === undefined ? run() : run(data)));
+    super(perform, change, writing, AT_STATX_DONT_SYNC);
+    this.#group = group;
+    this.#events = events;
   }
 
-  #told(result: number): number {
+  /** The result of the last call; reports if it was blocked. */
+  #reported(result: number): number {
     const ms = blockedMs();
-    if (ms > 0) this.#watcher.blocked(ms);
+    if (ms > 0) this.#events.onBlocked(ms);
     return result;
   }
 
-  override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
+  override lookup(creds: Credentials, dirfd: number, name: Name): number {
     beginCall(op.lookup, creds, dirfd, RESOLVE_NO_XDEV, 0, name);
-    return this.#told(run());
+    return this.#reported(run());
   }
 
   /** Opening for writing may break a lease and copies a file up (overlayfs); opening for reading breaks F_WRLCK leases. */
   override reopen(creds: Credentials, fd: number, flags: number): MaybePromise<number> {
     if ((flags & (O_ACCMODE | O_TRUNC)) === O_RDONLY) {
       beginCall(op.reopen, creds, fd, flags);
-      const opened = this.#told(run());
+      const opened = this.#reported(run());
       if (opened !== -EAGAIN.code) return expectCount(opened);
     }
     beginCall(op.reopen, creds, fd, flags, 1);
@@ -113,68 +112,26 @@ class LocalInline extends Linux implements InlineSyscalls {
   }
 
   override close(fd: number): MaybePromise<void> {
-    return closeLocal(fd, this.#place, this.#watcher, this.writing);
+    return closeLocal(fd, this.#group, this.#events, this.writing);
   }
 
   override stat(creds: Credentials, fd: number, attr: Attr): void {
     statInMemory(creds, fd, attr);
   }
 
-  override statAt(creds: Credentials, dirfd: number, name: Name, attr: Attr): MaybePromise<number> {
-    beginCall(op.statAt, creds, dirfd, AT_STATX_DONT_SYNC, 0, name);
-    return this.perform(raw, attr.bytes);
-  }
-
   override read(creds: Credentials, fd: number, into: Segments, offset: number): number {
     beginCall(op.read, creds, fd);
     wide[0] = offset;
-    return expectCount(this.#told(run(only(into))));
+    return expectCount(this.#reported(run(only(into))));
   }
 
-  /** Never waits. */
-  readCached(creds: Credentials, fd: number, into: Segments, offset: number): number {
-    beginCall(op.readCached, creds, fd);
-    wide[0] = offset;
-    return run(only(into));
-  }
-
-  override write(creds: Credentials, fd: number, from: Segments, offset: number): MaybePromise<number> {
-    beginCall(op.write, creds, fd);
-    wide[0] = offset;
-    return this.writing(expectCount, only(from));
-  }
-
-  override readdir(
-    creds: Credentials,
-    fd: number,
-    cookieLow: number,
-    cookieHigh: number,
-    into: Uint8Array,
-    hide: string,
-    typeXattr: string,
-  ): number {
-    beginCall(op.readdir, creds, fd, cookieLow, cookieHigh, hide, typeXattr);
-    return this.perform(expectCount, into);
-  }
-
-  override getxattr(creds: Credentials, fd: number, name: string, into: Uint8Array): number {
+  override getxattr(creds: Credentials, fd: number, name: Bytes, into: Uint8Array): number {
     beginCall(op.getxattr, creds, fd, 0, 0, name);
-    return this.#told(run(into));
-  }
-
-  override setxattr(
-    creds: Credentials,
-    fd: number,
-    name: string,
-    value: Uint8Array,
-    flags: number,
-  ): MaybePromise<void> {
-    beginCall(op.setxattr, creds, fd, flags, 0, name);
-    return this.change(expectVoid, value);
+    return this.#reported(run(into));
   }
 }
 
-/** What the kernel has in memory of the attributes: all of them, on a file system of this machine. */
+/** Attributes that the kernel has in memory: on a local file system, all of them. */
 export function statInMemory(creds: Credentials, fd: number, attr: Attr): void {
   attr.asked = changeClock.now;
   beginCall(op.stat, creds, fd, AT_STATX_DONT_SYNC);
@@ -182,36 +139,37 @@ export function statInMemory(creds: Credentials, fd: number, attr: Attr): void {
 }
 
 /**
- * The last close(2) of an object without a name frees its blocks, O_PATH or not, and that of a file that was open may free or
- * write some (XFS: blocks beyond its end; ext4 and btrfs: what has replaced its content). So at once are closed what has a name and
- * is light, and O_PATH descriptors of what has a name; should somebody take the last one at this very moment, this call frees the blocks, and
- * is measured. What is light and was removed is closed as a change is made (`free`), and the rest on the pool.
+ * The last close(2) of an unnamed object frees its blocks, with O_PATH too; that of a written file may free or write some (XFS:
+ * blocks beyond its end; ext4 and btrfs: content that was replaced). The shim closes on this thread what has a name and is light, and
+ * O_PATH descriptors of named objects; should a name vanish meanwhile, that call frees the blocks and is measured. Light objects
+ * without a name are closed by `free`, all others on the pool.
  */
-function closeLocal(fd: number, place: ThreadGroup, watcher: Watcher, free: Perform): MaybePromise<void> {
+function closeLocal(fd: number, group: ThreadGroup, events: FsEvents, free: Perform): MaybePromise<void> {
   beginCall(op.close, serverCreds, fd, lightBytesMax);
   const left = run();
-  if (blockedMs() > 0) watcher.blocked(blockedMs());
+  if (blockedMs() > 0) events.onBlocked(blockedMs());
   if (left === 0) return;
   beginCall(op.close, serverCreds, fd);
-  const closed = (left === CLOSE_REMOVED ? free : onThreads(place, noSession))(expectVoid);
-  if (closed instanceof Promise) watcher.freeing(closed);
+  const closed = (left === CLOSE_REMOVED ? free : onThreads(group, noSession))(expectVoid);
+  if (closed instanceof Promise) events.onFreeing(closed);
   return closed;
 }
 
-/** All calls at once, for a file system that waits for nothing. */
-export function inMemory(place: ThreadGroup, watcher: Watcher): InlineSyscalls {
-  return new LocalInline(place, watcher);
+/** Calls on a file system in memory, which never waits: all on this thread, except for large closes. */
+export function inMemory(group: ThreadGroup, events: FsEvents): InlineSyscalls {
+  return new LocalInline(group, events) as InlineSyscalls;
 }
 
-/** The same while its disk keeps callers waiting: at once is only what is in memory, without a lock on the way. */
+/** Calls on a local file system whose disk blocks callers. On this thread run only those that read memory without a lock. */
 class LocalPooled extends Linux {
-  readonly #place: ThreadGroup;
-  readonly #watcher: Watcher;
+  readonly #group: ThreadGroup;
+  readonly #events: FsEvents;
 
-  constructor(place: ThreadGroup, watcher: Watcher, submitter: Submitter) {
-    super(onThreads(place, submitter, watcher.blocked));
-    this.#place = place;
-    this.#watcher = watcher;
+  constructor(group: ThreadGroup, events: FsEvents, submitter: Submitter) {
+    const perform = onThreads(group, submitter, events.onBlocked);
+    super(perform, perform, perform, AT_STATX_DONT_SYNC);
+    this.#group = group;
+    this.#events = events;
   }
 
   override lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number> {
@@ -223,19 +181,14 @@ class LocalPooled extends Linux {
   }
 
   override close(fd: number): MaybePromise<void> {
-    return closeLocal(fd, this.#place, this.#watcher, this.perform);
+    return closeLocal(fd, this.#group, this.#events, this.perform);
   }
 
   override stat(creds: Credentials, fd: number, attr: Attr): void {
     statInMemory(creds, fd, attr);
   }
 
-  override statAt(creds: Credentials, dirfd: number, name: Name, attr: Attr): MaybePromise<number> {
-    beginCall(op.statAt, creds, dirfd, AT_STATX_DONT_SYNC, 0, name);
-    return this.perform(raw, attr.bytes);
-  }
-
-  /** Locks are kept in memory, and none is waited for. */
+  /** The kernel keeps locks in memory. */
   override lock(
     creds: Credentials,
     fd: number,
@@ -261,22 +214,22 @@ export interface DiskCalls {
   /** While the disk does not block its callers. */
   readonly inlineCalls: InlineSyscalls;
   /** `inlineCalls`, for an object that has no name yet. */
-  readonly inlineCallsForNew: Syscalls;
+  readonly inlineCallsForNew: InlineSyscalls;
   /** While it does. */
   readonly pooledCalls: (submitter: Submitter) => Syscalls;
 }
 
 /**
- * The calls of a file system on a disk. A change is handed off (native-shims/handoff.c). Writes and changes of new objects, which
- * nothing but the file system itself can hold up, are made on this thread for `trustUs` after a change that has gone through.
+ * The calls of a file system on a disk. Changes are handed off (native-shims/handoff.c). Writes, and changes of unnamed objects, which
+ * only the file system itself can block, run on this thread within `trustUs` µs of a change that went through.
  */
-export function diskCalls(place: ThreadGroup, trustUs: number, watcher: Watcher): DiskCalls {
-  const { blocked, late } = watcher;
-  const change = handedOffAt(place, 0, blocked, late);
-  const writing = handedOffAt(place, trustUs, blocked, late);
+export function diskCalls(group: ThreadGroup, trustUs: number, events: FsEvents): DiskCalls {
+  const { onBlocked, onLate } = events;
+  const change = handedOffAt(group, 0, onBlocked, onLate);
+  const writing = handedOffAt(group, trustUs, onBlocked, onLate);
   return {
-    inlineCalls: new LocalInline(place, watcher, change, writing),
-    inlineCallsForNew: new LocalInline(place, watcher, writing, writing),
-    pooledCalls: submitter => new LocalPooled(place, watcher, submitter),
+    inlineCalls: new LocalInline(group, events, change, writing) as InlineSyscalls,
+    inlineCallsForNew: new LocalInline(group, events, writing, writing) as InlineSyscalls,
+    pooledCalls: submitter => new LocalPooled(group, events, submitter),
   };
 }

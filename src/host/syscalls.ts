@@ -4,22 +4,22 @@ import type { Bytes, Name } from '#base/name.ts';
 import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';
 
 /**
- * As whom a host call runs. The shim makes the thread's filesystem credentials match before the call; `serverCreds`
- * means the process as it was started. Objects are shared and never changed, so that equal callers are usually one.
+ * As whom a host call runs: the shim sets the thread's filesystem uid, gid and groups (credentials(7)). Immutable and shared: equal
+ * credentials are usually one object.
  */
 export interface Credentials {
   readonly uid: number;
   readonly gid: number;
-  /** Supplementary groups, at most NGROUPS_MAX: the call of a caller with more fails with E2BIG. */
+  /** Supplementary groups; with more than NGROUPS_MAX a call fails with E2BIG. */
   readonly groups: readonly number[];
 }
 
-/** The process's own credentials: nothing is switched. */
+/** The credentials with which the process was started. */
 export const serverCreds: Credentials = Object.freeze({ uid: -1, gid: -1, groups: [] });
 
 /** For whom calls are submitted to the addon's pool. */
 export interface Submitter {
-  /** The queue of a session's calls: the pool serves queues in turns. 0 belongs to no session, and has no bound of its own. */
+  /** The session's queue: the pool serves queues in turns and runs few calls of each. 0 is the server's, without that bound. */
   readonly queue: number;
   /**
    * A call was queued. `withdraw` removes it unless a thread has begun it, and returns whether it did; the call then fails with
@@ -31,15 +31,14 @@ export interface Submitter {
 /** Calls of the server for itself. */
 export const noSession: Submitter = Object.freeze({ queue: 0 });
 
-/** A time for utimensat: any seconds (the file system keeps the nearest it can) and nanoseconds, the clock of now, or left as it is. */
+/** A time for utimensat: seconds and nanoseconds (the file system keeps the nearest it can), the current time, or unchanged. */
 export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'omit';
 
 /**
- * The system calls of the tree, each on a descriptor and at most one checked name. A call runs on this thread or on a thread of
- * the addon's pool. Every call throws (or rejects with) the `Errno` of its failure, except where a method says that it
- * returns −errno. EINTR is retried. The caller is never optional.
+ * The system calls of a tree, each on a descriptor and at most one checked name. Throws (or rejects with) the `Errno` of a failure,
+ * unless a method returns −errno. Retries on EINTR.
  *
- * A call may wait, so what it reads or fills is `Owned`. `InlineSyscalls` are done when they return and take any memory.
+ * A call may wait on a pool thread, so it takes `Owned` memory. `InlineSyscalls` are done when they return, and take any memory.
  */
 export interface Syscalls {
   /**
@@ -48,13 +47,13 @@ export interface Syscalls {
    */
   lookup(creds: Credentials, dirfd: number, name: Name): MaybePromise<number>;
   /**
-   * open("/proc/self/fd/FD", flags|O_CLOEXEC|O_NOCTTY|O_NONBLOCK): the object itself, also when it was unlinked. Waits until a
-   * lease on a regular file is broken.
+   * open("/proc/self/fd/FD", flags|O_CLOEXEC|O_NOCTTY|O_NONBLOCK): the object itself, unlinked or not. Waits until a lease
+   * on a regular file is broken.
    */
   reopen(creds: Credentials, fd: number, flags: number): MaybePromise<number>;
   /** openat2 with O_CREAT|O_NOFOLLOW|O_CLOEXEC|O_NOCTTY|O_NONBLOCK and the flags given; host flag values. */
   create(creds: Credentials, dirfd: number, name: Name, flags: number, mode: number): MaybePromise<number>;
-  /** openat(dirfd, ".", O_TMPFILE|O_RDWR|O_CLOEXEC): a file without a name, to be given one by `link`. */
+  /** openat(dirfd, ".", O_TMPFILE|O_RDWR|O_CLOEXEC): an unnamed file, named by `link`. */
   createUnnamed(creds: Credentials, dirfd: number, mode: number): MaybePromise<number>;
   /** close(2). Never throws. */
   close(fd: number): MaybePromise<void>;
@@ -94,7 +93,7 @@ export interface Syscalls {
   utimens(creds: Credentials, fd: number, atime: Time, mtime: Time): MaybePromise<void>;
   /** ftruncate on a descriptor opened for writing. */
   ftruncate(creds: Credentials, fd: number, size: number): MaybePromise<void>;
-  /** truncate("/proc/self/fd/FD"): for O_PATH and read-only descriptors; checks the caller's right to write. */
+  /** truncate("/proc/self/fd/FD"): for O_PATH and read-only descriptors; needs write permission. */
   truncate(creds: Credentials, fd: number, size: number): MaybePromise<void>;
 
   /** preadv; bytes read, 0 at the end of the file. One segment takes pread. */
@@ -104,11 +103,10 @@ export interface Syscalls {
   fsync(creds: Credentials, fd: number, dataOnly: boolean): MaybePromise<void>;
 
   /**
-   * Reads directory entries from the position `cookie` and packs them as 9P entries (qid[13] offset[8] type[1] name[s])
-   * into `into`, whole entries only. qid.path is the raw inode number, qid.version 0. A name that starts with `hide` (when
-   * not empty) is left out. When `typeXattr` is not empty, an entry that the host calls a regular file takes its type
-   * from that xattr's 4-byte little-endian mode, if there is one.
-   * Returns the bytes packed, with READDIR_HID set if a name was left out; 0 at the end; EINVAL when not even the first entry fits. Cookies are the kernel's d_off.
+   * Packs directory entries from `cookie` (d_off) on as whole 9P entries (qid[13] offset[8] type[1] name[s]). qid.path is the raw
+   * inode number, qid.version 0. Leaves out names that start with `hide`, unless it is empty. With a `typeXattr`, a regular file of
+   * the host has the type of that xattr (a mode, u32 little-endian), if it has one.
+   * Returns the bytes packed, with READDIR_HID set if a name was left out; 0 at the end; EINVAL if the first entry does not fit.
    */
   readdir(
     creds: Credentials,
@@ -120,7 +118,7 @@ export interface Syscalls {
     typeXattr: Bytes,
   ): MaybePromise<number>;
 
-  /** getxattr by descriptor, O_PATH included. Bytes of the value, or −errno (ENODATA is an everyday answer). */
+  /** getxattr by descriptor, O_PATH included. Bytes of the value, or −errno. */
   getxattr(creds: Credentials, fd: number, name: Bytes, into: Owned): MaybePromise<number>;
   /** listxattr by descriptor: NUL-terminated names. Bytes, or −errno. */
   listxattr(creds: Credentials, fd: number, into: Owned): MaybePromise<number>;
@@ -129,11 +127,11 @@ export interface Syscalls {
   removexattr(creds: Credentials, fd: number, name: Bytes): MaybePromise<void>;
 
   /**
-   * fcntl(F_OFD_SETLK): never waits. type 0 read, 1 write, 2 unlock; length 0 is "to the end".
-   * Returns true, or false when another descriptor's lock is in the way.
+   * fcntl(F_OFD_SETLK): never waits. type: 0 read, 1 write, 2 unlock; length 0 means to the end. False if another descriptor has a
+   * conflicting lock.
    */
   lock(creds: Credentials, fd: number, type: number, start: number, length: number): MaybePromise<boolean>;
-  /** fcntl(F_OFD_GETLK). The lock in the way (pid −1 for an OFD lock), or undefined. */
+  /** fcntl(F_OFD_GETLK). A conflicting lock (pid −1 for an OFD lock), or undefined. */
   testLock(
     creds: Credentials,
     fd: number,
@@ -142,22 +140,22 @@ export interface Syscalls {
     length: number,
   ): MaybePromise<HostLock | undefined>;
 
-  /** name_to_handle_at(fd, "", AT_EMPTY_PATH): type and bytes packed into one string; undefined where unsupported. */
+  /** name_to_handle_at(fd, "", AT_EMPTY_PATH): type and bytes in one string; undefined if unsupported. */
   handle(fd: number): MaybePromise<Bytes | undefined>;
-  /** open_by_handle_at(mountfd, handle, O_PATH|O_NOFOLLOW|O_CLOEXEC). Runs as the server. Returns the fd, or −errno. */
+  /** open_by_handle_at(mountfd, handle, O_PATH|O_NOFOLLOW|O_CLOEXEC) with `serverCreds`. Returns the fd, or −errno. */
   openHandle(mountfd: number, handle: Bytes): MaybePromise<number>;
 }
 
 /**
- * Calls that use memory of the current callback only until they return. Those that read are done by then; those that change
- * something may be late, and have then copied what they were given, which is `handOffBytesMax` at most.
+ * Calls that use memory only until they return. Those that read are done by then. Those that change may return a promise, and have
+ * then copied their data, which is at most `handOffBytesMax` bytes.
  */
 export interface InlineSyscalls extends Syscalls {
   stat(creds: Credentials, fd: number, attr: Attr): void;
   read(creds: Credentials, fd: number, into: Segments, offset: number): number;
   /**
-   * preadv2 with RWF_NOWAIT: what is in memory, all of it up to the end of the file. Otherwise −errno: EAGAIN when part of
-   * it is on the disk, EOPNOTSUPP when the file system cannot tell.
+   * preadv2 with RWF_NOWAIT: bytes read, up to the end of the file, all from memory. −EAGAIN if part is on the disk, −EOPNOTSUPP if
+   * the file system does not support it.
    */
   readCached(creds: Credentials, fd: number, into: Segments, offset: number): number;
   write(creds: Credentials, fd: number, from: Segments, offset: number): MaybePromise<number>;

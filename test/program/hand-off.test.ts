@@ -64,13 +64,13 @@ async function expectAtOnce(act: () => unknown, wanted?: unknown): Promise<void>
 function callsOfDisk() {
   const late: Promise<unknown>[] = [];
   const nothing = () => undefined;
-  const watcher = {
-    blocked: nothing,
-    late: (call: Promise<unknown>) => void late.push(call),
-    freeing: nothing,
+  const events = {
+    onBlocked: nothing,
+    onLate: (call: Promise<unknown>) => void late.push(call),
+    onFreeing: nothing,
   };
   // Nothing is made on this thread, which could not end what holds it up.
-  const { inlineCalls: calm } = diskCalls(threadsFor(77, false), 0, watcher);
+  const { inlineCalls: calm } = diskCalls(threadsFor(77, false), 0, events);
   return { calm, late };
 }
 

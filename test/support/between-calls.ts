@@ -12,9 +12,9 @@ export type Intercept = (name: CallName, call: () => unknown, args: readonly unk
 
 const nothing = () => undefined;
 const { inlineCalls, pooledCalls } = diskCalls(commonThreads, 0, {
-  blocked: nothing,
-  late: nothing,
-  freeing: nothing,
+  onBlocked: nothing,
+  onLate: nothing,
+  onFreeing: nothing,
 });
 
 const classes = [

@@ -142,27 +142,29 @@ export class Volume {
     this.local = waits !== 'others';
     this.#tellsWhatIsCached = waits === 'disk';
     this.inlineBytesMax = waits === 'disk' ? handOffBytesMax : Number.POSITIVE_INFINITY;
-    const freeing = (closed: Promise<unknown>) => this.#closing(closed);
+    const onFreeing = (closed: Promise<unknown>) => this.#closing(closed);
     if (waits === 'disk') {
       const contention = new Contention(strained => {
         this.inline = strained ? undefined : inlineCalls;
         this.#inlineForNew = strained ? undefined : inlineCallsForNew;
       });
-      const { blocked, during: late } = contention;
+      const { blocked: onBlocked, during: onLate } = contention;
       const trusted = freezable || !hasHoles(type) ? 0 : trustUs;
       const { inlineCalls, inlineCallsForNew, pooledCalls } = diskCalls(place, trusted, {
-        blocked,
-        late,
-        freeing,
+        onBlocked,
+        onLate,
+        onFreeing,
       });
       this.#contention = contention;
       this.pool = pooledCalls;
       this.inline = inlineCalls;
       this.#inlineForNew = inlineCallsForNew;
     } else {
-      const nothing = () => undefined;
+      const ignore = () => undefined;
       this.pool = submitter => pooledOn(place, submitter);
-      this.inline = this.local ? inMemory(place, { blocked: nothing, late: nothing, freeing }) : undefined;
+      this.inline = this.local
+        ? inMemory(place, { onBlocked: ignore, onLate: ignore, onFreeing })
+        : undefined;
       this.#inlineForNew = this.inline;
     }
     this.#background = this.pool(noSession);

@@ -118,9 +118,9 @@ function ofFids(fids) {
 const listing = /^ls -l/;
 
 function ofGuest(guest) {
-  const values = guest.flatMap(({ name, ways }) =>
-    Object.entries(ways).flatMap(([way, { beside, ratio: value }]) =>
-      beside ? [{ value, what: `${name}, ${way}`, name }] : [],
+  const values = guest.flatMap(({ name, transports }) =>
+    Object.entries(transports).flatMap(([transport, { beside, ratio: value }]) =>
+      beside ? [{ value, what: `${name}, ${transport}`, name }] : [],
     ),
   );
   const one = (title, least, wanted) => {

@@ -1,4 +1,4 @@
-// `npm run bench -- --guest`: what programs in a real guest see, over each way to the same kind of directory. The guest is
+// `npm run bench -- --guest`: what programs in a real guest see, over each transport to the same kind of directory. The guest is
 // that of the tests, whose processor is emulated, so that the figures stand for the number of round trips and their latency
 // more than for the speed of a server.
 import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
@@ -13,7 +13,7 @@ import { short } from './report.mjs';
 const msizes = { virtio: 512_000, tcp: 65_536 };
 
 /** How the guest comes to a directory, by name. `beside` is what it is compared with. */
-const ways = {
+const transports = {
   'QEMU passthrough': { trans: 'virtio', tag: 'q-passthrough', qemu: 'passthrough' },
   'QEMU mapped-xattr': { trans: 'virtio', tag: 'q-mapped', qemu: 'mapped-xattr' },
   'vhost-user passthrough': {
@@ -91,17 +91,21 @@ async function harness() {
   const load = async name => (await runnerImport(join(root, 'test', name))).module;
   const { Guest } = await load('support/guest.ts');
   const { Ninepd } = await load('support/ninepd.ts');
-  const { sharedMemory } = await load('guest/way.ts');
+  const { sharedMemory } = await load('guest/guest-transport.ts');
   return { Guest, Ninepd, sharedMemory };
 }
 
-/** Starts all servers and the guest, and mounts every way at /mnt/TAG. Returns the guest; `stops` is what to undo. */
+/** Starts all servers and the guest, and mounts every transport at /mnt/TAG. Returns the guest; `stops` is what to undo. */
 async function start(dir, stops) {
   const { Guest, Ninepd, sharedMemory } = await harness();
-  const all = Object.entries(ways).map(([name, way]) => ({ ...way, name, path: join(dir, plain(name)) }));
+  const all = Object.entries(transports).map(([name, transport]) => ({
+    ...transport,
+    name,
+    path: join(dir, plain(name)),
+  }));
   for (const { path } of all) mkdirSync(path);
   const socket = tag => join(dir, `${tag}.sock`);
-  const vhost = all.filter(way => way.model);
+  const vhost = all.filter(transport => transport.model);
   const server = await Ninepd.start({
     exports: vhost.map(({ path, tag, model }) => ({ path, name: tag, securityModel: model })),
     listen: vhost.map(
@@ -117,13 +121,18 @@ async function start(dir, stops) {
     ),
   });
   stops.push(() => guest.stop());
-  for (const way of all) {
-    const mount = { trans: way.trans, tag: way.tag, path: mountPoint(way.name), msize: msizes[way.trans] };
-    if (way.peer) {
-      const running = await Running.start(way.peer, way.path);
+  for (const transport of all) {
+    const mount = {
+      trans: transport.trans,
+      tag: transport.tag,
+      path: mountPoint(transport.name),
+      msize: msizes[transport.trans],
+    };
+    if (transport.peer) {
+      const running = await Running.start(transport.peer, transport.path);
       stops.push(() => running.stop());
       mount.port = Number(/\d+$/.exec(running.uri)[0]);
-      mount.aname = way.path;
+      mount.aname = transport.path;
     }
     // Without a name the kernel attaches as nobody, which diod refuses.
     await guest.mount({ ...mount, cache: 'none', extra: 'uname=root' });
@@ -140,9 +149,9 @@ async function time(guest, name, script) {
   return Number((await guest.sh(timed, { timeout: 120_000 })).stdout);
 }
 
-/** What each way does in a case; every other round goes through them backwards. */
+/** What each transport does in a case; every other round goes through them backwards. */
 async function measure(guest, one, { rounds, until }) {
-  const names = Object.keys(ways);
+  const names = Object.keys(transports);
   if (one.prepare) for (const name of names) await guest.sh(`cd ${mountPoint(name)}; ${one.prepare}`);
   const rates = Object.fromEntries(names.map(name => [name, []]));
   const least = leastRounds(until);
@@ -155,11 +164,15 @@ async function measure(guest, one, { rounds, until }) {
     const ratio = beside && median(rates[name].map((rate, round) => rate / rates[beside][round]));
     return [name, { perSecond: median(rates[name]), beside, ratio, rounds: rates[name] }];
   };
-  return { name: one.name, unit: one.unit, ways: Object.fromEntries(Object.entries(ways).map(summary)) };
+  return {
+    name: one.name,
+    unit: one.unit,
+    transports: Object.fromEntries(Object.entries(transports).map(summary)),
+  };
 }
 
-const rows = ({ name: title, unit, ways }) =>
-  Object.entries(ways).map(([name, { perSecond, beside, ratio }], index) => [
+const rows = ({ name: title, unit, transports }) =>
+  Object.entries(transports).map(([name, { perSecond, beside, ratio }], index) => [
     index === 0 ? title : '',
     name,
     `${short(perSecond)} ${unit}`,
@@ -174,7 +187,7 @@ function lines(found) {
 
 export function guestMarkdown(all) {
   return [
-    '| in a guest | way | per second | beside |',
+    '| in a guest | transport | per second | beside |',
     '|---|---|--:|---|',
     ...all.flatMap(rows).map(cells => `| ${cells.join(' | ')} |`),
   ].join('\n');
@@ -182,7 +195,7 @@ export function guestMarkdown(all) {
 
 /**
  * Measures what programs in a guest see, until about `until`; `print` gets the lines of each case, `tick` its name when it is
- * done. Returns for each case { name, unit, ways }.
+ * done. Returns for each case { name, unit, transports }.
  */
 export async function measureInGuest({ rounds, until, print, tick }) {
   if (process.getuid() !== 0) throw new SetupFault('passthrough and diod need root');

@@ -1,5 +1,5 @@
-// The parts of the load generator: `load.c` reads the options and runs, `dialog.c` knows what a step says and what its reply
-// must be, `connection.c` moves bytes.
+// The load generator: `load.c` has the options and runs it, `steps.c` the requests and the checks of their replies,
+// `connection.c` the sockets.
 #ifndef LOAD_H
 #define LOAD_H
 
@@ -97,7 +97,7 @@ uint64_t now(void);
 _Noreturn void fail(const char *text, long number);
 void record(uint64_t ns);
 
-// dialog.c
+// steps.c
 bool steps_from(char *list);
 size_t data_beside(const Slot *slot);
 void write_step(Slot *slot);

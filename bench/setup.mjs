@@ -10,7 +10,7 @@ const built = join(here, 'build');
 /** The programs that `setUpBench` compiles. */
 export const programs = { load: join(built, 'load'), floor: join(built, 'floor') };
 
-const sources = { load: ['load.c', 'dialog.c', 'connection.c'], floor: ['floor.c'] };
+const sources = { load: ['load.c', 'steps.c', 'connection.c'], floor: ['floor.c'] };
 
 const modified = path => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 

@@ -19,7 +19,7 @@ import {
   vsockDevicePackages,
   vsockDeviceRelease,
 } from './guest/packages.mjs';
-import { cacheDir, hashOf, mountHelper, programDir, say, scriptDir } from './guest/places.mjs';
+import { cacheDir, hashOf, mountHelper, programDir, say, scriptDir } from './guest/paths.mjs';
 import { makeQemu } from './guest/qemu.mjs';
 import { makeRootDisk } from './guest/root-disk.mjs';
 import { needTools } from './guest/tools.mjs';

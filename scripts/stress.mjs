@@ -38,7 +38,7 @@ async function draw() {
 }
 
 function testsOf(kind, { guest }) {
-  if (kind === 'race') return ['race', 'jostle'];
+  if (kind === 'race') return ['race', 'chaos'];
   return kind === 'crash' && guest ? ['crash-guest'] : [kind];
 }
 

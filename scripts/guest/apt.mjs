@@ -3,7 +3,7 @@
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { hashOf, say, scriptDir } from './places.mjs';
+import { hashOf, say, scriptDir } from './paths.mjs';
 
 const suite = 'trixie';
 const unwanted = ['doc', 'man', 'locale', 'info', 'lintian', 'bash-completion', 'bug', 'i18n'];

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { bootModules } from './kernel.mjs';
-import { mountHelper, programDir, scriptDir } from './places.mjs';
+import { mountHelper, programDir, scriptDir } from './paths.mjs';
 
 const compile = ['-std=gnu11', '-O1', '-static', '-s', '-pthread', '-Wall', '-Wextra', '-Werror'];
 

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import { cacheDir } from './places.mjs';
+import { cacheDir } from './paths.mjs';
 
 const leftOut = [
   /^(adduser|passwd|login.*|debconf|libpam.*|init-system-helpers|openssl-provider-legacy|perl-base)$/,

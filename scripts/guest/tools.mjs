@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { say } from './places.mjs';
+import { say } from './paths.mjs';
 
 const packageOfTool = {
   'apt-get': 'apt',

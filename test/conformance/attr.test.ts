@@ -1,13 +1,13 @@
 import { expect, it } from 'vitest';
-import { errnoOf, O, SET } from './dialog.ts';
-import { conform } from './stage.ts';
+import { conform } from './server-harness.ts';
+import { errnoOf, O, SET } from './test-client.ts';
 
 const basic = 0x7ff;
 const second = 1_000_000_000n;
 
-conform('Tgetattr', stage => {
+conform('Tgetattr', harness => {
   it('fills every basic field whatever is asked for (GA-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f', 'content', 0o640);
     for (const mask of [0, 1, 0x7ff, 0x17ff, 0x3fff]) {
       const seen = await c.look(fid, mask);
@@ -17,7 +17,7 @@ conform('Tgetattr', stage => {
   });
 
   it('tells all types apart (GA-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'file');
     await c.mkdir(dir, 'directory');
     await c.symlink(dir, 'symlink', 'the target');
@@ -37,7 +37,7 @@ conform('Tgetattr', stage => {
   });
 
   it('works on unlinked objects, walked to or opened before (GA-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const walked = await c.file(dir, 'f', 'content');
     const opened = await c.open(walked, O.RDONLY);
     const d = await c.mkdir(dir, 'd');
@@ -51,15 +51,15 @@ conform('Tgetattr', stage => {
   });
 
   it('follows the object when it or a parent is renamed by somebody else (GA-4)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     const d = await c.mkdir(dir, 'd');
     const file = await c.file(d, 'f', 'content');
     const before = await c.look(file);
-    const other = await stage.connect();
+    const other = await harness.connect();
     const theirs = await other.walk(0, name);
     await other.rename(theirs, 'd', theirs, 'e');
     await other.rename(await other.walk(theirs, 'e'), 'f', theirs, 'g');
-    const { sessions, renamedElsewhere } = stage.backEnd.differs;
+    const { sessions, renamedElsewhere } = harness.backend.differs;
     if (sessions === 'apart' && renamedElsewhere === 'ESTALE') {
       expect(await errnoOf(c.look(file))).toBe('ESTALE');
       return;
@@ -73,7 +73,7 @@ conform('Tgetattr', stage => {
   });
 
   it('counts blocks of 512 bytes, and none for holes (GA-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     await c.write(fid, 1_000_000, Buffer.alloc(4096, 1));
     const seen = await c.look(fid);
@@ -84,7 +84,7 @@ conform('Tgetattr', stage => {
   });
 
   it('gives one qid.path to all names of a file and another to every other file (GA-7)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     await c.link(dir, file, 'g');
     await c.file(dir, 'h');
@@ -95,9 +95,9 @@ conform('Tgetattr', stage => {
   });
 
   it('shows a version that moves with the changes of others, and not with reading (GA-8)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     const file = await c.file(dir, 'f', 'content');
-    const other = await stage.connect();
+    const other = await harness.connect();
     const theirs = await other.open(await other.walk(0, name, 'f'), O.RDWR);
     const seen = [(await c.look(file)).qid.version];
     const changes = [
@@ -117,7 +117,7 @@ conform('Tgetattr', stage => {
   });
 
   it('shows a version that stays through the changes of this client', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.create(dir, 'f');
     const before = (await c.look(file)).qid.version;
     await c.write(file, 0, 'content');
@@ -127,9 +127,9 @@ conform('Tgetattr', stage => {
   });
 });
 
-conform('Tsetattr', stage => {
+conform('Tsetattr', harness => {
   it('takes the permission bits of a mode and leaves the type (SA-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     const d = await c.mkdir(dir, 'd');
     for (const [fid, mode, seen] of [
@@ -146,7 +146,7 @@ conform('Tsetattr', stage => {
   });
 
   it('changes owner and group apart, of a symlink too (SA-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.symlink(dir, 'l', 'nowhere');
     const link = await c.walk(dir, 'l');
     for (const fid of [await c.file(dir, 'f'), link]) {
@@ -165,7 +165,7 @@ conform('Tsetattr', stage => {
   });
 
   it('keeps set-id bits that come with the owner, and drops them without (SA-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f', '', 0o6755);
     await c.call('setattr', { ...c.noChange, fid, valid: SET.UID | SET.MODE, uid: 1000, mode: 0o104755 });
     expect((await c.look(fid)).mode).toBe(0o104755);
@@ -174,7 +174,7 @@ conform('Tsetattr', stage => {
   });
 
   it('sets times to the nanosecond, each by itself, or to now (SA-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     const times = { atime_sec: 1_000_000_001, atime_nsec: 123_456_789, mtime_sec: 5, mtime_nsec: 1 };
     const both = SET.ATIME | SET.ATIME_SET | SET.MTIME | SET.MTIME_SET;
@@ -201,7 +201,7 @@ conform('Tsetattr', stage => {
   });
 
   it('lets a given mtime win over a change of size in the same message (SA-6)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f', 'content');
     const valid = SET.SIZE | SET.MTIME | SET.MTIME_SET;
     await c.call('setattr', { ...c.noChange, fid, valid, size: 2, mtime_sec: 9, mtime_nsec: 8 });
@@ -209,14 +209,14 @@ conform('Tsetattr', stage => {
   });
 
   it('succeeds when there is nothing to change (SA-7)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f', 'content');
     for (const valid of [0, SET.CTIME]) await c.call('setattr', { ...c.noChange, fid, valid });
     expect(await c.look(fid)).toMatchObject({ size: 7, mode: 0o100644 });
   });
 
   it('works on open fids of unlinked files', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f', { flags: O.RDONLY });
     await c.unlink(dir, 'f');
     const valid = SET.MODE | SET.UID | SET.MTIME | SET.MTIME_SET | SET.SIZE;
@@ -225,16 +225,16 @@ conform('Tsetattr', stage => {
   });
 
   it('lets root change what the mode forbids (SA-9)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f', 'content', 0o444);
     await c.call('setattr', { ...c.noChange, fid, valid: SET.SIZE, size: 1 });
     await c.open(fid, O.RDWR);
   });
 });
 
-conform('Tstatfs', stage => {
+conform('Tstatfs', harness => {
   it('answers on every fid, in units that fit together (SF-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     for (const fid of [0, dir, file, await c.open(file, O.RDONLY), await c.open(dir, O.RDONLY)]) {
       const seen = await c.statfs(fid);

@@ -1,16 +1,16 @@
 import { expect, it } from 'vitest';
 import { operations } from '#protocol/operations.ts';
-import { conform } from './stage.ts';
-import { body, frame, NOTAG } from './wire.ts';
+import { body, frame, NOTAG } from './raw-connection.ts';
+import { conform } from './server-harness.ts';
 
 const EINVAL = 22;
 const EOPNOTSUPP = 95;
 const getattr = (tag: number) =>
   frame(operations.getattr.type, tag, body('getattr', { fid: 0, request_mask: 0x3fff }));
 
-conform('a stream of messages', stage => {
+conform('a stream of messages', harness => {
   it('may arrive byte by byte, or split within a size (FR-1, FR-3)', async () => {
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     for (const byte of getattr(5)) {
       wire.send(Buffer.of(byte));
       await new Promise(resolve => setImmediate(resolve));
@@ -24,7 +24,7 @@ conform('a stream of messages', stage => {
   });
 
   it('may hold 50 messages in one write (FR-2, FR-10, FR-11)', async () => {
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     const tags = [0, 1, 0xfffe, ...Array.from({ length: 47 }, (_, i) => 100 + i)];
     for (let round = 0; round < 2; round++) {
       wire.send(Buffer.concat(tags.map(getattr)));
@@ -38,9 +38,9 @@ conform('a stream of messages', stage => {
   });
 
   it('ends when a size is impossible, and ends alone (FR-4, FR-5, FR-6)', async () => {
-    const bystander = await stage.wire();
+    const bystander = await harness.wire();
     for (const size of [0, 6, 131_073, 0xffff_ffff]) {
-      const wire = await stage.wire();
+      const wire = await harness.wire();
       const bytes = getattr(1);
       bytes.writeUInt32LE(size, 0);
       wire.send(bytes);
@@ -48,7 +48,7 @@ conform('a stream of messages', stage => {
       expect(wire.replies).toEqual([]);
     }
     for (const size of [6, 8193, 131_072, 0xffff_ffff, 0x20544547]) {
-      const wire = await stage.silentWire();
+      const wire = await harness.unversionedConnection();
       const bytes = frame(operations.version.type, NOTAG, Buffer.alloc(20));
       bytes.writeUInt32LE(size, 0);
       wire.send(bytes);
@@ -59,7 +59,7 @@ conform('a stream of messages', stage => {
   });
 
   it('goes on behind a body that is broken (FR-7, FR-8)', async () => {
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     const long = Buffer.concat([body('walk', { fid: 0, newfid: 9, wname: ['abc'] })]);
     long.writeUInt16LE(5000, 10);
     const broken = [
@@ -77,7 +77,7 @@ conform('a stream of messages', stage => {
   });
 
   it('may hold types that nobody knows (FR-9)', async () => {
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     for (const type of [0, 6, 7, 9, 25, 101, 106, 107, 112, 114, 119, 124, 126, 200, 255]) {
       for (const content of [Buffer.alloc(0), Buffer.alloc(100, 255)]) {
         wire.send(frame(type, 3, content));
@@ -87,10 +87,10 @@ conform('a stream of messages', stage => {
   });
 
   it('is refused a second request with the tag of one that runs', async () => {
-    const { a, wire } = await stage.contended();
-    wire.say('lock', { ...stage.wish, fid: 1, flags: 1 }, 5);
+    const { a, wire } = await harness.contended();
+    wire.say('lock', { ...harness.lockFields, fid: 1, flags: 1 }, 5);
     wire.say('getattr', { fid: 0 }, 5);
-    await a.request('lock', { ...stage.wish, fid: 1, type: 2 });
+    await a.request('lock', { ...harness.lockFields, fid: 1, type: 2 });
     const replies = [];
     try {
       replies.push(...(await wire.nextOf(2)));
@@ -103,7 +103,7 @@ conform('a stream of messages', stage => {
   });
 });
 
-conform('Tversion', stage => {
+conform('Tversion', harness => {
   const agreed = ({ body: content }: { body: Buffer }) => ({
     msize: content.readUInt32LE(0),
     version: content.toString('latin1', 6),
@@ -111,7 +111,7 @@ conform('Tversion', stage => {
 
   it('agrees on the dialect and on the smaller msize (VE-1, VE-2, VE-3)', async () => {
     for (const msize of [4096, 8192, 131_072, 0xffff_ffff]) {
-      const wire = await stage.silentWire();
+      const wire = await harness.unversionedConnection();
       const reply = await wire.version(msize);
       expect(reply).toMatchObject({ type: 101, tag: NOTAG });
       expect(agreed(reply).version).toBe('9P2000.L');
@@ -122,7 +122,7 @@ conform('Tversion', stage => {
   });
 
   it('works within the smallest msize (VE-3)', async () => {
-    const { c, dir } = await stage.begin(0, 4096);
+    const { c, dir } = await harness.begin(0, 4096);
     expect(c.msize).toBe(4096);
     await Promise.all(Array.from({ length: 200 }, (_, i) => c.mknod(dir, `entry-${i}`, 0o100644)));
     expect(await c.list(dir, 4072)).toHaveLength(202);
@@ -133,7 +133,7 @@ conform('Tversion', stage => {
 
   it('refuses an msize too small for anything (VE-4)', async () => {
     for (const msize of [0, 7, 100, 4095]) {
-      const wire = await stage.silentWire();
+      const wire = await harness.unversionedConnection();
       const reply = await wire.version(msize);
       if (reply.type === 101) expect(agreed(reply).version).toBe('unknown');
       else expect(reply.ecode).toBe(90);
@@ -143,7 +143,7 @@ conform('Tversion', stage => {
 
   it('answers other dialects with "unknown", after which the right one still works (VE-5)', async () => {
     for (const version of ['9P2000', '9P2000.u', '', '9p2000.l', '\xff', 'x'.repeat(8000)]) {
-      const wire = await stage.silentWire();
+      const wire = await harness.unversionedConnection();
       const reply = await wire.version(8192, version);
       expect(agreed(reply).version).toBe('unknown');
       const attach = await wire.request('attach', { fid: 0, afid: 0xffff_ffff, uname: '', aname: '' });
@@ -153,7 +153,7 @@ conform('Tversion', stage => {
   });
 
   it('must come first (VE-6)', async () => {
-    const wire = await stage.silentWire();
+    const wire = await harness.unversionedConnection();
     for (const op of ['attach', 'walk', 'clunk', 'flush', 'read'] as const) {
       const reply = await wire.request(op, { uname: '', aname: '', wname: [] });
       expect(reply.type).toBe(7);
@@ -163,21 +163,21 @@ conform('Tversion', stage => {
   });
 
   it('again forgets every fid and every lock, and what waits is never answered (VE-7)', async () => {
-    const { a, wire, other } = await stage.contended();
-    wire.say('lock', { ...stage.wish, fid: 1, flags: 1 }, 7);
+    const { a, wire, other } = await harness.contended();
+    wire.say('lock', { ...harness.lockFields, fid: 1, flags: 1 }, 7);
     const reply = await wire.version();
     expect(reply).toMatchObject({ type: 101, tag: NOTAG });
-    await a.request('lock', { ...stage.wish, fid: 1, type: 2 });
+    await a.request('lock', { ...harness.lockFields, fid: 1, type: 2 });
     expect((await wire.request('getattr', { fid: 0 }, 8)).ecode).toBe(9);
     expect((await wire.request('getattr', { fid: 1 }, 8)).ecode).toBe(9);
-    expect((await other.request('lock', { ...stage.wish, fid: 1 })).body[0]).toBe(0);
+    expect((await other.request('lock', { ...harness.lockFields, fid: 1 })).body[0]).toBe(0);
     expect(wire.replies).toEqual([]);
   });
 
   it('again makes the new msize count (VE-8)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     await c.file(dir, 'f', Buffer.alloc(20_000, 1));
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     await wire.version(4096);
     await wire.request('attach', { fid: 0, afid: 0xffff_ffff, uname: '', aname: '' });
     await wire.request('walk', { fid: 0, newfid: 1, wname: [name, 'f'] });

@@ -1,7 +1,7 @@
 import * as kinds from '#protocol/kinds.ts';
 import { type Op, operations } from '#protocol/operations.ts';
 import { random } from '../support/namespace-oracle.ts';
-import type { Loose } from './wire.ts';
+import type { Loose } from './raw-connection.ts';
 
 /** The fids of a hostile client, one for each state that a fid can be in. */
 export const states = {

@@ -12,17 +12,17 @@ import {
   type State,
   states,
 } from './hostile-bodies.ts';
-import { conform, type Stage } from './stage.ts';
-import { body, frame, NOTAG, type Reply, type Wire } from './wire.ts';
+import { body, frame, NOTAG, type RawConnection, type Reply } from './raw-connection.ts';
+import { conform, type ServerHarness } from './server-harness.ts';
 
 const nameOf = ({ ecode }: Reply) => (ecode === 0 ? 'none' : Errno.of(ecode).name);
 
 /** A connection with a fid in each state. */
-async function hostile(stage: Stage): Promise<Wire> {
-  const { c, dir, name } = await stage.begin();
+async function hostile(harness: ServerHarness): Promise<RawConnection> {
+  const { c, dir, name } = await harness.begin();
   await c.setXattr(await c.file(dir, 'f', 'content'), 'user.a', 'value');
-  const wire = await stage.wire();
-  const must = async (op: Op, fields: Parameters<Wire['request']>[1]) => {
+  const wire = await harness.wire();
+  const must = async (op: Op, fields: Parameters<RawConnection['request']>[1]) => {
     const reply = await wire.request(op, fields);
     if (reply.ecode !== 0) throw new Error(`${op}: ${nameOf(reply)}`);
   };
@@ -39,7 +39,7 @@ async function hostile(stage: Stage): Promise<Wire> {
 }
 
 /** Nothing of what was refused has changed anything: every fid is what it was. */
-async function allAsBefore(wire: Wire): Promise<void> {
+async function allAsBefore(wire: RawConnection): Promise<void> {
   for (const state of ['root', 'dir', 'openDir', 'file', 'openFile'] as const)
     expect([state, (await wire.request('getattr', { fid: states[state] })).type]).toEqual([state, 25]);
   const read = await wire.request('read', { fid: states.openFile, offset: 0, count: 100 });
@@ -52,9 +52,9 @@ async function allAsBefore(wire: Wire): Promise<void> {
   expect((await wire.request('clunk', { fid: states.xattrWrite })).type).toBe(121);
 }
 
-conform('a hostile client', stage => {
+conform('a hostile client', harness => {
   it('gets EBADF for every fid that is unknown, in every message', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     for (const [op, field] of fieldsOf(kinds.fid)) {
       for (const unknown of [4711, 0xffff_ffff, 0x8000_0000]) {
         // A file for other fids, so that nothing would be made even if the unknown one were taken.
@@ -66,7 +66,7 @@ conform('a hostile client', stage => {
   });
 
   it('gets nowhere with a fid in the wrong state', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     for (const [op, field] of fieldsOf(kinds.fid)) {
       for (const [state, fid] of Object.entries(states) as [State, number][]) {
         const expected = refusalsIn(state, op, field);
@@ -84,7 +84,7 @@ conform('a hostile client', stage => {
   });
 
   it('cannot have a new fid under a number in use, nor as NOFID', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     for (const [op, field] of fieldsOf(kinds.newfid)) {
       for (const used of [...Object.values(states).filter(fid => fid !== states.dir), 0xffff_ffff]) {
         const fields = { ...rightBody(op, states.dir), wname: [], name: '', aname: '', [field]: used };
@@ -98,7 +98,7 @@ conform('a hostile client', stage => {
   });
 
   it('cannot use what is no name in any field that is one', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     for (const [op, field] of nameFields) {
       for (const name of [
         '',
@@ -126,7 +126,7 @@ conform('a hostile client', stage => {
   });
 
   it('gets no more than a message holds, whatever count it gives (IO-3, IO-7)', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     for (const count of [0xffff_ffff, 0xffff_ffe8, 0x8000_0000, 0x7fff_ffff]) {
       const read = await wire.request('read', { fid: states.openFile, offset: 0, count });
       expect(read.body.toString('latin1', 4)).toBe('content');
@@ -149,7 +149,7 @@ conform('a hostile client', stage => {
   });
 
   it('gets EINVAL for every message that is cut short, or has bytes behind its end', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     for (const op of ops) {
       const right = body(op, rightBody(op, states.dir));
       const wrong = [
@@ -168,11 +168,11 @@ conform('a hostile client', stage => {
   });
 
   it('is answered in kind or with an error, whatever it says, and harms nobody else (TR-6)', async () => {
-    const bystander = await stage.begin();
+    const bystander = await harness.begin();
     const file = await bystander.c.file(bystander.dir, 'f', 'content');
     const perOp = 60;
     for (const seed of [1, 2, 3]) {
-      const wire = await hostile(stage);
+      const wire = await hostile(harness);
       for (let i = 0; i < perOp; i++) {
         for (const [index, op] of ops.entries()) {
           const { type } = operations[op];
@@ -192,7 +192,7 @@ conform('a hostile client', stage => {
   });
 
   it('fills no memory and takes no descriptors with what is refused', async () => {
-    const wire = await hostile(stage);
+    const wire = await hostile(harness);
     const refused = Buffer.concat([
       frame(operations.walk.type, 1, body('walk', { fid: states.file, newfid: 900, wname: ['x'] })),
       frame(operations.lopen.type, 2, body('lopen', { fid: states.file, flags: 3 })),

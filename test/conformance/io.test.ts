@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
 import { operations } from '#protocol/operations.ts';
-import { errnoOf, O, SET } from './dialog.ts';
-import { conform } from './stage.ts';
-import { frame } from './wire.ts';
+import { frame } from './raw-connection.ts';
+import { conform } from './server-harness.ts';
+import { errnoOf, O, SET } from './test-client.ts';
 
-conform('Tread and Twrite', stage => {
+conform('Tread and Twrite', harness => {
   it('read at the start, in the middle, across the end and beyond it (IO-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.open(await c.file(dir, 'f', '0123456789'), O.RDONLY);
     const read = async (offset: number, count: number) => (await c.read(fid, offset, count)).toString();
     expect(await read(0, 4)).toBe('0123');
@@ -17,7 +17,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('take a count of 0 (IO-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     expect(await c.write(fid, 5, '')).toBe(0);
     expect(await c.read(fid, 0, 0)).toHaveLength(0);
@@ -25,7 +25,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('answer the largest count with what fits a message (IO-3, IO-4)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     const chunk = Buffer.alloc(c.msize - 24, 7);
     for (let i = 0; i < 3; i++) expect(await c.write(fid, i * chunk.length, chunk)).toBe(chunk.length);
@@ -38,7 +38,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('reach offsets beyond 4 GiB exactly (IO-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     for (const offset of [2 ** 32 + 1, 2 ** 40 + 4095]) {
       await c.write(fid, offset, 'here');
@@ -50,7 +50,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('reach no offset that a number cannot hold, rather than another one (IO-5, IO-6)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     for (const offset of [2n ** 53n + 1n, 2n ** 63n - 1n, 2n ** 63n, 2n ** 64n - 1n]) {
       const write = c.loose('write', { fid, offset, data: Buffer.from('x') });
@@ -62,7 +62,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('need a fid that is open, and open for this (IO-8)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f', 'content');
     const reader = await c.open(file, O.RDONLY);
     const writer = await c.open(file, O.WRONLY);
@@ -74,14 +74,14 @@ conform('Tread and Twrite', stage => {
   });
 
   it('do not work on directories (IO-9)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const open = await c.open(dir, O.RDONLY);
     expect(await errnoOf(c.read(open, 0, 100))).toBe('EISDIR');
     expect(['EBADF', 'EISDIR']).toContain(await errnoOf(c.write(open, 0, 'x')));
   });
 
   it('may run side by side on one fid (IO-11)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     const pieces = Array.from({ length: 64 }, (_, i) => Buffer.alloc(3000, i + 1));
     await Promise.all(pieces.map((piece, i) => c.write(fid, i * 3000, piece)));
@@ -90,14 +90,14 @@ conform('Tread and Twrite', stage => {
   });
 
   it('write where they are told, on a fid opened for appending too (IO-12)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.open(await c.file(dir, 'f', 'abcdef'), O.RDWR | O.APPEND);
     await c.write(fid, 0, 'XY');
     expect((await c.read(fid, 0, 100)).toString()).toBe('XYcdef');
   });
 
   it('append where the fid was opened to write only and append, wherever they are told (IO-12)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const one = await c.open(await c.file(dir, 'f', 'abcdef'), O.WRONLY | O.APPEND);
     const two = await c.open(await c.walk(dir, 'f'), O.WRONLY | O.APPEND);
     await c.write(one, 6, '1');
@@ -113,7 +113,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('work on an unlinked file (IO-13)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.create(dir, 'f');
     await c.unlink(dir, 'f');
     await c.write(fid, 0, 'content');
@@ -121,7 +121,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('write through fids opened for synchronous writing (IO-14)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     for (const flags of [O.SYNC, O.DSYNC, O.SYNC | O.DSYNC]) {
       const made = await c.create(dir, `f${flags}`, { flags: O.RDWR | flags });
       expect(await c.write(made, 0, 'content')).toBe(7);
@@ -132,7 +132,7 @@ conform('Tread and Twrite', stage => {
   });
 
   it('take set-id bits away when another than root writes (IO-15)', async () => {
-    const { c, dir } = await stage.begin(1000);
+    const { c, dir } = await harness.begin(1000);
     const fid = await c.create(dir, 'f', { mode: 0o4755, gid: 1000 });
     expect((await c.look(fid)).mode & 0o7777).toBe(0o4755);
     await c.write(fid, 0, 'x');
@@ -140,9 +140,9 @@ conform('Tread and Twrite', stage => {
   });
 });
 
-conform('Tclunk', stage => {
+conform('Tclunk', harness => {
   it('makes the number free for the very next walk (CL-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.walk(dir);
     await c.clunk(fid);
     expect(await errnoOf(c.look(fid))).toBe('EBADF');
@@ -150,7 +150,7 @@ conform('Tclunk', stage => {
   });
 
   it('keeps up with a client that does not wait for answers (CL-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'f', 'content');
     const fid = c.fid();
     const answers: Promise<unknown>[] = [];
@@ -162,12 +162,12 @@ conform('Tclunk', stage => {
     }
     const errnos = new Set(await Promise.all(answers.map(errnoOf)));
     // Of a walk that waits the fid is not there yet, and of a lopen that waits it is not open yet.
-    if (stage.backEnd.differs.requests === 'may wait') errnos.delete('EBADF');
+    if (harness.backend.differs.requests === 'may wait') errnos.delete('EBADF');
     expect([...errnos]).toEqual(['none']);
   });
 
   it('during reads of the fid lets no other file show through (CL-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const mine = await c.file(dir, 'mine', Buffer.alloc(60_000, 1));
     await c.file(dir, 'other', Buffer.alloc(60_000, 2));
     for (let round = 0; round < 20; round++) {
@@ -182,12 +182,12 @@ conform('Tclunk', stage => {
   });
 
   it('of an unknown fid is EBADF (CL-4)', async () => {
-    const { c } = await stage.begin();
+    const { c } = await harness.begin();
     expect(await errnoOf(c.clunk(4242))).toBe('EBADF');
   });
 
   it('of the root fid leaves the others alone (CL-6)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     const other = c.fid();
     await c.attach(other);
     await c.clunk(0);
@@ -196,9 +196,9 @@ conform('Tclunk', stage => {
   });
 });
 
-conform('Tremove', stage => {
+conform('Tremove', harness => {
   it('removes the object and clunks the fid, or fails and clunks the fid (CL-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     const empty = await c.mkdir(dir, 'empty');
     const full = await c.mkdir(dir, 'full');
@@ -216,9 +216,9 @@ conform('Tremove', stage => {
   });
 });
 
-conform('Tfsync', stage => {
+conform('Tfsync', harness => {
   it('works on fids open for writing, for reading, and on directories (LK-9)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const writer = await c.create(dir, 'f');
     await c.write(writer, 0, 'x');
     const reader = await c.open(writer, O.RDONLY);
@@ -230,15 +230,15 @@ conform('Tfsync', stage => {
   });
 
   it('may lack its datasync, as old clients leave it out (LK-9)', async () => {
-    const { a } = await stage.contended();
+    const { a } = await harness.contended();
     a.send(frame(operations.fsync.type, 3, Buffer.from([1, 0, 0, 0])));
     expect(await a.next()).toMatchObject({ type: 51, tag: 3 });
   });
 });
 
-conform('a file that is cut', stage => {
+conform('a file that is cut', harness => {
   it('changes its size through every kind of fid (SA-4)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f', 'content');
     const writer = await c.open(file, O.RDWR);
     const reader = await c.open(file, O.RDONLY);

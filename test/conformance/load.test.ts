@@ -1,17 +1,17 @@
 import { expect, it } from 'vitest';
 import { operations } from '#protocol/operations.ts';
-import { errnoOf, O } from './dialog.ts';
-import { conform, soon } from './stage.ts';
-import { body, frame, type Loose } from './wire.ts';
+import { body, frame, type Loose } from './raw-connection.ts';
+import { conform, soon } from './server-harness.ts';
+import { errnoOf, O } from './test-client.ts';
 
 const MiB = 1024 * 1024;
 
 const say = (op: 'walk' | 'read' | 'getattr', tag: number, fields: Readonly<Record<string, Loose>>) =>
   frame(operations[op].type, tag, body(op, fields));
 
-conform('a connection', stage => {
+conform('a connection', harness => {
   it('answers 1,000 requests in flight, whatever they ask (TR-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f', 'content');
     const open = await c.open(file, O.RDWR);
     const answers = Array.from({ length: 1000 }, (_, i) => {
@@ -24,10 +24,10 @@ conform('a connection', stage => {
   });
 
   it('may have very many fids (TR-2)', { timeout: 120_000 }, async () => {
-    const { c, dir, name } = await stage.begin();
-    const names = Array.from({ length: stage.work(2000) }, (_, i) => `f${i}`);
+    const { c, dir, name } = await harness.begin();
+    const names = Array.from({ length: harness.work(2000) }, (_, i) => `f${i}`);
     await Promise.all(names.map(one => c.mknod(dir, one, 0o100644)));
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     await wire.request('walk', { fid: 0, newfid: 1, wname: [name] });
     const before = process.memoryUsage().rss;
     const count = names.length;
@@ -47,17 +47,17 @@ conform('a connection', stage => {
   });
 
   it('that is cut leaves nothing of what was running (TR-3)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     await c.file(dir, 'f', Buffer.alloc(100_000));
     for (let i = 0; i < 20; i++) {
-      const victim = await stage.connect();
+      const victim = await harness.connect();
       const fid = await victim.open(await victim.walk(0, name, 'f'), O.RDWR);
       const running = [
         victim.write(fid, 0, Buffer.alloc(60_000)),
         victim.read(fid, 0, 60_000),
         victim.call('fsync', { fid, datasync: 0 }),
-        victim.call('lock', { ...stage.wish, fid, flags: 1 }),
-        victim.call('lock', { ...stage.wish, fid, flags: 1, proc_id: 2 }),
+        victim.call('lock', { ...harness.lockFields, fid, flags: 1 }),
+        victim.call('lock', { ...harness.lockFields, fid, flags: 1, proc_id: 2 }),
         victim.create(await victim.walk(0, name), `made-${i}`),
         victim.list(0),
       ];
@@ -66,22 +66,22 @@ conform('a connection', stage => {
       victim.client.wire.socket.destroy();
       await settled;
     }
-    await stage.settle(2);
+    await harness.settle(2);
     const fid = await c.open(await c.walk(dir, 'f'), O.RDWR);
-    await soon(async () => expect((await c.call('lock', { ...stage.wish, fid })).status).toBe(0));
+    await soon(async () => expect((await c.call('lock', { ...harness.lockFields, fid })).status).toBe(0));
   });
 
   it('whose client does not read is not read from either, and takes no memory (TR-4)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     await c.file(dir, 'f', Buffer.alloc(100_000, 1));
-    const wire = await stage.wire();
+    const wire = await harness.wire();
     await wire.request('walk', { fid: 0, newfid: 1, wname: [name, 'f'] });
     await wire.request('lopen', { fid: 1, flags: 0 });
     wire.socket.pause();
     const before = process.memoryUsage().arrayBuffers;
     const count = 1500;
     for (let tag = 0; tag < count; tag++) wire.send(say('read', tag, { fid: 1, offset: 0, count: 100_000 }));
-    await stage.pause(150);
+    await harness.pause(150);
     const started = performance.now();
     expect((await c.look(dir)).type).toBe('directory');
     expect(performance.now() - started).toBeLessThan(400);
@@ -94,7 +94,7 @@ conform('a connection', stage => {
   });
 
   it('answers short questions while long ones run (TR-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const open = await c.create(dir, 'f');
     for (let i = 0; i < 32; i++) await c.write(open, i * 100_000, Buffer.alloc(100_000, i));
     const syncs = Array.from({ length: 8 }, () => c.call('fsync', { fid: open, datasync: 0 }));
@@ -107,9 +107,9 @@ conform('a connection', stage => {
 
 conform(
   'a tree in memory',
-  stage => {
+  harness => {
     it('writes as much as there is room for, and then says ENOSPC (IO-10)', async () => {
-      const { c, dir } = await stage.begin();
+      const { c, dir } = await harness.begin();
       const fid = await c.create(dir, 'f');
       const data = Buffer.alloc(130_000, 1);
       let size = 0;

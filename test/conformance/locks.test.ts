@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
-import { errnoOf, O, type TestClient } from './dialog.ts';
-import { conform, type Stage, soon } from './stage.ts';
+import { conform, type ServerHarness, soon } from './server-harness.ts';
+import { errnoOf, O, type TestClient } from './test-client.ts';
 
 const [RDLCK, WRLCK, UNLCK] = [0, 1, 2];
 const [SUCCESS, BLOCKED] = [0, 1];
 const BLOCK = 1;
 
-interface Wish {
+interface LockFields {
   readonly type?: number;
   readonly flags?: number;
   readonly start?: number;
@@ -25,7 +25,14 @@ class Guest {
     this.fid = fid;
   }
 
-  async lock({ type = WRLCK, flags = 0, start = 0, length = 0, proc_id = 1, client_id = 'vm' }: Wish = {}) {
+  async lock({
+    type = WRLCK,
+    flags = 0,
+    start = 0,
+    length = 0,
+    proc_id = 1,
+    client_id = 'vm',
+  }: LockFields = {}) {
     const { status } = await this.c.call('lock', {
       fid: this.fid,
       type: type as number,
@@ -38,29 +45,29 @@ class Guest {
     return status;
   }
 
-  unlock(wish: Wish = {}) {
-    return this.lock({ ...wish, type: UNLCK });
+  unlock(lockFields: LockFields = {}) {
+    return this.lock({ ...lockFields, type: UNLCK });
   }
 
-  test({ type = UNLCK, start = 0, length = 0, proc_id = 1, client_id = 'vm' }: Wish = {}) {
+  test({ type = UNLCK, start = 0, length = 0, proc_id = 1, client_id = 'vm' }: LockFields = {}) {
     return this.c.call('getlock', { fid: this.fid, type: type as number, start, length, proc_id, client_id });
   }
 }
 
-async function guests(stage: Stage, count = 2): Promise<Guest[]> {
-  const { c, dir, name } = await stage.begin();
+async function guests(harness: ServerHarness, count = 2): Promise<Guest[]> {
+  const { c, dir, name } = await harness.begin();
   await c.file(dir, 'f', 'content');
   const all: Guest[] = [];
   for (let i = 0; i < count; i++) {
-    const one = await stage.connect();
+    const one = await harness.connect();
     all.push(new Guest(one, await one.open(await one.walk(0, name, 'f'), O.RDWR)));
   }
   return all;
 }
 
-conform('Tlock', stage => {
+conform('Tlock', harness => {
   it('keeps other clients out of a range, and lets readers in together (LK-1)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     expect(await a.lock({ start: 10, length: 10 })).toBe(SUCCESS);
     expect(await b.lock({ start: 15, length: 1 })).toBe(BLOCKED);
     expect(await b.lock({ start: 15, length: 1, type: RDLCK })).toBe(BLOCKED);
@@ -73,10 +80,10 @@ conform('Tlock', stage => {
   });
 
   it('that waits gets the lock when it is free, or is told to come again (LK-2)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock();
     const waiting = b.lock({ flags: BLOCK });
-    await stage.pause(20);
+    await harness.pause(20);
     await a.unlock();
     let status = await waiting;
     if (status === BLOCKED) status = await b.lock({ flags: BLOCK });
@@ -85,7 +92,7 @@ conform('Tlock', stage => {
   });
 
   it('that waits is not answered before its time, and holds nobody up (LK-2)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock();
     let answered = false;
     const waiting = b.lock({ flags: BLOCK }).finally(() => {
@@ -94,7 +101,7 @@ conform('Tlock', stage => {
     for (let i = 0; i < 20; i++) {
       await b.c.look(b.fid);
       await b.c.read(b.fid, 0, 7);
-      await stage.pause(5);
+      await harness.pause(5);
     }
     expect(answered).toBe(false);
     await a.unlock();
@@ -104,7 +111,7 @@ conform('Tlock', stage => {
   });
 
   it('ends with the fid, the session or the connection (LK-3)', async () => {
-    const all = await guests(stage, 4);
+    const all = await guests(harness, 4);
     const b = all.pop()!;
     const [byClunk, byCut, byVersion] = all as [Guest, Guest, Guest];
     const ways: [Guest, () => Promise<unknown>][] = [
@@ -122,7 +129,7 @@ conform('Tlock', stage => {
   });
 
   it('of two processes of a client are two locks (LK-4)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     for (const proc_id of [1, 2]) expect(await a.lock({ type: RDLCK, proc_id })).toBe(SUCCESS);
     await a.unlock({ proc_id: 1 });
     expect(await b.lock()).toBe(BLOCKED);
@@ -131,7 +138,7 @@ conform('Tlock', stage => {
   });
 
   it('may be split by unlocking its middle, and 0 is the length to the end (LK-5)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock({ start: 0, length: 100 });
     await a.unlock({ start: 40, length: 20 });
     expect(await b.lock({ start: 39, length: 2 })).toBe(BLOCKED);
@@ -144,8 +151,8 @@ conform('Tlock', stage => {
   });
 
   it('reaches to the end with the largest length there is (LK-5)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
-    const whole = { ...stage.wish, fid: a.fid, start: 0n, length: 2n ** 63n - 1n };
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
+    const whole = { ...harness.lockFields, fid: a.fid, start: 0n, length: 2n ** 63n - 1n };
     await a.c.loose('lock', whole);
     expect(await b.lock({ start: 2 ** 52, length: 1 })).toBe(BLOCKED);
     await a.c.loose('lock', { ...whole, type: UNLCK! });
@@ -153,7 +160,7 @@ conform('Tlock', stage => {
   });
 
   it('is upgraded and downgraded in place', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock({ type: RDLCK });
     expect(await a.lock({ type: WRLCK })).toBe(SUCCESS);
     expect(await b.lock({ type: RDLCK })).toBe(BLOCKED);
@@ -163,14 +170,14 @@ conform('Tlock', stage => {
   });
 
   it('of two clients with the same name and process still conflict (LK-6)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock({ client_id: 'localhost', proc_id: 1 });
     expect(await b.lock({ client_id: 'localhost', proc_id: 1 })).toBe(BLOCKED);
     expect(await a.lock({ client_id: 'localhost', proc_id: 1 })).toBe(SUCCESS);
   });
 
   it('refuses what is no lock (LK-8)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     expect(await errnoOf(a.lock({ type: 7 }))).toBe('EINVAL');
     const common = { fid: a.fid, type: WRLCK!, flags: 0, proc_id: 1, client_id: 'vm' };
     for (const [start, length] of [
@@ -186,7 +193,7 @@ conform('Tlock', stage => {
   });
 
   it('needs an open fid', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     const lock = { type: WRLCK!, flags: 0, start: 0, length: 0, proc_id: 1, client_id: '' };
     expect(await errnoOf(c.call('lock', { fid, ...lock }))).toBe('EBADF');
@@ -194,13 +201,13 @@ conform('Tlock', stage => {
   });
 });
 
-conform('Tgetlock', stage => {
+conform('Tgetlock', harness => {
   it('tells of the lock in the way, and otherwise that there is none (LK-7)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock({ start: 10, length: 5, proc_id: 42, client_id: 'guest-a' });
     // Another process knows that there is a lock, and not whose.
     const owner =
-      stage.backEnd.differs.lockOwners === 'unknown'
+      harness.backend.differs.lockOwners === 'unknown'
         ? { proc_id: 1, client_id: '' }
         : { proc_id: 42, client_id: 'guest-a' };
     expect(await b.test({ type: UNLCK })).toMatchObject({ type: WRLCK, start: 10, length: 5, ...owner });
@@ -213,7 +220,7 @@ conform('Tgetlock', stage => {
   });
 
   it('never answers with more than the buffer of the client holds (LK-8)', async () => {
-    const [a, b] = (await guests(stage)) as [Guest, Guest];
+    const [a, b] = (await guests(harness)) as [Guest, Guest];
     const client_id = 'x'.repeat(60_000);
     await a.lock({ client_id });
     const seen = await b.test({ client_id });

@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
-import { AT_REMOVEDIR, errnoOf, O } from './dialog.ts';
-import { conform } from './stage.ts';
+import { conform } from './server-harness.ts';
+import { AT_REMOVEDIR, errnoOf, O } from './test-client.ts';
 
-conform('Tmkdir', stage => {
+conform('Tmkdir', harness => {
   it('gives exactly the mode and group, in a set-gid directory too (NS-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const d = await c.mkdir(dir, 'd', 0o042775, 1234);
     const e = await c.mkdir(d, 'e', 0o042755, 1234);
     const f = await c.mkdir(d, 'f', 0o041777, 77);
@@ -17,15 +17,15 @@ conform('Tmkdir', stage => {
     expect(await errnoOf(c.mkdir(dir, 'd'))).toBe('EEXIST');
     await c.file(dir, 'x');
     expect(await errnoOf(c.mkdir(dir, 'x'))).toBe('EEXIST');
-    expect((await c.look(d)).nlink).toBe(stage.backEnd.differs.directoryLinks === 'one' ? 1 : 4);
+    expect((await c.look(d)).nlink).toBe(harness.backend.differs.directoryLinks === 'one' ? 1 : 4);
   });
 });
 
-conform('Tsymlink and Treadlink', stage => {
+conform('Tsymlink and Treadlink', harness => {
   it('keep the bytes of the target (NS-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     // With `mapped` it is the content of a file.
-    const { permissions, differs } = stage.backEnd;
+    const { permissions, differs } = harness.backend;
     const longest = (permissions && differs.targetBytesMax) || 4095;
     for (const [i, target] of [
       '/etc/passwd',
@@ -49,9 +49,9 @@ conform('Tsymlink and Treadlink', stage => {
   });
 });
 
-conform('Tmknod', stage => {
+conform('Tmknod', harness => {
   it('makes every type with its mode, owner and device number (NS-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const made = [
       ['r', 0o100640, 0, 0],
       ['p', 0o010644, 0, 0],
@@ -71,7 +71,7 @@ conform('Tmknod', stage => {
   });
 
   it('takes a mode without a type for a regular file, and makes no directory', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.mknod(dir, 'f', 0o644);
     expect((await c.look(await c.walk(dir, 'f'))).mode).toBe(0o100644);
     expect(await errnoOf(c.mknod(dir, 'd', 0o040755))).not.toBe('none');
@@ -81,9 +81,9 @@ conform('Tmknod', stage => {
   });
 });
 
-conform('Tlink', stage => {
+conform('Tlink', harness => {
   it('gives files and symlinks a second name (NS-4)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     await c.symlink(dir, 's', 'f');
     await c.link(dir, file, 'g');
@@ -95,7 +95,7 @@ conform('Tlink', stage => {
   });
 
   it('refuses directories, names that exist and files that are gone (NS-4)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     const d = await c.mkdir(dir, 'd');
     expect(await errnoOf(c.link(dir, d, 'e'))).toBe('EPERM');
@@ -108,9 +108,9 @@ conform('Tlink', stage => {
   });
 });
 
-conform('Trenameat', stage => {
+conform('Trenameat', harness => {
   it('moves to new names and over existing ones, whose open fids live on (NS-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const d = await c.mkdir(dir, 'd');
     const file = await c.file(dir, 'f', 'moved');
     const victim = await c.open(await c.file(d, 'v', 'victim'), O.RDONLY);
@@ -128,7 +128,7 @@ conform('Trenameat', stage => {
   });
 
   it('says what Linux says when it cannot (NS-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const d = await c.mkdir(dir, 'd');
     const below = await c.mkdir(d, 'below');
     await c.mkdir(dir, 'empty');
@@ -144,7 +144,7 @@ conform('Trenameat', stage => {
   });
 
   it('onto itself or another name of the same file does nothing (NS-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     await c.link(dir, file, 'g');
     await c.mkdir(dir, 'd');
@@ -155,9 +155,9 @@ conform('Trenameat', stage => {
   });
 });
 
-conform('Trename', stage => {
+conform('Trename', harness => {
   it('moves the object of a fid, which stays valid, or is not supported at all (NS-6)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const d = await c.mkdir(dir, 'd');
     const file = await c.file(dir, 'f', 'content');
     const answer = await errnoOf(c.call('rename', { fid: file, dfid: d, name: 'g' }));
@@ -174,9 +174,9 @@ conform('Trename', stage => {
   });
 });
 
-conform('Tunlinkat', stage => {
+conform('Tunlinkat', harness => {
   it('removes files, symlinks and empty directories, each with its own flag (NS-7)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const remove = (name: string, flags: number) => errnoOf(c.call('unlinkat', { dirfid: dir, name, flags }));
     await c.file(dir, 'f');
     const d = await c.mkdir(dir, 'd');
@@ -198,9 +198,9 @@ conform('Tunlinkat', stage => {
   });
 });
 
-conform('every message that names an entry', stage => {
+conform('every message that names an entry', harness => {
   it('refuses what is no name, and changes nothing (NS-9, CR-8)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     const d = await c.mkdir(dir, 'd');
     for (const name of ['', '.', '..', 'a/b', '/', 'd/', 'a\0b', '\0', 'n'.repeat(256)]) {
@@ -225,7 +225,7 @@ conform('every message that names an entry', stage => {
   });
 
   it('wants a directory for a directory (NS-10)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     for (const [fid, errno] of [
       [file, 'ENOTDIR'],
@@ -247,11 +247,11 @@ conform('every message that names an entry', stage => {
   });
 });
 
-conform('a read-only export', stage => {
+conform('a read-only export', harness => {
   it('refuses every change with EROFS and lets everything be read (NS-11, OP-10)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     await c.file(dir, 'f', 'content');
-    const ro = await stage.connect({ aname: 'readonly' });
+    const ro = await harness.connect({ aname: 'readonly' });
     const d = await ro.walk(0, name);
     const file = await ro.walk(d, 'f');
     const refused = {

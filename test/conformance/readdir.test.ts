@@ -1,12 +1,12 @@
 import { expect, it } from 'vitest';
-import { errnoOf, O } from './dialog.ts';
-import { conform } from './stage.ts';
+import { conform } from './server-harness.ts';
+import { errnoOf, O } from './test-client.ts';
 
 const DT = { fifo: 1, char: 2, directory: 4, block: 6, file: 8, symlink: 10, socket: 12 };
 
-conform('Treaddir', stage => {
+conform('Treaddir', harness => {
   it('lists everything once, with its type, and then stays at the end (RD-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'file');
     await c.mkdir(dir, 'directory');
     await c.symlink(dir, 'symlink', 'x');
@@ -23,12 +23,12 @@ conform('Treaddir', stage => {
   });
 
   it('gives the qid.path that Tgetattr gives (RD-7)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'f');
     await c.mkdir(dir, 'd');
     const path = async (fid: number) => (await c.look(fid)).qid.path;
     for (const { name, qid } of await c.list(dir)) {
-      if (name === '..' && stage.backEnd.differs.mounts === 'below') continue;
+      if (name === '..' && harness.backend.differs.mounts === 'below') continue;
       const fid = name === '.' ? dir : await c.walk(dir, name);
       expect(qid.path).toBe(await path(fid));
     }
@@ -39,7 +39,7 @@ conform('Treaddir', stage => {
   });
 
   it('starts anew at offset 0 and sees what was added (RD-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const open = await c.open(dir, O.RDONLY);
     expect(await c.readdir(open, 0)).toHaveLength(2);
     await c.file(dir, 'f');
@@ -47,7 +47,7 @@ conform('Treaddir', stage => {
   });
 
   it('resumes behind every single cookie (RD-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     for (let i = 0; i < 30; i++) await c.file(dir, `file-${i}`);
     const open = await c.open(dir, O.RDONLY);
     const all = await c.readdir(open, 0);
@@ -59,7 +59,7 @@ conform('Treaddir', stage => {
   });
 
   it('skips nothing when entries are removed as they come (RD-4, NS-8)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     for (let i = 0; i < 300; i++) await c.file(dir, `file-${i}`);
     const open = await c.open(dir, O.RDONLY);
     let removed = 0;
@@ -78,7 +78,7 @@ conform('Treaddir', stage => {
   });
 
   it('refuses a count in which no entry fits (RD-6)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const open = await c.open(dir, O.RDONLY);
     for (const count of [20, 24]) expect(await errnoOf(c.readdir(open, 0, count))).toBe('EINVAL');
     // Either `.` or `..`, whichever the file system has first; one more byte would be needed for each.
@@ -86,14 +86,14 @@ conform('Treaddir', stage => {
   });
 
   it('works on open directories only (RD-8)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     expect(await errnoOf(c.readdir(dir, 0))).toBe('EBADF');
     expect(await errnoOf(c.readdir(await c.create(dir, 'f'), 0))).toBe('ENOTDIR');
     expect(await errnoOf(c.readdir(9999, 0))).toBe('EBADF');
   });
 
   it('of a removed directory finds nothing (RD-9)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const open = await c.open(await c.mkdir(dir, 'd'), O.RDONLY);
     await c.rmdir(dir, 'd');
     const answer = await c.readdir(open, 0).catch(error => error.name);
@@ -101,7 +101,7 @@ conform('Treaddir', stage => {
   });
 
   it('has a position for each fid (RD-10)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     for (let i = 0; i < 20; i++) await c.file(dir, `file-${i}`);
     const a = await c.open(dir, O.RDONLY);
     const b = await c.open(a, O.RDONLY);
@@ -119,7 +119,7 @@ conform('Treaddir', stage => {
   });
 
   it('answers calls that overlap on one fid as if one came after the other', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     for (let i = 0; i < 40; i++) await c.file(dir, `file-${i}`);
     const open = await c.open(dir, O.RDONLY);
     const all = (await c.readdir(open, 0)).map(({ name }) => name);
@@ -128,7 +128,7 @@ conform('Treaddir', stage => {
   });
 
   it('keeps the bytes of names, whatever they are (RD-11)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const names = ['new\nline', '\xff\xfe\x80', 'n'.repeat(255), ' ', '\x01', '...', '\\', 'é'];
     for (const name of names) await c.file(dir, name);
     const listed = (await c.list(dir)).map(({ name }) => name);
@@ -137,8 +137,8 @@ conform('Treaddir', stage => {
   });
 
   it('lists many entries in small pieces, each once, with small cookies (RD-2)', async () => {
-    const { c, dir } = await stage.begin();
-    const count = stage.work(3000);
+    const { c, dir } = await harness.begin();
+    const count = harness.work(3000);
     const names = Array.from({ length: count }, (_, i) => `entry-${i}`);
     await Promise.all(names.map(name => c.mknod(dir, name, 0o100644)));
     const entries = await c.list(dir, 4072);

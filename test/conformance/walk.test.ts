@@ -1,10 +1,10 @@
 import { expect, it } from 'vitest';
-import { errnoOf, NOFID, NONUNAME, O } from './dialog.ts';
-import { conform } from './stage.ts';
+import { conform } from './server-harness.ts';
+import { errnoOf, NOFID, NONUNAME, O } from './test-client.ts';
 
-conform('Tattach', stage => {
+conform('Tattach', harness => {
   it('gives the root of the export, a directory, to the names "" and "/" (AT-2)', async () => {
-    const c = await stage.connect();
+    const c = await harness.connect();
     for (const aname of ['', '/']) {
       const fid = c.fid();
       const qid = await c.attach(fid, { aname });
@@ -14,7 +14,7 @@ conform('Tattach', stage => {
   });
 
   it('refuses an unknown export and leaves the fid unused (AT-3)', async () => {
-    const c = await stage.connect();
+    const c = await harness.connect();
     const fid = c.fid();
     expect(await errnoOf(c.attach(fid, { aname: 'nowhere' }))).toBe('ENOENT');
     expect(await errnoOf(c.look(fid))).toBe('EBADF');
@@ -22,21 +22,21 @@ conform('Tattach', stage => {
   });
 
   it('takes no path for the name of an export (AT-4)', async () => {
-    const c = await stage.connect();
+    const c = await harness.connect();
     for (const aname of ['../..', '..', '/etc', 'a\0b', '/../../etc', 'x'.repeat(4096)]) {
       expect(await errnoOf(c.attach(c.fid(), { aname }))).not.toBe('none');
     }
   });
 
   it('leaves a fid that is in use as it is (AT-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const before = await c.look(dir);
     expect(['EBADF', 'EINVAL']).toContain(await errnoOf(c.attach(dir)));
     expect((await c.look(dir)).qid).toEqual(before.qid);
   });
 
   it('refuses an authentication fid, and Tauth itself (AT-6, AT-1)', async () => {
-    const c = await stage.connect();
+    const c = await harness.connect();
     expect(['EBADF', 'EINVAL']).toContain(await errnoOf(c.attach(c.fid(), { afid: 0 })));
     const auth = c.call('auth', { afid: c.fid(), uname: 'root', aname: '', n_uname: 0 });
     expect(await errnoOf(auth)).toBe('EOPNOTSUPP');
@@ -44,7 +44,7 @@ conform('Tattach', stage => {
   });
 
   it('gives every user a root of their own (AT-7)', async () => {
-    const c = await stage.connect();
+    const c = await harness.connect();
     const fids = [NONUNAME, 0, 1000].map(n_uname => ({ fid: c.fid(), n_uname }));
     for (const { fid, n_uname } of fids) await c.attach(fid, { n_uname });
     await c.clunk(fids[0]!.fid);
@@ -52,8 +52,8 @@ conform('Tattach', stage => {
   });
 
   it('keeps the fids of two connections apart (AT-9)', async () => {
-    const a = await stage.begin();
-    const b = await stage.begin();
+    const a = await harness.begin();
+    const b = await harness.begin();
     await a.c.call('walk', { fid: a.dir, newfid: 77, wname: [] });
     expect(await errnoOf(b.c.look(77))).toBe('EBADF');
     await b.c.call('walk', { fid: b.dir, newfid: 77, wname: [] });
@@ -61,9 +61,9 @@ conform('Tattach', stage => {
   });
 });
 
-conform('Twalk', stage => {
+conform('Twalk', harness => {
   it('without names clones a fid, and each lives without the other (WA-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const newfid = c.fid();
     expect((await c.call('walk', { fid: dir, newfid, wname: [] })).wqid).toEqual([]);
     await c.clunk(dir);
@@ -72,7 +72,7 @@ conform('Twalk', stage => {
   });
 
   it('clones fids of symlinks, FIFOs, sockets and devices (WA-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.symlink(dir, 'l', 'nowhere');
     await c.mknod(dir, 'p', 0o010644);
     await c.mknod(dir, 's', 0o140644);
@@ -85,7 +85,7 @@ conform('Twalk', stage => {
   });
 
   it('gives a qid for every step (WA-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const a = await c.mkdir(dir, 'a');
     const b = await c.mkdir(a, 'b');
     await c.file(b, 'c');
@@ -97,7 +97,7 @@ conform('Twalk', stage => {
   });
 
   it('takes 16 names and no more (WA-4)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     let at = dir;
     for (let depth = 0; depth < 17; depth++) at = await c.mkdir(at, 'd');
     const names = Array.from({ length: 17 }, () => 'd');
@@ -107,14 +107,14 @@ conform('Twalk', stage => {
   });
 
   it('whose first name is missing fails and leaves newfid unused (WA-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const newfid = c.fid();
     expect(await errnoOf(c.call('walk', { fid: dir, newfid, wname: ['x', 'y'] }))).toBe('ENOENT');
     await c.call('walk', { fid: dir, newfid, wname: [] });
   });
 
   it('that fails midway tells how far it came and leaves newfid unused (WA-6)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.mkdir(dir, 'a');
     const newfid = c.fid();
     const { wqid } = await c.call('walk', { fid: dir, newfid, wname: ['a', 'x', 'y'] });
@@ -124,7 +124,7 @@ conform('Twalk', stage => {
   });
 
   it('never goes through a file or a symlink (WA-7)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.mkdir(dir, 'd');
     await c.file(dir, 'f');
     await c.symlink(dir, 'l', 'd');
@@ -139,7 +139,7 @@ conform('Twalk', stage => {
   });
 
   it('in place moves the fid only when all names are there (WA-8)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const a = await c.mkdir(dir, 'a');
     const b = await c.mkdir(a, 'b');
     const fid = await c.walk(dir);
@@ -150,7 +150,7 @@ conform('Twalk', stage => {
   });
 
   it('to a fid in use changes neither of them (WA-9)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const a = await c.mkdir(dir, 'a');
     const before = await c.look(a);
     expect(['EBADF', 'EINVAL']).toContain(await errnoOf(c.call('walk', { fid: dir, newfid: a, wname: [] })));
@@ -159,7 +159,7 @@ conform('Twalk', stage => {
   });
 
   it('never leaves the export (WA-10)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     const root = await c.look(0);
     expect((await c.look(await c.walk(0, '..'))).qid.path).toBe(root.qid.path);
     await c.mkdir(dir, 'a');
@@ -173,7 +173,7 @@ conform('Twalk', stage => {
   });
 
   it('starts from open directories and clones open files (WA-12)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'f', 'content');
     const open = await c.open(dir, O.RDONLY | O.DIRECTORY);
     const file = await c.walk(open, 'f');
@@ -191,7 +191,7 @@ conform('Twalk', stage => {
   });
 
   it('clones an open fid of an unlinked file, which can then be opened (WA-13)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'f', 'content');
     const open = await c.open(await c.walk(dir, 'f'), O.RDONLY);
     await c.unlink(dir, 'f');
@@ -200,7 +200,7 @@ conform('Twalk', stage => {
   });
 
   it('takes names of 255 bytes and no longer (WA-14)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const name = 'n'.repeat(255);
     await c.file(dir, name);
     await c.walk(dir, name);
@@ -208,7 +208,7 @@ conform('Twalk', stage => {
   });
 
   it('gives the qid that every other message gives (WA-15)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.file(dir, 'f', 'x');
     const fid = c.fid();
     const { wqid } = await c.call('walk', { fid: dir, newfid: fid, wname: ['f'] });
@@ -221,7 +221,7 @@ conform('Twalk', stage => {
   });
 
   it('from an unknown fid is EBADF (WA-16)', async () => {
-    const { c } = await stage.begin();
+    const { c } = await harness.begin();
     expect(await errnoOf(c.walk(12_345, 'x'))).toBe('EBADF');
     expect(await errnoOf(c.walk(NOFID))).toBe('EBADF');
   });

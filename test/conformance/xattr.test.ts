@@ -1,13 +1,13 @@
 import { expect, it } from 'vitest';
-import { errnoOf, O } from './dialog.ts';
-import { conform } from './stage.ts';
+import { conform } from './server-harness.ts';
+import { errnoOf, O } from './test-client.ts';
 
 const CREATE = 1;
 const REPLACE = 2;
 
-conform('xattrs', stage => {
+conform('xattrs', harness => {
   it('come, are read, listed, replaced and go the way Linux does it (XA-1)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     await c.setXattr(fid, 'user.a', 'one', CREATE);
     expect((await c.getXattr(fid, 'user.a')).toString()).toBe('one');
@@ -24,7 +24,7 @@ conform('xattrs', stage => {
   });
 
   it('change with the clunk, and only when all bytes have come (XA-2)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     await c.setXattr(file, 'user.a', 'old');
     const fid = await c.walk(file);
@@ -44,7 +44,7 @@ conform('xattrs', stage => {
   });
 
   it('take no more bytes than were announced, and 64 KiB at most (XA-3)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     const fid = await c.walk(file);
     await c.call('xattrcreate', { fid, name: 'user.a', attr_size: 4, flags: 0 });
@@ -70,7 +70,7 @@ conform('xattrs', stage => {
   });
 
   it('that are not there leave newfid unused (XA-4)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     const newfid = c.fid();
     const absent = { user: 'ENODATA', security: 'ENODATA', system: 'EOPNOTSUPP', strange: 'EOPNOTSUPP' };
@@ -82,7 +82,7 @@ conform('xattrs', stage => {
   });
 
   it('are read as they were when the fid walked there (XA-5)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     await c.setXattr(fid, 'user.a', 'the old value');
     const newfid = c.fid();
@@ -95,7 +95,7 @@ conform('xattrs', stage => {
   });
 
   it('are read in pieces, and no further than they go (XA-6)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     await c.setXattr(fid, 'user.a', '0123456789');
     const newfid = c.fid();
@@ -110,7 +110,7 @@ conform('xattrs', stage => {
   });
 
   it('may be empty, but an ACL of no bytes is none (XA-7)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
     await c.setXattr(fid, 'user.empty', '');
     expect(await c.getXattr(fid, 'user.empty')).toHaveLength(0);
@@ -120,7 +120,7 @@ conform('xattrs', stage => {
   });
 
   it('of an object without any are an empty list (XA-8)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     for (const fid of [await c.file(dir, 'f'), dir]) {
       const newfid = c.fid();
       expect(Number((await c.call('xattrwalk', { fid, newfid, name: '' })).size)).toBe(0);
@@ -129,7 +129,7 @@ conform('xattrs', stage => {
   });
 
   it("of a symlink are its own and never its target's (XA-9)", async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     await c.setXattr(await c.file(dir, 'f'), 'user.a', 'x');
     await c.symlink(dir, 'l', 'f');
     const link = await c.walk(dir, 'l');
@@ -141,11 +141,11 @@ conform('xattrs', stage => {
   });
 
   it('of trusted.* exist for root alone (XA-9)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     const fid = await c.file(dir, 'f', '', 0o666);
     await c.setXattr(fid, 'trusted.t', 'x');
     await c.setXattr(fid, 'user.u', 'x');
-    const user = await stage.connect({ n_uname: 1000 });
+    const user = await harness.connect({ n_uname: 1000 });
     const theirs = await user.walk(0, name, 'f');
     expect(await user.xattrs(theirs)).toEqual(['user.u']);
     expect(await errnoOf(user.getXattr(theirs, 'trusted.t'))).toBe('ENODATA');
@@ -154,7 +154,7 @@ conform('xattrs', stage => {
   });
 
   it('live on with an open fid of an unlinked file (XA-10)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const open = await c.create(dir, 'f');
     await c.unlink(dir, 'f');
     await c.setXattr(open, 'user.a', 'x');
@@ -163,19 +163,19 @@ conform('xattrs', stage => {
   });
 
   it('do not change when the client goes before the clunk (XA-11)', async () => {
-    const { c, dir, name } = await stage.begin();
+    const { c, dir, name } = await harness.begin();
     const fid = await c.file(dir, 'f');
-    const other = await stage.connect();
+    const other = await harness.connect();
     const theirs = await other.walk(0, name, 'f');
     await other.call('xattrcreate', { fid: theirs, name: 'user.a', attr_size: 1, flags: 0 });
     await other.write(theirs, 0, 'x');
     await other.close();
-    await stage.settle(2);
+    await harness.settle(2);
     expect(await c.xattrs(fid)).toEqual([]);
   });
 
   it('keep the bytes of an ACL (XA-12)', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f', '', 0o644);
     // struct posix_acl_xattr_header, version 2, then tag u16, perm u16, id u32 of each entry.
     const entry = (tag: number, perm: number, id = 0xffff_ffff) => {
@@ -201,7 +201,7 @@ conform('xattrs', stage => {
   });
 
   it('are no files: other messages on their fids are refused', async () => {
-    const { c, dir } = await stage.begin();
+    const { c, dir } = await harness.begin();
     const file = await c.file(dir, 'f');
     await c.setXattr(file, 'user.a', 'x');
     const reading = c.fid();

@@ -1,10 +1,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { bytesOf, Choices } from '../fuzz/choices.ts';
 import type { Sequence, Step } from '../fuzz/sequences.ts';
-import { type BackEnd, backEnds } from '../support/back-ends.ts';
+import { type Backend, backends } from '../support/backends.ts';
 import type { Serving } from '../support/serve.ts';
-import { type Failure, Lane } from './lane.ts';
 import { kindOf, shrink } from './shrink.ts';
+import { type Failure, TempExport } from './temp-export.ts';
 
 /** What `npm run random` gives: how long, from which seed on, and how much of a sequence. */
 interface Options {
@@ -14,7 +14,7 @@ interface Options {
 }
 const options: Options = JSON.parse(process.env.NINEPD_RANDOM ?? '{}');
 
-const lanes = 3;
+const sequences = 3;
 const seedsUsual = 4;
 const stepsUsual = 250;
 const firstSeed = options.seed ?? 1;
@@ -24,9 +24,9 @@ const bytesPerStep = 24;
 const shrinkMsMax = options.minutes === undefined ? 20_000 : 120_000;
 const triesTogether = 3;
 
-/** The steps that a seed means in one of the lanes. */
-function chosenBy(seed: number, lane: number): (sequence: Sequence) => Step | undefined {
-  const choices = new Choices(bytesOf(seed * lanes + lane, stepsMax * bytesPerStep));
+/** The steps that a seed means in one of the sequences. */
+function chosenBy(seed: number, index: number): (sequence: Sequence) => Step | undefined {
+  const choices = new Choices(bytesOf(seed * sequences + index, stepsMax * bytesPerStep));
   let count = 0;
   return sequence => (count++ < stepsMax && !choices.done ? sequence.next(choices) : undefined);
 }
@@ -38,21 +38,21 @@ function given(steps: readonly Step[]): () => Step | undefined {
 }
 
 class Runner {
-  readonly #lanes: readonly Lane[];
+  readonly #exports: readonly TempExport[];
 
-  constructor(all: readonly Lane[]) {
-    this.#lanes = all;
+  constructor(all: readonly TempExport[]) {
+    this.#exports = all;
   }
 
-  /** All lanes at once. Throws the first failure, with what suffices for it. */
+  /** All sequences at once. Throws the first failure, with what suffices for it. */
   async run(seed: number, name: string): Promise<void> {
-    const results = await Promise.all(this.#lanes.map((lane, i) => lane.run(chosenBy(seed, i))));
+    const results = await Promise.all(this.#exports.map((one, i) => one.run(chosenBy(seed, i))));
     const failed = results.findIndex(result => result !== undefined);
     if (failed < 0) return;
     const { message, steps } = results[failed]!;
     const { small, alone } = await this.#shrink(seed, failed, results[failed]!);
     const count = `${steps.length} steps, of which ${small.steps.length} suffice`;
-    const where = alone ? 'also alone' : `only beside ${lanes - 1} other sequences`;
+    const where = alone ? 'also alone' : `only beside ${sequences - 1} other sequences`;
     const again = `npm run random -- --environment ${name} --seed ${seed}`;
     const first = message.split('\n', 1)[0];
     throw new Error(
@@ -60,7 +60,7 @@ class Runner {
     );
   }
 
-  async #shrink(seed: number, lane: number, failure: Failure): Promise<{ small: Failure; alone: boolean }> {
+  async #shrink(seed: number, index: number, failure: Failure): Promise<{ small: Failure; alone: boolean }> {
     const end = performance.now() + shrinkMsMax;
     const kind = kindOf(failure.message);
     let small = failure;
@@ -69,11 +69,12 @@ class Runner {
       if (result.steps.length <= small.steps.length) small = result;
       return true;
     };
-    const byItself = async (steps: readonly Step[]) => remember(await this.#lanes[lane]!.run(given(steps)));
+    const byItself = async (steps: readonly Step[]) =>
+      remember(await this.#exports[index]!.run(given(steps)));
     const together = async (steps: readonly Step[]) => {
       for (let i = 0; i < triesTogether; i++) {
-        const all = this.#lanes.map((one, at) => one.run(at === lane ? given(steps) : chosenBy(seed, at)));
-        if (remember((await Promise.all(all))[lane])) return true;
+        const all = this.#exports.map((one, at) => one.run(at === index ? given(steps) : chosenBy(seed, at)));
+        if (remember((await Promise.all(all))[index])) return true;
       }
       return false;
     };
@@ -83,21 +84,21 @@ class Runner {
   }
 }
 
-function randomly(backEnd: BackEnd): void {
+function randomly(backend: Backend): void {
   let serving: Serving;
   let runner: Runner;
-  const names = Array.from({ length: lanes }, (_, i) => `lane-${i}`);
+  const names = Array.from({ length: sequences }, (_, i) => `export-${i}`);
 
   beforeAll(async () => {
-    serving = await backEnd.serve(names);
-    runner = new Runner(names.map(name => new Lane(name, serving, backEnd)));
+    serving = await backend.serve(names);
+    runner = new Runner(names.map(name => new TempExport(name, serving, backend)));
   });
   afterAll(async () => {
     await serving.close();
   });
 
   const check = async (seed: number) => {
-    await runner.run(seed, backEnd.name);
+    await runner.run(seed, backend.name);
     expect(serving.errors).toEqual([]);
   };
   if (options.minutes === undefined) {
@@ -105,11 +106,11 @@ function randomly(backEnd: BackEnd): void {
     it.each(seeds)('get the answers of the model, seed %i', check);
     return;
   }
-  const minutes = options.minutes / backEnds.length;
+  const minutes = options.minutes / backends.length;
   it(`get the answers of the model for ${minutes.toFixed(1)} minutes`, { timeout: 2 ** 31 - 1 }, async () => {
     const end = performance.now() + minutes * 60_000;
     for (let seed = firstSeed; performance.now() < end; seed++) await check(seed);
   });
 }
 
-describe.each(backEnds)('random operations ($name)', randomly);
+describe.each(backends)('random operations ($name)', randomly);

@@ -1,5 +1,5 @@
-import type { Conversation } from './model/conversation.ts';
-import { DIR, FILE, LINK, type Thing } from './model/things.ts';
+import { DIR, FILE, LINK, type ModelNode } from './model/nodes.ts';
+import type { ModelSession } from './model/session.ts';
 import type { Request } from './requests.ts';
 
 /** The fid of the root, and the first of those that the audit uses for itself. */
@@ -11,40 +11,40 @@ const readBytes = 60_000;
  * Asks for everything that names lead to from the root: attributes, contents, targets, entries and xattrs. `session` is one
  * of root's, with the root as its fid 0; what it is asked next depends on what it was answered.
  */
-export function* audit(session: Conversation): Generator<Request> {
-  const seen = new Set<Thing>();
-  yield* auditThing(session, rootFid, session.get(rootFid).thing, seen, firstFid);
+export function* audit(session: ModelSession): Generator<Request> {
+  const seen = new Set<ModelNode>();
+  yield* auditThing(session, rootFid, session.get(rootFid).node, seen, firstFid);
 }
 
 function* auditThing(
-  session: Conversation,
+  session: ModelSession,
   fid: number,
-  thing: Thing,
-  seen: Set<Thing>,
+  node: ModelNode,
+  seen: Set<ModelNode>,
   free: number,
 ): Generator<Request> {
   yield { op: 'getattr', asked: { fid, request_mask: 0x3fff } };
-  if (seen.has(thing)) return;
-  seen.add(thing);
-  yield* auditXattrs(session, fid, thing, free);
-  if (thing.type === LINK) yield { op: 'readlink', asked: { fid } };
-  if (thing.type !== FILE && thing.type !== DIR) return;
+  if (seen.has(node)) return;
+  seen.add(node);
+  yield* auditXattrs(session, fid, node, free);
+  if (node.type === LINK) yield { op: 'readlink', asked: { fid } };
+  if (node.type !== FILE && node.type !== DIR) return;
   yield { op: 'walk', asked: { fid, newfid: free, wname: [] } };
   yield { op: 'lopen', asked: { fid: free, flags: 0 } };
-  if (thing.type === FILE) {
-    for (let at = 0; at <= thing.size; at += readBytes)
+  if (node.type === FILE) {
+    for (let at = 0; at <= node.size; at += readBytes)
       yield { op: 'read', asked: { fid: free, offset: at, count: readBytes } };
   } else yield* auditEntries(session, free);
   yield { op: 'clunk', asked: { fid: free } };
-  for (const name of thing.entries?.keys() ?? []) {
+  for (const name of node.entries?.keys() ?? []) {
     yield { op: 'walk', asked: { fid, newfid: free, wname: [name] } };
-    yield* auditThing(session, free, session.get(free).thing, seen, free + 1);
+    yield* auditThing(session, free, session.get(free).node, seen, free + 1);
     yield { op: 'clunk', asked: { fid: free } };
   }
 }
 
 /** Until nothing more comes. */
-function* auditEntries(session: Conversation, fid: number): Generator<Request> {
+function* auditEntries(session: ModelSession, fid: number): Generator<Request> {
   let offset = { low: 0, high: 0 };
   for (;;) {
     yield { op: 'readdir', asked: { fid, offset, count: readBytes } };
@@ -55,8 +55,8 @@ function* auditEntries(session: Conversation, fid: number): Generator<Request> {
   }
 }
 
-function* auditXattrs(session: Conversation, fid: number, thing: Thing, free: number): Generator<Request> {
-  for (const name of ['', ...thing.xattrs.keys()]) {
+function* auditXattrs(session: ModelSession, fid: number, node: ModelNode, free: number): Generator<Request> {
+  for (const name of ['', ...node.xattrs.keys()]) {
     yield { op: 'xattrwalk', asked: { fid, newfid: free, name } };
     if (!session.fids.has(free)) continue;
     yield { op: 'read', asked: { fid: free, offset: 0, count: readBytes } };

@@ -72,12 +72,12 @@ export function bytesOf(seed: number, count: number): Buffer {
 }
 
 /** What is not as it must be. */
-export function must(holds: boolean, what: () => string): asserts holds {
+export function assert(holds: boolean, what: () => string): asserts holds {
   if (!holds) throw new Error(what());
 }
 
 /** Compares what can be written as JSON. */
-export function mustEqual(got: unknown, wanted: unknown, what: () => string): void {
+export function assertEqual(got: unknown, wanted: unknown, what: () => string): void {
   const [a, b] = [JSON.stringify(got), JSON.stringify(wanted)];
   if (a !== b) throw new Error(`${what()}: ${a} instead of ${b}`);
 }

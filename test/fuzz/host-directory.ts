@@ -5,7 +5,7 @@ import { LocalTree } from '../../src/backend/local/local-tree.ts';
 import { FdBudget } from '../../src/quota/fd-budget.ts';
 import type { SecurityModel } from '../../src/security/model.ts';
 import { heldBy } from '../support/descriptors.ts';
-import { must } from './choices.ts';
+import { assert } from './choices.ts';
 
 /** So few that objects are closed and opened anew; two thirds are enough for what sequences have open. */
 const descriptorsMax = 48;
@@ -57,7 +57,7 @@ export async function withDirectory(
       tree.close();
     }
     const left = await leftBelow(directory);
-    must(left.length === 0, () => `descriptors are left: ${left}`);
+    assert(left.length === 0, () => `descriptors are left: ${left}`);
   } finally {
     rmSync(directory, { recursive: true, force: true });
   }

@@ -1,6 +1,6 @@
 import { type Draft, type Op, operations } from '../../src/protocol/operations.ts';
 import type { Choices } from './choices.ts';
-import type { Conversation, Fid } from './model/conversation.ts';
+import type { Fid, ModelSession } from './model/session.ts';
 
 /** Few names, so that they meet. */
 const goodNames = ['a', 'b', 'c', 'd', '\xe9\xff', 'L'.repeat(255)];
@@ -107,7 +107,7 @@ const weighted: readonly Op[] = [
 /** What a fid must be for a request to be more than refused. */
 const useful: Partial<Record<Op, (fid: Fid) => boolean>> = {
   lopen: ({ open }) => !open,
-  lcreate: ({ open, thing }) => !open && thing.isDirectory,
+  lcreate: ({ open, node }) => !open && node.isDirectory,
   xattrcreate: ({ open }) => !open,
   read: ({ open }) => open?.kind === 'xattr-read' || (open?.kind === 'file' && open.reads),
   write: ({ open }) => open?.kind === 'xattr-write' || (open?.kind === 'file' && open.writes),
@@ -115,13 +115,13 @@ const useful: Partial<Record<Op, (fid: Fid) => boolean>> = {
   fsync: ({ open }) => open?.kind === 'dir' || open?.kind === 'file',
   lock: ({ open }) => open?.kind === 'file',
   getlock: ({ open }) => open?.kind === 'file',
-  readlink: ({ thing }) => thing.target !== '',
+  readlink: ({ node }) => node.target !== '',
   clunk: () => true,
 };
 const isObject = ({ open }: Fid) => open === undefined || open.kind === 'file' || open.kind === 'dir';
-const isDirectory = (fid: Fid) => isObject(fid) && fid.thing.isDirectory;
+const isDirectory = (fid: Fid) => isObject(fid) && fid.node.isDirectory;
 
-function fidFor(field: string, op: Op, choices: Choices, { fids: known }: Conversation): number {
+function fidFor(field: string, op: Op, choices: Choices, { fids: known }: ModelSession): number {
   if (choices.rarely(10)) return choices.of(fids);
   if (field === 'newfid' || op === 'attach') {
     const free = [1, 2, 3, 4, 5, 6, 7].filter(number => !known.has(number));
@@ -133,31 +133,31 @@ function fidFor(field: string, op: Op, choices: Choices, { fids: known }: Conver
 }
 
 /** A name that is there, one that could be, or any. */
-function nameFor(number: unknown, choices: Choices, { fids: known }: Conversation): string {
-  const there = [...(known.get(number as number)?.thing.entries?.keys() ?? [])];
+function nameFor(number: unknown, choices: Choices, { fids: known }: ModelSession): string {
+  const there = [...(known.get(number as number)?.node.entries?.keys() ?? [])];
   if (there.length > 0 && choices.rarely(2)) return choices.of(there);
   return choices.rarely(8) ? choices.of(names) : choices.of(goodNames);
 }
 
-function stepsFor(number: number, choices: Choices, conversation: Conversation): string[] {
+function stepsFor(number: number, choices: Choices, modelSession: ModelSession): string[] {
   if (choices.rarely(40)) return Array.from({ length: 17 }, () => 'a');
   const steps: string[] = [];
-  let thing = conversation.fids.get(number)?.thing;
+  let node = modelSession.fids.get(number)?.node;
   for (let count = choices.of([0, 1, 1, 1, 2, 3]); count > 0; count--) {
-    const there = [...(thing?.entries?.keys() ?? [])];
+    const there = [...(node?.entries?.keys() ?? [])];
     const step = there.length > 0 && !choices.rarely(6) ? choices.of(there) : choices.of(['..', ...names]);
     steps.push(step);
-    thing = step === '..' ? thing?.parent : thing?.entries?.get(step);
+    node = step === '..' ? node?.parent : node?.entries?.get(step);
   }
   return steps;
 }
 
 /** What a field of this name may be asked as. */
-function fieldOf(field: string, op: Op, choices: Choices, conversation: Conversation, asked: Asked): unknown {
-  const { manner } = conversation.world.files;
-  if (/fid$/.test(field) && field !== 'afid') return fidFor(field, op, choices, conversation);
+function fieldOf(field: string, op: Op, choices: Choices, modelSession: ModelSession, asked: Asked): unknown {
+  const { modelOptions } = modelSession.world.files;
+  if (/fid$/.test(field) && field !== 'afid') return fidFor(field, op, choices, modelSession);
   if (op === 'xattrwalk' || op === 'xattrcreate') {
-    if (field === 'name') return choices.of(manner.xattrNames);
+    if (field === 'name') return choices.of(modelOptions.xattrNames);
     if (field === 'attr_size') return choices.of([0, 1, 5, 20, 300, 65_537, far[1]]);
     return choices.of([0, 0, 1, 2, 3, 4]);
   }
@@ -170,10 +170,10 @@ function fieldOf(field: string, op: Op, choices: Choices, conversation: Conversa
       return nameFor(
         asked.newdirfid ?? asked.olddirfid ?? asked.dfid ?? asked.dirfid ?? asked.fid,
         choices,
-        conversation,
+        modelSession,
       );
     case 'wname':
-      return stepsFor(asked.fid as number, choices, conversation);
+      return stepsFor(asked.fid as number, choices, modelSession);
     case 'symtgt':
       return choices.of(targets);
     case 'mode':
@@ -200,11 +200,11 @@ function fieldOf(field: string, op: Op, choices: Choices, conversation: Conversa
     case 'mtime_nsec':
       return choices.of([0, 1, 999_999_999, 1e9, -1]);
     case 'offset':
-      return offsetFor(op, choices, conversation.fids.get(asked.fid as number));
+      return offsetFor(op, choices, modelSession.fids.get(asked.fid as number));
     case 'count':
       return choices.of(counts);
     case 'data': {
-      const open = conversation.fids.get(asked.fid as number)?.open;
+      const open = modelSession.fids.get(asked.fid as number)?.open;
       if (open?.kind === 'xattr-write' && !choices.rarely(4))
         return dataOf(choices.bytes(open.size - open.written.length));
       const bytes = choices.bytes(choices.of([0, 1, 5, 20, 20, 200]));
@@ -231,7 +231,7 @@ function fieldOf(field: string, op: Op, choices: Choices, conversation: Conversa
     case 'uname':
       return 'who';
     case 'n_uname':
-      return choices.of(manner.users);
+      return choices.of(modelOptions.users);
     case 'oldtag':
       return choices.below(4);
     case 'request_mask':
@@ -262,7 +262,7 @@ export interface Request {
   readonly asked: Draft<Op>;
 }
 
-function opFor(choices: Choices, { msize, fids: known }: Conversation): Op {
+function opFor(choices: Choices, { msize, fids: known }: ModelSession): Op {
   if (msize === 0 && !choices.rarely(4)) return 'version';
   if (known.size === 0 && !choices.rarely(4)) return 'attach';
   const op = choices.of(weighted);
@@ -270,10 +270,10 @@ function opFor(choices: Choices, { msize, fids: known }: Conversation): Op {
 }
 
 /** A request that a session could be asked next, by what it has; now and then any. */
-export function anyRequest(choices: Choices, conversation: Conversation): Request {
-  const op = opFor(choices, conversation);
+export function anyRequest(choices: Choices, modelSession: ModelSession): Request {
+  const op = opFor(choices, modelSession);
   const asked: Asked = {};
   for (const field of Object.keys(operations[op].T))
-    asked[field] = fieldOf(field, op, choices, conversation, asked);
+    asked[field] = fieldOf(field, op, choices, modelSession, asked);
   return { op, asked: asked as Draft<Op> };
 }

@@ -6,12 +6,12 @@ import type { Draft, Op, RMessage } from '../../src/protocol/operations.ts';
 import { showReply } from '../../src/protocol/trace.ts';
 import { audit } from './audit.ts';
 import type { Choices } from './choices.ts';
+import { FuzzClient } from './fuzz-client.ts';
 import { readByManual } from './manual-reader.ts';
-import { answers, type Wanted } from './model/answers.ts';
-import { Conversation, type World } from './model/conversation.ts';
-import { Files, type Manner, Refused, Thing } from './model/things.ts';
+import { Files, ModelNode, type ModelOptions, Refused } from './model/nodes.ts';
+import { answers, type Wanted } from './model/replies.ts';
+import { ModelSession, type World } from './model/session.ts';
 import { anyRequest, type Request } from './requests.ts';
-import { Speaker } from './speaker.ts';
 
 /** Which session is asked next: some are asked more than others. */
 const weightedSessions = [0, 0, 0, 0, 0, 1, 1, 2];
@@ -23,7 +23,7 @@ const requestsMax = 300;
 const shownMax = 40;
 
 /** A session that is asked one request after another. */
-export interface Talker {
+export interface RequestSender {
   call<O extends Op>(op: O, asked: Draft<O>, tag: number): Promise<RMessage<O> | Errno>;
   /** How many fids the server has for it, where that can be seen. */
   readonly fids: number | undefined;
@@ -32,20 +32,20 @@ export interface Talker {
 
 /** The objects of a tree and those of the model, matched when they are first seen. */
 class Matches {
-  readonly #thingOf = new Map<string, Thing>();
-  readonly #pathOf = new Map<Thing, string>();
+  readonly #thingOf = new Map<string, ModelNode>();
+  readonly #pathOf = new Map<ModelNode, string>();
 
-  check(thing: Thing, { type, version, pathLow, pathHigh }: Qid): string | undefined {
+  check(node: ModelNode, { type, version, pathLow, pathHigh }: Qid): string | undefined {
     const path = `${pathHigh}.${pathLow}`;
-    const known = this.#pathOf.get(thing);
+    const known = this.#pathOf.get(node);
     if (known !== undefined && known !== path) return `the object has qid path ${path}, and had ${known}`;
     const other = this.#thingOf.get(path);
     // A host may give the number of an object again that is gone.
-    if (other && other !== thing && other.nlink > 0) return `two objects have qid path ${path}`;
-    this.#thingOf.set(path, thing);
-    this.#pathOf.set(thing, path);
+    if (other && other !== node && other.nlink > 0) return `two objects have qid path ${path}`;
+    this.#thingOf.set(path, node);
+    this.#pathOf.set(node, path);
     if (version === 0) return 'qid.version is 0';
-    const wanted = thing.isDirectory ? 0x80 : thing.type === 0o120000 ? 0x02 : 0;
+    const wanted = node.isDirectory ? 0x80 : node.type === 0o120000 ? 0x02 : 0;
     return type === wanted ? undefined : `qid.type is ${type}`;
   }
 }
@@ -64,21 +64,21 @@ export interface Step {
 /** Several sessions on one tree, each reply compared with the model's. */
 export class Sequence {
   readonly #files: Files;
-  readonly #talkers: readonly Talker[];
-  readonly #conversations: readonly Conversation[];
+  readonly #senders: readonly RequestSender[];
+  readonly #modelSessions: readonly ModelSession[];
   readonly #matches = new Matches();
   readonly #said: string[] = [];
 
   /** `exports` says of each aname whether it is read-only; all lead to the root of `files`. */
-  constructor(talkers: readonly Talker[], files: Files, exports: ReadonlyMap<string, boolean>) {
+  constructor(senders: readonly RequestSender[], files: Files, exports: ReadonlyMap<string, boolean>) {
     this.#files = files;
-    this.#talkers = talkers;
+    this.#senders = senders;
     const world: World = { files, locks: new Map(), exports };
-    this.#conversations = talkers.map(() => new Conversation(world));
+    this.#modelSessions = senders.map(() => new ModelSession(world));
   }
 
   /** What the model says, which then has done it. */
-  #right(session: Conversation, { op, asked }: Request, body: Buffer): Wanted | Refused {
+  #right(session: ModelSession, { op, asked }: Request, body: Buffer): Wanted | Refused {
     try {
       if (session.msize === 0 && op !== 'version') return new Refused('EPROTO');
       const read = readByManual(op, body);
@@ -92,20 +92,20 @@ export class Sequence {
 
   async say({ session, request }: Step): Promise<void> {
     const { op, asked } = request;
-    const conversation = this.#conversations[session]!;
-    const talker = this.#talkers[session]!;
+    const modelSession = this.#modelSessions[session]!;
+    const sender = this.#senders[session]!;
     const tag = op === 'version' ? 0xffff : 1 + (this.#said.length % 1000);
     const frame = encodeRequest(op, tag, asked);
     const line = `${session} T${op} ${shown(asked)}`;
-    const reply = await talker
+    const reply = await sender
       .call(op, asked, tag)
       .catch(error => this.#fail(`${op}: ${error.message}`, line));
     this.#said.push(`${line} → ${showReply(op, 0, reply as RMessage<Op>)}`.slice(0, 300));
     const wanted =
-      reply === ESTALE && this.#mayBeLost(conversation, request)
+      reply === ESTALE && this.#mayBeLost(modelSession, request)
         ? reply
-        : this.#right(conversation, request, frame.subarray(7));
-    const wrong = this.#compare(reply, wanted) ?? this.#wrongFids(talker, conversation);
+        : this.#right(modelSession, request, frame.subarray(7));
+    const wrong = this.#compare(reply, wanted) ?? this.#wrongFids(sender, modelSession);
     if (wrong !== undefined) this.#fail(`${op}: ${wrong}`);
   }
 
@@ -114,16 +114,16 @@ export class Sequence {
   }
 
   /** Whether a request may find nothing since somebody else took the name of what it is about; it then only ends its fid. */
-  #mayBeLost(conversation: Conversation, { op, asked }: Request): boolean {
+  #mayBeLost(modelSession: ModelSession, { op, asked }: Request): boolean {
     const numbers = Object.entries(asked).filter(([field]) => /fid$/.test(field) && field !== 'newfid');
-    const found = numbers.flatMap(([, number]) => conversation.fids.get(number as number) ?? []);
-    const lost = found.some(fid => conversation.mayBeLost(fid));
-    if (lost && (op === 'clunk' || op === 'remove')) conversation.take((asked as { fid: number }).fid);
+    const found = numbers.flatMap(([, number]) => modelSession.fids.get(number as number) ?? []);
+    const lost = found.some(fid => modelSession.mayBeLost(fid));
+    if (lost && (op === 'clunk' || op === 'remove')) modelSession.take((asked as { fid: number }).fid);
     return lost;
   }
 
-  #wrongFids({ fids }: Talker, conversation: Conversation): string | undefined {
-    const right = conversation.fids.size;
+  #wrongFids({ fids }: RequestSender, modelSession: ModelSession): string | undefined {
+    const right = modelSession.fids.size;
     return fids === undefined || fids === right ? undefined : `${fids} fids where ${right} are right`;
   }
 
@@ -148,7 +148,7 @@ export class Sequence {
   }
 
   #same(got: unknown, wanted: unknown): string | undefined {
-    if (wanted instanceof Thing) {
+    if (wanted instanceof ModelNode) {
       return got instanceof Uint8Array
         ? this.#attributes(wanted, got)
         : this.#matches.check(wanted, got as Qid);
@@ -157,7 +157,7 @@ export class Sequence {
       const list = got as readonly Qid[];
       if (list.length !== wanted.length) return `${list.length} of them where ${wanted.length} are right`;
       return wanted
-        .map((thing: Thing, i) => this.#matches.check(thing, list[i]!))
+        .map((node: ModelNode, i) => this.#matches.check(node, list[i]!))
         .find(wrong => wrong !== undefined);
     }
     if (typeof wanted === 'function') return (wanted as (got: unknown) => string | undefined)(got);
@@ -170,15 +170,15 @@ export class Sequence {
     return got === wanted ? undefined : `${got} where ${wanted} is right`;
   }
 
-  #attributes(thing: Thing, bytes: Uint8Array): string | undefined {
+  #attributes(node: ModelNode, bytes: Uint8Array): string | undefined {
     const got = unpack(attrKind, bytes) as unknown as Attributes;
-    const wrongQid = this.#matches.check(thing, got.qid);
+    const wrongQid = this.#matches.check(node, got.qid);
     if (wrongQid !== undefined) return wrongQid;
-    const { mode, uid, gid, rdev, type, atime, mtime } = thing;
-    const { directorySize, directoryLinks } = this.#files.manner;
-    const size = thing.isDirectory ? directorySize : thing.size;
-    const one = thing.isDirectory && directoryLinks === 'one';
-    const nlink = one ? Math.min(thing.nlink, 1) : thing.nlink;
+    const { mode, uid, gid, rdev, type, atime, mtime } = node;
+    const { directorySize, directoryLinks } = this.#files.modelOptions;
+    const size = node.isDirectory ? directorySize : node.size;
+    const one = node.isDirectory && directoryLinks === 'one';
+    const nlink = one ? Math.min(node.nlink, 1) : node.nlink;
     const wanted: Readonly<Record<string, number | undefined>> = {
       ...{ mode: type | mode, uid, gid, nlink, rdev, size },
       ...{ atime_sec: atime, mtime_sec: mtime?.sec, mtime_nsec: mtime?.nsec },
@@ -186,28 +186,28 @@ export class Sequence {
     for (const [field, value] of Object.entries(wanted))
       if (value !== undefined && got[field] !== value)
         return `${field} ${got[field]} where ${value} is right`;
-    thing.mtime ??= { sec: got.mtime_sec as number, nsec: got.mtime_nsec as number };
+    node.mtime ??= { sec: got.mtime_sec as number, nsec: got.mtime_nsec as number };
     return undefined;
   }
 
   async end(): Promise<void> {
-    for (const talker of this.#talkers) await talker.close();
+    for (const sender of this.#senders) await sender.close();
   }
 
   /** Whether the request is no larger than a message may be. */
   fits({ session, request: { op, asked } }: Step): boolean {
-    const { msize } = this.#conversations[session]!;
+    const { msize } = this.#modelSessions[session]!;
     return encodeRequest(op, 0, asked).length <= (msize || unversionedBytesMax);
   }
 
   /** Compares all that is there with the model, through a session that nothing else is asked in. */
   async auditBy(session: number): Promise<void> {
-    for (const request of audit(this.#conversations[session]!)) await this.say({ session, request });
+    for (const request of audit(this.#modelSessions[session]!)) await this.say({ session, request });
   }
 
   next(choices: Choices): Step {
     const session = choices.of(weightedSessions);
-    return { session, request: anyRequest(choices, this.#conversations[session]!) };
+    return { session, request: anyRequest(choices, this.#modelSessions[session]!) };
   }
 
   /** A version and a root, for sessions of these users. */
@@ -231,7 +231,7 @@ function shown(asked: object): string {
 }
 
 /** The users of the sessions that are asked at random. */
-export function usersOf({ users }: Manner): number[] {
+export function usersOf({ users }: ModelOptions): number[] {
   return Array.from({ length: sessionsMax }, (_, i) => users[i % users.length]!);
 }
 
@@ -239,7 +239,7 @@ export function usersOf({ users }: Manner): number[] {
 export async function runSequence(
   choices: Choices,
   tree: Tree,
-  manner: Manner,
+  modelOptions: ModelOptions,
   rootMode: number,
 ): Promise<void> {
   const [rw, ro] = [false, true].map(readonly => ({ name: 'x', tree, readonly }));
@@ -250,11 +250,11 @@ export async function runSequence(
   ]);
   const find = { find: (aname: string) => exports.get(aname) };
   // One of them answers everything by the table.
-  const talkers = Array.from({ length: sessionsMax }, (_, i) => new Speaker(find, i === 1));
+  const senders = Array.from({ length: sessionsMax }, (_, i) => new FuzzClient(find, i === 1));
   const readonly = new Map([...exports].map(([aname, exported]) => [aname, exported.readonly]));
-  const sequence = new Sequence(talkers, new Files(manner, rootMode), readonly);
+  const sequence = new Sequence(senders, new Files(modelOptions, rootMode), readonly);
   try {
-    for (const step of Sequence.beginnings(usersOf(manner))) await sequence.say(step);
+    for (const step of Sequence.beginnings(usersOf(modelOptions))) await sequence.say(step);
     for (let count = 0; count < requestsMax && !choices.done; count++)
       await sequence.say(sequence.next(choices));
   } finally {

@@ -1,5 +1,5 @@
-import { fuzz as byHand } from './targets/by-hand.ts';
 import { fuzz as codec } from './targets/codec.ts';
+import { fuzz as fastPath } from './targets/fast-path.ts';
 import { fuzz as framer } from './targets/framer.ts';
 import { fuzz as mapped } from './targets/mapped.ts';
 import { fuzz as options } from './targets/options.ts';
@@ -17,7 +17,7 @@ import { fuzz as vhostRing } from './targets/vhost-ring.ts';
 export const targets: Readonly<Record<string, (data: Buffer) => void | Promise<void>>> = {
   codec,
   framer,
-  'by-hand': byHand,
+  'fast-path': fastPath,
   options,
   session,
   racing,

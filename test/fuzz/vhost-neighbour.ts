@@ -1,7 +1,7 @@
 import { Errno } from '../../src/base/errno.ts';
 import { Frontend } from '../support/vhost-frontend.ts';
 import { type Served, serveDirectory } from '../support/vhost-served.ts';
-import { must, mustEqual } from './choices.ts';
+import { assert, assertEqual } from './choices.ts';
 
 export const turn = () => new Promise(resolve => setImmediate(resolve));
 
@@ -18,12 +18,12 @@ export async function withNeighbour(act: (served: Served) => Promise<void>): Pro
     await neighbour.attach();
     await act(served);
     const clunked = await neighbour.request('clunk', { fid: 0 });
-    must(!(clunked instanceof Errno), () => `the neighbour got ${clunked}`);
-    mustEqual([neighbour.errors, other.complaints], [0, []], () => 'the neighbour');
+    assert(!(clunked instanceof Errno), () => `the neighbour got ${clunked}`);
+    assertEqual([neighbour.errors, other.complaints], [0, []], () => 'the neighbour');
     neighbour.close();
   } finally {
     await other.close();
     await served.close();
   }
-  for (const session of served.sessions) mustEqual(session.counts().fids, 0, () => 'fids are left');
+  for (const session of served.sessions) assertEqual(session.counts().fids, 0, () => 'fids are left');
 }

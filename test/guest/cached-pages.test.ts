@@ -1,16 +1,16 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { HostBench } from './host-bench.ts';
-import { overVhostUser, type WayMaker } from './way.ts';
+import { type OpenTransport, overVhostUser } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { WireTap } from './wire-tap.ts';
 
 // What a guest's kernel does with pages that it has not cached yet: docs/guest-caches.md. ninepd is asked over TCP, where a relay
 // keeps what was said, and over vhost-user; QEMU's own server is asked the same.
 
-const overTcpAndVhostUser: WayMaker = async () => {
-  const way = await overVhostUser();
-  return { ...way, listen: ['tcp://127.0.0.1:0', ...way.listen] };
+const overTcpAndVhostUser: OpenTransport = async () => {
+  const transport = await overVhostUser();
+  return { ...transport, listen: ['tcp://127.0.0.1:0', ...transport.listen] };
 };
 
 const steps = ['store', 'store-wronly', 'append'] as const;
@@ -34,17 +34,17 @@ const modes = [
   { options: { cache: 'mmap', extra: 'directio' }, stores: () => kept, append: appendIsRead },
 ] as const;
 
-let bench: HostBench;
+let fixture: HostFixture;
 let tap: WireTap;
 
 /** Makes the files, mounts, runs each step, and gives what the program said and what the host has when all is unmounted. */
 async function outcome(
-  way: string,
+  transport: string,
   dir: string,
   mount: () => Promise<string>,
   made: (name: string, content: Buffer) => void = () => {},
 ): Promise<Outcome> {
-  const named = (step: string) => `${way}-${step}`;
+  const named = (step: string) => `${transport}-${step}`;
   for (const step of steps) {
     const content = Buffer.alloc(step === 'append' ? 5000 : 4096, 'A');
     writeFileSync(join(dir, named(step)), content);
@@ -52,10 +52,10 @@ async function outcome(
     made(named(step), content);
   }
   const path = await mount();
-  const said = await bench.guest.sh(
-    `cd ${path}; for step in ${steps.join(' ')}; do cached-page ${way}-$step $step; done`,
+  const said = await fixture.guest.sh(
+    `cd ${path}; for step in ${steps.join(' ')}; do cached-page ${transport}-$step $step; done`,
   );
-  await bench.guest.umount(path);
+  await fixture.guest.umount(path);
   const lines = said.stdout.split('\n');
   const [store, wronly, append] = steps.map((step, i) => {
     const host = readFileSync(join(dir, named(step)), 'latin1');
@@ -66,22 +66,22 @@ async function outcome(
 }
 
 beforeAll(async () => {
-  bench = await HostBench.over(overTcpAndVhostUser)();
-  tap = await WireTap.start(bench.server.port);
+  fixture = await HostFixture.over(overTcpAndVhostUser)();
+  tap = await WireTap.start(fixture.server.port);
 });
 
 afterAll(async () => {
   tap?.stop();
-  await bench?.stop();
+  await fixture?.stop();
 });
 
 describe('pages that a guest has not cached', () => {
   test.each(modes)(
     'with $options the server stores and shows what the guest sends, as QEMU’s does',
     async mode => {
-      const mapped = bench.hostDir('mapped');
+      const mapped = fixture.hostDir('mapped');
       const overTcp = () =>
-        bench.guest.mount({
+        fixture.guest.mount({
           trans: 'tcp',
           port: tap.port,
           aname: 'mapped',
@@ -94,31 +94,31 @@ describe('pages that a guest has not cached', () => {
       for (const [name, content] of tap.files)
         expect(readFileSync(join(mapped, name)), name).toEqual(content);
 
-      const onDevice = () => bench.mount('/mnt/device', 'passthrough', mode.options);
-      expect(await outcome('device', bench.hostDir('passthrough'), onDevice)).toEqual(seen);
-      const onQemu = () => bench.mountQemu('/mnt/qemu', mode.options);
+      const onDevice = () => fixture.mount('/mnt/device', 'passthrough', mode.options);
+      expect(await outcome('device', fixture.hostDir('passthrough'), onDevice)).toEqual(seen);
+      const onQemu = () => fixture.mountQemu('/mnt/qemu', mode.options);
       expect(await outcome('qemu', mapped, onQemu)).toEqual(seen);
 
-      expect(seen).toMatchObject(mode.stores(bench.guest.kernelRelease));
+      expect(seen).toMatchObject(mode.stores(fixture.guest.kernelRelease));
       expect(seen.append).toMatch(mode.append);
     },
   );
 
   test('with cache=mmap,directio random calls and shared mappings give back what was put in', async () => {
-    await bench.mount('/mnt/device', 'passthrough', { cache: 'mmap', extra: 'directio' });
-    await bench.guest.sh(
+    await fixture.mount('/mnt/device', 'passthrough', { cache: 'mmap', extra: 'directio' });
+    await fixture.guest.sh(
       'cd /mnt/device; exercise f 15 1000 mapread mapwrite noappend; cmp f /tmp/oracle-15',
       { timeout: 120_000 },
     );
-    await bench.guest.umount('/mnt/device');
-    expect(readFileSync(join(bench.hostDir('passthrough'), 'f'))).toEqual(
-      (await bench.guest.sh('cat /tmp/oracle-15')).bytes,
+    await fixture.guest.umount('/mnt/device');
+    expect(readFileSync(join(fixture.hostDir('passthrough'), 'f'))).toEqual(
+      (await fixture.guest.sh('cat /tmp/oracle-15')).bytes,
     );
   });
 
   test('at the end the kernel has warned of its own page faults alone, and the server holds nothing', async () => {
     const own = /netfs_page_mkwrite|Modules linked in|Call Trace/;
-    expect((await bench.guest.complaints()).filter(line => !own.test(line))).toEqual([]);
-    await expect.poll(() => bench.held(), { timeout: 3000, interval: 50 }).toEqual([]);
+    expect((await fixture.guest.complaints()).filter(line => !own.test(line))).toEqual([]);
+    await expect.poll(() => fixture.held(), { timeout: 3000, interval: 50 }).toEqual([]);
   });
 });

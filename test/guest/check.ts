@@ -9,7 +9,7 @@ export type Cache = 'none' | 'mmap' | 'loose';
 export interface Check {
   title: string;
   script: string;
-  /** How much of something it does. `$work` in its scripts is that or, on a slow bench, a share of it. */
+  /** How much of something it does. `$work` in its scripts is that or, on a slow fixture, a share of it. */
   work?: number;
   /** Milliseconds; 60 000 if left out. */
   timeout?: number;

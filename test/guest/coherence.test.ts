@@ -1,6 +1,6 @@
-import { oneBench } from './bench.ts';
-import { HostBench } from './host-bench.ts';
+import { sharedFixture } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { testCoherence } from './suites/coherence.ts';
-import { overTcp } from './way.ts';
 
-testCoherence('passthrough', oneBench(HostBench.over(overTcp)));
+testCoherence('passthrough', sharedFixture(HostFixture.over(overTcp)));

@@ -1,8 +1,8 @@
-import { oneBench, testChecks } from './bench.ts';
 import { cell, local } from './check.ts';
 import { data } from './checks/data.ts';
-import { HostBench } from './host-bench.ts';
-import { overTcp } from './way.ts';
+import { sharedFixture, testChecks } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 
 testChecks(
   'file content and whole programs',
@@ -14,5 +14,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   data,
-  oneBench(HostBench.over(overTcp)),
+  sharedFixture(HostFixture.over(overTcp)),
 );

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { prelude } from './check.ts';
-import { InnerBench } from './inner-bench.ts';
+import { NestedFixture } from './nested-fixture.ts';
 
 // A disk that fails as only the device-mapper can make it. That takes a kernel with its modules, so ninepd runs in the guest:
 // what is mounted, the server and its disk are one machine's.
@@ -21,38 +21,38 @@ forget() { sync; echo 3 >/proc/sys/vm/drop_caches; }
 `;
 
 describe('a disk with a fault', () => {
-  let bench: InnerBench;
+  let fixture: NestedFixture;
   let exported: string;
-  const sh = (script: string) => bench.guest.sh(`${words}\n${script}`);
+  const sh = (script: string) => fixture.guest.sh(`${words}\n${script}`);
   const mountDisk = () => `mount -o noatime,errors=remount-ro ${device} ${exported}`;
 
   async function serve(): Promise<void> {
-    await bench.serve();
-    await bench.mount('/mnt/disk', 'mapped');
-    await bench.mount('/mnt/else', 'frozen');
+    await fixture.serve();
+    await fixture.mount('/mnt/disk', 'mapped');
+    await fixture.mount('/mnt/else', 'frozen');
   }
 
   /** What this server has said of the host: the error, and the request that met it first. */
   async function warnings(): Promise<string[]> {
-    const found = (await bench.log()).matchAll(/WARN: mapped: (\w+): .*; request: (\w+)/g);
+    const found = (await fixture.log()).matchAll(/WARN: mapped: (\w+): .*; request: (\w+)/g);
     return [...found].map(([, errno, request]) => `${errno} ${request}`);
   }
 
   beforeAll(async () => {
-    bench = await InnerBench.start();
-    exported = bench.hostDir('mapped');
-    await bench.end('TERM');
+    fixture = await NestedFixture.start();
+    exported = fixture.hostDir('mapped');
+    await fixture.end('TERM');
     await sh(`
       guest-module loop dm_mod dm_delay
       truncate -s $((${sectors} * 512)) /scratch/image; losetup /dev/loop0 /scratch/image
       dmsetup create disk --table "0 ${sectors} ${sound}"
       mkfs.ext4 -q ${device}; ${mountDisk()}; chmod 755 ${exported}
-      echo elsewhere >${bench.hostDir('frozen')}/file
+      echo elsewhere >${fixture.hostDir('frozen')}/file
       seq 10000 >/tmp/content`);
     await serve();
   });
   afterAll(async () => {
-    await bench?.stop();
+    await fixture?.stop();
   });
 
   test('that cannot be read for a while is EIO, and when it can again all goes on, files that stayed open too', async () => {
@@ -99,7 +99,7 @@ describe('a disk with a fault', () => {
       # In its own root directory the server has it in use all the same.
       umount ${exported}; fails 'is in use' e2fsck -p ${device}`);
     // Who mounts now gets no further than the root, and as far as that only if the server remembers its record.
-    await bench.mount('/mnt/again', 'mapped').then(
+    await fixture.mount('/mnt/again', 'mapped').then(
       () => sh(`fails 'Input/output error' cat /mnt/again/file; umount /mnt/again`),
       error => expect(`${error}`).toContain('Input/output error'),
     );
@@ -109,7 +109,7 @@ describe('a disk with a fault', () => {
 
   test('has what was fsynced when it was checked and mounted anew, which needs the server started anew', async () => {
     await sh('umount /mnt/disk /mnt/else');
-    await bench.end('TERM');
+    await fixture.end('TERM');
     // 1 is that errors were corrected.
     await sh(`e2fsck -p ${device} || [ $? = 1 ]; ${mountDisk()}`);
     await serve();
@@ -141,6 +141,6 @@ describe('a disk with a fault', () => {
 
   test('leaves the guest’s kernel nothing to complain about, and the server holds nothing', async () => {
     await sh('umount /mnt/disk /mnt/else');
-    await bench.expectClean();
+    await fixture.expectClean();
   });
 });

@@ -4,22 +4,22 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { oneBench, testChecks } from './bench.ts';
 import { cell, prelude } from './check.ts';
-import { HostBench } from './host-bench.ts';
+import { sharedFixture, testChecks } from './fixture.ts';
+import { hybridMsize, overHybridVsock, VsockDevice, vsockPort } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { checks } from './suites/checks.ts';
 import { testCoherence } from './suites/coherence.ts';
 import { testLocks } from './suites/locks.ts';
 import { testMounts } from './suites/mounts.ts';
 import { testQemuTrees } from './suites/qemu.ts';
-import { hybridMsize, overHybridVsock, VsockDevice, vsockPort } from './way.ts';
 
 // A guest's vsock whose device is a process of this machine: nothing is asked of this machine's kernel.
 
-const over = oneBench(HostBench.over(overHybridVsock));
+const over = sharedFixture(HostFixture.over(overHybridVsock));
 
 testChecks('the checks over a hybrid vsock', [cell('mapped', 'none')], checks, over);
-testLocks('mapped', oneBench(HostBench.over(overHybridVsock, { cpus: 2 })));
+testLocks('mapped', sharedFixture(HostFixture.over(overHybridVsock, { cpus: 2 })));
 testCoherence('mapped', over);
 testMounts('mapped', over, [4096, hybridMsize]);
 testQemuTrees(over);

@@ -1,10 +1,10 @@
-import { oneBench } from './bench.ts';
-import { HostBench } from './host-bench.ts';
+import { sharedFixture } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { testLocks } from './suites/locks.ts';
-import { overTcp } from './way.ts';
 
 // On two processors the guest asks for locks at the same time.
-const make = oneBench(HostBench.over(overTcp, { cpus: 2 }));
+const make = sharedFixture(HostFixture.over(overTcp, { cpus: 2 }));
 
 testLocks('mapped', make);
 testLocks('passthrough', make);

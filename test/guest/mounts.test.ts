@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { oneBench } from './bench.ts';
-import { HostBench } from './host-bench.ts';
+import { sharedFixture } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { testMounts } from './suites/mounts.ts';
-import { overTcp } from './way.ts';
 
-const over = oneBench(HostBench.over(overTcp));
+const over = sharedFixture(HostFixture.over(overTcp));
 
 testMounts('mapped', over, [4096, 8192, 61_464, 1_048_576]);
 testMounts('passthrough', over, [1_048_576]);

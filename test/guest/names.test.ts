@@ -1,8 +1,8 @@
-import { oneBench, testChecks } from './bench.ts';
 import { cell, local } from './check.ts';
 import { names } from './checks/names.ts';
-import { HostBench } from './host-bench.ts';
-import { overTcp } from './way.ts';
+import { sharedFixture, testChecks } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 
 testChecks(
   'names and objects',
@@ -15,5 +15,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   names,
-  oneBench(HostBench.over(overTcp)),
+  sharedFixture(HostFixture.over(overTcp)),
 );

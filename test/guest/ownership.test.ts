@@ -1,8 +1,8 @@
-import { oneBench, testChecks } from './bench.ts';
 import { cell, local } from './check.ts';
 import { ownership } from './checks/ownership.ts';
-import { HostBench } from './host-bench.ts';
-import { overTcp } from './way.ts';
+import { sharedFixture, testChecks } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 
 testChecks(
   'owners and permission',
@@ -14,5 +14,5 @@ testChecks(
     cell('passthrough', 'loose'),
   ],
   ownership,
-  oneBench(HostBench.over(overTcp)),
+  sharedFixture(HostFixture.over(overTcp)),
 );

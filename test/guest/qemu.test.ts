@@ -1,6 +1,6 @@
-import { oneBench } from './bench.ts';
-import { HostBench } from './host-bench.ts';
+import { sharedFixture } from './fixture.ts';
+import { overTcp } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { testQemuTrees } from './suites/qemu.ts';
-import { overTcp } from './way.ts';
 
-testQemuTrees(oneBench(HostBench.over(overTcp)));
+testQemuTrees(sharedFixture(HostFixture.over(overTcp)));

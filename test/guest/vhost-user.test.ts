@@ -6,15 +6,15 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { Guest, type GuestOptions } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { oneBench, testChecks } from './bench.ts';
 import { cell, type Model } from './check.ts';
-import { HostBench } from './host-bench.ts';
+import { sharedFixture, testChecks } from './fixture.ts';
+import { overVhostUser, sharedMemory, vhostUserDevice } from './guest-transport.ts';
+import { HostFixture } from './host-fixture.ts';
 import { checks } from './suites/checks.ts';
 import { testCoherence } from './suites/coherence.ts';
 import { testLocks } from './suites/locks.ts';
 import { testMounts } from './suites/mounts.ts';
 import { testQemuTrees } from './suites/qemu.ts';
-import { overVhostUser, sharedMemory, vhostUserDevice } from './way.ts';
 
 // ninepd as the guest's virtio-9p device: QEMU's generic vhost-user device hands it the virtqueue of a stock guest.
 
@@ -58,9 +58,9 @@ const memoryMapped = () =>
 
 const mount = (tag: string) => guest.mount({ trans: 'virtio', tag, path: `/mnt/${tag}`, msize: 512_000 });
 
-const over = oneBench(HostBench.over(overVhostUser));
+const over = sharedFixture(HostFixture.over(overVhostUser));
 // Where two processors ask for locks, and put requests into a queue, at the same time.
-const overBusy = oneBench(HostBench.over(overVhostUser, { cpus: 2 }));
+const overBusy = sharedFixture(HostFixture.over(overVhostUser, { cpus: 2 }));
 
 testChecks(
   'the checks on a virtio-9p device',

@@ -1,8 +1,8 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { alice } from '../support/guest.ts';
-import { oneBench, testChecks } from './bench.ts';
 import { cell, prelude } from './check.ts';
-import { InnerBench } from './inner-bench.ts';
+import { sharedFixture, testChecks } from './fixture.ts';
+import { NestedFixture } from './nested-fixture.ts';
 import { checks } from './suites/checks.ts';
 import { testCoherence } from './suites/coherence.ts';
 import { testLocks } from './suites/locks.ts';
@@ -11,7 +11,7 @@ import { testMounts } from './suites/mounts.ts';
 // AF_VSOCK end to end: the server, the mount helper and the client in one guest, since its kernel has the loop that this
 // machine's may lack. The server is emulated there, too, and five to ten times slower than on this machine.
 
-const over = oneBench(() => InnerBench.start());
+const over = sharedFixture(() => NestedFixture.start());
 
 testChecks('the checks over AF_VSOCK', [cell('mapped', 'none')], checks, over);
 testLocks('mapped', over);
@@ -19,7 +19,7 @@ testCoherence('mapped', over);
 testMounts('mapped', over, [4096, 1_048_576]);
 
 describe('over AF_VSOCK', () => {
-  let inner: InnerBench;
+  let inner: NestedFixture;
   const sh = (script: string, options = {}) => inner.guest.sh(`${prelude}\n${script}`, options);
   const mount = (path: string) => inner.mount(path, 'mapped');
 

@@ -14,8 +14,8 @@ import { defaultLimits, type Limits, limitFaults } from '#quota/limits.ts';
 import { ServerShare } from '#quota/server-share.ts';
 import { SessionQuota } from '#quota/session-quota.ts';
 import { Session } from '#session/session.ts';
-import { errnoOf, O, TestClient } from '../conformance/dialog.ts';
-import { Wire } from '../conformance/wire.ts';
+import { RawConnection } from '../conformance/raw-connection.ts';
+import { errnoOf, O, TestClient } from '../conformance/test-client.ts';
 import { logTo } from '../support/line-log.ts';
 
 describe('what sessions hold', () => {
@@ -169,9 +169,9 @@ describe('a server with bounds of its own', () => {
   }
 
   async function begin(aname = 'a'): Promise<TestClient> {
-    const dialog = await TestClient.begin({ path: path() }, { aname });
-    ends.push(() => dialog.close());
-    return dialog;
+    const client = await TestClient.begin({ path: path() }, { aname });
+    ends.push(() => client.close());
+    return client;
   }
 
   async function silent(address: NetConnectOpts) {
@@ -341,13 +341,13 @@ describe('a server with bounds of its own', () => {
     await serve({ waitingLocksPerSession: 1, requestsPerSession: 2 });
     const holder = await begin();
     const held = await holder.open(await holder.walk(0, 'f'), O.RDWR);
-    const wish = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'a' };
-    await holder.call('lock', { ...wish, fid: held });
+    const lockFields = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'a' };
+    await holder.call('lock', { ...lockFields, fid: held });
     const c = await begin();
     const mine = await c.open(await c.walk(0, 'f'), O.RDWR);
     // A lock that waits is no request that runs; a second one is told to ask again.
-    const waits = c.call('lock', { ...wish, fid: mine, flags: 1 });
-    expect(await c.call('lock', { ...wish, fid: mine, flags: 1, proc_id: 2 })).toEqual({ status: 1 });
+    const waits = c.call('lock', { ...lockFields, fid: mine, flags: 1 });
+    expect(await c.call('lock', { ...lockFields, fid: mine, flags: 1, proc_id: 2 })).toEqual({ status: 1 });
     await Promise.all(Array.from({ length: 50 }, () => c.call('fsync', { fid: mine, datasync: 0 })));
     await holder.clunk(held);
     expect(await waits).toEqual({ status: 0 });
@@ -363,7 +363,7 @@ describe('a server with bounds of its own', () => {
 
   it('serves a polite session in between, however many connections flood it', async () => {
     await serve({});
-    const floods = await Promise.all(Array.from({ length: 16 }, () => Wire.begin(path())));
+    const floods = await Promise.all(Array.from({ length: 16 }, () => RawConnection.begin(path())));
     for (const one of floods) ends.push(() => one.end());
     const port = Number(/(\d+)$/.exec(await server.listen('tcp://127.0.0.1:0'))![1]);
     const polite = await TestClient.begin({ port });

@@ -165,9 +165,9 @@ describe('the program', () => {
     const client = await Client.connect({ port: await running.port() });
     const fid = await client.attach('', 0);
     await client.lcreate(fid, 'f', P9_RDWR);
-    const wish = { fid, type: 1, flags: 1, start: 0, length: 0, proc_id: 1, client_id: 'a' } as const;
-    expect((await client.wire.request('lock', wish)).status).toBe(0);
-    client.wire.request('lock', { ...wish, proc_id: 2 }).catch(() => undefined);
+    const lockFields = { fid, type: 1, flags: 1, start: 0, length: 0, proc_id: 1, client_id: 'a' } as const;
+    expect((await client.wire.request('lock', lockFields)).status).toBe(0);
+    client.wire.request('lock', { ...lockFields, proc_id: 2 }).catch(() => undefined);
     await client.getattr(fid);
     running.child.kill('SIGTERM');
     expect(await running.ended()).toBe(0);

@@ -14,8 +14,8 @@ import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { passthrough } from '#security/passthrough.ts';
-import { withFault } from '../support/between-calls.ts';
 import { contextOf } from '../support/context.ts';
+import { withFault } from '../support/intercept-calls.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests mount file systems: run them as root (sudo npm test).');

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConfigError, type ExportOptions, Server } from '#index.ts';
 import { mapAcl } from '#security/acl-ids.ts';
 import { IdMap, mapProblems } from '#security/id-map.ts';
-import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/dialog.ts';
+import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/test-client.ts';
 
 const none = 0xffff_ffff;
 
@@ -82,7 +82,7 @@ describe('passthrough', () => {
   let dir: string;
   let files: string;
   let server: Server | undefined;
-  const dialogs: TestClient[] = [];
+  const clients: TestClient[] = [];
 
   beforeEach(() => {
     process.umask(0);
@@ -93,7 +93,7 @@ describe('passthrough', () => {
     chmodSync(files, 0o1777);
   });
   afterEach(async () => {
-    await Promise.all(dialogs.splice(0).map(one => one.close()));
+    await Promise.all(clients.splice(0).map(one => one.close()));
     await server?.close();
     server = undefined;
     rmSync(dir, { recursive: true });
@@ -109,9 +109,9 @@ describe('passthrough', () => {
   }
 
   async function as(n_uname: number): Promise<TestClient> {
-    const dialog = await TestClient.begin({ path: path() }, { n_uname });
-    dialogs.push(dialog);
-    return dialog;
+    const client = await TestClient.begin({ path: path() }, { n_uname });
+    clients.push(client);
+    return client;
   }
 
   function owner(name: string): [number, number] {

@@ -145,7 +145,7 @@ describe.each([
 
   it('grant a lock that waits when the other unlocks, closes, or loses its guest; a flush ends the wait', async () => {
     const [ofA, ofB] = await openFile();
-    const wish = { ...whole, fid: ofB, type: WRLCK, flags: BLOCK } as const;
+    const lockFields = { ...whole, fid: ofB, type: WRLCK, flags: BLOCK } as const;
     const other = await a.walk(rootOfA, 'f');
     await a.lopen(other, P9_RDWR);
     for (const [fid, letGo] of [
@@ -155,10 +155,10 @@ describe.each([
     ] as const) {
       expect(await a.lock(fid, { ...whole, type: WRLCK })).toBe(GRANTED);
       const tag = b.wire.freeTag();
-      const flushed = b.wire.request('lock', wish, tag);
+      const flushed = b.wire.request('lock', lockFields, tag);
       await b.wire.flush(tag);
       await expect(flushed).rejects.toMatchObject({ name: 'EINTR' });
-      const granted = b.wire.request('lock', wish);
+      const granted = b.wire.request('lock', lockFields);
       await b.getattr(ofB);
       await letGo();
       expect((await granted).status).toBe(GRANTED);

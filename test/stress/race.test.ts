@@ -19,15 +19,15 @@ import { setAttributeSync } from 'fs-xattr';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { type Canary, Intruder } from './intruder.ts';
 import { progress, seed, stress } from './options.ts';
+import { type Canary, RaceClient } from './race-client.ts';
 import { Random } from './random.ts';
 
 const minutes = (stress.minutes ?? 0.1) / 2;
 const models = ['mapped', 'passthrough'] as const;
 const clientsPerModel = 2;
 /** At once on each connection. */
-const intrudersPerClient = 4;
+const raceClientsPerConnection = 4;
 const progressMs = 10_000;
 
 let top: string;
@@ -86,7 +86,7 @@ class Bait implements Canary {
     });
   }
 
-  /** Reads nothing, so that it is not mistaken for an intruder. */
+  /** Reads nothing, so that it is not mistaken for an client. */
   check(): void {
     expect(this.#state()).toEqual(this.#before);
   }
@@ -152,17 +152,17 @@ async function together(tasks: readonly ((running: () => boolean) => Promise<voi
 }
 
 /** Looks at the canary all the time, and says how it goes. */
-async function watch(bait: Bait, intruders: readonly Intruder[], running: () => boolean): Promise<void> {
+async function watch(bait: Bait, clients: readonly RaceClient[], running: () => boolean): Promise<void> {
   for (let next = Date.now() + progressMs; running(); ) {
     await new Promise(resolve => setTimeout(resolve, 50));
     bait.check();
     if (Date.now() < next) continue;
     next += progressMs;
     const errors: Record<string, number> = {};
-    for (const [name, count] of intruders.flatMap(one => [...one.errors])) {
+    for (const [name, count] of clients.flatMap(one => [...one.errors])) {
       errors[name] = (errors[name] ?? 0) + count;
     }
-    const operations = intruders.reduce((sum, one) => sum + one.operations, 0);
+    const operations = clients.reduce((sum, one) => sum + one.operations, 0);
     progress(`race: ${operations} operations, ${JSON.stringify(errors)}`);
   }
 }
@@ -190,21 +190,21 @@ describe('an export that somebody on the host swaps about', () => {
     });
     const idle = readdirSync(`/proc/${server.pid}/fd`).length;
     const clients: Client[] = [];
-    const intruders: Intruder[] = [];
+    const racing: RaceClient[] = [];
     for (const model of models) {
       for (let i = 0; i < clientsPerModel; i++) {
         const client = await Client.connect({ path: join(top, 'socket') });
         clients.push(client);
         // The worst case: in passthrough this is root of the host.
         const root = await client.attach(model, 0);
-        for (let j = 0; j < intrudersPerClient; j++) {
-          intruders.push(new Intruder(client, root, bait, new Random(random.below(2 ** 31))));
+        for (let j = 0; j < raceClientsPerConnection; j++) {
+          racing.push(new RaceClient(client, root, bait, new Random(random.below(2 ** 31))));
         }
       }
     }
     await together([
-      running => watch(bait, intruders, running),
-      ...intruders.map(one => (running: () => boolean) => one.run(running)),
+      running => watch(bait, racing, running),
+      ...racing.map(one => (running: () => boolean) => one.run(running)),
     ]);
     await Promise.all(clients.map(client => client.close()));
     await Promise.all(swapping.map(stopSwapper));

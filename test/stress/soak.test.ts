@@ -15,19 +15,19 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { CheckedGuest } from './checked-guest.ts';
-import { long, progress, seed, stress } from './options.ts';
-import { Random } from './random.ts';
-import { RealGuest } from './real-guest.ts';
-import { rise, type Sample, Sampler } from './sampler.ts';
 import {
   abandon,
   countUnderLock,
   dyingMonitor,
   flushStorm,
   isCut,
-  type Places,
-  talkNonsense,
-} from './troubles.ts';
+  sendGarbage,
+  type Targets,
+} from './fault-injection.ts';
+import { long, progress, seed, stress } from './options.ts';
+import { Random } from './random.ts';
+import { RealGuest } from './real-guest.ts';
+import { rise, type Sample, Sampler } from './sampler.ts';
 
 const here = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const results = here('../../.cache/stress');
@@ -42,7 +42,7 @@ const models = ['mapped', 'passthrough'] as const;
 /** A soak that is shorter is not judged by slopes: caches, pools and V8's heap still fill after its first quarter. */
 const judgedMinutesMin = 30;
 const samplesWanted = 240;
-const troubleMs = 400;
+const faultMs = 400;
 
 /** What may be added from the first to the last sample that is judged. */
 const riseMax = {
@@ -74,7 +74,7 @@ beforeAll(async () => {
   server = await Ninepd.start({
     exports: models.map(model => ({ path: join(top, model), name: model, securityModel: model })),
     listen: [`unix://${address().path}`, `vhost-user://${join(top, 'vhost')}?tag=soak`, 'tcp://127.0.0.1:0'],
-    // What the troubles provoke is logged as information.
+    // What the faults provoke is logged as information.
     args: ['--log-level', 'warn'],
     env: { NODE_OPTIONS: `--import ${reporter}` },
   });
@@ -87,7 +87,7 @@ afterAll(async () => {
 });
 
 describe('a server that runs for long', () => {
-  it(`keeps what its guests wrote, and its memory, descriptors and latency, through every trouble (seed ${seed})`, {
+  it(`keeps what its guests wrote, and its memory, descriptors and latency, through every fault (seed ${seed})`, {
     timeout: minutes * 60_000 + 400_000,
   }, async () => {
     const soak = new Soak();
@@ -109,11 +109,11 @@ describe('a server that runs for long', () => {
 
 const isHalfMade = (name: string) => name.startsWith('.ninepd-new-');
 
-const troubles = ['cut', 'flush', 'abandon', 'nonsense', 'monitor'] as const;
+const faults = ['cut', 'flush', 'abandon', 'nonsense', 'monitor'] as const;
 
 class Soak {
   readonly #guests: CheckedGuest[] = [];
-  readonly #troubles = { cut: 0, flush: 0, abandon: 0, nonsense: 0, monitor: 0 };
+  readonly #faults = { cut: 0, flush: 0, abandon: 0, nonsense: 0, monitor: 0 };
   #counted = 0;
   #real: RealGuest | undefined;
 
@@ -140,7 +140,7 @@ class Soak {
       ...this.#guests.map(guest => this.#work(guest, running)),
       this.#count('a', running),
       this.#count('b', running),
-      this.#trouble(running),
+      this.#injectFault(running),
       this.#workReally(running),
       this.#sample(end).finally(() => sampler.stop()),
     ]);
@@ -176,31 +176,31 @@ class Soak {
     }
   }
 
-  async #trouble(running: () => boolean): Promise<void> {
+  async #injectFault(running: () => boolean): Promise<void> {
     while (running()) {
-      await pause(troubleMs);
-      const places = { address: address(), aname: random.pick(models), vhostUser: join(top, 'vhost') };
-      const kind = random.pick(troubles);
-      this.#troubles[kind]++;
+      await pause(faultMs);
+      const targets = { address: address(), aname: random.pick(models), vhostUser: join(top, 'vhost') };
+      const kind = random.pick(faults);
+      this.#faults[kind]++;
       try {
-        await this.#make(kind, places);
+        await this.#make(kind, targets);
       } catch (error) {
-        throw new Error(`while making trouble (${kind}): ${error}; the server says: ${server.log()}`);
+        throw new Error(`while injecting a fault (${kind}): ${error}; the server says: ${server.log()}`);
       }
     }
   }
 
-  async #make(kind: (typeof troubles)[number], places: Places): Promise<void> {
+  async #make(kind: (typeof faults)[number], targets: Targets): Promise<void> {
     if (kind === 'cut') random.pick(this.#guests).cut();
-    if (kind === 'flush') await flushStorm(places, random);
-    if (kind === 'abandon') await abandon(places, random);
+    if (kind === 'flush') await flushStorm(targets, random);
+    if (kind === 'abandon') await abandon(targets, random);
     // It may be cut off for what it says.
     if (kind === 'nonsense') {
-      await talkNonsense(places, random).catch(error => {
+      await sendGarbage(targets, random).catch(error => {
         if (!isCut(error)) throw error;
       });
     }
-    if (kind === 'monitor') await dyingMonitor(places, random);
+    if (kind === 'monitor') await dyingMonitor(targets, random);
   }
 
   async #sample(end: number): Promise<void> {
@@ -221,7 +221,7 @@ class Soak {
       cuts: sum(guest => guest.cuts),
       counted: this.#counted,
       ...(this.#real ? { realRounds: this.#real.rounds } : {}),
-      troubles: this.#troubles,
+      faults: this.#faults,
     };
   }
 

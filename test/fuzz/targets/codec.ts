@@ -12,7 +12,7 @@ import { parseDirents } from '../../../src/protocol/dirent.ts';
 import { type Op, operations, ops, type RMessage, type TMessage } from '../../../src/protocol/operations.ts';
 import { showFrame, showReply, showRequest } from '../../../src/protocol/trace.ts';
 import { packDirents } from '../../support/pack-dirents.ts';
-import { Choices, must, mustEqual } from '../choices.ts';
+import { assert, assertEqual, Choices } from '../choices.ts';
 import { type Raw, readByManual } from '../manual-reader.ts';
 
 const tag = 7;
@@ -69,18 +69,18 @@ function checkRequest(op: Op, body: Buffer): void {
   const got = outcome(() => decodeRequest(op, frame));
   const what = () => `T${op} ${body.toString('hex')}`;
   if (got instanceof Errno || wanted.errno !== undefined) {
-    mustEqual(got instanceof Errno ? got.name : 'taken', wanted.errno ?? 'taken', what);
+    assertEqual(got instanceof Errno ? got.name : 'taken', wanted.errno ?? 'taken', what);
     return;
   }
   const same = [...wanted.fields].map(([field, raw]) => {
     const is = sameField(field, (got as Readonly<Record<string, unknown>>)[field], raw);
-    must(is !== false, () => `${what()}: ${field} is ${JSON.stringify((got as never)[field])}`);
+    assert(is !== false, () => `${what()}: ${field} is ${JSON.stringify((got as never)[field])}`);
     return is;
   });
-  mustEqual(Object.keys(got), [...wanted.fields.keys()], what);
+  assertEqual(Object.keys(got), [...wanted.fields.keys()], what);
   const shortened = op === 'fsync' && body.length === 4;
   if (!same.includes('inexact') && !shortened)
-    mustEqual(encodeRequest(op, tag, got).toString('hex'), frame.toString('hex'), what);
+    assertEqual(encodeRequest(op, tag, got).toString('hex'), frame.toString('hex'), what);
   printable(showRequest(op, tag, got));
   if (op === 'write') checkHead(frame, got as TMessage<'write'>);
 }
@@ -89,7 +89,7 @@ function checkRequest(op: Op, body: Buffer): void {
 function checkHead(frame: Buffer, whole: TMessage<'write'>): void {
   const memory = Buffer.concat([Buffer.alloc(3, 0xee), frame.subarray(0, writeHeadBytes)]);
   const { fid, offset, data } = decodeRequest('write', memory, 3);
-  mustEqual([fid, offset, data.count], [whole.fid, whole.offset, whole.data.count], () => 'head of Twrite');
+  assertEqual([fid, offset, data.count], [whole.fid, whole.offset, whole.data.count], () => 'head of Twrite');
 }
 
 function checkReply(op: Op, type: number, body: Buffer): void {
@@ -99,18 +99,18 @@ function checkReply(op: Op, type: number, body: Buffer): void {
   printable(showReply(op, tag, got as RMessage<Op>));
   // A time, or another number that is only carried, may be beyond what a number holds exactly.
   const again = Buffer.alloc(frame.length);
-  mustEqual(encodeReply(op, tag, got as RMessage<Op>, again), frame.length, () => `R${op}`);
-  must(again.equals(frame), () => `R${op} ${body.toString('hex')} became ${again.toString('hex', 7)}`);
+  assertEqual(encodeReply(op, tag, got as RMessage<Op>, again), frame.length, () => `R${op}`);
+  assert(again.equals(frame), () => `R${op} ${body.toString('hex')} became ${again.toString('hex', 7)}`);
 }
 
 function checkDirents(data: Buffer): void {
   const entries = outcome(() => parseDirents(data));
   if (entries instanceof Errno) return;
-  must(packDirents(entries).equals(data), () => `entries ${data.toString('hex')}`);
+  assert(packDirents(entries).equals(data), () => `entries ${data.toString('hex')}`);
 }
 
 function printable(text: string): void {
-  must(/^[ -~…]*$/.test(text), () => `a trace that is not plain: ${JSON.stringify(text)}`);
+  assert(/^[ -~…]*$/.test(text), () => `a trace that is not plain: ${JSON.stringify(text)}`);
 }
 
 export function fuzz(data: Buffer): void {

@@ -1,6 +1,6 @@
 /** Cutting a stream into frames as it arrives, with both ways to fill the buffer, against cutting all of it at the end. */
 import { FrameBuffer, FramingError } from '../../../src/protocol/frame-buffer.ts';
-import { Choices, must, mustEqual } from '../choices.ts';
+import { assert, assertEqual, Choices } from '../choices.ts';
 
 const headerBytes = 7;
 
@@ -99,7 +99,7 @@ function byRoom(stream: Stream): Outcome {
     for (let rest of chunksOf(stream)) {
       while (rest.length > 0) {
         const room = buffer.room();
-        must(room.length > 0, () => 'no room');
+        assert(room.length > 0, () => 'no room');
         const count = rest.copy(room);
         room.fill(0xee, count);
         rest = rest.subarray(count);
@@ -108,7 +108,7 @@ function byRoom(stream: Stream): Outcome {
           const type = buffer.nextType;
           if (!buffer.next(stream.limit(frames.length))) break;
           const frame = buffer.bytes.subarray(buffer.from, buffer.to);
-          must(type === frame[4], () => `the type ${frame[4]} was announced as ${type}`);
+          assert(type === frame[4], () => `the type ${frame[4]} was announced as ${type}`);
           frames.push(print(frame));
         }
       }
@@ -120,6 +120,6 @@ function byRoom(stream: Stream): Outcome {
 export function fuzz(data: Buffer): void {
   const stream = streamOf(new Choices(data));
   const wanted = cutAtOnce(stream);
-  mustEqual(byPush(stream), wanted, () => 'push');
-  mustEqual(byRoom(stream), wanted, () => 'room and arrived');
+  assertEqual(byPush(stream), wanted, () => 'push');
+  assertEqual(byRoom(stream), wanted, () => 'room and arrived');
 }

@@ -1,19 +1,22 @@
 /** The sequences of `session` on a directory of the host with the model `mapped`, which must behave like the tree in memory. */
 import { mapped } from '../../../src/security/mapped.ts';
-import { Choices, must } from '../choices.ts';
+import { assert, Choices } from '../choices.ts';
 import { objectsBelow, withDirectory } from '../host-directory.ts';
-import { mappedManner } from '../manners.ts';
+import { mappedOptions } from '../model/options.ts';
 import { runSequence } from '../sequences.ts';
 
 export async function fuzz(data: Buffer): Promise<void> {
-  const model = mapped({ fmode: 0o600, dmode: 0o700 }, text => must(false, () => `a complaint: ${text}`));
+  const model = mapped({ fmode: 0o600, dmode: 0o700 }, text => assert(false, () => `a complaint: ${text}`));
   await withDirectory(model, async (tree, directory) => {
-    await runSequence(new Choices(data), tree, mappedManner, 0o755);
+    await runSequence(new Choices(data), tree, mappedOptions, 0o755);
     // Whatever guests made, the host has files and directories of the server, and nothing half made.
     for (const { path, mode, uid, gid } of objectsBelow(directory)) {
-      must(mode === 0o100600 || mode === 0o040700, () => `${path} has the mode ${mode.toString(8)}`);
-      must(uid === process.getuid!() && gid === process.getgid!(), () => `${path} belongs to ${uid}:${gid}`);
-      must(!path.includes('.ninepd-new-'), () => `${path} is left`);
+      assert(mode === 0o100600 || mode === 0o040700, () => `${path} has the mode ${mode.toString(8)}`);
+      assert(
+        uid === process.getuid!() && gid === process.getgid!(),
+        () => `${path} belongs to ${uid}:${gid}`,
+      );
+      assert(!path.includes('.ninepd-new-'), () => `${path} is left`);
     }
   });
 }

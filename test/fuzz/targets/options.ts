@@ -3,7 +3,7 @@ import { numberAsInC, splitAtCommas } from '../../../src/cli/export-option.ts';
 import { parseCommandLine, type ServeOptions } from '../../../src/cli/options.ts';
 import type { ExportOptions } from '../../../src/exports/exports.ts';
 import { type Endpoint, endpointOf, uriOf } from '../../../src/transport/endpoint.ts';
-import { Choices, must, mustEqual } from '../choices.ts';
+import { assert, assertEqual, Choices } from '../choices.ts';
 
 const pieces = [
   '/srv/a',
@@ -106,20 +106,20 @@ function argsOf(choices: Choices): string[] {
 }
 
 function checkEndpoint(endpoint: Endpoint): void {
-  mustEqual(endpointOf(uriOf(endpoint)), endpoint, () => `${uriOf(endpoint)} leads elsewhere`);
+  assertEqual(endpointOf(uriOf(endpoint)), endpoint, () => `${uriOf(endpoint)} leads elsewhere`);
   const integer = (value: number, max: number) =>
-    must(Number.isInteger(value) && value >= 0 && value <= max, () => `${value} in ${uriOf(endpoint)}`);
+    assert(Number.isInteger(value) && value >= 0 && value <= max, () => `${value} in ${uriOf(endpoint)}`);
   if (endpoint.kind === 'tcp') integer(endpoint.port, 65535);
   if (endpoint.kind === 'fd') integer(endpoint.fd, 2 ** 31 - 1);
   if (endpoint.kind === 'vsock') integer(endpoint.cid, 2 ** 32 - 1);
   if (endpoint.kind === 'unix' || endpoint.kind === 'vhost-user')
-    must(!endpoint.path.includes('\0') && endpoint.path.startsWith('/'), () => `path ${endpoint.path}`);
+    assert(!endpoint.path.includes('\0') && endpoint.path.startsWith('/'), () => `path ${endpoint.path}`);
 }
 
 /** What `--export` says, read in another way: every setting of it must be in the result. */
 function checkExport(said: string, one: ExportOptions): void {
   const [path, ...settings] = splitAtCommas(said);
-  mustEqual(one.path, path, () => said);
+  assertEqual(one.path, path, () => said);
   for (const setting of settings) {
     const [key, value] = [setting.slice(0, setting.indexOf('=')), setting.slice(setting.indexOf('=') + 1)];
     const taken: Readonly<Record<string, unknown>> = {
@@ -131,8 +131,8 @@ function checkExport(said: string, one: ExportOptions): void {
       dmode: one.dmode,
     };
     const wanted = key === 'fmode' || key === 'dmode' ? numberAsInC(value)! % 0o1000 : value;
-    must(typeof wanted === 'string' || numberAsInC(value)! <= 0o177777, () => `${setting} is no mode`);
-    mustEqual(taken[key], wanted, () => `${setting} of ${said}`);
+    assert(typeof wanted === 'string' || numberAsInC(value)! <= 0o177777, () => `${setting} is no mode`);
+    assertEqual(taken[key], wanted, () => `${setting} of ${said}`);
   }
 }
 
@@ -143,12 +143,12 @@ function checkStart(args: readonly string[], { exports, listen, msizeMax }: Serv
       arg.startsWith(`--${name}=`) ? [arg.slice(name.length + 3)] : args[i - 1] === `--${name}` ? [arg] : [],
     );
   const said = given('export');
-  must(exports.length - said.length <= 1, () => 'more exports than were given');
-  must(exports.length >= said.length, () => 'an export got lost');
+  assert(exports.length - said.length <= 1, () => 'more exports than were given');
+  assert(exports.length >= said.length, () => 'an export got lost');
   for (const [i, one] of said.entries()) checkExport(one, exports[exports.length - said.length + i]!);
-  mustEqual(listen.length, given('listen').length, () => 'listeners');
+  assertEqual(listen.length, given('listen').length, () => 'listeners');
   for (const endpoint of listen) checkEndpoint(endpoint);
-  for (const bytes of given('msize-max')) mustEqual(msizeMax, Number(bytes), () => '--msize-max');
+  for (const bytes of given('msize-max')) assertEqual(msizeMax, Number(bytes), () => '--msize-max');
 }
 
 export function fuzz(data: Buffer): void {
@@ -156,7 +156,7 @@ export function fuzz(data: Buffer): void {
   const args = choices.rarely(8) ? choices.rest().toString('latin1').split(' ') : argsOf(choices);
   const line = parseCommandLine(args);
   if (line.command !== 'serve') return;
-  for (const problem of line.problems) must(problem.length > 0, () => 'a fault without a text');
+  for (const problem of line.problems) assert(problem.length > 0, () => 'a fault without a text');
   // Behind `--` everything is a directory, and there can be but one.
   if (line.problems.length === 0 && !args.includes('--')) checkStart(args, line.options);
 }

@@ -2,10 +2,10 @@
 import { passthrough } from '../../../src/security/passthrough.ts';
 import { Choices } from '../choices.ts';
 import { withDirectory } from '../host-directory.ts';
-import { passthroughManner } from '../manners.ts';
+import { passthroughOptions } from '../model/options.ts';
 import { runSequence } from '../sequences.ts';
 
 export async function fuzz(data: Buffer): Promise<void> {
   const model = passthrough(() => undefined);
-  await withDirectory(model, tree => runSequence(new Choices(data), tree, passthroughManner, 0o755));
+  await withDirectory(model, tree => runSequence(new Choices(data), tree, passthroughOptions, 0o755));
 }

@@ -9,12 +9,12 @@ import { decodeReply, encodeRequest, frameType } from '../../../src/protocol/cod
 import { NOTAG } from '../../../src/protocol/constants.ts';
 import { type Op, operations } from '../../../src/protocol/operations.ts';
 import { heldIn } from '../../support/serve.ts';
-import { Choices, must } from '../choices.ts';
-import { answers } from '../model/answers.ts';
-import { Conversation } from '../model/conversation.ts';
-import { Files, Refused } from '../model/things.ts';
+import { assert, Choices } from '../choices.ts';
+import { type Asking, FuzzClient } from '../fuzz-client.ts';
+import { Files, Refused } from '../model/nodes.ts';
+import { answers } from '../model/replies.ts';
+import { ModelSession } from '../model/session.ts';
 import { anyRequest, type Request } from '../requests.ts';
-import { type Asking, Speaker } from '../speaker.ts';
 
 const Rflush = operations.flush.type + 1;
 const sessionsMax = 3;
@@ -22,7 +22,7 @@ const requestsMax = 200;
 /** So little that it is full now and then. */
 const treeBytesMax = 64 * 1024;
 
-const manner = {
+const modelOptions = {
   setGidInherits: false,
   xattrNames: ['user.a', 'user.b', '', 'security.s', 'none'],
   users: [0, 1000],
@@ -84,9 +84,9 @@ interface Flushing {
 
 /** A client that says what it likes, and remembers what must become of it. */
 class Client {
-  readonly speaker: Speaker;
+  readonly client: FuzzClient;
   /** What the session would be if everything were answered at once: enough to ask what makes sense. */
-  readonly guess: Conversation;
+  readonly guess: ModelSession;
   readonly #asked: { readonly asking: Asking; readonly op: Op }[] = [];
   readonly #flushes: Flushing[] = [];
   /** Asked before the last version: not answered any more. */
@@ -94,8 +94,8 @@ class Client {
   ended = false;
   #reused = false;
 
-  constructor(speaker: Speaker, guess: Conversation) {
-    this.speaker = speaker;
+  constructor(client: FuzzClient, guess: ModelSession) {
+    this.client = client;
     this.guess = guess;
   }
 
@@ -108,7 +108,7 @@ class Client {
     const before = this.waiting;
     this.#reused ||= before.some(one => one.tag === frame.readUInt16LE(5));
     if (op === 'version' && !this.#reused) this.#void.push(...before);
-    const asking = this.speaker.ask(frame);
+    const asking = this.client.ask(frame);
     this.#asked.push({ asking, op });
     const old = before.find(one => op === 'flush' && one.tag === (asked as { oldtag: number }).oldtag);
     if (old && old !== asking) this.#flushes.push({ flush: asking, old });
@@ -121,35 +121,35 @@ class Client {
 
   /** Whether the session has broken off, as it must when a tag is used twice. */
   get brokenOff(): boolean {
-    must(this.speaker.hungUp === undefined || this.#reused, () => `it hung up: ${this.speaker.hungUp}`);
-    return this.speaker.hungUp !== undefined;
+    assert(this.client.hungUp === undefined || this.#reused, () => `it hung up: ${this.client.hungUp}`);
+    return this.client.hungUp !== undefined;
   }
 
   async end(): Promise<void> {
     if (this.ended) return;
     this.ended = true;
     this.#void.push(...this.waiting);
-    await this.speaker.close();
+    await this.client.close();
   }
 
   check(): void {
-    const { over } = this.speaker;
+    const { over } = this.client;
     for (const { asking, op } of this.#asked) {
-      must(asking.state !== 'waiting', () => `T${op} was neither answered nor dropped`);
+      assert(asking.state !== 'waiting', () => `T${op} was neither answered nor dropped`);
       if (!asking.reply) continue;
-      must(asking.reply.readUInt16LE(5) === asking.tag, () => `T${op} was answered with another tag`);
-      must(
+      assert(asking.reply.readUInt16LE(5) === asking.tag, () => `T${op} was answered with another tag`);
+      assert(
         frameType(asking.frame) + 1 === frameType(asking.reply) || frameType(asking.reply) === 7,
         () => `T${op}: no reply to it`,
       );
       decodeReply(op, asking.reply);
     }
     for (const old of this.#void)
-      must(old.reply === undefined, () => 'an answer came after a version or the end');
+      assert(old.reply === undefined, () => 'an answer came after a version or the end');
     // flush(5): what is answered at all is answered before the Rflush. One during a Tversion is refused, which is none.
     for (const { flush, old } of this.#flushes) {
       const isRflush = flush.reply !== undefined && frameType(flush.reply) === Rflush;
-      must(
+      assert(
         !isRflush || !old.reply || over.indexOf(old) < over.indexOf(flush),
         () => 'an answer came after its Rflush',
       );
@@ -166,10 +166,14 @@ class Race {
     this.#choices = choices;
     this.#slow = new SlowTree(tree);
     const exported = { name: 'rw', tree: this.#slow.tree, readonly: false };
-    const world = { files: new Files(manner, 0o755), locks: new Map(), exports: new Map([['', false]]) };
+    const world = {
+      files: new Files(modelOptions, 0o755),
+      locks: new Map(),
+      exports: new Map([['', false]]),
+    };
     this.#clients = Array.from({ length: sessionsMax }, () => {
-      const speaker = new Speaker({ find: aname => (aname === '' ? exported : undefined) });
-      return new Client(speaker, new Conversation(world));
+      const client = new FuzzClient({ find: aname => (aname === '' ? exported : undefined) });
+      return new Client(client, new ModelSession(world));
     });
   }
 
@@ -252,5 +256,5 @@ export async function fuzz(data: Buffer): Promise<void> {
   await race.end();
   tree.root.xattrs.free();
   const held = heldIn(tree);
-  must(held.length === 0, () => `left in the tree: ${held.join(', ')}`);
+  assert(held.length === 0, () => `left in the tree: ${held.join(', ')}`);
 }

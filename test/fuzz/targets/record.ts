@@ -25,9 +25,9 @@ import { parseDirents } from '../../../src/protocol/dirent.ts';
 import { attr as attrKind, unpack } from '../../../src/protocol/kinds.ts';
 import type { Draft, Op, RMessage } from '../../../src/protocol/operations.ts';
 import { mapped } from '../../../src/security/mapped.ts';
-import { Choices, must } from '../choices.ts';
+import { assert, Choices } from '../choices.ts';
+import { FuzzClient } from '../fuzz-client.ts';
 import { withDirectory } from '../host-directory.ts';
-import { Speaker } from '../speaker.ts';
 
 const S_IFMT = 0o170000;
 const types = [0o010000, 0o020000, 0o040000, 0o060000, 0o100000, 0o120000, 0o140000] as const;
@@ -115,18 +115,18 @@ function valueFor(field: Field, choices: Choices): Buffer {
 
 /** The client and what it knows. */
 class Guest {
-  readonly #speaker: Speaker;
+  readonly #client: FuzzClient;
   readonly #planted: readonly Planted[];
 
-  constructor(speaker: Speaker, planted: readonly Planted[]) {
-    this.#speaker = speaker;
+  constructor(client: FuzzClient, planted: readonly Planted[]) {
+    this.#client = client;
     this.#planted = planted;
   }
 
   async ask<O extends Op>(op: O, asked: Draft<O>): Promise<RMessage<O> | Errno> {
     return decodeReply(
       op,
-      await this.#speaker.request(encodeRequest(op, op === 'version' ? 0xffff : 1, asked)),
+      await this.#client.request(encodeRequest(op, op === 'version' ? 0xffff : 1, asked)),
     );
   }
 
@@ -144,9 +144,9 @@ class Guest {
     const [a, b] = [got, { mode, uid, gid, rdev }].map(({ mode, uid, gid, rdev }) =>
       JSON.stringify({ mode: mode.toString(8), uid, gid, rdev }),
     );
-    must(a === b, () => `${one.name} is ${a} where ${b} is right (${show(one)})`);
+    assert(a === b, () => `${one.name} is ${a} where ${b} is right (${show(one)})`);
     const qidType = (mode & S_IFMT) === 0o040000 ? 0x80 : (mode & S_IFMT) === 0o120000 ? 2 : 0;
-    must(got.qid.type === qidType, () => `${one.name} has qid type ${got.qid.type} (${show(one)})`);
+    assert(got.qid.type === qidType, () => `${one.name} has qid type ${got.qid.type} (${show(one)})`);
   }
 
   /** Opens it; whatever is opened for its bytes is a regular file on the host and to the client that has just looked. */
@@ -158,13 +158,13 @@ class Guest {
     const opened = !(reply instanceof Errno);
     const may =
       (type === 0o100000 && (flags & 0o200000) === 0) || (type === 0o040000 && (flags & 0o1003) === 0);
-    must(
+    assert(
       opened === may,
       () => `${one.name}: lopen ${flags.toString(8)} was ${opened ? 'done' : reply} (${show(one)})`,
     );
     const read = await this.ask('read', { fid: 90, offset: 0, count: 4096 });
     if (!(read instanceof Errno))
-      must(
+      assert(
         !Buffer.from(read.data.bytes!).toString().includes(secret),
         () => `${one.name}: a guest has read the outside`,
       );
@@ -175,7 +175,7 @@ class Guest {
     await this.look(number, one);
     const reply = await this.ask('readlink', { fid: number });
     const isLink = (one.seen.mode & S_IFMT) === 0o120000;
-    must(isLink || reply instanceof Errno, () => `${one.name}: readlink was done (${show(one)})`);
+    assert(isLink || reply instanceof Errno, () => `${one.name}: readlink was done (${show(one)})`);
   }
 
   async list(): Promise<void> {
@@ -188,7 +188,7 @@ class Guest {
     for (const one of this.#planted) {
       const entry = entries.find(({ name }) => name === one.name);
       const wanted = (one.seen.mode & S_IFMT) >> 12;
-      must(
+      assert(
         entry?.type === wanted,
         () => `${one.name} is listed as ${entry?.type}, not ${wanted} (${show(one)})`,
       );
@@ -237,8 +237,8 @@ export async function fuzz(data: Buffer): Promise<void> {
     const planted = plantAll(directory, outside);
     linkSync(planted[0]!.path, join(directory, 'second-name'));
     const exported = { name: 'x', tree, readonly: false };
-    const speaker = new Speaker({ find: () => exported });
-    const guest = new Guest(speaker, planted);
+    const client = new FuzzClient({ find: () => exported });
+    const guest = new Guest(client, planted);
     try {
       await guest.begin();
       for (const [i, { name }] of planted.entries())
@@ -246,10 +246,10 @@ export async function fuzz(data: Buffer): Promise<void> {
       while (!choices.done) await step(choices, guest, planted);
       await guest.list();
     } finally {
-      await speaker.close();
+      await client.close();
     }
   });
   const kept = readFileSync(outside, 'utf8');
   rmSync(outside);
-  must(kept === secret, () => 'a guest has written outside');
+  assert(kept === secret, () => 'a guest has written outside');
 }

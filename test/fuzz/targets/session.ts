@@ -1,11 +1,11 @@
 /** Sequences of requests of several sessions on a tree in memory; every reply is the one that a model of 9P gives. */
 import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
 import { heldIn } from '../../support/serve.ts';
-import { Choices, must } from '../choices.ts';
-import type { Manner } from '../model/things.ts';
+import { assert, Choices } from '../choices.ts';
+import type { ModelOptions } from '../model/nodes.ts';
 import { runSequence } from '../sequences.ts';
 
-const manner: Manner = {
+const modelOptions: ModelOptions = {
   setGidInherits: false,
   xattrNames: [
     ...['user.a', 'user.b', '', 'trusted.t', 'security.capability', 'security.s', 'system.posix_acl_access'],
@@ -17,8 +17,8 @@ const manner: Manner = {
 
 export async function fuzz(data: Buffer): Promise<void> {
   const tree = new MemoryTree({ bytesMax: 64 * 1024 * 1024 });
-  await runSequence(new Choices(data), tree, manner, 0o755);
+  await runSequence(new Choices(data), tree, modelOptions, 0o755);
   tree.root.xattrs.free();
   const held = heldIn(tree);
-  must(held.length === 0, () => `left in the tree: ${held.join(', ')}`);
+  assert(held.length === 0, () => `left in the tree: ${held.join(', ')}`);
 }

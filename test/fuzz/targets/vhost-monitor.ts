@@ -2,7 +2,7 @@
 import { closeFd } from '../../../src/host/vhost.ts';
 import { eventfd } from '../../support/eventfd.ts';
 import { Frontend, Monitor, request, u32 } from '../../support/vhost-frontend.ts';
-import { Choices, must } from '../choices.ts';
+import { assert, Choices } from '../choices.ts';
 import { turn, withNeighbour } from '../vhost-neighbour.ts';
 
 const requests = [...Object.values(request), 6, 20, 99];
@@ -49,7 +49,7 @@ async function beServed(path: string): Promise<void> {
     const monitor = await Monitor.connect(path);
     try {
       const queues = await monitor.ask(request.getQueueNum);
-      must(queues.readUInt8(0) === 1, () => 'a device without a queue');
+      assert(queues.readUInt8(0) === 1, () => 'a device without a queue');
       return;
     } catch (error) {
       if (performance.now() > end) throw error;

@@ -87,12 +87,12 @@ export const names: Check[] = [
       as alice mkdir own; cd own; mv ../own ../renamed; as alice touch inside; cd ..; same "$(ls renamed)" inside`,
   },
   {
-    title: 'objects without a name any more work in every way',
+    title: 'objects without a name any more work with every cache mode',
     where: cell => !mapsShared(cell) && cell.cache !== 'local',
     script: 'unlinked',
   },
   {
-    title: 'objects without a name any more work in every way, shared mappings too',
+    title: 'objects without a name any more work with every cache mode, shared mappings too',
     where: mapsShared,
     script: 'unlinked mmap',
   },

@@ -18,48 +18,48 @@ enum { page = 4096, written_at = 100, end_at = 5000 };
 
 static void store(const char *path, int write_only) {
   int fd = open(path, O_RDWR);
-  must(fd);
+  CHECK(fd);
   int writer = write_only ? open(path, O_WRONLY) : fd;
-  must(writer);
+  CHECK(writer);
   char *map = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (map == MAP_FAILED && errno == EINVAL) {
     puts("refused");
     return;
   }
-  holds(map != MAP_FAILED);
-  holds(pwrite(writer, "WWWW", 4, written_at) == 4);
+  CHECK_TRUE(map != MAP_FAILED);
+  CHECK_TRUE(pwrite(writer, "WWWW", 4, written_at) == 4);
   memcpy(map, "SSSS", 4);
-  must(munmap(map, page));
+  CHECK(munmap(map, page));
   char got[written_at + 4];
-  holds(pread(fd, got, sizeof got, 0) == sizeof got);
-  holds(memcmp(got, "SSSS", 4) == 0);
-  holds(memcmp(got + written_at, "WWWW", 4) == 0);
-  must(fsync(fd));
-  must(close(fd));
-  if (write_only) must(close(writer));
+  CHECK_TRUE(pread(fd, got, sizeof got, 0) == sizeof got);
+  CHECK_TRUE(memcmp(got, "SSSS", 4) == 0);
+  CHECK_TRUE(memcmp(got + written_at, "WWWW", 4) == 0);
+  CHECK(fsync(fd));
+  CHECK(close(fd));
+  if (write_only) CHECK(close(writer));
   puts("kept");
 }
 
 static void append(const char *path) {
   int fd = open(path, O_RDONLY);
-  must(fd);
+  CHECK(fd);
   char cached, end[4];
-  holds(pread(fd, &cached, 1, page) == 1 && cached == 'A');
+  CHECK_TRUE(pread(fd, &cached, 1, page) == 1 && cached == 'A');
   volatile char *map = mmap(NULL, 2 * page, PROT_READ, MAP_PRIVATE, fd, 0);
-  holds(map != MAP_FAILED);
-  holds(map[page] == 'A');
+  CHECK_TRUE(map != MAP_FAILED);
+  CHECK_TRUE(map[page] == 'A');
   int appender = open(path, O_WRONLY | O_APPEND);
-  must(appender);
-  holds(write(appender, "BBBB", 4) == 4);
-  holds(pread(fd, end, 4, end_at) == 4);
+  CHECK(appender);
+  CHECK_TRUE(write(appender, "BBBB", 4) == 4);
+  CHECK_TRUE(pread(fd, end, 4, end_at) == 4);
   fputs("read ", stdout);
   for (int i = 0; i < 4; i++) putchar(end[i] == 0 ? '.' : end[i]);
   fputs(", mapped ", stdout);
   for (int i = 0; i < 4; i++) putchar(map[end_at + i] == 0 ? '.' : map[end_at + i]);
   putchar('\n');
-  must(fsync(appender));
-  must(close(appender));
-  must(close(fd));
+  CHECK(fsync(appender));
+  CHECK(close(appender));
+  CHECK(close(fd));
 }
 
 int main(int argc, char **argv) {

@@ -44,12 +44,12 @@ static pid_t churn(void) {
 static void read_once(int count) {
   char *seen = calloc((size_t)count, 1);
   DIR *dir = opendir("big");
-  holds(dir != NULL);
+  CHECK_TRUE(dir != NULL);
   int stable = 0;
   for (struct dirent *entry; errno = 0, (entry = readdir(dir)) != NULL;) {
     if (strncmp(entry->d_name, "keep", 4) != 0) continue;
     int i = atoi(entry->d_name + 4);
-    holds(i >= 0 && i < count);
+    CHECK_TRUE(i >= 0 && i < count);
     if (seen[i]++ != 0) fail("keep%d came twice", i);
     stable++;
   }
@@ -61,7 +61,7 @@ static void read_once(int count) {
 
 static void remove_while_reading(int count) {
   DIR *dir = opendir("big");
-  holds(dir != NULL);
+  CHECK_TRUE(dir != NULL);
   int came = 0;
   for (struct dirent *entry; errno = 0, (entry = readdir(dir)) != NULL;) {
     if (strncmp(entry->d_name, "keep", 4) != 0) continue;
@@ -79,8 +79,8 @@ int main(int argc, char **argv) {
   pid_t other = churn();
   read_once(count);
   read_once(count);
-  must(kill(other, SIGKILL));
-  must(waitpid(other, NULL, 0));
+  CHECK(kill(other, SIGKILL));
+  CHECK(waitpid(other, NULL, 0));
   remove_while_reading(count);
   return 0;
 }

@@ -36,12 +36,12 @@ int main(int argc, char **argv) {
       if (offset + length > end) end = offset + length;
     }
   }
-  must(close(fd));
+  CHECK(close(fd));
   fd = open(argv[1], O_RDONLY);
-  must(fd);
+  CHECK(fd);
   unsigned char *whole = malloc(end + 1);
   size_t have = 0;
   for (ssize_t got; (got = read(fd, whole + have, end + 1 - have)) > 0;) have += (size_t)got;
-  holds(have == end && memcmp(whole, oracle, end) == 0);
+  CHECK_TRUE(have == end && memcmp(whole, oracle, end) == 0);
   return 0;
 }

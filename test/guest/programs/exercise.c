@@ -143,6 +143,6 @@ int main(int argc, char **argv) {
   char copy[4096];
   snprintf(copy, sizeof copy, "/tmp/oracle-%s", argv[2]);
   FILE *file = fopen(copy, "w");
-  holds(file != NULL && fwrite(oracle, 1, size, file) == size && fclose(file) == 0);
+  CHECK_TRUE(file != NULL && fwrite(oracle, 1, size, file) == size && fclose(file) == 0);
   return close(fd);
 }

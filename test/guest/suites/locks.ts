@@ -1,27 +1,27 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import type { Bench, BenchMaker } from '../bench.ts';
 import { cell, type Model } from '../check.ts';
+import type { FixtureFactory, GuestFixture } from '../fixture.ts';
 
 /** Two mounts of one export are two connections: to the server they are two clients. `host` is its own machine. */
 type Party = 'one' | 'two' | 'three' | 'host';
 
 /** Locks between two mounts of an export, and between a mount and programs that lock the exported file itself. */
-export function testLocks(model: Model, make: BenchMaker): void {
+export function testLocks(model: Model, make: FixtureFactory): void {
   describe(`locks on a ${model} export`, () => {
-    let bench: Bench;
+    let fixture: GuestFixture;
     let file: string;
     let count = 0;
     const here = cell(model, 'none');
     const marks = `/tmp/ninepd-lock-${process.pid}-${model}`;
 
     beforeAll(async () => {
-      bench = await make();
-      await bench.mountCell(here, '/mnt/one');
-      await bench.mountCell(here, '/mnt/two');
+      fixture = await make();
+      await fixture.mountCell(here, '/mnt/one');
+      await fixture.mountCell(here, '/mnt/two');
       for (const party of ['one', 'host'] as const) await at(party, `mkdir -p ${marks}`);
     });
     afterAll(async () => {
-      await bench?.onHost(model, `rm -rf ${marks}`);
+      await fixture?.onHost(model, `rm -rf ${marks}`);
     });
     beforeEach(async () => {
       count += 1;
@@ -31,8 +31,8 @@ export function testLocks(model: Model, make: BenchMaker): void {
 
     /** Runs a script where the party sees the exported files; resolves with its output. */
     async function at(party: Party, script: string, timeout?: number): Promise<string> {
-      if (party === 'host') return await bench.onHost(model, script);
-      return (await bench.guest.sh(`cd /mnt/${party}\n${script}`, { timeout })).stdout;
+      if (party === 'host') return await fixture.onHost(model, script);
+      return (await fixture.guest.sh(`cd /mnt/${party}\n${script}`, { timeout })).stdout;
     }
 
     const held = (party: Party, op: string, start: number) => `${marks}/${file}-${party}-${op}-${start}`;
@@ -80,7 +80,7 @@ export function testLocks(model: Model, make: BenchMaker): void {
       await release();
     });
 
-    test('a question about a lock names the one that is in the way', async () => {
+    test('a question about a lock names the one that blocks it', async () => {
       expect(await attempt('two', 'posix', 'test', 0, 10)).toBe('free');
       expect(await hold('one', 'posix', 'write', 7, 5)).toBe('locked');
       expect(await attempt('two', 'posix', 'test', 0, 10)).toBe('held write 7 5');
@@ -106,10 +106,10 @@ export function testLocks(model: Model, make: BenchMaker): void {
       await kill('one', 'write');
       await at('one', 'sleep 0.3');
       expect(await attempt('two', 'posix', 'write')).toBe('locked');
-      await bench.mountCell(here, '/mnt/three');
+      await fixture.mountCell(here, '/mnt/three');
       expect(await hold('three', 'flock', 'write')).toBe('locked');
       expect(await attempt('two', 'flock', 'write')).toBe('busy');
-      await bench.guest.sh(
+      await fixture.guest.sh(
         `umount -l /mnt/three; kill -9 $(cat ${held('three', 'write', 0)}.pid); sleep 0.5`,
       );
       expect(await attempt('two', 'flock', 'write')).toBe('locked');
@@ -154,8 +154,8 @@ export function testLocks(model: Model, make: BenchMaker): void {
     });
 
     test('two processes that count in one file under a lock, one on each mount, lose no step', async () => {
-      await bench.onHost(model, 'printf 0 > counter');
-      await bench.guest.sh(`
+      await fixture.onHost(model, 'printf 0 > counter');
+      await fixture.guest.sh(`
         chmod 666 /mnt/one/counter
         count() { for i in $(seq 15); do flock /mnt/$1/counter bash -c 'n=$(cat /mnt/'$1'/counter); echo $((n + 1)) > /mnt/'$1'/counter'; done; }
         count one & first=$!; count two & second=$!; wait $first; wait $second
@@ -163,9 +163,9 @@ export function testLocks(model: Model, make: BenchMaker): void {
     });
 
     test('at the end the kernel log is clean and the server holds nothing', async () => {
-      await bench.guest.umount('/mnt/one');
-      await bench.guest.umount('/mnt/two');
-      await bench.expectClean();
+      await fixture.guest.umount('/mnt/one');
+      await fixture.guest.umount('/mnt/two');
+      await fixture.expectClean();
     });
   });
 }

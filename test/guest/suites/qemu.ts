@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, test } from 'vitest';
-import type { BenchMaker } from '../bench.ts';
-import type { HostBench } from '../host-bench.ts';
+import type { FixtureFactory } from '../fixture.ts';
+import type { HostFixture } from '../host-fixture.ts';
 
 // Every kind of object, with owners, modes and times that are not the default.
 const makeTree = `
@@ -20,27 +20,27 @@ const listing = `
  * QEMU's own virtio-9p with security_model=mapped-xattr and ninepd's mapped serve the same directory to the same guest:
  * what either has made looks the same through both.
  */
-export function testQemuTrees(make: BenchMaker<HostBench>): void {
+export function testQemuTrees(make: FixtureFactory<HostFixture>): void {
   describe('trees that QEMU has made', () => {
-    let bench: HostBench;
+    let fixture: HostFixture;
 
     beforeAll(async () => {
-      bench = await make();
-      await bench.mountQemu('/mnt/qemu');
-      await bench.mount('/mnt/ninepd', 'mapped', { posixacl: true });
+      fixture = await make();
+      await fixture.mountQemu('/mnt/qemu');
+      await fixture.mount('/mnt/ninepd', 'mapped', { posixacl: true });
     });
 
     const both = async (script: string) => {
       const seen = await Promise.all(
         ['qemu', 'ninepd'].map(mount =>
-          bench.guest.sh(`cd /mnt/${mount}/work; ${script}`).then(({ stdout }) => stdout),
+          fixture.guest.sh(`cd /mnt/${mount}/work; ${script}`).then(({ stdout }) => stdout),
         ),
       );
       return { qemu: seen[0], ninepd: seen[1] };
     };
 
     test.each(['qemu', 'ninepd'])('a tree that %s has made looks the same through both', async maker => {
-      await bench.guest.sh(`mkdir /mnt/${maker}/work; cd /mnt/${maker}/work; ${makeTree}`);
+      await fixture.guest.sh(`mkdir /mnt/${maker}/work; cd /mnt/${maker}/work; ${makeTree}`);
       const { qemu, ninepd } = await both(listing);
       expect(ninepd).toBe(qemu);
       expect(ninepd).toContain('f|f|6754|1000:1001|2||1000000.0000000000|5');
@@ -48,26 +48,26 @@ export function testQemuTrees(make: BenchMaker<HostBench>): void {
       expect(ninepd).toContain('abs|l|777|0:0|1|/absolute/nowhere|');
       expect(ninepd).toContain('t/b 103:11170');
       expect(ninepd).toContain('user:1001:r-x');
-      await bench.guest.sh(`rm -r /mnt/${maker}/work`);
+      await fixture.guest.sh(`rm -r /mnt/${maker}/work`);
     });
 
     test.each([
       ['qemu', 'ninepd'],
       ['ninepd', 'qemu'],
     ])('what %s has made %s can change, link, rename and remove', async (maker, changer) => {
-      await bench.guest.sh(`mkdir /mnt/${maker}/work; cd /mnt/${maker}/work; ${makeTree}`);
-      await bench.guest.sh(`
+      await fixture.guest.sh(`mkdir /mnt/${maker}/work; cd /mnt/${maker}/work; ${makeTree}`);
+      await fixture.guest.sh(`
         cd /mnt/${changer}/work; chmod 640 t/f; chown 55:66 t/rel -h; mv t/p t/d/p2; ln t/c t/c2; rm t/b; mknod t/b b 103 0x11170
         echo more >> t/hard; setfacl -b t/d; setfattr -x user.key t/f; mv t/rel t/d/e/; chmod u+s t/d/plain; rm t/s; mkdir t/s`);
       const { qemu, ninepd } = await both(listing.replace('t/b t/c', 't/b t/c t/c2'));
       expect(ninepd).toBe(qemu);
       expect(ninepd).toContain('d/e/rel|l|777|55:66|1|f|');
       expect(ninepd).toContain('d/p2|p|600|9:9|');
-      await bench.guest.sh(`rm -r /mnt/${changer}/work`);
+      await fixture.guest.sh(`rm -r /mnt/${changer}/work`);
     });
 
     test('files that neither has made, native symlinks among them, look the same through both', async () => {
-      await bench.onHost(
+      await fixture.onHost(
         'mapped',
         `mkdir -p work/t; cd work/t; echo by hand > f; chmod 640 f; ln -s f native; mkdir -m 711 d`,
       );
@@ -80,16 +80,16 @@ export function testQemuTrees(make: BenchMaker<HostBench>): void {
     });
 
     test('the model’s own attributes are neither shown nor given away', async () => {
-      await bench.guest.sh(`cd /mnt/ninepd; touch own; chown 5:6 own
+      await fixture.guest.sh(`cd /mnt/ninepd; touch own; chown 5:6 own
         [ -z "$(getfattr -d -m virtfs own)" ]
         ! getfattr -n user.virtfs.uid own 2> /dev/null; ! setfattr -n user.virtfs.uid -v 0 own 2> /dev/null
         ! setfattr -x user.virtfs.uid own 2> /dev/null; [ "$(stat -c %u:%g own)" = 5:6 ]`);
     });
 
     test('at the end the kernel log is clean and the server holds nothing', async () => {
-      await bench.guest.umount('/mnt/qemu');
-      await bench.guest.umount('/mnt/ninepd');
-      await bench.expectClean();
+      await fixture.guest.umount('/mnt/qemu');
+      await fixture.guest.umount('/mnt/ninepd');
+      await fixture.expectClean();
     });
   });
 }

@@ -52,7 +52,7 @@ export interface Environment {
   readonly program?: readonly string[];
   readonly conditions: LocalConditions;
   /** The share that a slow one does of what is repeated a thousand times and more. */
-  readonly effort: number;
+  readonly scale: number;
   readonly differs: Differences;
 }
 
@@ -63,7 +63,7 @@ const bothModels: readonly ModelName[] = ['mapped', 'passthrough'];
 /** An environment in which all of the parts hold. */
 function environment(name: string, ...parts: readonly Part[]): Environment {
   return {
-    ...Object.assign({ name, models: bothModels, effort: 1 }, ...parts),
+    ...Object.assign({ name, models: bothModels, scale: 1 }, ...parts),
     conditions: Object.assign({}, ...parts.map(({ conditions }) => conditions)),
     differs: Object.assign({}, ...parts.map(({ differs }) => differs)),
   };
@@ -93,7 +93,7 @@ const onOverlay: Part = {
 /** Has no file handles and no unnamed files, and waits for others: all calls are on the pool. */
 const onFuse: Part = {
   fileSystem: fuse,
-  effort: 0.1,
+  scale: 0.1,
   differs: { requests: 'may wait', setGid: 'kept' },
 };
 const mountBelow: Part = { below: ext4, differs: { requests: 'may wait', mounts: 'below' } };

@@ -3,7 +3,7 @@ import { decodeReply, encodeRequest } from '#protocol/codec.ts';
 import { NOFID, NOTAG } from '#protocol/constants.ts';
 import type { Draft, Op } from '#protocol/operations.ts';
 import type { ExportLookup } from '#session/attachment.ts';
-import { type Asking, Speaker } from '../../fuzz/speaker.ts';
+import { type Asking, FuzzClient } from '../../fuzz/fuzz-client.ts';
 
 /** Of one group and the same groups, so that nothing but the uid has to change from one to the other. */
 export const neighbourUids = [4242, 4243];
@@ -13,14 +13,14 @@ export const neighbourUids = [4242, 4243];
  * of somebody else's.
  */
 export class Neighbour {
-  readonly #speaker: Speaker;
+  readonly #client: FuzzClient;
   #running: { readonly op: Op; readonly asking: Asking } | undefined;
   #rounds = 0;
   /** Each kind of failure once. */
   readonly wrong = new Set<string>();
 
   private constructor(exports: ExportLookup) {
-    this.#speaker = new Speaker(exports);
+    this.#client = new FuzzClient(exports);
   }
 
   /** `directory` is one in the export's root that this user may write to. */
@@ -37,7 +37,7 @@ export class Neighbour {
   }
 
   async #request<O extends Op>(op: O, asked: Draft<O>): Promise<void> {
-    this.#check(op, await this.#speaker.request(this.#frame(op, asked)));
+    this.#check(op, await this.#client.request(this.#frame(op, asked)));
   }
 
   #check(op: Op, reply: Buffer): void {
@@ -55,10 +55,10 @@ export class Neighbour {
       op === 'mkdir'
         ? this.#frame(op, { dfid: 1, name: 'd', mode: 0o755, gid: 0 })
         : this.#frame(op, { dirfid: 1, name: 'd', flags: 0x200 });
-    this.#running = { op, asking: this.#speaker.ask(frame) };
+    this.#running = { op, asking: this.#client.ask(frame) };
   }
 
   async end(): Promise<void> {
-    await this.#speaker.close();
+    await this.#client.close();
   }
 }

@@ -13,8 +13,8 @@ import { pool } from '#host/linux.ts';
 import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
-import { interceptCalls } from '../../support/between-calls.ts';
 import { contextOf } from '../../support/context.ts';
+import { interceptCalls } from '../../support/intercept-calls.ts';
 
 const how = { read: true, write: true, truncate: false, sync: 'none' } as const;
 const all = { type: 1, start: 0, length: 0 } as const;

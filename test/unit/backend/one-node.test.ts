@@ -12,8 +12,8 @@ import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { passthrough } from '#security/passthrough.ts';
-import { interceptCalls } from '../../support/between-calls.ts';
 import { contextOf } from '../../support/context.ts';
+import { interceptCalls } from '../../support/intercept-calls.ts';
 
 const how = {
   read: true,

@@ -10,8 +10,8 @@ import { nameOf } from '#base/name.ts';
 import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
-import { interceptCalls } from '../../support/between-calls.ts';
 import { contextOf } from '../../support/context.ts';
+import { interceptCalls } from '../../support/intercept-calls.ts';
 
 // Between asking for a size and reading so many bytes, a value may shrink; what lay in memory behind it must not show.
 it.each([

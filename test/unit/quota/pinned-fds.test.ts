@@ -117,9 +117,9 @@ describe('a session with many open files', () => {
       return made;
     };
     const locked = async (by: SessionHarness, made: readonly number[]) => {
-      const wish = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
+      const lockFields = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
       const results: string[] = [];
-      for (const fid of made) results.push(await failure(() => by.request('lock', { ...wish, fid })));
+      for (const fid of made) results.push(await failure(() => by.request('lock', { ...lockFields, fid })));
       expect(new Set(results.splice(results.indexOf('ENOLCK')))).toEqual(new Set(['ENOLCK']));
       return results.length;
     };

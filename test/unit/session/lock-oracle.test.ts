@@ -43,7 +43,7 @@ interface Owner {
 interface Waiting {
   readonly owner: Owner;
   readonly range: Range;
-  readonly wish: LockRequest;
+  readonly request: LockRequest;
 }
 
 /** One file with its locks, and the other one. */
@@ -110,15 +110,15 @@ class Pair {
 
   /** A request that is answered at once, and what else is granted by that. */
   async request(owner: Owner, range: Range, block: boolean): Promise<void> {
-    const wish = this.ask(owner, range, block);
+    const request = this.ask(owner, range, block);
     if (set(owner.oracle, range)) {
-      expect(await wish.outcome).toBe('granted');
+      expect(await request.outcome).toBe('granted');
     } else if (block) {
-      this.waiting.push({ owner, range, wish });
+      this.waiting.push({ owner, range, request });
       // It is tried before anything else happens.
       await turns(1);
     } else {
-      expect(await wish.outcome).toBe('blocked');
+      expect(await request.outcome).toBe('blocked');
     }
     await this.granted();
   }
@@ -129,12 +129,12 @@ class Pair {
       before = this.waiting.length;
       const rest: Waiting[] = [];
       for (const one of this.waiting) {
-        if (set(one.owner.oracle, one.range)) expect(await one.wish.outcome).toBe('granted');
+        if (set(one.owner.oracle, one.range)) expect(await one.request.outcome).toBe('granted');
         else rest.push(one);
       }
       this.waiting = rest;
     }
-    expect(this.waiting.some(({ wish }) => wish.answered)).toBe(false);
+    expect(this.waiting.some(({ request }) => request.answered)).toBe(false);
   }
 
   /** What is given up by owners through their open files. */
@@ -142,7 +142,7 @@ class Pair {
     const [gone, rest] = [true, false].map(its =>
       this.waiting.filter(one => owners.includes(one.owner) === its),
     );
-    const outcomes = gone!.map(({ wish }) => wish.outcome.catch(error => error));
+    const outcomes = gone!.map(({ request }) => request.outcome.catch(error => error));
     this.waiting = rest!;
     await drop();
     for (const one of outcomes) expect(await one).toBe(outcome);
@@ -152,8 +152,8 @@ class Pair {
 
   async cancel(one: Waiting): Promise<void> {
     this.waiting = this.waiting.filter(other => other !== one);
-    one.owner.client.cancel(this.tree, one.wish);
-    expect(await one.wish.outcome).toBe('cancelled');
+    one.owner.client.cancel(this.tree, one.request);
+    expect(await one.request.outcome).toBe('cancelled');
   }
 
   async test({ client, pid, through, oracle }: Owner, range: Range): Promise<void> {
@@ -225,7 +225,7 @@ it.each(Array.from({ length: seeds }, (_, i) => i + 1))(
         pair.compare();
         // Nothing is granted late, either.
         if (i % 50 === 49) await sleep(30);
-        expect(pair.waiting.some(({ wish }) => wish.answered)).toBe(false);
+        expect(pair.waiting.some(({ request }) => request.answered)).toBe(false);
       }
     } finally {
       await pair.close();

@@ -3,8 +3,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { Node } from '#backend/tree.ts';
 import { nameOf } from '#base/name.ts';
 import { Versions } from '#session/versions.ts';
-import { interceptCalls } from '../../support/between-calls.ts';
 import { heldBy } from '../../support/descriptors.ts';
+import { interceptCalls } from '../../support/intercept-calls.ts';
 import { SessionHarness, TempExport } from './harness.ts';
 
 const node: Node = { type: 0o100000, pathLow: 1, pathHigh: 0 };

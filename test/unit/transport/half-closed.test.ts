@@ -38,24 +38,24 @@ class Guest {
 }
 
 /** A server that reads files only while the gate is open, which it is not at first. */
-class Stage {
+class ServerHarness {
   readonly tempExport = new TempExport();
   readonly barrier = new Barrier();
   readonly #clients: Client[] = [];
   server!: Server;
   #port = 0;
 
-  static async open(): Promise<Stage> {
-    const stage = new Stage();
-    const { tempExport, barrier } = stage;
+  static async open(): Promise<ServerHarness> {
+    const harness = new ServerHarness();
+    const { tempExport, barrier } = harness;
     writeFileSync(tempExport.path('f'), 'content');
     writeFileSync(tempExport.path('g'), Buffer.alloc(3_000_000, 'x'));
     const tree = waiting(await tempExport.tree(), barrier, ['read']);
-    stage.server = await Server.open({ exports: [{ name: 'test', tree }] });
-    await stage.server.listen(`unix://${tempExport.path('s')}`);
-    stage.#port = Number(/\d+$/.exec(await stage.server.listen('tcp://127.0.0.1:0'))![0]);
+    harness.server = await Server.open({ exports: [{ name: 'test', tree }] });
+    await harness.server.listen(`unix://${tempExport.path('s')}`);
+    harness.#port = Number(/\d+$/.exec(await harness.server.listen('tcp://127.0.0.1:0'))![0]);
     barrier.close();
-    return stage;
+    return harness;
   }
 
   async guest(way: 'unix' | 'tcp', name = 'f'): Promise<Guest> {
@@ -76,12 +76,12 @@ class Stage {
   }
 }
 
-async function onStage(act: (stage: Stage) => Promise<void>): Promise<void> {
-  const stage = await Stage.open();
+async function withHarness(act: (harness: ServerHarness) => Promise<void>): Promise<void> {
+  const harness = await ServerHarness.open();
   try {
-    await act(stage);
+    await act(harness);
   } finally {
-    await stage.close();
+    await harness.close();
   }
 }
 
@@ -92,15 +92,15 @@ async function until(what: string, done: () => boolean): Promise<void> {
 
 describe.concurrent('a connection', () => {
   it('whose peer has ended its side lives until all is answered that was asked, but no longer', () =>
-    onStage(async stage => {
-      const { barrier, server } = stage;
-      const holder = await stage.guest('unix');
+    withHarness(async harness => {
+      const { barrier, server } = harness;
+      const holder = await harness.guest('unix');
       expect(await holder.lock(1, now)).toBe(granted);
-      const peers = [await stage.guest('unix'), await stage.guest('tcp')];
+      const peers = [await harness.guest('unix'), await harness.guest('tcp')];
       const locks = peers.map(peer => peer.lock(0, wait));
       const reads = peers.map(peer => peer.read());
       // One that takes nothing: 3 MB are more than the kernel keeps for it.
-      const deaf = await stage.guest('unix', 'g');
+      const deaf = await harness.guest('unix', 'g');
       const deafReads = [0, 1, 2].map(part => deaf.read(part * 1_000_000, 1_000_000).catch(error => error));
       await until('reads run', () => barrier.waiting === 5);
       deaf.client.wire.socket.pause();
@@ -120,35 +120,35 @@ describe.concurrent('a connection', () => {
     }));
 
   it('whose peer is gone altogether lets go of its locks, though a request of it runs', () =>
-    onStage(async stage => {
-      const holder = await stage.guest('unix');
-      const peer = await stage.guest('unix');
+    withHarness(async harness => {
+      const holder = await harness.guest('unix');
+      const peer = await harness.guest('unix');
       expect(await peer.lock(1, now)).toBe(granted);
       const read = peer.read().catch(error => error);
-      await until('a read runs', () => stage.barrier.waiting === 1);
+      await until('a read runs', () => harness.barrier.waiting === 1);
       peer.end();
       await sleep(longMs);
       expect(await holder.lock(1, now)).toBe(blocked);
       peer.client.wire.socket.destroy();
       expect(await read).toBeInstanceOf(Disconnected);
       expect(await holder.lock(1, wait)).toBe(granted);
-      expect(stage.barrier.waiting).toBe(1);
+      expect(harness.barrier.waiting).toBe(1);
     }));
 
   it('of a server that stops is answered what runs, as long as there is time, but for locks that wait', () =>
-    onStage(async stage => {
-      const outside = openSync(stage.tempExport.path('f'), 'r+');
+    withHarness(async harness => {
+      const outside = openSync(harness.tempExport.path('f'), 'r+');
       expect(inline.lock(serverCreds, outside, 1, 0, 0)).toBe(true);
-      const peers = [await stage.guest('unix'), await stage.guest('tcp')];
+      const peers = [await harness.guest('unix'), await harness.guest('tcp')];
       // One of them has ended its side before.
       const locks = peers.map(peer => peer.lock(1, wait).catch(error => error));
       const reads = peers.map(peer => peer.read());
-      await until('reads run', () => stage.barrier.waiting === 2);
+      await until('reads run', () => harness.barrier.waiting === 2);
       peers[0]!.end();
       await sleep(100);
-      const closed = stage.server.close(60_000);
+      const closed = harness.server.close(60_000);
       await sleep(longMs);
-      stage.barrier.open();
+      harness.barrier.open();
       for (const read of reads) expect((await read).toString()).toBe('content');
       expect(await closed).toBe(true);
       for (const lock of locks) expect(await lock).toBeInstanceOf(Disconnected);

@@ -4,7 +4,7 @@ import { type Address, Wire as ClientWire } from '#client/wire.ts';
 import { type Dirent, parseDirents } from '#protocol/dirent.ts';
 import { type Qid, type Wide, wide } from '#protocol/kinds.ts';
 import { type Op, operations, type RMessage, type TMessage } from '#protocol/operations.ts';
-import { body, frame, type Loose } from './wire.ts';
+import { body, frame, type Loose } from './raw-connection.ts';
 
 /** P9_DOTL open flags, the wire's values. */
 export const O = {
@@ -110,10 +110,10 @@ export class TestClient {
     address: Address,
     { aname = '', n_uname = 0, msize = 131_072 } = {},
   ): Promise<TestClient> {
-    const dialog = new TestClient(new Client(await ClientWire.connect(address)));
-    await dialog.client.version(msize);
-    await dialog.attach(0, { aname, n_uname });
-    return dialog;
+    const client = new TestClient(new Client(await ClientWire.connect(address)));
+    await client.client.version(msize);
+    await client.attach(0, { aname, n_uname });
+    return client;
   }
 
   get msize(): number {

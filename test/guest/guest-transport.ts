@@ -5,10 +5,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type GuestOptions, readManifest } from '../support/guest.ts';
 import type { Ninepd } from '../support/ninepd.ts';
-import type { Device } from './bench.ts';
+import type { Device } from './fixture.ts';
 
 /** How a guest comes to the server. */
-export interface Way {
+export interface GuestTransport {
   /** What the server listens on. */
   readonly listen: string[];
   /** What the guest needs for it. */
@@ -21,9 +21,9 @@ export interface Way {
   stop(): Promise<void>;
 }
 
-export type WayMaker = () => Promise<Way>;
+export type OpenTransport = () => Promise<GuestTransport>;
 
-export const overTcp: WayMaker = async () => ({
+export const overTcp: OpenTransport = async () => ({
   listen: ['tcp://127.0.0.1:0'],
   guest: {},
   device: server => ({ trans: 'tcp', port: server.port }),
@@ -44,7 +44,7 @@ export function vhostUserDevice(path: string, tag: string, configBytes = 2 + tag
 }
 
 /** A device is mounted once at a time, so there are three; through each the guest reaches every export. */
-export const overVhostUser: WayMaker = async () => {
+export const overVhostUser: OpenTransport = async () => {
   const dir = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
   const tags = ['a', 'b', 'c'];
   let mounts = 0;
@@ -113,7 +113,7 @@ export class VsockDevice {
   }
 }
 
-export const overHybridVsock: WayMaker = async () => {
+export const overHybridVsock: OpenTransport = async () => {
   const device = await VsockDevice.start();
   return {
     listen: [`unix://${device.path}`],

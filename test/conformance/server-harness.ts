@@ -1,8 +1,8 @@
 import { afterAll, afterEach, beforeAll, describe, expect, vi } from 'vitest';
-import { type BackEnd, backEnds } from '../support/back-ends.ts';
+import { type Backend, backends } from '../support/backends.ts';
 import { descriptors, type Serving } from '../support/serve.ts';
-import { TestClient } from './dialog.ts';
-import { Wire } from './wire.ts';
+import { RawConnection } from './raw-connection.ts';
+import { TestClient } from './test-client.ts';
 
 export interface Place {
   readonly c: TestClient;
@@ -18,19 +18,19 @@ export function soon(expectation: () => unknown): Promise<unknown> {
 }
 
 /** A server and what talks to it, for the tests of one group. Connections end with the test that made them. */
-export class Stage {
-  readonly backEnd: BackEnd;
+export class ServerHarness {
+  readonly backend: Backend;
   #serving: Serving | undefined;
   #base = 0;
   #places = 0;
   readonly #ends: (() => Promise<unknown>)[] = [];
 
-  constructor(backEnd: BackEnd) {
-    this.backEnd = backEnd;
+  constructor(backend: Backend) {
+    this.backend = backend;
   }
 
   /** What a Tlock says besides its fid. */
-  readonly wish = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
+  readonly lockFields = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
 
   get serving(): Serving {
     return this.#serving!;
@@ -46,7 +46,7 @@ export class Stage {
   }
 
   async open(): Promise<void> {
-    this.#serving = await this.backEnd.serve();
+    this.#serving = await this.backend.serve();
     // Once through everything that is opened when it is first needed.
     const { c, dir } = await this.begin();
     const fid = await c.create(dir, 'f');
@@ -56,9 +56,9 @@ export class Stage {
   }
 
   async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<TestClient> {
-    const dialog = await TestClient.begin({ path: this.socket }, options);
-    this.#ends.push(() => dialog.close());
-    return dialog;
+    const client = await TestClient.begin({ path: this.socket }, options);
+    this.#ends.push(() => client.close());
+    return client;
   }
 
   /** A connection of this user, and a directory of its own. */
@@ -72,37 +72,41 @@ export class Stage {
   }
 
   /** A raw connection with a version agreed and fid 0 attached. */
-  async wire(): Promise<Wire> {
-    const wire = await Wire.begin(this.socket);
+  async wire(): Promise<RawConnection> {
+    const wire = await RawConnection.begin(this.socket);
     this.#ends.push(() => wire.end());
     return wire;
   }
 
   /** A raw connection on which nothing was said yet. */
-  async silentWire(): Promise<Wire> {
-    const wire = await Wire.connect(this.socket);
+  async unversionedConnection(): Promise<RawConnection> {
+    const wire = await RawConnection.connect(this.socket);
     this.#ends.push(() => wire.end());
     return wire;
   }
 
   /** Three raw connections with one file open as fid 1, and its directory as fid 2; `a` holds a lock on all of it. */
-  async contended(): Promise<{ a: Wire; wire: Wire; other: Wire }> {
+  async contended(): Promise<{ a: RawConnection; wire: RawConnection; other: RawConnection }> {
     const { c, dir, name } = await this.begin();
     await c.file(dir, 'f', 'content');
-    const [a, wire, other] = (await Promise.all([0, 1, 2].map(() => this.wire()))) as [Wire, Wire, Wire];
+    const [a, wire, other] = (await Promise.all([0, 1, 2].map(() => this.wire()))) as [
+      RawConnection,
+      RawConnection,
+      RawConnection,
+    ];
     for (const one of [a, wire, other]) {
       await one.request('walk', { fid: 0, newfid: 1, wname: [name, 'f'] });
       await one.request('lopen', { fid: 1, flags: 2 });
       await one.request('walk', { fid: 0, newfid: 2, wname: [name] });
     }
-    const { body } = await a.request('lock', { ...this.wish, fid: 1 });
+    const { body } = await a.request('lock', { ...this.lockFields, fid: 1 });
     expect(body[0]).toBe(0);
     return { a, wire, other };
   }
 
   /** How often to do what is done so often where that does not take long. */
   work(times: number): number {
-    return Math.ceil(times * this.backEnd.effort);
+    return Math.ceil(times * this.backend.scale);
   }
 
   pause(ms: number): Promise<void> {
@@ -140,16 +144,16 @@ export interface Needs {
 }
 
 /** A group of tests for every back end that has what they need. */
-export function conform(title: string, tests: (stage: Stage) => void, needs: Needs = {}): void {
-  for (const backEnd of backEnds) {
-    if ((needs.host ?? backEnd.host) !== backEnd.host) continue;
-    if (needs.permissions && !backEnd.permissions) continue;
-    describe(`${title} (${backEnd.name})`, () => {
-      const stage = new Stage(backEnd);
-      beforeAll(() => stage.open());
-      afterEach(() => stage.endAll());
-      afterAll(() => stage.leaveNothing());
-      tests(stage);
+export function conform(title: string, tests: (harness: ServerHarness) => void, needs: Needs = {}): void {
+  for (const backend of backends) {
+    if ((needs.host ?? backend.host) !== backend.host) continue;
+    if (needs.permissions && !backend.permissions) continue;
+    describe(`${title} (${backend.name})`, () => {
+      const harness = new ServerHarness(backend);
+      beforeAll(() => harness.open());
+      afterEach(() => harness.endAll());
+      afterAll(() => harness.leaveNothing());
+      tests(harness);
     });
   }
 }

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Guest, MountOptions } from '../support/guest.ts';
 import { type Cell, type Check, HostView, type Model, prelude } from './check.ts';
 
-/** What every bench exports: a directory under each model, and one that is read-only under both. */
+/** What every fixture exports: a directory under each model, and one that is read-only under both. */
 export const readonlyExports = { mapped: 'frozen', passthrough: 'cold' } as const;
 export type ExportName = Model | (typeof readonlyExports)[Model];
 
@@ -10,10 +10,10 @@ export type ExportName = Model | (typeof readonlyExports)[Model];
 export type Device = Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msize'>;
 
 /** A guest, a ninepd that it can mount, and the machine that ninepd runs on. */
-export abstract class Bench {
+export abstract class GuestFixture {
   abstract readonly guest: Guest;
   /** The share that is done of what a check could as well do less often, where everything is slow. */
-  readonly effort: number = 1;
+  readonly scale: number = 1;
   #made = 0;
   #clean = false;
 
@@ -48,7 +48,7 @@ export abstract class Bench {
     const dir = `${this.mountPoint(cell)}/${name}`;
     await this.guest.sh(`mkdir -m 0777 ${dir}`);
     const { model } = cell;
-    const work = check.work === undefined ? '' : `work=${Math.ceil(check.work * this.effort)}`;
+    const work = check.work === undefined ? '' : `work=${Math.ceil(check.work * this.scale)}`;
     const there = (script: string) => this.onHost(model as Model, `cd ${name}\n${work}\n${script}`);
     if (model !== 'local' && check.prepare) await there(check.prepare);
     await this.guest.sh(`${prelude}\ncd ${dir}\n${work}\n${check.script}`, {
@@ -74,24 +74,24 @@ export abstract class Bench {
   }
 }
 
-export type BenchMaker<B extends Bench = Bench> = () => Promise<B>;
+export type FixtureFactory<B extends GuestFixture = GuestFixture> = () => Promise<B>;
 
 /**
- * The bench of a file, where one suite comes after the other: each goes on with what the one before it has left clean, and
+ * The fixture of a file, where one suite comes after the other: each goes on with what the one before it has left clean, and
  * where that has failed, gets a new one, so that no suite fails for another's fault.
  */
-export function oneBench<B extends Bench>(start: BenchMaker<B>): BenchMaker<B> {
-  let bench: B | undefined;
+export function sharedFixture<B extends GuestFixture>(start: FixtureFactory<B>): FixtureFactory<B> {
+  let fixture: B | undefined;
   const stop = async () => {
-    await bench?.stop();
-    bench = undefined;
+    await fixture?.stop();
+    fixture = undefined;
   };
   afterAll(stop);
   return async () => {
-    if (bench?.take()) return bench;
+    if (fixture?.take()) return fixture;
     await stop();
-    bench = await start();
-    return bench;
+    fixture = await start();
+    return fixture;
   };
 }
 
@@ -99,23 +99,24 @@ export function oneBench<B extends Bench>(start: BenchMaker<B>): BenchMaker<B> {
  * Declares the tests of a list of checks on every cell; at the end the kernel log is clean, every mount comes off and the
  * server holds nothing of the exports any more.
  */
-export function testChecks(subject: string, cells: Cell[], checks: Check[], make: BenchMaker): void {
+export function testChecks(subject: string, cells: Cell[], checks: Check[], make: FixtureFactory): void {
   describe(subject, () => {
-    let bench: Bench;
+    let fixture: GuestFixture;
     beforeAll(async () => {
-      bench = await make();
-      for (const cell of cells) await bench.mountCell(cell);
+      fixture = await make();
+      for (const cell of cells) await fixture.mountCell(cell);
     });
     for (const cell of cells) {
       describe(cell.name, () => {
         for (const check of checks) {
-          if (check.where?.(cell) ?? true) test(check.title, () => bench.run(cell, check));
+          if (check.where?.(cell) ?? true) test(check.title, () => fixture.run(cell, check));
         }
       });
     }
     test('the guest’s kernel has nothing to complain about, and after every umount the server holds nothing', async () => {
-      for (const cell of cells) if (cell.model !== 'local') await bench.guest.umount(bench.mountPoint(cell));
-      await bench.expectClean();
+      for (const cell of cells)
+        if (cell.model !== 'local') await fixture.guest.umount(fixture.mountPoint(cell));
+      await fixture.expectClean();
     });
   });
 }

@@ -21,7 +21,7 @@ export interface Canary {
  * A client that goes through what is being swapped, by names and by fids that it has held for a while, with every message
  * there is. It throws as soon as it sees anything of the canary, or an error that no file system gives.
  */
-export class Intruder {
+export class RaceClient {
   readonly errors = new Map<string, number>();
   operations = 0;
   readonly #client: Client;
@@ -109,7 +109,7 @@ export class Intruder {
             fid,
             random.pick([{ mode: 0o777 }, { uid: 5, gid: 6 }, { size: 3 }, { mtime: 'now' }]),
           ),
-        () => client.setxattr(fid, 'user.intruder', Buffer.from('here')),
+        () => client.setxattr(fid, 'user.client', Buffer.from('here')),
         () => this.#xattrs(fid),
         () => {
           gone = true;

@@ -45,7 +45,7 @@ export interface Time {
 }
 
 /** An object. It lives on without a name as long as a fid leads to it, and nobody needs to be told when it goes. */
-export class Thing {
+export class ModelNode {
   readonly type: number;
   mode: number;
   uid: number;
@@ -56,10 +56,10 @@ export class Thing {
   /** Bytes of the content that are not 0. */
   readonly content = new Map<number, number>();
   target = '';
-  readonly entries: Map<string, Thing> | undefined;
-  parent: Thing | undefined;
+  readonly entries: Map<string, ModelNode> | undefined;
+  parent: ModelNode | undefined;
   /** What is mounted on it: names lead there, and nothing leads to the directory itself. */
-  mounted: Thing | undefined;
+  mounted: ModelNode | undefined;
   /** Objects of one mount have one number. */
   mount = 0;
   readonly xattrs = new Map<string, string>();
@@ -110,7 +110,7 @@ export class Thing {
 }
 
 /** What is not the same on every backend. */
-export interface Manner extends Differences {
+export interface ModelOptions extends Differences {
   /** Directories with the set-gid bit hand it and their group on: inode_init_owner of fs/inode.c. */
   readonly setGidInherits: boolean;
   readonly xattrNames: readonly string[];
@@ -140,31 +140,31 @@ function isBeyond(rdev: number, most: { readonly major: number; readonly minor: 
 
 /** The objects and the rules of Linux for them; each method throws `Refused`. */
 export class Files {
-  readonly root: Thing;
-  readonly manner: Manner;
+  readonly root: ModelNode;
+  readonly modelOptions: ModelOptions;
   /** How often something has lost a name. */
   moves = 0;
 
-  constructor(manner: Manner, mode: number) {
-    this.manner = manner;
-    this.root = new Thing(DIR, mode, 0, 0);
+  constructor(modelOptions: ModelOptions, mode: number) {
+    this.modelOptions = modelOptions;
+    this.root = new ModelNode(DIR, mode, 0, 0);
     this.root.parent = this.root;
   }
 
   /** Who asks, as far as permissions go: root where the server does not check them. */
   #as(user: User): User {
-    return this.manner.permissions ? user : root;
+    return this.modelOptions.permissions ? user : root;
   }
 
-  /** What makes things runs with the group that they shall have. */
+  /** What makes nodes runs with the group that they shall have. */
   #asMaker(user: User, gid: number): User {
     return this.#as({ ...user, gid });
   }
 
   /** Mounts a directory on one that is in the root. */
   mountOn(name: string, mode: number): void {
-    const below = new Thing(DIR, mode, 0, 0);
-    const top = new Thing(DIR, mode, 0, 0);
+    const below = new ModelNode(DIR, mode, 0, 0);
+    const top = new ModelNode(DIR, mode, 0, 0);
     top.parent = this.root;
     top.mount = 1;
     below.mounted = top;
@@ -172,105 +172,113 @@ export class Files {
     this.root.nlink++;
   }
 
-  entries(dir: Thing): Map<string, Thing> {
+  entries(dir: ModelNode): Map<string, ModelNode> {
     return dir.entries ?? refuse('ENOTDIR');
   }
 
   /** The entries of a directory for somebody who looks a name up. */
-  entriesFor(user: User, dir: Thing): Map<string, Thing> {
+  entriesFor(user: User, dir: ModelNode): Map<string, ModelNode> {
     const entries = this.entries(dir);
     need(this.#as(user), dir, EXEC);
     return entries;
   }
 
   /** What a name leads to. */
-  child(user: User, dir: Thing, name: string): Thing {
+  child(user: User, dir: ModelNode, name: string): ModelNode {
     const found = this.entriesFor(user, dir).get(name) ?? refuse('ENOENT');
     return found.mounted ?? found;
   }
 
-  #changed(dir: Thing): void {
+  #changed(dir: ModelNode): void {
     dir.listing++;
     dir.mtime = undefined;
   }
 
   /** What a name that is to be made leads to already. */
-  existing(user: User, gid: number, dir: Thing, name: string): Thing | undefined {
+  existing(user: User, gid: number, dir: ModelNode, name: string): ModelNode | undefined {
     const found = this.entriesFor({ ...user, gid }, dir).get(name);
     return found?.mounted ?? found;
   }
 
-  make(user: User, dir: Thing, name: string, type: number, mode: number, gid: number, rdev = 0): Thing {
+  make(
+    user: User,
+    dir: ModelNode,
+    name: string,
+    type: number,
+    mode: number,
+    gid: number,
+    rdev = 0,
+  ): ModelNode {
     if (this.existing(user, gid, dir, name)) refuse('EEXIST');
     if (dir.nlink === 0) refuse('ENOENT');
     const maker = this.#asMaker(user, gid);
     need(maker, dir, WRITE | EXEC);
     const isWhiteout = type === CHAR && rdev === 0;
     if ((type === CHAR || type === BLOCK) && !isWhiteout && maker.uid !== 0) refuse('EPERM');
-    if (isWhiteout && this.manner.whiteouts === 'refused') refuse('EPERM');
-    const { devicesMax } = this.manner;
+    if (isWhiteout && this.modelOptions.whiteouts === 'refused') refuse('EPERM');
+    const { devicesMax } = this.modelOptions;
     if (devicesMax && isBeyond(rdev, devicesMax)) refuse('EINVAL');
-    const inherits = this.manner.setGidInherits && (dir.mode & 0o2000) !== 0;
-    const thing = new Thing(type, mode, user.uid, inherits ? dir.gid : gid);
-    thing.mount = dir.mount;
-    thing.rdev = rdev;
-    if (inherits) this.#inheritSetGid(maker, dir, thing);
-    this.entries(dir).set(name, thing);
+    const inherits = this.modelOptions.setGidInherits && (dir.mode & 0o2000) !== 0;
+    const node = new ModelNode(type, mode, user.uid, inherits ? dir.gid : gid);
+    node.mount = dir.mount;
+    node.rdev = rdev;
+    if (inherits) this.#inheritSetGid(maker, dir, node);
+    this.entries(dir).set(name, node);
     this.#changed(dir);
-    if (thing.isDirectory) {
-      thing.parent = dir;
+    if (node.isDirectory) {
+      node.parent = dir;
       dir.nlink++;
     }
-    return thing;
+    return node;
   }
 
   /** What was just made is not there after all: the file system could not keep it. */
-  unmake(dir: Thing, name: string): void {
+  unmake(dir: ModelNode, name: string): void {
     this.entries(dir).delete(name);
   }
 
   /** inode_init_owner and mode_strip_sgid of fs/inode.c; set-id bits of a directory come with a chmod of its maker. */
-  #inheritSetGid(maker: User, dir: Thing, thing: Thing): void {
-    const asked = thing.mode;
-    if (thing.isDirectory) {
-      thing.mode = (asked & 0o1777) | 0o2000;
-      if ((asked & ~thing.mode) !== 0) this.#setMode(maker, thing, asked | 0o2000);
-    } else if ((asked & 0o2010) === 0o2010 && !isInOrRoot(maker, dir.gid)) thing.mode &= ~0o2000;
+  #inheritSetGid(maker: User, dir: ModelNode, node: ModelNode): void {
+    const asked = node.mode;
+    if (node.isDirectory) {
+      node.mode = (asked & 0o1777) | 0o2000;
+      if ((asked & ~node.mode) !== 0) this.#setMode(maker, node, asked | 0o2000);
+    } else if ((asked & 0o2010) === 0o2010 && !isInOrRoot(maker, dir.gid)) node.mode &= ~0o2000;
   }
 
   /** setattr_prepare of fs/attr.c. */
-  #setMode(user: User, thing: Thing, mode: number): void {
-    thing.mode = isInOrRoot(user, thing.gid) ? mode : mode & ~0o2000;
+  #setMode(user: User, node: ModelNode, mode: number): void {
+    node.mode = isInOrRoot(user, node.gid) ? mode : mode & ~0o2000;
   }
 
-  link(user: User, thing: Thing, dir: Thing, name: string): void {
+  link(user: User, node: ModelNode, dir: ModelNode, name: string): void {
     // The kernel looks at the name first; the server knows a directory before that.
-    if (thing.isDirectory && dir.entries) {
+    if (node.isDirectory && dir.entries) {
       const others = ['EEXIST', 'ENOENT', 'EACCES', 'EXDEV'].filter(
         errno =>
           (errno === 'EEXIST' && dir.entries!.has(name)) ||
           (errno === 'ENOENT' && dir.nlink === 0) ||
           (errno === 'EACCES' && !may(this.#as(user), dir, EXEC)) ||
-          (errno === 'EXDEV' && dir.mount !== thing.mount),
+          (errno === 'EXDEV' && dir.mount !== node.mount),
       );
       refuse('EPERM', ...others);
     }
     const as = this.#as(user);
     const entries = this.entriesFor(user, dir);
     if (entries.has(name)) refuse('EEXIST');
-    if (dir.mount !== thing.mount) refuse('EXDEV', ...(dir.nlink === 0 ? ['ENOENT'] : []));
+    if (dir.mount !== node.mount) refuse('EXDEV', ...(dir.nlink === 0 ? ['ENOENT'] : []));
     // Neither one that has no name any more nor one in a removed directory gets as far in the server or in the kernel.
-    const nowhere = thing.nlink === 0 || dir.nlink === 0;
-    if (this.manner.protectedHardlinks) needToLink(as, thing, ...(nowhere ? ['ENOENT'] : []));
+    const nowhere = node.nlink === 0 || dir.nlink === 0;
+    if (this.modelOptions.protectedHardlinks) needToLink(as, node, ...(nowhere ? ['ENOENT'] : []));
     if (dir.nlink === 0) refuse('ENOENT');
     need(as, dir, WRITE | EXEC);
-    if (thing.nlink === 0) refuse('ENOENT');
-    entries.set(name, thing);
-    thing.nlink++;
+    if (node.nlink === 0) refuse('ENOENT');
+    entries.set(name, node);
+    node.nlink++;
     this.#changed(dir);
   }
 
-  unlink(user: User, dir: Thing, name: string, directory: boolean): void {
+  unlink(user: User, dir: ModelNode, name: string, directory: boolean): void {
     const entries = this.entriesFor(user, dir);
     const victim = entries.get(name) ?? refuse('ENOENT');
     needToRemove(this.#as(user), dir, victim);
@@ -283,14 +291,14 @@ export class Files {
     this.#changed(dir);
   }
 
-  #needEmpty(thing: Thing, other?: string): void {
-    if (!thing.entries || thing.entries.size === 0) return;
+  #needEmpty(node: ModelNode, other?: string): void {
+    if (!node.entries || node.entries.size === 0) return;
     // With `mapped`, what a killed server has left is looked for in it (backend/local/orphans.ts).
-    thing.atime = undefined;
+    node.atime = undefined;
     refuse('ENOTEMPTY', ...(other ? [other] : []));
   }
 
-  #loseName(dir: Thing, victim: Thing): void {
+  #loseName(dir: ModelNode, victim: ModelNode): void {
     this.moves++;
     if (victim.isDirectory) {
       victim.nlink = 0;
@@ -298,7 +306,7 @@ export class Files {
     } else victim.nlink--;
   }
 
-  #isWithin(dir: Thing, top: Thing): boolean {
+  #isWithin(dir: ModelNode, top: ModelNode): boolean {
     for (let at = dir; ; at = at.parent!) {
       if (at === top) return true;
       if (at.parent === at) return false;
@@ -306,7 +314,7 @@ export class Files {
   }
 
   /** rename(2), in the order of do_renameat2 of fs/namei.c: a removed directory has no entries to be looked up. */
-  rename(user: User, fromDir: Thing, from: string, toDir: Thing, to: string): void {
+  rename(user: User, fromDir: ModelNode, from: string, toDir: ModelNode, to: string): void {
     const as = this.#as(user);
     this.entries(toDir);
     const [source, target] = [this.entriesFor(user, fromDir), this.entriesFor(user, toDir)];
@@ -324,7 +332,7 @@ export class Files {
     if (victim && !moved.isDirectory && victim.isDirectory) refuse('EISDIR');
     if (moved.isDirectory && fromDir !== toDir) need(as, moved, WRITE);
     if (moved.mounted || victim?.mounted) refuse('EBUSY');
-    if (victim) this.#needEmpty(victim, this.manner.renameOver);
+    if (victim) this.#needEmpty(victim, this.modelOptions.renameOver);
     source.delete(from);
     target.set(to, moved);
     this.moves++;
@@ -339,87 +347,87 @@ export class Files {
   }
 
   /** open(2). */
-  open(user: User, thing: Thing, { reads = false, writes = false, truncates = false }): void {
-    if (!thing.isDirectory && thing.type !== FILE) refuse(thing.type === LINK ? 'ELOOP' : 'ENXIO');
-    need(this.#as(user), thing, (reads ? READ : 0) | (writes || truncates ? WRITE : 0));
-    if (truncates) this.#resize(user, thing, 0);
+  open(user: User, node: ModelNode, { reads = false, writes = false, truncates = false }): void {
+    if (!node.isDirectory && node.type !== FILE) refuse(node.type === LINK ? 'ELOOP' : 'ENXIO');
+    need(this.#as(user), node, (reads ? READ : 0) | (writes || truncates ? WRITE : 0));
+    if (truncates) this.#resize(user, node, 0);
   }
 
-  #resize(user: User, thing: Thing, size: number): void {
-    this.dropPrivileges(user, thing);
-    thing.resize(size);
+  #resize(user: User, node: ModelNode, size: number): void {
+    this.dropPrivileges(user, node);
+    node.resize(size);
   }
 
   /** Whether a set-gid bit without the right to execute stays when a user changes a file. */
-  #counts(user: User, thing: Thing): boolean {
-    const { permissions, setGid } = this.manner;
-    return !permissions || setGid === 'kept' || isInOrRoot(user, thing.gid);
+  #counts(user: User, node: ModelNode): boolean {
+    const { permissions, setGid } = this.modelOptions;
+    return !permissions || setGid === 'kept' || isInOrRoot(user, node.gid);
   }
 
   /** Before a write. */
-  dropPrivileges(user: User, thing: Thing): void {
-    thing.dropPrivileges(user.uid !== 0, this.#counts(user, thing));
+  dropPrivileges(user: User, node: ModelNode): void {
+    node.dropPrivileges(user.uid !== 0, this.#counts(user, node));
   }
 
   /** `open` is whether it is open for writing. */
-  truncate(user: User, thing: Thing, size: number, open: boolean): void {
-    if (!open) need(this.#as(user), thing, WRITE);
-    this.#resize(user, thing, size);
+  truncate(user: User, node: ModelNode, size: number, open: boolean): void {
+    if (!open) need(this.#as(user), node, WRITE);
+    this.#resize(user, node, size);
   }
 
-  chown(user: User, thing: Thing, uid: number | undefined, gid: number | undefined): void {
+  chown(user: User, node: ModelNode, uid: number | undefined, gid: number | undefined): void {
     const as = this.#as(user);
-    needToChown(as, thing, uid, gid);
-    thing.dropPrivileges(true, this.#counts(as, thing));
-    thing.uid = uid ?? thing.uid;
-    thing.gid = gid ?? thing.gid;
+    needToChown(as, node, uid, gid);
+    node.dropPrivileges(true, this.#counts(as, node));
+    node.uid = uid ?? node.uid;
+    node.gid = gid ?? node.gid;
   }
 
-  chmod(user: User, thing: Thing, mode: number): void {
-    if (thing.type === LINK) refuse('EOPNOTSUPP');
+  chmod(user: User, node: ModelNode, mode: number): void {
+    if (node.type === LINK) refuse('EOPNOTSUPP');
     const as = this.#as(user);
-    if (owns(as, thing)) {
-      this.#setMode(as, thing, mode);
+    if (owns(as, node)) {
+      this.#setMode(as, node, mode);
       return;
     }
     // Of who may write the server takes it for what comes before a write (security/write-access.ts).
-    const dropsSetIdOnly = (thing.mode & ~mode & ~0o6000) === 0 && (mode & ~thing.mode) === 0;
-    if (thing.type !== FILE || !may(as, thing, WRITE) || !dropsSetIdOnly) refuse('EPERM');
+    const dropsSetIdOnly = (node.mode & ~mode & ~0o6000) === 0 && (mode & ~node.mode) === 0;
+    if (node.type !== FILE || !may(as, node, WRITE) || !dropsSetIdOnly) refuse('EPERM');
   }
 
   /** `bothNow` is whether nothing but the present time is asked for, for both times. */
-  setTimes(user: User, thing: Thing, bothNow: boolean): void {
-    needToSetTimes(this.#as(user), thing, bothNow);
+  setTimes(user: User, node: ModelNode, bothNow: boolean): void {
+    needToSetTimes(this.#as(user), node, bothNow);
   }
 
   /** xattr(7). */
-  checkXattr(thing: Thing, user: User, name: string, use: 'get' | 'set'): void {
+  checkXattr(node: ModelNode, user: User, name: string, use: 'get' | 'set'): void {
     if (name.length > longest) refuse('ERANGE');
     const [space] = name.split('.', 1);
     if (name.startsWith('user.')) {
-      if (thing.type !== FILE && !thing.isDirectory) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
-      needForUserXattr(this.#as(user), thing, use);
+      if (node.type !== FILE && !node.isDirectory) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
+      needForUserXattr(this.#as(user), node, use);
     } else if (name.startsWith('trusted.')) {
       if (user.uid !== 0) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
     } else if (name === 'system.posix_acl_access' || name === 'system.posix_acl_default') {
-      if (thing.type === LINK) refuse('EOPNOTSUPP');
+      if (node.type === LINK) refuse('EOPNOTSUPP');
     } else if (space !== 'security' || !name.includes('.')) refuse('EOPNOTSUPP');
   }
 
-  setXattr(thing: Thing, user: User, name: string, value: string, flags: number): void {
-    this.checkXattr(thing, user, name, 'set');
-    if (flags & 1 && thing.xattrs.has(name)) refuse('EEXIST');
-    const replaces = flags === 2 || (flags === 3 && this.manner.xattrFlags !== 'create wins');
-    if (replaces && !thing.xattrs.has(name)) refuse('ENODATA');
-    thing.xattrs.set(name, value);
+  setXattr(node: ModelNode, user: User, name: string, value: string, flags: number): void {
+    this.checkXattr(node, user, name, 'set');
+    if (flags & 1 && node.xattrs.has(name)) refuse('EEXIST');
+    const replaces = flags === 2 || (flags === 3 && this.modelOptions.xattrFlags !== 'create wins');
+    if (replaces && !node.xattrs.has(name)) refuse('ENODATA');
+    node.xattrs.set(name, value);
   }
 
-  removeXattr(thing: Thing, user: User, name: string): void {
-    this.checkXattr(thing, user, name, 'set');
-    if (!thing.xattrs.delete(name)) refuse('ENODATA');
+  removeXattr(node: ModelNode, user: User, name: string): void {
+    this.checkXattr(node, user, name, 'set');
+    if (!node.xattrs.delete(name)) refuse('ENODATA');
   }
 
-  listXattr(thing: Thing, user: User): string[] {
-    return [...thing.xattrs.keys()].filter(name => user.uid === 0 || !name.startsWith('trusted.'));
+  listXattr(node: ModelNode, user: User): string[] {
+    return [...node.xattrs.keys()].filter(name => user.uid === 0 || !name.startsWith('trusted.'));
   }
 }

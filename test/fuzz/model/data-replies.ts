@@ -1,8 +1,8 @@
 import { parseDirents } from '../../../src/protocol/dirent.ts';
-import type { Answers, Asked, Wanted } from './answers.ts';
-import { type Conversation, type Fid, type Listed, rowOf } from './conversation.ts';
 import { lockCells } from './locks.ts';
-import { FILE, LINK, refuse, type Thing, type Time } from './things.ts';
+import { FILE, LINK, type ModelNode, refuse, type Time } from './nodes.ts';
+import type { Asked, ExpectedReplies, Wanted } from './replies.ts';
+import { type Fid, type Listed, type ModelSession, rowOf } from './session.ts';
 
 const ok: Wanted = {};
 const direntHead = 24;
@@ -34,7 +34,7 @@ function timeOf(asked: Asked<'setattr'>, which: 'atime' | 'mtime'): Time | undef
 }
 
 /** Refuses before anything is changed. */
-function checkChange(thing: Thing, asked: Asked<'setattr'>): void {
+function checkChange(node: ModelNode, asked: Asked<'setattr'>): void {
   const set = (bit: number) => (asked.valid & bit) !== 0;
   if (set(valid.uid) && asked.uid === 0xffff_ffff) refuse('EINVAL');
   if (set(valid.gid) && asked.gid === 0xffff_ffff) refuse('EINVAL');
@@ -42,44 +42,41 @@ function checkChange(thing: Thing, asked: Asked<'setattr'>): void {
     const size = numberOf(asked.size);
     if (size >= 2 ** 63) refuse('EINVAL');
     if (size >= 2 ** 53) refuse('EFBIG');
-    if (thing.isDirectory) refuse('EISDIR');
-    if (thing.type !== FILE) refuse('EINVAL');
+    if (node.isDirectory) refuse('EISDIR');
+    if (node.type !== FILE) refuse('EINVAL');
   }
   if (set(valid.atime)) timeOf(asked, 'atime');
   if (set(valid.mtime)) timeOf(asked, 'mtime');
 }
 
-function change(session: Conversation, { thing, attached, open }: Fid, asked: Asked<'setattr'>): void {
+function change(session: ModelSession, { node, attached, open }: Fid, asked: Asked<'setattr'>): void {
   const set = (bit: number) => (asked.valid & bit) !== 0;
   const { files } = session.world;
   const { user } = attached;
   if (set(valid.uid) || set(valid.gid)) {
-    files.chown(user, thing, set(valid.uid) ? asked.uid : undefined, set(valid.gid) ? asked.gid : undefined);
+    files.chown(user, node, set(valid.uid) ? asked.uid : undefined, set(valid.gid) ? asked.gid : undefined);
   }
-  if (set(valid.mode)) files.chmod(user, thing, asked.mode & 0o7777);
-  if (set(valid.size))
-    files.truncate(user, thing, numberOf(asked.size), open?.kind === 'file' && open.writes);
+  if (set(valid.mode)) files.chmod(user, node, asked.mode & 0o7777);
+  if (set(valid.size)) files.truncate(user, node, numberOf(asked.size), open?.kind === 'file' && open.writes);
   const [atime, mtime] = [timeOf(asked, 'atime'), timeOf(asked, 'mtime')];
   // A change of size has set mtime to now already.
   const setsMtime = set(valid.mtime) && !(set(valid.size) && mtime === 'now');
   if (set(valid.atime) || setsMtime) {
-    files.setTimes(user, thing, set(valid.atime) && setsMtime && atime === 'now' && mtime === 'now');
+    files.setTimes(user, node, set(valid.atime) && setsMtime && atime === 'now' && mtime === 'now');
   }
-  if (set(valid.atime)) thing.atime = atime === 'now' ? undefined : atime?.sec;
-  if (setsMtime) thing.mtime = mtime === 'now' ? undefined : mtime;
+  if (set(valid.atime)) node.atime = atime === 'now' ? undefined : atime?.sec;
+  if (setsMtime) node.mtime = mtime === 'now' ? undefined : mtime;
 }
 
 /** What a listing must be that was asked to go on behind `cookie`, or to begin. */
 function checkListing(fid: Fid, listed: Listed, cookie: Asked<'readdir'>['offset'], most: number) {
-  const { thing } = fid;
+  const { node } = fid;
   const wide = cookie as { readonly low: number; readonly high: number };
   const begins = numberOf(wide) === 0;
   const goesOn =
-    listed.generation === thing.listing &&
-    wide.low === listed.cookie?.low &&
-    wide.high === listed.cookie.high;
-  const all = thing.nlink === 0 ? [] : ['.', '..', ...thing.entries!.keys()];
-  if (begins) Object.assign(listed, { generation: thing.listing, names: new Set(), cookie: undefined });
+    listed.generation === node.listing && wide.low === listed.cookie?.low && wide.high === listed.cookie.high;
+  const all = node.nlink === 0 ? [] : ['.', '..', ...node.entries!.keys()];
+  if (begins) Object.assign(listed, { generation: node.listing, names: new Set(), cookie: undefined });
   return ({ bytes }: { bytes: Uint8Array }): string | undefined => {
     const entries = parseDirents(bytes);
     const names = entries.map(({ name }) => name);
@@ -87,7 +84,7 @@ function checkListing(fid: Fid, listed: Listed, cookie: Asked<'readdir'>['offset
     if (bytes.length > most) return `${bytes.length} bytes where ${most} were asked for`;
     const strange = names.find(name => !all.includes(name));
     if (strange !== undefined && (begins || goesOn)) return `there is no entry ${strange}`;
-    const wrong = entries.find(({ name, type }) => all.includes(name) && type !== typeIn(thing, name) >> 12);
+    const wrong = entries.find(({ name, type }) => all.includes(name) && type !== typeIn(node, name) >> 12);
     if (wrong) return `the entry ${wrong.name} has the type ${wrong.type}`;
     if (!begins && !goesOn) return undefined;
     const again = names.find(name => listed.names.has(name));
@@ -103,40 +100,40 @@ function checkListing(fid: Fid, listed: Listed, cookie: Asked<'readdir'>['offset
   };
 }
 
-function typeIn(dir: Thing, name: string): number {
+function typeIn(dir: ModelNode, name: string): number {
   return name === '.' || name === '..' ? dir.type : dir.entries!.get(name)!.type;
 }
 
-function commitXattr(session: Conversation, fid: Fid): void {
-  const { open, thing, attached } = fid;
+function commitXattr(session: ModelSession, fid: Fid): void {
+  const { open, node, attached } = fid;
   if (open?.kind !== 'xattr-write') return;
   const { files } = session.world;
   const { name, flags, size, written } = open;
   if (written.length !== size) refuse('EINVAL');
   const { user } = attached;
-  if (size > 0) files.setXattr(thing, user, name, written.toString('latin1'), flags);
-  else if (flags & 2) files.removeXattr(thing, user, name);
-  else if (!name.startsWith(acl)) files.setXattr(thing, user, name, '', flags);
+  if (size > 0) files.setXattr(node, user, name, written.toString('latin1'), flags);
+  else if (flags & 2) files.removeXattr(node, user, name);
+  else if (!name.startsWith(acl)) files.setXattr(node, user, name, '', flags);
   else {
-    files.checkXattr(thing, user, name, 'set');
-    thing.xattrs.delete(name);
+    files.checkXattr(node, user, name, 'set');
+    node.xattrs.delete(name);
   }
 }
 
-function openedFile(session: Conversation, number: number) {
+function openedFile(session: ModelSession, number: number) {
   const fid = session.get(number);
-  const { thing, attached, open } = fid;
-  return open?.kind === 'file' ? { thing, attached, open } : refuse('EBADF');
+  const { node, attached, open } = fid;
+  return open?.kind === 'file' ? { node, attached, open } : refuse('EBADF');
 }
 
 function checkRange({ type, start, length }: { type: number; start: number; length: number }): void {
   if (type > 2 || !Number.isSafeInteger(start + length)) refuse('EINVAL');
 }
 
-const reading: Answers = {
+const reading: ExpectedReplies = {
   getattr(session, { fid }) {
-    const { thing } = session.object(fid);
-    return { attr: thing };
+    const { node } = session.object(fid);
+    return { attr: node };
   },
 
   statfs: (session, { fid }) => {
@@ -147,15 +144,15 @@ const reading: Answers = {
   },
 
   readlink(session, { fid }) {
-    const { thing } = session.object(fid);
-    if (thing.type !== LINK) refuse('EINVAL');
-    if (thing.target.length > session.msize - 1 - 9) refuse('ENAMETOOLONG');
-    thing.atime = undefined;
-    return { target: thing.target };
+    const { node } = session.object(fid);
+    if (node.type !== LINK) refuse('EINVAL');
+    if (node.target.length > session.msize - 1 - 9) refuse('ENAMETOOLONG');
+    node.atime = undefined;
+    return { target: node.target };
   },
 
   read(session, { fid: number, offset, count }) {
-    const { thing, open } = session.get(number);
+    const { node, open } = session.get(number);
     const most = Math.min(count, session.dataBytesMax);
     const at = numberOf(offset);
     if (open?.kind === 'xattr-read') {
@@ -168,8 +165,8 @@ const reading: Answers = {
     }
     if (open?.kind === 'dir') refuse('EISDIR');
     if (open?.kind !== 'file' || !open.reads) return refuse('EBADF');
-    thing.atime = undefined;
-    return { data: thing.read(at, most) };
+    node.atime = undefined;
+    return { data: node.read(at, most) };
   },
 
   readdir(session, { fid: number, offset, count }) {
@@ -178,23 +175,23 @@ const reading: Answers = {
     if (fid.open?.kind !== 'dir') return refuse('EBADF');
     const most = Math.min(count, session.dataBytesMax);
     if (most === 0) refuse('EINVAL');
-    fid.thing.atime = undefined;
+    fid.node.atime = undefined;
     const listing = checkListing(fid, fid.open.listed, offset, most);
     // The order is the file system's: any of them may be the next, and may not fit.
-    const longest = Math.max(1, ...[...fid.thing.entries!.keys()].map(name => name.length));
+    const longest = Math.max(1, ...[...fid.node.entries!.keys()].map(name => name.length));
     // iterate_dir of fs/readdir.c says it of a removed directory; others find nothing.
-    if (fid.thing.nlink === 0) return { data: listing, refused: 'ENOENT' };
+    if (fid.node.nlink === 0) return { data: listing, refused: 'ENOENT' };
     return direntHead + longest > most ? { data: listing, refused: 'EINVAL' } : { data: listing };
   },
 };
 
-const changing: Answers = {
+const changing: ExpectedReplies = {
   setattr(session, asked) {
     session.changing(asked.fid);
     const fid = session.object(asked.fid);
     if ((asked.valid & ~0x1ff) !== 0) refuse('EINVAL');
     if ((asked.valid & 0x3f) === 0) return ok;
-    checkChange(fid.thing, asked);
+    checkChange(fid.node, asked);
     change(session, fid, asked);
     return ok;
   },
@@ -203,27 +200,27 @@ const changing: Answers = {
     const fid = session.unopened(number);
     const access = flags & 3;
     if (access === 3) refuse('EINVAL');
-    const { thing, attached } = fid;
+    const { node, attached } = fid;
     const writes = access !== 0;
     const truncates = (flags & 0o1000) !== 0;
-    if (thing.isDirectory) {
+    if (node.isDirectory) {
       if (writes || truncates) refuse('EISDIR');
-      session.world.files.open(attached.user, thing, { reads: true });
+      session.world.files.open(attached.user, node, { reads: true });
       fid.open = { kind: 'dir', listed: { generation: -1, names: new Set(), cookie: undefined } };
-      return { qid: thing, iounit: 0 };
+      return { qid: node, iounit: 0 };
     }
     if (flags & 0o200000) refuse('ENOTDIR');
     if (attached.readonly && (writes || truncates)) refuse('EROFS');
     const reads = access !== 1;
-    session.world.files.open(attached.user, thing, { reads, writes, truncates });
+    session.world.files.open(attached.user, node, { reads, writes, truncates });
     const appends = access === 1 && (flags & 0o2000) !== 0;
     fid.open = { kind: 'file', reads, writes, appends };
-    return { qid: thing, iounit: session.iounit };
+    return { qid: node, iounit: session.iounit };
   },
 
   write(session, { fid: number, offset, data }) {
     session.changing(number);
-    const { thing, open, attached } = session.get(number);
+    const { node, open, attached } = session.get(number);
     const bytes = Buffer.from(data.bytes!);
     const at = numberOf(offset);
     if (open?.kind === 'xattr-write') {
@@ -235,8 +232,8 @@ const changing: Answers = {
     if (open?.kind !== 'file' || !open.writes) return refuse('EBADF');
     if (bytes.length === 0) return { count: 0 };
     if (at > Number.MAX_SAFE_INTEGER - bytes.length) refuse('EFBIG');
-    session.world.files.dropPrivileges(attached.user, thing);
-    thing.write(open.appends ? thing.size : at, bytes);
+    session.world.files.dropPrivileges(attached.user, node);
+    node.write(open.appends ? node.size : at, bytes);
     return { count: bytes.length };
   },
 
@@ -251,19 +248,19 @@ const changing: Answers = {
   },
 };
 
-const xattrs: Answers = {
+const xattrs: ExpectedReplies = {
   xattrwalk(session, { fid: number, newfid, name }) {
-    const { thing, attached, since } = session.object(number);
+    const { node, attached, since } = session.object(number);
     session.checkFree(newfid);
     const { files } = session.world;
     let value: Buffer | readonly string[];
-    if (name === '') value = files.listXattr(thing, attached.user).map(one => `${one}\0`);
+    if (name === '') value = files.listXattr(node, attached.user).map(one => `${one}\0`);
     else {
-      files.checkXattr(thing, attached.user, name, 'get');
-      value = Buffer.from(thing.xattrs.get(name) ?? refuse('ENODATA'), 'latin1');
+      files.checkXattr(node, attached.user, name, 'get');
+      value = Buffer.from(node.xattrs.get(name) ?? refuse('ENODATA'), 'latin1');
     }
     const open = { kind: 'xattr-read', value } as const;
-    session.fids.set(newfid, { attached, thing, open, dir: undefined, name: undefined, since });
+    session.fids.set(newfid, { attached, node, open, dir: undefined, name: undefined, since });
     return { size: Buffer.isBuffer(value) ? value.length : value.join('').length };
   },
 
@@ -278,12 +275,12 @@ const xattrs: Answers = {
   },
 };
 
-const locking: Answers = {
+const locking: ExpectedReplies = {
   lock(session, { fid, type, flags, start, length, proc_id, client_id }) {
-    const { thing, attached, open } = openedFile(session, fid);
+    const { node, attached, open } = openedFile(session, fid);
     checkRange({ type, start, length });
     if ((flags & ~3) !== 0) refuse('EINVAL');
-    const row = rowOf(session.world, thing);
+    const row = rowOf(session.world, node);
     const owner = session.owner(client_id, proc_id, attached);
     if (type === 2) row.unlock(owner, open, start, length);
     else if (!row.lock(owner, open, type, start, length)) return { status: 1 };
@@ -291,10 +288,10 @@ const locking: Answers = {
   },
 
   getlock(session, { fid, type, start, length, proc_id, client_id }) {
-    const { thing, attached } = openedFile(session, fid);
+    const { node, attached } = openedFile(session, fid);
     checkRange({ type, start, length });
     const owner = session.owner(client_id, proc_id, attached);
-    const row = rowOf(session.world, thing);
+    const row = rowOf(session.world, node);
     const asked = type === 2 ? 1 : type;
     const free = row.conflicts(owner, asked, start, length).every(({ held }) => row.yields(held, owner));
     if (free) return { type: 2, start, length, proc_id, client_id: client_id.slice(0, 255) };
@@ -302,11 +299,11 @@ const locking: Answers = {
       all: (got: { type: number; start: number; proc_id: number; client_id: string }) => {
         const cell = Math.min(got.start, lockCells - 1);
         const told = { type: got.type, clientId: got.client_id, procId: got.proc_id, cell };
-        const known = session.world.files.manner.lockOwners !== 'unknown';
+        const known = session.world.files.modelOptions.lockOwners !== 'unknown';
         return row.tells(owner, asked, start, length, told, known) ? undefined : 'no such lock is in the way';
       },
     };
   },
 };
 
-export const answersAboutData: Answers = { ...reading, ...changing, ...xattrs, ...locking };
+export const dataReplies: ExpectedReplies = { ...reading, ...changing, ...xattrs, ...locking };

@@ -1,7 +1,7 @@
-import type { Manner } from './model/things.ts';
+import type { ModelOptions } from './nodes.ts';
 
 /** What the model `mapped` makes of a directory of the host. */
-export const mappedManner: Manner = {
+export const mappedOptions: ModelOptions = {
   setGidInherits: false,
   xattrNames: [
     ...['user.a', 'user.b', '', 'trusted.t', 'security.capability', 'security.s', 'system.posix_acl_access'],
@@ -12,7 +12,7 @@ export const mappedManner: Manner = {
 };
 
 /** The model `passthrough`, as root. */
-export const passthroughManner: Manner = {
+export const passthroughOptions: ModelOptions = {
   setGidInherits: true,
   // The kernel itself looks into ACLs and capabilities.
   xattrNames: ['user.a', 'user.b', '', 'trusted.t', 'user.c', 'user.a\0b'],

@@ -1,14 +1,14 @@
 import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { listAttributesSync, removeAttributeSync } from 'fs-xattr';
-import { mappedManner, passthroughManner } from '../fuzz/manners.ts';
-import { Files, type Manner } from '../fuzz/model/things.ts';
+import { Files, type ModelOptions } from '../fuzz/model/nodes.ts';
+import { mappedOptions, passthroughOptions } from '../fuzz/model/options.ts';
 import { Sequence, type Step, usersOf } from '../fuzz/sequences.ts';
-import type { BackEnd } from '../support/back-ends.ts';
+import type { Backend } from '../support/backends.ts';
 import type { Serving } from '../support/serve.ts';
-import { ClientTalker } from './client-talker.ts';
+import { ClientSender } from './client-sender.ts';
 
-/** The directory in a lane on which another file system is mounted, where there is one. */
+/** The directory of the export on which another file system is mounted, where there is one. */
 const mountPoint = 'm';
 const nobody = 65534;
 
@@ -17,14 +17,14 @@ const users = [54_321, 54_322, 0];
 const groupsOf = (uid: number) => ({ gid: uid === 0 ? 0 : nobody, groups: [] });
 
 /** How a server in these conditions behaves. With `mapped`, what the file system does not keep is the content of a file. */
-function mannerOf({ permissions, differs }: BackEnd): Manner {
+function modelOptionsOf({ permissions, differs }: Backend): ModelOptions {
   if (permissions) {
     const protectedHardlinks = readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() === '1';
     const own = { permissions, users, groupsOf, protectedHardlinks, exports: 'apart' } as const;
-    return { ...passthroughManner, ...differs, ...own };
+    return { ...passthroughOptions, ...differs, ...own };
   }
   const { targetBytesMax, devicesMax, whiteouts, ...others } = differs;
-  return { ...mappedManner, ...others, exports: 'apart' };
+  return { ...mappedOptions, ...others, exports: 'apart' };
 }
 
 /** What went wrong with a sequence, and where it had come to. */
@@ -34,17 +34,17 @@ export interface Failure {
 }
 
 /** An export of its own in which one sequence runs after another, each in an empty directory. */
-export class Lane {
+export class TempExport {
   readonly #name: string;
   readonly #serving: Serving;
-  readonly #manner: Manner;
+  readonly #modelOptions: ModelOptions;
   readonly #anames: ReadonlyMap<string, string>;
   readonly #mounted: boolean;
 
-  constructor(name: string, serving: Serving, backEnd: BackEnd) {
+  constructor(name: string, serving: Serving, backend: Backend) {
     this.#name = name;
     this.#serving = serving;
-    this.#manner = mannerOf(backEnd);
+    this.#modelOptions = modelOptionsOf(backend);
     this.#anames = new Map([
       ['', name],
       ['/', name],
@@ -63,7 +63,7 @@ export class Lane {
   }
 
   get #mode(): number {
-    return this.#manner.permissions ? 0o777 : 0o755;
+    return this.#modelOptions.permissions ? 0o777 : 0o755;
   }
 
   /** The directory as it was in the beginning: the server keeps it open, so it cannot be a new one. */
@@ -82,7 +82,7 @@ export class Lane {
   /** Runs the steps that `next` gives until there is none, and then looks at everything. Returns what went wrong, if anything. */
   async run(next: (sequence: Sequence) => Step | undefined): Promise<Failure | undefined> {
     this.#clear();
-    const files = new Files(this.#manner, this.#mode);
+    const files = new Files(this.#modelOptions, this.#mode);
     if (this.#mounted) files.mountOn(mountPoint, this.#mode);
     const exports = new Map([
       ['', false],
@@ -90,11 +90,11 @@ export class Lane {
       ['ro', true],
     ]);
     // The last one is the auditor's.
-    const sessions = [...usersOf(this.#manner), 0];
-    const talkers = await Promise.all(
-      sessions.map(() => ClientTalker.connect(this.#serving.socket, this.#anames)),
+    const sessions = [...usersOf(this.#modelOptions), 0];
+    const senders = await Promise.all(
+      sessions.map(() => ClientSender.connect(this.#serving.socket, this.#anames)),
     );
-    const sequence = new Sequence(talkers, files, exports);
+    const sequence = new Sequence(senders, files, exports);
     const steps: Step[] = [];
     try {
       for (const step of Sequence.beginnings(sessions)) await sequence.say(step);

@@ -6,7 +6,7 @@ import { type Draft, type Op, operations, type RMessage } from '../../src/protoc
 import type { ExportLookup } from '../../src/session/attachment.ts';
 import { type DetachedExchange, replyHeadBytesMax, type TransportPort } from '../../src/session/exchange.ts';
 import { Session } from '../../src/session/session.ts';
-import { must } from './choices.ts';
+import { assert } from './choices.ts';
 
 const writeHeadBytes = 23;
 const dataReplyHeadBytes = 11;
@@ -51,8 +51,8 @@ class StrictExchange implements DetachedExchange {
   }
 
   reserveData(count: number): Segments {
-    must(!this.#answered, () => 'space was asked for too late');
-    must(++this.#spaces <= 2, () => 'space was asked for more than twice');
+    assert(!this.#answered, () => 'space was asked for too late');
+    assert(++this.#spaces <= 2, () => 'space was asked for more than twice');
     this.#void(this.#out);
     this.#lent = true;
     this.#room = count;
@@ -64,17 +64,17 @@ class StrictExchange implements DetachedExchange {
   }
 
   defer(): boolean {
-    must(!this.#answered, () => 'something was deferred too late');
+    assert(!this.#answered, () => 'something was deferred too late');
     return false;
   }
 
   commit(headBytes: number, dataBytes: number): void {
     this.#answer();
-    must(dataBytes <= this.#room, () => `${dataBytes} bytes of data where there is room for ${this.#room}`);
+    assert(dataBytes <= this.#room, () => `${dataBytes} bytes of data where there is room for ${this.#room}`);
     const untouched = this.#lent && this.#out.subarray(-canaryBytes).every(byte => byte === canary);
-    must(!this.#lent || untouched, () => 'memory behind the space was written');
+    assert(!this.#lent || untouched, () => 'memory behind the space was written');
     const reply = Buffer.from(this.#out.subarray(3, 3 + headBytes + dataBytes));
-    must(reply.readUInt32LE(0) === reply.length, () => 'the size is not that of the reply');
+    assert(reply.readUInt32LE(0) === reply.length, () => 'the size is not that of the reply');
     this.#said(reply);
   }
 
@@ -84,7 +84,7 @@ class StrictExchange implements DetachedExchange {
   }
 
   detach(): DetachedExchange {
-    must(!this.#kept && !this.#answered, () => 'an exchange was kept twice, or too late');
+    assert(!this.#kept && !this.#answered, () => 'an exchange was kept twice, or too late');
     this.#kept = true;
     this.#void(this.#out);
     this.#lent = false;
@@ -100,7 +100,7 @@ class StrictExchange implements DetachedExchange {
 
   /** The turn is over: what was not kept is used for something else. */
   turnOver(): void {
-    must(this.#kept || this.#answered, () => 'an exchange was neither answered nor kept');
+    assert(this.#kept || this.#answered, () => 'an exchange was neither answered nor kept');
     if (this.#kept) return;
     this.head.fill(voided);
     for (const segment of this.payload) segment.fill(voided);
@@ -108,8 +108,8 @@ class StrictExchange implements DetachedExchange {
 
   #answer(): void {
     const untouched = this.#voided.every(space => space.every(byte => byte === voided));
-    must(untouched, () => 'a space that was given up was written to');
-    must(!this.#answered, () => 'an exchange was answered twice');
+    assert(untouched, () => 'a space that was given up was written to');
+    assert(!this.#answered, () => 'an exchange was answered twice');
     this.#answered = true;
   }
 }
@@ -127,7 +127,7 @@ const microtasksMax = 50;
 const waitMsMax = 20_000;
 
 /** A client of a session without a transport. */
-export class Speaker implements TransportPort {
+export class FuzzClient implements TransportPort {
   readonly peer = { label: 'fuzz' };
   readonly session: Session;
   /** In the order in which they were answered or dropped. */
@@ -168,8 +168,8 @@ export class Speaker implements TransportPort {
     const end = performance.now() + waitMsMax;
     while (asking.state === 'waiting' && performance.now() < end)
       await new Promise(resolve => setImmediate(resolve));
-    must(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
-    must(asking.reply !== undefined, () => `no reply: the request was ${asking.state} (${this.hungUp})`);
+    assert(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
+    assert(asking.reply !== undefined, () => `no reply: the request was ${asking.state} (${this.hungUp})`);
     return asking.reply!;
   }
 
@@ -185,7 +185,7 @@ export class Speaker implements TransportPort {
   async close(): Promise<void> {
     await this.session.close();
     const left = Object.entries(this.session.counts()).filter(([, count]) => count !== 0);
-    must(left.length === 0, () => `left after the end: ${JSON.stringify(left)}`);
-    must(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
+    assert(left.length === 0, () => `left after the end: ${JSON.stringify(left)}`);
+    assert(this.errors.length === 0, () => `a bug was logged: ${this.errors[0]}`);
   }
 }

@@ -9,12 +9,12 @@ import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
 import { passthrough } from '#security/passthrough.ts';
 import { descriptors, type Serving, serveTree } from '../support/serve.ts';
-import { blockOf, Jostler, jostledBlocks, jostledFiles } from './jostler.ts';
+import { blockOf, ChaosClient, chaosBlocks, chaosFiles } from './chaos-client.ts';
 import { progress, seed, stress } from './options.ts';
 import { Random } from './random.ts';
 
-const jostlers = 12;
-/** Fewer than the jostlers' fids, so that descriptors are given up and opened anew all the time. */
+const chaosClients = 12;
+/** Fewer than the chaosClients' fids, so that descriptors are given up and opened anew all the time. */
 const descriptorsMax = 24;
 
 const models = {
@@ -42,7 +42,7 @@ describe.each(Object.entries(trees))('many connections that race with themselves
   let serving: Serving;
   let held: number;
   beforeEach(async () => {
-    top = mkdtempSync(join(tmpdir(), 'ninepd-jostle-'));
+    top = mkdtempSync(join(tmpdir(), 'ninepd-chaos-'));
     held = descriptors();
     serving = await serveTree(await open(top));
   });
@@ -52,7 +52,7 @@ describe.each(Object.entries(trees))('many connections that race with themselves
 
   async function withFiles(act: (client: Client, fid: number, file: number) => Promise<void>): Promise<void> {
     const client = await Client.connect({ path: serving.socket });
-    for (let file = 0; file < jostledFiles; file++) await act(client, await client.attach('main', 0), file);
+    for (let file = 0; file < chaosFiles; file++) await act(client, await client.attach('main', 0), file);
     await client.close();
   }
 
@@ -60,7 +60,7 @@ describe.each(Object.entries(trees))('many connections that race with themselves
     timeout: minutes * 60_000 + 30_000,
   }, async () => {
     const whole = (file: number) =>
-      Buffer.concat(Array.from({ length: jostledBlocks }, (_, block) => blockOf(file, block)));
+      Buffer.concat(Array.from({ length: chaosBlocks }, (_, block) => blockOf(file, block)));
     await withFiles(async (client, fid, file) => {
       await client.lcreate(fid, `file${file}`, 2, 0o644);
       await client.writeAll(fid, whole(file));
@@ -68,8 +68,8 @@ describe.each(Object.entries(trees))('many connections that race with themselves
     const random = new Random(seed);
     const address = { path: serving.socket };
     const racing = Array.from(
-      { length: jostlers },
-      () => new Jostler(address, new Random(random.below(2 ** 31))),
+      { length: chaosClients },
+      () => new ChaosClient(address, new Random(random.below(2 ** 31))),
     );
     const end = Date.now() + minutes * 60_000;
     let failed = false;
@@ -89,7 +89,7 @@ describe.each(Object.entries(trees))('many connections that race with themselves
       if (!content.equals(whole(file)))
         throw new Error(`file${file}: ${firstDifference(content, whole(file))}`);
     });
-    const count = (of: (one: Jostler) => number) => racing.reduce((sum, one) => sum + of(one), 0);
+    const count = (of: (one: ChaosClient) => number) => racing.reduce((sum, one) => sum + of(one), 0);
     progress(`race: ${name}, ${count(one => one.answers)} answers, ${count(one => one.errors)} errors`);
     expect(count(one => one.answers)).toBeGreaterThan(0);
     for (const late = Date.now() + 5000; serving.connections() > 0 && Date.now() < late; ) await pause(5);

@@ -1,4 +1,4 @@
-// What each step of a sequence says, and what its reply must be.
+// The request of each step of a sequence, and the check of its reply.
 #define _GNU_SOURCE
 #include "load.h"
 #include <errno.h>

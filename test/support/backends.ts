@@ -3,7 +3,7 @@ import { serveIn } from './environments/serve-in.ts';
 import { type ModelName, type Serving, serveDirectory, servedAtPlace, serveMemory } from './serve.ts';
 
 /** Something that a client talks to. */
-export interface BackEnd {
+export interface Backend {
   readonly name: string;
   /** Its files can be seen on the host. */
   readonly host: boolean;
@@ -11,40 +11,40 @@ export interface BackEnd {
   readonly permissions: boolean;
   readonly differs: Differences;
   /** The share that it does of what is repeated a thousand times and more. */
-  readonly effort: number;
+  readonly scale: number;
   /** `others` are directories of it that are exported besides; only where its files can be seen on the host. */
   serve(others?: readonly string[]): Promise<Serving>;
 }
 
 const ofModel = (model: ModelName) => ({ host: true, permissions: model === 'passthrough' });
 
-const onHost = (model: ModelName): BackEnd => ({
+const onHost = (model: ModelName): Backend => ({
   ...ofModel(model),
   name: model,
-  effort: 1,
+  scale: 1,
   differs: {},
   serve: others => servedAtPlace(place => serveDirectory(place, model), others),
 });
 
-const inMemory: BackEnd = {
+const inMemory: Backend = {
   name: 'memory',
   host: false,
   permissions: false,
-  effort: 1,
+  scale: 1,
   differs: {},
   serve: () => serveMemory(),
 };
 
-const inEnvironment = (environment: Environment, model: ModelName): BackEnd => ({
+const inEnvironment = (environment: Environment, model: ModelName): Backend => ({
   ...ofModel(model),
   name: `${model}, ${environment.name}`,
-  effort: environment.effort,
+  scale: environment.scale,
   differs: environment.differs,
   serve: others => serveIn(environment, model, others),
 });
 
 /** In the environments that NINEPD_ENVIRONMENTS names (`npm run test:environments`); without it the usual ones. */
-export const backEnds: readonly BackEnd[] =
+export const backends: readonly Backend[] =
   process.env.NINEPD_ENVIRONMENTS === undefined
     ? [onHost('mapped'), onHost('passthrough'), inMemory]
     : environmentsNamed(process.env.NINEPD_ENVIRONMENTS).flatMap(one =>

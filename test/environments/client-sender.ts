@@ -1,7 +1,7 @@
 import { Errno } from '#base/errno.ts';
 import { Wire } from '#client/wire.ts';
 import type { Draft, Op, RMessage } from '#protocol/operations.ts';
-import type { Talker } from '../fuzz/sequences.ts';
+import type { RequestSender } from '../fuzz/sequences.ts';
 
 const replyMsMax = 30_000;
 /** A tag that requests of a sequence do not have, and a fid that none has. */
@@ -14,7 +14,7 @@ const chatter = Array.from({ length: 14 }, () => 'c'.repeat(250));
  * A session over the real client, on an export of a server. Behind each request it sends a large one that is refused, which is
  * received while the first may still run: what a server kept of a request in the memory where the next one comes is spoilt then.
  */
-export class ClientTalker implements Talker {
+export class ClientSender implements RequestSender {
   /** It cannot be seen from here. */
   readonly fids = undefined;
   readonly #wire: Wire;
@@ -27,8 +27,8 @@ export class ClientTalker implements Talker {
   }
 
   /** `anames` says which names of exports the server has for those that are asked for. */
-  static async connect(path: string, anames: ReadonlyMap<string, string>): Promise<ClientTalker> {
-    return new ClientTalker(await Wire.connect({ path }), anames);
+  static async connect(path: string, anames: ReadonlyMap<string, string>): Promise<ClientSender> {
+    return new ClientSender(await Wire.connect({ path }), anames);
   }
 
   async call<O extends Op>(op: O, asked: Draft<O>, tag: number): Promise<RMessage<O> | Errno> {

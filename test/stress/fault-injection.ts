@@ -13,7 +13,7 @@ const lingerMs = 300;
 const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
 /** Where the server is, and the names of an export and of its virtio-9p device. */
-export interface Places {
+export interface Targets {
   readonly address: Address;
   readonly aname: string;
   readonly vhostUser?: string;
@@ -50,7 +50,7 @@ const lockOf = (client_id: string) => ({
 });
 
 /** Reads, writes, walks and locks that wait, all flushed in another order; and twice the flush itself. */
-export async function flushStorm({ address, aname }: Places, random: Random): Promise<void> {
+export async function flushStorm({ address, aname }: Targets, random: Random): Promise<void> {
   const client = await Client.connect(address);
   const { root, fid } = await scratch(client, aname);
   await client.lock(fid, lockOf('holder'));
@@ -86,7 +86,7 @@ export async function flushStorm({ address, aname }: Places, random: Random): Pr
 }
 
 /** Holds much, asks for much, and is gone in the middle of it. */
-export async function abandon({ address, aname }: Places, random: Random): Promise<void> {
+export async function abandon({ address, aname }: Targets, random: Random): Promise<void> {
   const client = await Client.connect(address);
   const { root, fid } = await scratch(client, aname);
   const many = Array.from({ length: 200 }, () => client.walk(root));
@@ -105,7 +105,7 @@ export async function abandon({ address, aname }: Places, random: Random): Promi
 }
 
 /** What no client says: noise, a frame that never ends, nothing at all. */
-export async function talkNonsense({ address }: Places, random: Random): Promise<void> {
+export async function sendGarbage({ address }: Targets, random: Random): Promise<void> {
   const client = await Client.connect(address);
   const kind = random.below(3);
   if (kind === 0) client.wire.send(random.bytes(2000));
@@ -115,7 +115,7 @@ export async function talkNonsense({ address }: Places, random: Random): Promise
 }
 
 /** A monitor with a guest that uses its device, and dies with requests in the ring. */
-export async function dyingMonitor({ vhostUser, aname }: Places, random: Random): Promise<void> {
+export async function dyingMonitor({ vhostUser, aname }: Targets, random: Random): Promise<void> {
   if (vhostUser === undefined) return;
   const guest = await Frontend.connect(vhostUser);
   try {

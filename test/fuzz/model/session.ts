@@ -1,6 +1,6 @@
 import type { Op, TMessage } from '../../../src/protocol/operations.ts';
 import { type Owner, Row } from './locks.ts';
-import { type Files, refuse, type Thing, type User } from './things.ts';
+import { type Files, type ModelNode, refuse, type User } from './nodes.ts';
 
 /** What a fid is open for. */
 export type Open =
@@ -24,12 +24,12 @@ export interface Listed {
 
 export interface Fid {
   readonly attached: Attached;
-  thing: Thing;
+  node: ModelNode;
   open: Open | undefined;
   /** The entry it was reached by; undefined for a root and for what `..` led to. */
-  dir: Thing | undefined;
+  dir: ModelNode | undefined;
   name: string | undefined;
-  /** Of `Files.moves`, when it led to its thing first. */
+  /** Of `Files.moves`, when it led to its node first. */
   since: number;
 }
 
@@ -41,16 +41,16 @@ export interface Attached {
 /** The world that all sessions share. */
 export interface World {
   readonly files: Files;
-  readonly locks: Map<Thing, Row>;
+  readonly locks: Map<ModelNode, Row>;
   /** The exports by aname: whether they are read-only. */
   readonly exports: ReadonlyMap<string, boolean>;
 }
 
-export function rowOf(world: World, thing: Thing): Row {
-  const known = world.locks.get(thing);
+export function rowOf(world: World, node: ModelNode): Row {
+  const known = world.locks.get(node);
   if (known) return known;
   const row = new Row();
-  world.locks.set(thing, row);
+  world.locks.set(node, row);
   return row;
 }
 
@@ -61,7 +61,7 @@ export const NOFID = 0xffff_ffff;
 const nobody = 65534;
 
 /** One session as the manual has it. */
-export class Conversation {
+export class ModelSession {
   readonly world: World;
   readonly fids = new Map<number, Fid>();
   /** 0 before a version is agreed on. */
@@ -73,7 +73,7 @@ export class Conversation {
 
   user(uid: number): User {
     const id = uid === 0xffff_ffff ? nobody : uid;
-    return { uid: id, ...(this.world.files.manner.groupsOf?.(id) ?? { gid: id, groups: [] }) };
+    return { uid: id, ...(this.world.files.modelOptions.groupsOf?.(id) ?? { gid: id, groups: [] }) };
   }
 
   /** Everything of the session falls. */
@@ -113,7 +113,7 @@ export class Conversation {
     this.fids.delete(number);
     if (fid.open?.kind === 'file') {
       const { open } = fid;
-      this.world.locks.get(fid.thing)?.drop(held => held.through === open);
+      this.world.locks.get(fid.node)?.drop(held => held.through === open);
     }
     return fid;
   }
@@ -124,16 +124,17 @@ export class Conversation {
   }
 
   /** Whether what a fid leads to may be lost to its server: another one has taken or changed its name. */
-  mayBeLost({ attached, thing, dir, open, since }: Fid): boolean {
-    const { manner, moves } = this.world.files;
-    if (!manner.removedElsewhere || !(attached.readonly || manner.sessions === 'apart')) return false;
+  mayBeLost({ attached, node, dir, open, since }: Fid): boolean {
+    const { modelOptions, moves } = this.world.files;
+    if (!modelOptions.removedElsewhere || !(attached.readonly || modelOptions.sessions === 'apart'))
+      return false;
     if (open?.kind === 'file' || open?.kind === 'dir') return false;
-    const renamed = manner.renamedElsewhere !== undefined && moves > since;
-    return thing.nlink === 0 || dir?.nlink === 0 || renamed;
+    const renamed = modelOptions.renamedElsewhere !== undefined && moves > since;
+    return node.nlink === 0 || dir?.nlink === 0 || renamed;
   }
 
   get #apart(): boolean {
-    return this.world.files.manner.exports === 'apart';
+    return this.world.files.modelOptions.exports === 'apart';
   }
 
   refuseToCross(a: Fid, b: Fid): void {

@@ -1,6 +1,6 @@
-import type { Answers, Wanted } from './answers.ts';
-import type { Conversation, Fid } from './conversation.ts';
-import { BLOCK, CHAR, DIR, FILE, LINK, Refused, refuse, type Thing } from './things.ts';
+import { BLOCK, CHAR, DIR, FILE, LINK, type ModelNode, Refused, refuse } from './nodes.ts';
+import type { ExpectedReplies, Wanted } from './replies.ts';
+import type { Fid, ModelSession } from './session.ts';
 
 const ok: Wanted = {};
 const noGid = 0xffff_ffff;
@@ -10,71 +10,71 @@ function gidOf(fid: Fid, gid: number): number {
 }
 
 interface Arrived {
-  readonly things: Thing[];
+  readonly nodes: ModelNode[];
   readonly failure: string | undefined;
-  readonly end: Pick<Fid, 'thing' | 'dir' | 'name' | 'since'>;
+  readonly end: Pick<Fid, 'node' | 'dir' | 'name' | 'since'>;
 }
 
 /** As far as the steps lead. */
-function follow(session: Conversation, from: Fid, steps: readonly string[]): Arrived {
-  const things: Thing[] = [];
-  let { thing, dir, name } = from;
+function follow(session: ModelSession, from: Fid, steps: readonly string[]): Arrived {
+  const nodes: ModelNode[] = [];
+  let { node, dir, name } = from;
   for (const step of steps) {
-    let next: Thing;
+    let next: ModelNode;
     try {
       const { files } = session.world;
-      files.entries(thing);
-      next = step === '..' ? thing.parent! : files.child(from.attached.user, thing, step);
+      files.entries(node);
+      next = step === '..' ? node.parent! : files.child(from.attached.user, node, step);
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
-      return { things, failure: error.names[0], end: from };
+      return { nodes, failure: error.names[0], end: from };
     }
-    [dir, name] = step === '..' ? [undefined, undefined] : [thing, step];
-    thing = next;
-    things.push(next);
+    [dir, name] = step === '..' ? [undefined, undefined] : [node, step];
+    node = next;
+    nodes.push(next);
   }
   const since = steps.length === 0 || steps.includes('..') ? from.since : session.world.files.moves;
-  return { things, failure: undefined, end: { thing, dir, name, since } };
+  return { nodes, failure: undefined, end: { node, dir, name, since } };
 }
 
 /** walk(5): all of the way, or as far as it led, or the error of the first step. */
-function walk(session: Conversation, number: number, newfid: number, steps: readonly string[]): Wanted {
+function walk(session: ModelSession, number: number, newfid: number, steps: readonly string[]): Wanted {
   const from = session.object(number);
   if (number !== newfid) session.checkFree(newfid);
   else if (steps.length > 0 && from.open) refuse('EBADF');
-  const { things, failure, end } = follow(session, from, steps);
-  if (failure !== undefined && things.length === 0) refuse(failure);
+  const { nodes, failure, end } = follow(session, from, steps);
+  if (failure !== undefined && nodes.length === 0) refuse(failure);
   if (failure === undefined) {
     if (number === newfid) Object.assign(from, end);
     else session.fids.set(newfid, { ...end, attached: from.attached, open: undefined });
   }
-  return { wqid: things };
+  return { wqid: nodes };
 }
 
 function make(
-  session: Conversation,
+  session: ModelSession,
   dfid: number,
   name: string,
   type: number,
   mode: number,
   gid: number,
   rdev = 0,
-): Thing {
+): ModelNode {
   const dir = session.object(dfid);
-  return session.world.files.make(dir.attached.user, dir.thing, name, type, mode, gidOf(dir, gid), rdev);
+  return session.world.files.make(dir.attached.user, dir.node, name, type, mode, gidOf(dir, gid), rdev);
 }
 
 /** Why a fid cannot be renamed or removed by itself; else the entry that it is. */
-function entryOf(session: Conversation, fid: Fid): { dir: Thing; name: string } {
-  const { thing, dir, name } = fid;
-  if (thing === session.world.files.root) refuse('EBUSY');
+function entryOf(session: ModelSession, fid: Fid): { dir: ModelNode; name: string } {
+  const { node, dir, name } = fid;
+  if (node === session.world.files.root) refuse('EBUSY');
   if (dir === undefined || name === undefined) refuse('EOPNOTSUPP');
   const found = dir!.entries?.get(name!);
-  if ((found?.mounted ?? found) !== thing) refuse('ENOENT');
+  if ((found?.mounted ?? found) !== node) refuse('ENOENT');
   return { dir: dir!, name: name! };
 }
 
-export const answersAboutNames: Answers = {
+export const nameReplies: ExpectedReplies = {
   walk: (session, { fid, newfid, wname }) => walk(session, fid, newfid, wname),
 
   lcreate(session, { fid: number, name, flags, mode, gid }) {
@@ -84,19 +84,19 @@ export const answersAboutNames: Answers = {
     if (access === 3) refuse('EINVAL');
     const { files } = session.world;
     const { user } = fid.attached;
-    const dir = fid.thing;
+    const dir = fid.node;
     const found = files.existing(user, gidOf(fid, gid), dir, name);
     const [reads, writes] = [access !== 1, access !== 0];
     if (found && flags & 0o200) refuse('EEXIST');
     if (found) files.child(user, dir, name);
     if (found?.isDirectory) refuse('EISDIR');
     if (found) files.open(user, found, { reads, writes, truncates: (flags & 0o1000) !== 0 });
-    fid.thing = found ?? files.make(user, dir, name, FILE, mode & 0o7777, gidOf(fid, gid));
+    fid.node = found ?? files.make(user, dir, name, FILE, mode & 0o7777, gidOf(fid, gid));
     fid.dir = dir;
     fid.name = name;
     const appends = access === 1 && (flags & 0o2000) !== 0;
     fid.open = { kind: 'file', reads, writes, appends };
-    return { qid: fid.thing, iounit: session.iounit };
+    return { qid: fid.node, iounit: session.iounit };
   },
 
   symlink(session, { dfid, name, symtgt, gid }) {
@@ -107,8 +107,8 @@ export const answersAboutNames: Answers = {
     if (symtgt.includes('\0')) refuse('EINVAL');
     const { files } = session.world;
     const made = make(session, dfid, name, LINK, 0o777, gid);
-    if (symtgt.length > (files.manner.targetBytesMax ?? 4095)) {
-      files.unmake(session.object(dfid).thing, name);
+    if (symtgt.length > (files.modelOptions.targetBytesMax ?? 4095)) {
+      files.unmake(session.object(dfid).node, name);
       refuse('ENAMETOOLONG');
     }
     made.target = symtgt;
@@ -138,7 +138,7 @@ export const answersAboutNames: Answers = {
     const dir = session.object(dfid);
     const of = session.object(fid);
     session.refuseToCross(dir, of);
-    session.world.files.link(dir.attached.user, of.thing, dir.thing, name);
+    session.world.files.link(dir.attached.user, of.node, dir.node, name);
     return ok;
   },
 
@@ -148,8 +148,8 @@ export const answersAboutNames: Answers = {
     const to = session.object(dfid);
     session.refuseToCross(fid, to);
     const { dir, name: old } = entryOf(session, fid);
-    session.world.files.rename(fid.attached.user, dir, old, to.thing, name);
-    fid.dir = to.thing;
+    session.world.files.rename(fid.attached.user, dir, old, to.node, name);
+    fid.dir = to.node;
     fid.name = name;
     return ok;
   },
@@ -159,7 +159,7 @@ export const answersAboutNames: Answers = {
     const from = session.object(olddirfid);
     const to = session.object(newdirfid);
     session.refuseToCross(from, to);
-    session.world.files.rename(from.attached.user, from.thing, oldname, to.thing, newname);
+    session.world.files.rename(from.attached.user, from.node, oldname, to.node, newname);
     return ok;
   },
 
@@ -167,7 +167,7 @@ export const answersAboutNames: Answers = {
     session.changing(dirfid);
     const dir = session.object(dirfid);
     if ((flags & ~0x200) !== 0) refuse('EINVAL');
-    session.world.files.unlink(dir.attached.user, dir.thing, name, flags === 0x200);
+    session.world.files.unlink(dir.attached.user, dir.node, name, flags === 0x200);
     return ok;
   },
 
@@ -177,7 +177,7 @@ export const answersAboutNames: Answers = {
     if (fid.attached.readonly) refuse('EROFS');
     if (fid.open?.kind === 'xattr-read' || fid.open?.kind === 'xattr-write') refuse('EBADF');
     const { dir, name } = entryOf(session, fid);
-    session.world.files.unlink(fid.attached.user, dir, name, fid.thing.isDirectory);
+    session.world.files.unlink(fid.attached.user, dir, name, fid.node.isDirectory);
     return ok;
   },
 };

@@ -1,21 +1,21 @@
 import type { Draft, Op } from '../../../src/protocol/operations.ts';
-import { type Conversation, NOFID } from './conversation.ts';
-import { answersAboutData } from './data-answers.ts';
-import { answersAboutNames } from './name-answers.ts';
-import { refuse, type Thing } from './things.ts';
+import { dataReplies } from './data-replies.ts';
+import { nameReplies } from './name-replies.ts';
+import { type ModelNode, refuse } from './nodes.ts';
+import { type ModelSession, NOFID } from './session.ts';
 
 /**
- * What must be in a reply: fields by name. A `Thing` is what a qid must be of; a function looks for itself. `refused` is an
+ * What must be in a reply: fields by name. A `ModelNode` is what a qid must be of; a function looks for itself. `refused` is an
  * error that will do as well, where it is not known whether something fits.
  */
-export type Wanted = Readonly<Record<string, unknown | Thing | ((value: never) => string | undefined)>>;
+export type Wanted = Readonly<Record<string, unknown | ModelNode | ((value: never) => string | undefined)>>;
 
 export type Asked<O extends Op> = Draft<O>;
-export type Answers = { readonly [O in Op]?: (session: Conversation, asked: Asked<O>) => Wanted };
+export type ExpectedReplies = { readonly [O in Op]?: (session: ModelSession, asked: Asked<O>) => Wanted };
 
 export const ok: Wanted = {};
 
-const conversing: Answers = {
+const conversing: ExpectedReplies = {
   version(session, { msize, version }) {
     session.reset();
     const agreed = Math.min(msize, 4 * 1024 * 1024);
@@ -34,7 +34,7 @@ const conversing: Answers = {
     const { root } = session.world.files;
     const attached = { readonly, user: session.user(n_uname) };
     const since = session.world.files.moves;
-    session.fids.set(fid, { attached, thing: root, open: undefined, dir: undefined, name: undefined, since });
+    session.fids.set(fid, { attached, node: root, open: undefined, dir: undefined, name: undefined, since });
     return { qid: root };
   },
 
@@ -42,4 +42,4 @@ const conversing: Answers = {
   flush: () => ok,
 };
 
-export const answers: Answers = { ...conversing, ...answersAboutNames, ...answersAboutData };
+export const answers: ExpectedReplies = { ...conversing, ...nameReplies, ...dataReplies };

@@ -6,8 +6,8 @@ import { NOTAG } from '#protocol/constants.ts';
 import type { Draft, Op, RMessage } from '#protocol/operations.ts';
 import type { Random } from './random.ts';
 
-export const jostledFiles = 6;
-export const jostledBlocks = 64;
+export const chaosFiles = 6;
+export const chaosBlocks = 64;
 const blockBytes = 512;
 const msize = 65_536;
 const anyFids = 12;
@@ -64,7 +64,7 @@ function request<O extends Op>(op: O, fields: Draft<O>, right?: (reply: RMessage
  * clients open, clunk, rename and remove, flushes some of them, and starts the session anew or hangs up in the middle. An
  * answer must be an error or right, must not come after the session was started anew, and everything must be answered.
  */
-export class Jostler {
+export class ChaosClient {
   answers = 0;
   errors = 0;
   readonly #address: Address;
@@ -100,7 +100,7 @@ export class Jostler {
       return tag;
     };
     await client.attach('main', 0, 0);
-    for (let file = 0; file < jostledFiles; file++) {
+    for (let file = 0; file < chaosFiles; file++) {
       send(request('walk', { fid: 0, newfid: fidOf(file), wname: [nameOf(`file${file}`)] }));
       send(request('lopen', { fid: fidOf(file), flags: 2 }));
     }
@@ -142,8 +142,8 @@ export class Jostler {
     const random = this.#random;
     const fid = 1 + random.below(anyFids);
     const newfid = 1 + random.below(anyFids);
-    const file = random.below(jostledFiles);
-    const block = random.below(jostledBlocks);
+    const file = random.below(chaosFiles);
+    const block = random.below(chaosBlocks);
     const offset = block * blockBytes;
     const bytes = blockOf(file, block);
     const spare = () => `spare${random.below(3)}`;
@@ -210,9 +210,7 @@ const noChange = {
 /** A block of that number of any file, or nothing, of a file that somebody has made. */
 function isBlock(bytes: Uint8Array, block: number): boolean {
   if (bytes.length === 0) return true;
-  return Array.from({ length: jostledFiles }, (_, file) => blockOf(file, block)).some(one =>
-    one.equals(bytes),
-  );
+  return Array.from({ length: chaosFiles }, (_, file) => blockOf(file, block)).some(one => one.equals(bytes));
 }
 
 function show(answer: unknown): string {

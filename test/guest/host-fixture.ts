@@ -5,14 +5,20 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { Guest, type MountOptions } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { Bench, type BenchMaker, type Device, type ExportName, readonlyExports } from './bench.ts';
 import type { Model } from './check.ts';
-import type { WayMaker } from './way.ts';
+import {
+  type Device,
+  type ExportName,
+  type FixtureFactory,
+  GuestFixture,
+  readonlyExports,
+} from './fixture.ts';
+import type { OpenTransport } from './guest-transport.ts';
 
 const models: Model[] = ['mapped', 'passthrough'];
 const readonlyDir = 'readonly';
 
-export interface HostBenchOptions {
+export interface HostFixtureOptions {
   /** One if left out: on a machine of two, the server and QEMU's own threads then have the other. */
   readonly cpus?: number;
 }
@@ -21,7 +27,7 @@ export interface HostBenchOptions {
 const qemuTag = 'qemu';
 
 /** ninepd runs on this machine. */
-export class HostBench extends Bench {
+export class HostFixture extends GuestFixture {
   readonly guest: Guest;
   readonly server: Ninepd;
   readonly #device: () => Device;
@@ -43,32 +49,32 @@ export class HostBench extends Bench {
     this.#dir = parts.dir;
   }
 
-  static over(makeWay: WayMaker, options: HostBenchOptions = {}): BenchMaker<HostBench> {
-    return () => HostBench.start(makeWay, options);
+  static over(openTransport: OpenTransport, options: HostFixtureOptions = {}): FixtureFactory<HostFixture> {
+    return () => HostFixture.start(openTransport, options);
   }
 
-  static async start(makeWay: WayMaker, { cpus = 1 }: HostBenchOptions): Promise<HostBench> {
+  static async start(openTransport: OpenTransport, { cpus = 1 }: HostFixtureOptions): Promise<HostFixture> {
     const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-export-')));
     for (const name of [...models, readonlyDir]) mkdirSync(join(dir, name));
     const exports = models.flatMap(model => [
       { path: join(dir, model), name: model, securityModel: model },
       { path: join(dir, readonlyDir), name: readonlyExports[model], securityModel: model, readonly: true },
     ]);
-    const way = await makeWay();
+    const transport = await openTransport();
     const server = await Ninepd.start({
-      ...{ exports, listen: way.listen, userDatabase: userDatabase(dir) },
+      ...{ exports, listen: transport.listen, userDatabase: userDatabase(dir) },
       args: ['--trusted-xattrs', 'on'],
     });
     const end = async () => {
-      await way.stop();
+      await transport.stop();
       await server.stop();
       rmSync(dir, { recursive: true, force: true });
     };
     try {
-      const extraArgs = [...(way.guest.extraArgs ?? []), ...qemuDevice(join(dir, 'mapped'))];
-      const guest = await Guest.start({ scratch: 8192, cpus, ...way.guest, extraArgs });
-      if (way.modules) await guest.sh(`guest-module ${way.modules.join(' ')}`);
-      return new HostBench({ guest, server, device: () => way.device(server), end, dir });
+      const extraArgs = [...(transport.guest.extraArgs ?? []), ...qemuDevice(join(dir, 'mapped'))];
+      const guest = await Guest.start({ scratch: 8192, cpus, ...transport.guest, extraArgs });
+      if (transport.modules) await guest.sh(`guest-module ${transport.modules.join(' ')}`);
+      return new HostFixture({ guest, server, device: () => transport.device(server), end, dir });
     } catch (error) {
       await end();
       throw error;

@@ -43,7 +43,7 @@ export interface Reply {
 }
 
 /** A connection on which anything can be said. */
-export class Wire {
+export class RawConnection {
   readonly socket: Socket;
   readonly replies: Reply[] = [];
   #bytes: Buffer = Buffer.alloc(0);
@@ -64,15 +64,15 @@ export class Wire {
     );
   }
 
-  static async connect(path: string): Promise<Wire> {
+  static async connect(path: string): Promise<RawConnection> {
     const socket = connect(path);
     await once(socket, 'connect');
-    return new Wire(socket);
+    return new RawConnection(socket);
   }
 
   /** A connection on which a version was agreed and fid 0 attached. */
-  static async begin(path: string, msize = 131_072): Promise<Wire> {
-    const wire = await Wire.connect(path);
+  static async begin(path: string, msize = 131_072): Promise<RawConnection> {
+    const wire = await RawConnection.connect(path);
     await wire.version(msize);
     const reply = await wire.request('attach', {
       fid: 0,

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Guest } from '../support/guest.ts';
-import { Bench, type Device, type ExportName, readonlyExports } from './bench.ts';
+import { type Device, type ExportName, GuestFixture, readonlyExports } from './fixture.ts';
 import { makeProgramDisk } from './program-disk.ts';
 
 const place = '/opt/ninepd';
@@ -14,9 +14,9 @@ const port = 564;
  * A guest that is host and guest in one: ninepd runs in it and serves its own kernel by the loop of AF_VSOCK, mapped only.
  * This machine's kernel takes no part.
  */
-export class InnerBench extends Bench {
+export class NestedFixture extends GuestFixture {
   readonly guest: Guest;
-  override readonly effort = 0.1;
+  override readonly scale = 0.1;
   readonly #dir: string;
 
   private constructor(guest: Guest, dir: string) {
@@ -25,19 +25,19 @@ export class InnerBench extends Bench {
     this.#dir = dir;
   }
 
-  static async start(): Promise<InnerBench> {
+  static async start(): Promise<NestedFixture> {
     const dir = mkdtempSync(join(tmpdir(), 'ninepd-inner-'));
     const disk = join(dir, 'program.ext4');
     makeProgramDisk(disk);
     // Behind the root disk and /scratch it is the third.
     const extraArgs = ['-drive', `file=${disk},if=virtio,format=raw,readonly=on`];
     const guest = await Guest.start({ scratch: 8192, memory: 1536, cpus: 1, extraArgs });
-    const bench = new InnerBench(guest, dir);
+    const fixture = new NestedFixture(guest, dir);
     await guest.sh(`
       guest-module vsock_loopback
-      mkdir -p ${place} ${bench.hostDir('mapped')} ${bench.hostDir('frozen')}; mount -o ro /dev/vdc ${place}`);
-    await bench.serve();
-    return bench;
+      mkdir -p ${place} ${fixture.hostDir('mapped')} ${fixture.hostDir('frozen')}; mount -o ro /dev/vdc ${place}`);
+    await fixture.serve();
+    return fixture;
   }
 
   /** Starts the server, and resolves when it serves. `before` is what the shell runs in the process it will be. */

@@ -32,20 +32,20 @@ import type { ServeOptions } from './options.ts';
 import { mountsFor, privateMounts } from './private-root.ts';
 
 /**
- * The program runs twice in one process. The first run binds the sockets, gives up rights and executes the program again:
- * Landlock and capabilities belong to threads, and Node has threads before any JavaScript runs, so that only what is
- * inherited over execve(2) holds for all of them. The second run opens the exports, and filters system calls before it
- * hears anybody.
+ * What the first run passes to the second. The program runs twice in one process: the first run binds the sockets, drops
+ * privileges and executes the program again. Landlock and capabilities belong to threads, and Node starts threads before any
+ * JavaScript runs, so only what execve(2) inherits holds for all of them. The second run opens the exports and installs the
+ * seccomp filter before it accepts connections.
  */
 export interface Handover {
   readonly listen: readonly Endpoint[];
-  /** Off: only the user was changed. */
+  /** False: only the user was changed. */
   readonly sandbox: boolean;
-  /** Whether there is nothing in the root directory but what it is for. */
+  /** Whether the process has a private root directory. */
   readonly privateRoot: boolean;
-  /** Its ABI; not there when the kernel has none. */
+  /** Landlock's ABI; missing on a kernel without Landlock. */
   readonly landlock?: number;
-  /** Sockets to `ninepd-groups`, one for each process that serves. */
+  /** Sockets to `ninepd-groups`, one for each serving process. */
   readonly groups: readonly number[];
   /** The socket to the service manager. */
   readonly notify?: number;
@@ -53,7 +53,7 @@ export interface Handover {
 
 const variable = 'NINEPD_HANDOVER';
 
-/** What the first run has handed over, once; undefined in the first run. What this process starts inherits none of it. */
+/** What the first run has passed, at the first call; undefined in the first run. Child processes inherit none of it. */
 export function handedOver(): Handover | undefined {
   const text = process.env[variable];
   delete process.env[variable];
@@ -67,14 +67,14 @@ export function handedOver(): Handover | undefined {
   };
 }
 
-/** The same socket, to be closed by execve(2). */
+/** Replaces an inherited descriptor by a close-on-exec one. */
 function dupInherited(fd: number): number {
   const kept = dupCloexec(fd);
   closeFd(fd);
   return kept;
 }
 
-/** What a worker is given of it. */
+/** The part of the handover that a worker gets. */
 export function toWorker({ sandbox, privateRoot, landlock, groups }: Handover): (number: number) => Share {
   return number => {
     const own = groups[number - 1];
@@ -87,13 +87,13 @@ export function toWorker({ sandbox, privateRoot, landlock, groups }: Handover): 
   };
 }
 
-/** What a server in its sandbox asks others about. */
+/** Services of a process outside the sandbox: user groups. */
 export function hostServices(groups: number | undefined, log: Logger): Pick<ServerOptions, 'groupsOf'> {
   if (groups === undefined) return {};
   return { groupsOf: new UserDatabase(groups, text => log.error(text)).groupsOf };
 }
 
-/** What is wrong with the options that are about this. */
+/** Problems of the sandbox's options. */
 export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): string[] {
   const problems: string[] = [];
   const models = modelsOf(exports);
@@ -122,17 +122,17 @@ function actingAsGuests(models: readonly ModelEntry[]): string[] {
   return models.filter(({ needs }) => needs.guestCreds).map(({ name }) => name);
 }
 
-/** Whether threads become guests' users. */
+/** Whether threads take the credentials of guests' users. */
 function usersOf(exports: readonly ExportOptions[]): boolean {
   return actingAsGuests(modelsOf(exports)).length > 0;
 }
 
-/** Whether this run is only to prepare another. */
+/** Whether the program must run twice. */
 export function runsTwice(options: ServeOptions): boolean {
   return options.sandbox || options.user !== undefined;
 }
 
-/** The first run. Does not return, but throws `ConfigError`. */
+/** Ends the first run by execve(2). Throws `ConfigError`. */
 export async function enterSandbox(
   options: ServeOptions,
   endpoints: readonly Endpoint[],
@@ -172,10 +172,10 @@ function aboveStandard(one: Endpoint): Endpoint {
   return one.kind === 'fd' && one.fd <= 2 ? { ...one, fd: dupCloexec(one.fd) } : one;
 }
 
-/** A monitor passes descriptors, and nobody else. */
+/** Only monitors pass descriptors. */
 const isDevice = (one: Endpoint) => purposeOf(one).kind === 'vhost-user';
 
-/** False where the kernel has no filters. Where it has them, nothing is served without. */
+/** Installs the filter; false on a kernel without filters. Throws `ConfigError` if it has them and installing one fails. */
 function filterCalls(...filter: Parameters<typeof installSeccomp>): boolean {
   try {
     return installSeccomp(...filter);
@@ -187,7 +187,7 @@ function filterCalls(...filter: Parameters<typeof installSeccomp>): boolean {
   }
 }
 
-/** Whether the root directory is one of its own now: only root can have that. */
+/** Enters a private root directory, which needs root; true if that succeeded. */
 function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logger): boolean {
   if (process.getuid!() !== 0) return false;
   const directory = workingDirectory();
@@ -196,25 +196,25 @@ function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logge
   const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
   const failed = enterPrivateRoot(places);
   if (failed !== undefined) {
-    // The capabilities of passthrough hold for everybody's files.
+    // The capabilities of passthrough apply to every file.
     const level = usersOf(exports) ? 'warn' : 'info';
     log[level](
-      `sandbox: no root directory of its own can be had (${failed}): ` +
-        'names, owners, modes and attributes of files outside of the exports are not out of reach',
+      `sandbox: no private root directory is possible (${failed}): ` +
+        'names, owners, modes and attributes of files outside the exports remain accessible',
     );
     return false;
   }
   process.chdir(directory);
   if (unfollowed.length > 0) {
     log.info(
-      `sandbox: what the host mounts and unmounts in ${unfollowed.join(', ')} from now on does not show, ` +
-        'since mounts are private there: if it shall, mount --make-rshared / before the start',
+      `sandbox: mounts and unmounts of the host in ${unfollowed.join(', ')} have no effect from now on, ` +
+        'since mounts are private there: to change that, run mount --make-rshared / before the start',
     );
   }
   return true;
 }
 
-/** The root where it was removed. */
+/** The working directory; `/` if it was removed. */
 function workingDirectory(): string {
   try {
     return process.cwd();
@@ -228,7 +228,7 @@ function runAgain(handover: Handover): never {
   const { listen, groups, notify } = handover;
   const sockets = listen.flatMap(one => ('fd' in one ? [one.fd] : []));
   const descriptors = [...sockets, ...groups, ...(notify === undefined ? [] : [notify])];
-  // Certificates are for TLS alone, and out of reach.
+  // The sandbox cannot read it; only TLS needs it.
   const settings = { NODE_EXTRA_CA_CERTS: undefined };
   const again = [argv0, ...execArgv, main, ...argv.slice(2)];
   return execute(execPath, again, { ...env, ...settings, [variable]: JSON.stringify(handover) }, descriptors);
@@ -238,8 +238,9 @@ const here = fileURLToPath(import.meta.url);
 const main = here.replace(/sandbox(\.[jt]s)$/, 'main$1');
 
 /**
- * The second run, before it hears anybody: no thread can make another call than a server needs. A process that starts
- * workers makes processes too, and hands its filter down to them, who add the narrower one; it reads nothing from guests.
+ * Installs the seccomp filter in the second run, before it accepts connections: every thread can make only the calls that a
+ * server needs. The main process of workers may also start processes. They inherit its filter and add the narrower one; it
+ * reads nothing from guests.
  */
 export function applySeccomp(
   { listen, sandbox, privateRoot: rooted, landlock: abi }: Handover,
@@ -255,12 +256,12 @@ export function applySeccomp(
     role === 'starts workers' ? filterCalls('starter') : filterCalls('server', { users, descriptors });
   if (abi === undefined) {
     log.warn(
-      `sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only ${rooted ? 'a root directory of its own keeps' : 'permissions keep'} this process from files outside of its exports`,
+      `sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only ${rooted ? 'the private root directory keeps' : 'permissions keep'} this process from files outside its exports`,
     );
   }
-  if (!filtered) log.warn('sandbox: this kernel does not filter system calls: any can be made');
+  if (!filtered) log.warn('sandbox: this kernel does not filter system calls: all of them are allowed');
   const parts = [
-    ...(rooted ? ['a root directory of its own'] : []),
+    ...(rooted ? ['a private root directory'] : []),
     ...(abi === undefined ? [] : [`Landlock (ABI ${abi})`]),
     ...(filtered ? ['filtered system calls'] : []),
     users ? `only the capabilities of ${actingAsGuests(modelsOf(exports)).join(' and ')}` : 'no capabilities',
@@ -268,7 +269,7 @@ export function applySeccomp(
   log.info(`sandbox: ${parts.join(', ')}`);
 }
 
-/** What root keeps: what the models need. With passthrough a guest's root is root on its export, but for CAP_SYS_ADMIN. */
+/** Capabilities that root keeps: those that the models need. With passthrough a guest's root is root, without CAP_SYS_ADMIN. */
 function capabilitiesFor({ exports, trustedXattrs }: ServeOptions): string[] {
   const needs = modelsOf(exports).flatMap(({ needs }) => [
     ...needs.capabilities,
@@ -278,22 +279,22 @@ function capabilitiesFor({ exports, trustedXattrs }: ServeOptions): string[] {
   return [...new Set(needs)];
 }
 
-/** Root without capabilities is a user like others. */
+/** Warns if the server does not own the export: root without capabilities has no more rights than other users. */
 function warnOfOwner({ path, securityModel }: ExportOptions, { user }: ServeOptions, log: Logger): void {
   if (modelEntry(securityModel)!.needs.guestCreds || process.getuid!() !== 0) return;
   const { uid: owner } = statSync(path);
   const server = user === undefined ? 0 : userNamed(user)?.uid;
   if (owner === server) return;
   log.warn(
-    `export ${path}: it belongs to uid ${owner}, and in its sandbox the server is ${user ?? 'a root without privileges'}: ` +
-      'let --user name its owner, or give it to the server',
+    `export ${path}: it belongs to uid ${owner}, and in its sandbox the server is ${user ?? 'root without capabilities'}: ` +
+      'name its owner with --user, or change its owner to the server',
   );
 }
 
-/** All that the user database is asked for, which is out of reach when the function returned makes the process that user. */
+/** Looks the user up while the user database is accessible; the returned function changes to that user. */
 function userToBe(name: string, listen: readonly Endpoint[]): () => void {
   const { uid, gid } = userNamed(name)!;
-  // Who runs the server is the owner of its sockets.
+  // The server's user owns its sockets.
   for (const one of listen) {
     if (one.kind !== 'bound' || !one.file) continue;
     const given = 'group' in one.as && one.as.group !== undefined;
@@ -308,12 +309,12 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
       accessSync(process.execPath, constants.X_OK);
     } catch (error) {
       const { path } = error as NodeJS.ErrnoException;
-      throw new ConfigError([`--user ${name}: that user may not read ${path}, a part of this program`]);
+      throw new ConfigError([`--user ${name}: this user may not read ${path}, which belongs to the program`]);
     }
   };
 }
 
-/** A socket to a process that stays outside: name services cannot be had in here. */
+/** A socket to a process outside the sandbox, where name services work. */
 function startGroups(): number {
   if (!existsSync(groupsProgram))
     throw new ConfigError([`${groupsProgram} is missing: npm rebuild native-shims`]);
@@ -333,7 +334,7 @@ function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]
   return rules;
 }
 
-/** What this program itself consists of: Node, its libraries and settings, our code and the packages it imports. */
+/** Files of the program: Node, its libraries and settings, this code and the packages that it imports. */
 function ownFiles(): Rule[] {
   const started = [process.execPath, ...sharedObjects()];
   const packages = ['pino', 'pino-pretty'].map(name => fileURLToPath(import.meta.resolve(name)));
@@ -357,18 +358,18 @@ function ownFiles(): Rule[] {
   ];
 }
 
-/** Libraries by the names under which the dynamic linker has found them, and will look for them again. */
+/** Loaded libraries, by the names under which the dynamic linker looks for them. */
 function sharedObjects(): string[] {
   const { report } = process;
-  // Node's types lack it: without, names of network peers would be asked for.
+  // Missing in Node's types. Without it the report resolves names of network peers.
   (report as unknown as { excludeNetwork: boolean }).excludeNetwork = true;
   const { sharedObjects: names } = report!.getReport() as unknown as { sharedObjects: string[] };
   return names.filter(isAbsolute);
 }
 
 /**
- * Where the limits of this process's memory stand, by which Node chooses the size of its heap: cgroups(7). A group outside of
- * the process's cgroup namespace is named by way of `..`, which as a path would lead anywhere: cgroup_namespaces(7).
+ * Files with this process's memory limits (cgroups(7)), from which Node computes its heap size. A group outside the process's
+ * cgroup namespace is shown with `..` (cgroup_namespaces(7)) and left out, since as a path it could lead anywhere.
  */
 function memoryLimits(): string[] {
   const groups = readFileSync('/proc/self/cgroup', 'utf8').matchAll(/^\d+:([^:]*):(.*)$/gm);
@@ -379,7 +380,7 @@ function memoryLimits(): string[] {
   });
 }
 
-/** Node itself, and the dynamic linker, which the kernel executes on its behalf. */
+/** Node, and the dynamic linker, which the kernel executes for it. */
 function isStarted(path: string): boolean {
   return path === process.execPath || /\/(ld[-.]|ld64\.)[^/]*$/.test(path);
 }

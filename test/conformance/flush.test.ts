@@ -22,7 +22,7 @@ conform('Tflush', harness => {
     if (replies[0]!.type !== Rflush) replies.push(await wire.next());
     expect(replies.at(-1)).toMatchObject({ type: Rflush, tag: 6 });
     if (replies.length === 2) expect([Rlerror, Rlock]).toContain(replies[0]!.type);
-    // The tag is free, the lock is not held, and nothing more comes.
+    // The tag is free, the lock is not held, and no further reply comes.
     expect(await wire.request('getattr', { fid: 0 }, 5)).toMatchObject({ type: 25, tag: 5 });
     await a.request('lock', { ...harness.lockFields, fid: 1, type: 2 });
     expect((await other.request('lock', { ...harness.lockFields, fid: 1 })).body[0]).toBe(0);

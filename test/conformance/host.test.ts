@@ -76,7 +76,7 @@ conform(
       for (const mtime_sec of far) {
         await c.loose('setattr', { ...change, mtime_sec });
         execFileSync('touch', ['-d', `@${mtime_sec}`, host]);
-        // Node's mtimeNs overflows where a file system keeps such times (tmpfs, btrfs).
+        // Node's mtimeNs overflows for such times (tmpfs, btrfs).
         const kept = execFileSync('stat', ['-c', '%Y', host], { encoding: 'utf8' });
         expect((await c.look(fid)).mtime).toBe(BigInt(kept) * 1_000_000_000n);
       }
@@ -265,7 +265,7 @@ conform(
   host,
 );
 
-/** Puts a directory and a symlink in turn under one name, as fast as it can. */
+/** Alternates a directory and a symlink under one name in a tight loop. */
 const swapping = `
   const { renameSync } = require('node:fs');
   process.chdir(process.argv[1]);
@@ -282,7 +282,7 @@ async function ended(child: ChildProcess): Promise<void> {
     await new Promise(resolve => child.once('exit', resolve));
 }
 
-/** Two small file systems within the export for the time of a test. */
+/** Mounts two small file systems in the export during a test. */
 async function withMounts(path: string, act: () => Promise<void>): Promise<void> {
   for (const name of ['one', 'two']) {
     mkdirSync(`${path}/${name}`);
@@ -291,7 +291,7 @@ async function withMounts(path: string, act: () => Promise<void>): Promise<void>
   try {
     await act();
   } finally {
-    // Not lazily: with its clients gone, the server keeps no file system busy.
+    // Not a lazy unmount: without clients the server must not keep the file system busy.
     for (const name of ['one', 'two']) execFileSync('umount', [`${path}/${name}`]);
   }
 }

@@ -3,7 +3,7 @@ import { type Op, operations } from '#protocol/operations.ts';
 import { random } from '../support/namespace-oracle.ts';
 import type { Loose } from './raw-connection.ts';
 
-/** The fids of a hostile client, one for each state that a fid can be in. */
+/** The fids of a hostile client, one in each state. */
 export const states = {
   root: 0,
   dir: 1,
@@ -19,7 +19,7 @@ export type Fields = Readonly<Record<string, Loose>>;
 
 const names: readonly unknown[] = [kinds.name, kinds.renameName, kinds.unlinkName];
 
-/** The fields of a kind, for each message that has some. */
+/** For each message the fields of one kind. */
 export function fieldsOf(kind: unknown): [Op, string][] {
   return (Object.keys(operations) as Op[]).flatMap(op =>
     Object.entries(operations[op].T)
@@ -30,7 +30,7 @@ export function fieldsOf(kind: unknown): [Op, string][] {
 
 export const nameFields: readonly [Op, string][] = names.flatMap(fieldsOf);
 
-/** A message that is right but for what a test makes wrong in it; `fid` stands for every fid. */
+/** A valid message, in which a test then makes one field invalid; `fid` is used for every fid. */
 export function rightBody(op: Op, fid: number): Fields {
   const entries = Object.entries(operations[op].T).map(([field, kind]): [string, Loose] => {
     if (kind === kinds.fid) return [field, fid];
@@ -50,10 +50,10 @@ export function rightBody(op: Op, fid: number): Fields {
 
 const needOpen: readonly Op[] = ['read', 'write', 'readdir', 'fsync', 'lock', 'getlock'];
 const needUnopened: readonly Op[] = ['lopen', 'lcreate', 'xattrcreate'];
-/** What ends a fid works in every state. */
+/** Messages that end a fid work in every state. */
 const endings: readonly Op[] = ['clunk', 'remove'];
 
-/** The errnos that a message about a fid in this state may be refused with; undefined where it may work. */
+/** The errnos allowed for a message on a fid in this state; undefined if it may succeed. */
 export function refusalsIn(state: State, op: Op, field: string): readonly string[] | undefined {
   if (endings.includes(op)) return undefined;
   if (state === 'xattrRead') return op === 'read' ? undefined : ['EBADF', 'EINVAL'];
@@ -73,7 +73,7 @@ export function refusalsIn(state: State, op: Op, field: string): readonly string
   return directory && file ? ['ENOTDIR'] : undefined;
 }
 
-/** Numbers that have broken servers, and those of fids that exist. */
+/** Numbers that have broken servers, and numbers of existing fids. */
 const numbers: readonly (number | bigint)[] = [
   ...[0, 1, 2, 3, 4, 5, 6, 7, 8, 900, 24, 4096, 0x7fff_ffff, 0x8000_0000, 0xffff_fff0, 0xffff_ffff],
   ...[
@@ -93,8 +93,8 @@ const texts: readonly string[] = [
 ];
 
 /**
- * A message of fields that each may be anything. Locks do not wait, so that every message is answered at once, no version
- * is agreed on anew, and the fids that all others work on are not clunked.
+ * A message with arbitrary fields. It does not wait for a lock, so that it is answered at once, does not negotiate a version,
+ * and does not clunk the fids that the other messages use.
  */
 export function randomBody(op: Op, seed: number): Fields {
   const next = random(seed);
@@ -113,7 +113,7 @@ export function randomBody(op: Op, seed: number): Fields {
   return Object.fromEntries(entries);
 }
 
-/** Bytes that are no message at all. */
+/** Bytes that are not a message. */
 export function randomBytes(seed: number): Buffer {
   const next = random(seed);
   return Buffer.from(Array.from({ length: next(80) }, () => next(256)));

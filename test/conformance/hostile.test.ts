@@ -17,7 +17,7 @@ import { conform, type ServerHarness } from './server-harness.ts';
 
 const nameOf = ({ ecode }: Reply) => (ecode === 0 ? 'none' : Errno.of(ecode).name);
 
-/** A connection with a fid in each state. */
+/** A connection that has a fid in each state. */
 async function hostile(harness: ServerHarness): Promise<RawConnection> {
   const { c, dir, name } = await harness.begin();
   await c.setXattr(await c.file(dir, 'f', 'content'), 'user.a', 'value');
@@ -38,7 +38,7 @@ async function hostile(harness: ServerHarness): Promise<RawConnection> {
   return wire;
 }
 
-/** Nothing of what was refused has changed anything: every fid is what it was. */
+/** Checks that refused requests have changed nothing: every fid is as before. */
 async function allAsBefore(wire: RawConnection): Promise<void> {
   for (const state of ['root', 'dir', 'openDir', 'file', 'openFile'] as const)
     expect([state, (await wire.request('getattr', { fid: states[state] })).type]).toEqual([state, 25]);
@@ -57,7 +57,7 @@ conform('a hostile client', harness => {
     const wire = await hostile(harness);
     for (const [op, field] of fieldsOf(kinds.fid)) {
       for (const unknown of [4711, 0xffff_ffff, 0x8000_0000]) {
-        // A file for other fids, so that nothing would be made even if the unknown one were taken.
+        // Other fids are a file, so that nothing is created even if the unknown fid were accepted.
         const reply = await wire.request(op, { ...rightBody(op, states.dir), [field]: unknown });
         expect([op, field, nameOf(reply)]).toEqual([op, field, 'EBADF']);
       }
@@ -157,7 +157,7 @@ conform('a hostile client', harness => {
         Buffer.concat([right, Buffer.alloc(1)]),
         Buffer.concat([right, Buffer.alloc(100, 255)]),
       ];
-      // The one field that old clients leave out.
+      // Old clients omit this field.
       if (op === 'fsync') wrong.splice(4, 1);
       for (const bytes of wrong) {
         wire.send(frame(operations[op].type, op === 'version' ? NOTAG : 1, bytes));
@@ -178,7 +178,7 @@ conform('a hostile client', harness => {
           const { type } = operations[op];
           const draw = (seed * 1000 + index) * 1000 + i;
           const bytes = i % 3 === 0 ? randomBytes(draw) : body(op, randomBody(op, draw));
-          // A random version would agree on a new msize now and then, which is not what is asked here.
+          // A random Tversion would sometimes negotiate a new msize.
           wire.send(frame(type, 5, op === 'version' ? bytes.subarray(0, 5) : bytes));
           const reply = await wire.next();
           expect(reply.tag).toBe(5);

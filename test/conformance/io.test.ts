@@ -161,7 +161,7 @@ conform('Tclunk', harness => {
       answers.push(c.clunk(fid));
     }
     const errnos = new Set(await Promise.all(answers.map(errnoOf)));
-    // Of a walk that waits the fid is not there yet, and of a lopen that waits it is not open yet.
+    // While a walk waits its newfid does not exist; while an lopen waits the fid is not open.
     if (harness.backend.differs.requests === 'may wait') errnos.delete('EBADF');
     expect([...errnos]).toEqual(['none']);
   });

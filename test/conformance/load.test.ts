@@ -33,7 +33,7 @@ conform('a connection', harness => {
     const count = names.length;
     for (let round = 0; round < 100; round++) {
       const first = 10 + round * count;
-      // Every tenth round walks to the files, the others clone the fids of the round before.
+      // Every tenth round walks to the files, the others clone the previous round's fids.
       const frames = names.map((one, i) =>
         round % 10 === 0
           ? say('walk', i, { fid: 1, newfid: first + i, wname: [one] })

@@ -15,7 +15,7 @@ interface LockFields {
   readonly client_id?: string;
 }
 
-/** One guest with the file open: all of them have the same name and processes, as cloned machines do. */
+/** A guest with the file open. All guests have equal client_ids and proc_ids, as cloned machines do. */
 class Guest {
   readonly c: TestClient;
   readonly fid: number;
@@ -205,7 +205,7 @@ conform('Tgetlock', harness => {
   it('tells of the lock in the way, and otherwise that there is none (LK-7)', async () => {
     const [a, b] = (await guests(harness)) as [Guest, Guest];
     await a.lock({ start: 10, length: 5, proc_id: 42, client_id: 'guest-a' });
-    // Another process knows that there is a lock, and not whose.
+    // Another process sees the lock but not its owner.
     const owner =
       harness.backend.differs.lockOwners === 'unknown'
         ? { proc_id: 1, client_id: '' }

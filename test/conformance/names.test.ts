@@ -24,7 +24,7 @@ conform('Tmkdir', harness => {
 conform('Tsymlink and Treadlink', harness => {
   it('keep the bytes of the target (NS-2)', async () => {
     const { c, dir } = await harness.begin();
-    // With `mapped` it is the content of a file.
+    // With `mapped` the target is the content of a file.
     const { permissions, differs } = harness.backend;
     const longest = (permissions && differs.targetBytesMax) || 4095;
     for (const [i, target] of [

@@ -4,7 +4,7 @@ import { type Op, operations } from '#protocol/operations.ts';
 
 export const NOTAG = 0xffff;
 
-/** What a field may be given as: nothing here is checked, so that anything can be said. */
+/** The value of a field. Not checked, so that tests can send invalid messages. */
 export type Loose = number | bigint | string | Uint8Array | readonly Loose[];
 
 function integer(value: number | bigint, width: number): Buffer {
@@ -13,7 +13,7 @@ function integer(value: number | bigint, width: number): Buffer {
   return bytes.subarray(0, width);
 }
 
-/** A field by its notation in the manual; independent of the server's own codec. */
+/** Encodes a field by its notation in the manual, independently of src/protocol. */
 function encodeField(notation: string, value: Loose): Buffer {
   if (Array.isArray(value))
     return Buffer.concat([integer(value.length, 2), ...value.map(one => encodeField(notation, one))]);
@@ -28,7 +28,7 @@ export function body(op: Op, fields: Readonly<Record<string, Loose>>): Buffer {
   return Buffer.concat(kinds.map(([field, { notation }]) => encodeField(notation, fields[field] ?? 0)));
 }
 
-/** A frame with a size that is true. */
+/** A frame with the correct size. */
 export function frame(type: number, tag: number, content: Uint8Array = Buffer.alloc(0)): Buffer {
   return Buffer.concat([integer(7 + content.length, 4), integer(type, 1), integer(tag, 2), content]);
 }
@@ -36,13 +36,13 @@ export function frame(type: number, tag: number, content: Uint8Array = Buffer.al
 export interface Reply {
   readonly type: number;
   readonly tag: number;
-  /** Behind the header. */
+  /** Without the header. */
   readonly body: Buffer;
   /** The errno of Rlerror; 0 for every other reply. */
   readonly ecode: number;
 }
 
-/** A connection on which anything can be said. */
+/** A connection that can send arbitrary bytes. */
 export class RawConnection {
   readonly socket: Socket;
   readonly replies: Reply[] = [];
@@ -70,7 +70,7 @@ export class RawConnection {
     return new RawConnection(socket);
   }
 
-  /** A connection on which a version was agreed and fid 0 attached. */
+  /** A connection after Tversion, with fid 0 attached. */
   static async begin(path: string, msize = 131_072): Promise<RawConnection> {
     const wire = await RawConnection.connect(path);
     await wire.version(msize);
@@ -111,7 +111,7 @@ export class RawConnection {
     this.send(frame(operations[op].type, tag, body(op, fields)));
   }
 
-  /** Waits for the next reply; takes it. Throws when the connection ends first. */
+  /** Waits for the next reply and removes it from `replies`. Throws if the connection ends first. */
   async next(msMax = 5000): Promise<Reply> {
     const end = performance.now() + msMax;
     while (this.replies.length === 0) {
@@ -121,7 +121,7 @@ export class RawConnection {
     return this.replies.shift()!;
   }
 
-  /** Waits until `count` replies are there; takes them. */
+  /** Waits for `count` replies and removes them from `replies`. */
   async nextOf(count: number): Promise<Reply[]> {
     const replies: Reply[] = [];
     while (replies.length < count) replies.push(await this.next());

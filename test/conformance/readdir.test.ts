@@ -81,7 +81,7 @@ conform('Treaddir', harness => {
     const { c, dir } = await harness.begin();
     const open = await c.open(dir, O.RDONLY);
     for (const count of [20, 24]) expect(await errnoOf(c.readdir(open, 0, count))).toBe('EINVAL');
-    // Either `.` or `..`, whichever the file system has first; one more byte would be needed for each.
+    // `.` or `..`, depending on the file system; both do not fit by one byte.
     expect(await c.readdir(open, 0, 26)).toHaveLength(1);
   });
 

@@ -6,18 +6,18 @@ import { TestClient } from './test-client.ts';
 
 export interface Place {
   readonly c: TestClient;
-  /** A fid of an empty directory that everybody may write to. */
+  /** A fid of an empty directory, writable for everybody. */
   readonly dir: number;
   /** Its name in the export's root. */
   readonly name: string;
 }
 
-/** Waits until the expectation holds. */
+/** Repeats the expectation until it holds; fails after 5 s. */
 export function soon(expectation: () => unknown): Promise<unknown> {
   return vi.waitFor(expectation, { timeout: 5000, interval: 5 });
 }
 
-/** A server and what talks to it, for the tests of one group. Connections end with the test that made them. */
+/** A server and its clients, for one group of tests. Connections are closed after the test that opened them. */
 export class ServerHarness {
   readonly backend: Backend;
   #serving: Serving | undefined;
@@ -29,7 +29,7 @@ export class ServerHarness {
     this.backend = backend;
   }
 
-  /** What a Tlock says besides its fid. */
+  /** The fields of a Tlock except `fid`. */
   readonly lockFields = { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
 
   get serving(): Serving {
@@ -40,14 +40,14 @@ export class ServerHarness {
     return this.serving.socket;
   }
 
-  /** The path on the host of a name in the export. */
+  /** The host's path of a name in the export. */
   path(...names: string[]): string {
     return [this.serving.directory, ...names].join('/');
   }
 
   async open(): Promise<void> {
     this.#serving = await this.backend.serve();
-    // Once through everything that is opened when it is first needed.
+    // Causes all lazy initialization that opens descriptors.
     const { c, dir } = await this.begin();
     const fid = await c.create(dir, 'f');
     await c.call('fsync', { fid, datasync: 0 });
@@ -61,7 +61,7 @@ export class ServerHarness {
     return client;
   }
 
-  /** A connection of this user, and a directory of its own. */
+  /** A connection attached as this user, and a new directory. */
   async begin(n_uname = 0, msize = 131_072): Promise<Place> {
     const root = await this.connect();
     const name = `place-${this.#places++}`;
@@ -71,14 +71,14 @@ export class ServerHarness {
     return { c, dir: await c.walk(0, name), name };
   }
 
-  /** A raw connection with a version agreed and fid 0 attached. */
+  /** A raw connection after Tversion, with fid 0 attached. */
   async wire(): Promise<RawConnection> {
     const wire = await RawConnection.begin(this.socket);
     this.#ends.push(() => wire.end());
     return wire;
   }
 
-  /** A raw connection on which nothing was said yet. */
+  /** A raw connection before Tversion. */
   async unversionedConnection(): Promise<RawConnection> {
     const wire = await RawConnection.connect(this.socket);
     this.#ends.push(() => wire.end());
@@ -104,7 +104,7 @@ export class ServerHarness {
     return { a, wire, other };
   }
 
-  /** How often to do what is done so often where that does not take long. */
+  /** Scales a number of repetitions down for slow environments. */
   work(times: number): number {
     return Math.ceil(times * this.backend.scale);
   }
@@ -113,7 +113,7 @@ export class ServerHarness {
     return new Promise(resolve => setTimeout(resolve, ms));
   }
 
-  /** Waits until the server has no more connections than this. */
+  /** Waits until the server has at most `count` connections. */
   async settle(count: number): Promise<void> {
     await soon(() => expect(this.serving.connections()).toBeLessThanOrEqual(count));
   }
@@ -123,7 +123,7 @@ export class ServerHarness {
     await this.settle(0);
   }
 
-  /** What every group of tests ends with: nothing is left of what its clients did. */
+  /** Ends a group of tests: checks that no fid, lock, descriptor or error is left. */
   async leaveNothing(): Promise<void> {
     try {
       await this.endAll();
@@ -137,13 +137,13 @@ export class ServerHarness {
 }
 
 export interface Needs {
-  /** Only for back ends whose files can be seen on the host, or only for those whose files cannot. */
+  /** True: only backends whose files are visible on the host; false: only the others. */
   readonly host?: boolean;
-  /** Only for back ends that check permissions themselves. */
+  /** Only backends that check permissions. */
   readonly permissions?: true;
 }
 
-/** A group of tests for every back end that has what they need. */
+/** Declares a group of tests for every backend that meets `needs`. */
 export function conform(title: string, tests: (harness: ServerHarness) => void, needs: Needs = {}): void {
   for (const backend of backends) {
     if ((needs.host ?? backend.host) !== backend.host) continue;

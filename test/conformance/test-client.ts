@@ -6,7 +6,7 @@ import { type Qid, type Wide, wide } from '#protocol/kinds.ts';
 import { type Op, operations, type RMessage, type TMessage } from '#protocol/operations.ts';
 import { body, frame, type Loose } from './raw-connection.ts';
 
-/** P9_DOTL open flags, the wire's values. */
+/** P9_DOTL open flags. */
 export const O = {
   RDONLY: 0,
   WRONLY: 1,
@@ -46,7 +46,7 @@ export const AT_REMOVEDIR = 0x200;
 export const NOFID = 0xffff_ffff;
 export const NONUNAME = 0xffff_ffff;
 
-/** The errno a request was refused with, by name; `none` when it was not. */
+/** The name of the errno with which a request fails; `none` if it succeeds. */
 export async function errnoOf(answer: Promise<unknown>): Promise<string> {
   try {
     await answer;
@@ -57,7 +57,7 @@ export async function errnoOf(answer: Promise<unknown>): Promise<string> {
   }
 }
 
-/** The values of a message as they are easiest to write down. */
+/** A message with plain numbers for 64-bit fields. */
 type Plain<T> = T extends Wide
   ? number | bigint
   : T extends number
@@ -69,7 +69,7 @@ type Plain<T> = T extends Wide
         : T;
 type PlainMessage<O extends Op> = { readonly [F in keyof TMessage<O>]: Plain<TMessage<O>[F]> };
 
-/** By the type bits of a mode, shifted down. */
+/** Indexed by the type bits of a mode, shifted down. */
 const typeNames: Readonly<Record<number, string>> = {
   12: 'socket',
   10: 'symlink',
@@ -96,7 +96,7 @@ export interface Entry {
 const big = ({ low, high }: Wide) => (BigInt(high) << 32n) | BigInt(low);
 const second = 1_000_000_000n;
 
-/** A session with the server, message by message through the real client, with fids given out and replies in plain values. */
+/** A session over the real client: one method for each message, plain values, and a counter for fids. */
 export class TestClient {
   readonly client: Client;
   #nextFid = 1;
@@ -105,7 +105,7 @@ export class TestClient {
     this.client = client;
   }
 
-  /** With a version agreed and fid 0 attached. */
+  /** Connects, negotiates a version and attaches fid 0. */
   static async begin(
     address: Address,
     { aname = '', n_uname = 0, msize = 131_072 } = {},
@@ -134,7 +134,7 @@ export class TestClient {
     return this.client.wire.request(op, Object.fromEntries(exact) as TMessage<O>);
   }
 
-  /** As `call`, with numbers that the client cannot carry; resolves or rejects without the reply's fields. */
+  /** As `call`, for numbers that the client cannot encode; ignores the reply's fields. */
   async loose(op: Op, fields: Readonly<Record<string, Loose>>): Promise<void> {
     const { wire } = this.client;
     const tag = wire.freeTag();
@@ -158,7 +158,7 @@ export class TestClient {
     return { type, version, path: big({ low: pathLow, high: pathHigh }) };
   }
 
-  /** A new fid; ENOENT when the walk ends early. */
+  /** Walks to a new fid; ENOENT if the walk is partial. */
   async walk(fid: number, ...wname: string[]): Promise<number> {
     const newfid = this.fid();
     const { wqid } = await this.call('walk', { fid, newfid, wname });
@@ -166,14 +166,14 @@ export class TestClient {
     return newfid;
   }
 
-  /** A clone of the fid, opened. */
+  /** Clones the fid and opens the clone. */
   async open(fid: number, flags: number): Promise<number> {
     const clone = await this.walk(fid);
     await this.call('lopen', { fid: clone, flags });
     return clone;
   }
 
-  /** The fid of a new file, open. */
+  /** Creates a file; returns its open fid. */
   async create(
     dir: number,
     name: string,
@@ -184,14 +184,14 @@ export class TestClient {
     return fid;
   }
 
-  /** An unopened fid of a new file. */
+  /** Creates a file; returns a fid that is not open. */
   async file(dir: number, name: string, content: string | Uint8Array = '', mode = 0o644): Promise<number> {
     const open = await this.create(dir, name, { flags: O.WRONLY | O.EXCL, mode });
     const bytes = Buffer.from(content as string, 'latin1');
     const piece = this.msize - 24;
     for (let at = 0; at < bytes.length; at += piece)
       await this.write(open, at, bytes.subarray(at, at + piece));
-    // Root's write keeps set-id bits, so that the mode is what was asked for.
+    // A write by root keeps set-id bits, so the mode stays as requested.
     await this.clunk(open);
     return this.walk(dir, name);
   }
@@ -246,7 +246,7 @@ export class TestClient {
     mtime_nsec: 0,
   };
 
-  /** Makes a directory and walks there. */
+  /** Creates a directory and walks to it. */
   async mkdir(dfid: number, name: string, mode = 0o755, gid = 0): Promise<number> {
     await this.call('mkdir', { dfid, name, mode, gid });
     return this.walk(dfid, name);
@@ -287,7 +287,7 @@ export class TestClient {
     }));
   }
 
-  /** All entries, through a fid of its own. */
+  /** All entries, read through a clone of the fid. */
   async list(dir: number, count = 8192): Promise<Entry[]> {
     const open = await this.open(dir, O.RDONLY);
     const all: Entry[] = [];
@@ -314,7 +314,7 @@ export class TestClient {
     };
   }
 
-  /** As v9fs does it: on a clone, whose clunk commits. */
+  /** As v9fs does: on a clone, whose clunk sets the xattr. */
   async setXattr(from: number, name: string, value: string | Uint8Array, flags = 0): Promise<void> {
     const fid = await this.walk(from);
     const bytes = Buffer.from(value as string, 'latin1');

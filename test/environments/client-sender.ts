@@ -4,18 +4,18 @@ import type { Draft, Op, RMessage } from '#protocol/operations.ts';
 import type { RequestSender } from '../fuzz/sequences.ts';
 
 const replyMsMax = 30_000;
-/** A tag that requests of a sequence do not have, and a fid that none has. */
+/** A tag outside those of sequences, and a fid that never exists. */
 const chatterTag = 0x8000;
 const unusedFid = 0xffff_fffe;
-/** A message of less than the smallest msize. */
+/** A message smaller than the smallest msize. */
 const chatter = Array.from({ length: 14 }, () => 'c'.repeat(250));
 
 /**
- * A session over the real client, on an export of a server. Behind each request it sends a large one that is refused, which is
- * received while the first may still run: what a server kept of a request in the memory where the next one comes is spoilt then.
+ * A session over the real client. After each request it sends a large one that fails, received while the first may still run: a
+ * server that still uses the receive buffer of the first then works on wrong bytes.
  */
 export class ClientSender implements RequestSender {
-  /** It cannot be seen from here. */
+  /** Not visible to a client. */
   readonly fids = undefined;
   readonly #wire: Wire;
   readonly #anames: ReadonlyMap<string, string>;
@@ -26,7 +26,7 @@ export class ClientSender implements RequestSender {
     this.#anames = anames;
   }
 
-  /** `anames` says which names of exports the server has for those that are asked for. */
+  /** `anames` maps the requested anames to the server's export names. */
   static async connect(path: string, anames: ReadonlyMap<string, string>): Promise<ClientSender> {
     return new ClientSender(await Wire.connect({ path }), anames);
   }

@@ -6,7 +6,7 @@ import type { Serving } from '../support/serve.ts';
 import { kindOf, shrink } from './shrink.ts';
 import { type Failure, TempExport } from './temp-export.ts';
 
-/** What `npm run random` gives: how long, from which seed on, and how much of a sequence. */
+/** Options of `npm run random`: duration, first seed, steps of a sequence. */
 interface Options {
   readonly minutes?: number;
   readonly seed?: number;
@@ -19,19 +19,19 @@ const seedsUsual = 4;
 const stepsUsual = 250;
 const firstSeed = options.seed ?? 1;
 const stepsMax = options.steps ?? stepsUsual;
-/** Enough for all choices of a step. */
+/** Upper bound of the bytes that the choices of one step use. */
 const bytesPerStep = 24;
 const shrinkMsMax = options.minutes === undefined ? 20_000 : 120_000;
 const triesTogether = 3;
 
-/** The steps that a seed means in one of the sequences. */
+/** The steps of one sequence for a seed. */
 function chosenBy(seed: number, index: number): (sequence: Sequence) => Step | undefined {
   const choices = new Choices(bytesOf(seed * sequences + index, stepsMax * bytesPerStep));
   let count = 0;
   return sequence => (count++ < stepsMax && !choices.done ? sequence.next(choices) : undefined);
 }
 
-/** Steps that were chosen before. */
+/** Replays recorded steps. */
 function given(steps: readonly Step[]): () => Step | undefined {
   let at = 0;
   return () => steps[at++];
@@ -44,7 +44,7 @@ class Runner {
     this.#exports = all;
   }
 
-  /** All sequences at once. Throws the first failure, with what suffices for it. */
+  /** Runs all sequences concurrently. Throws the first failure, with a reduced sequence that reproduces it. */
   async run(seed: number, name: string): Promise<void> {
     const results = await Promise.all(this.#exports.map((one, i) => one.run(chosenBy(seed, i))));
     const failed = results.findIndex(result => result !== undefined);

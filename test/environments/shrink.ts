@@ -1,11 +1,11 @@
-/** The same kind of failure: the text up to what differs with the input. */
+/** The kind of a failure: its text up to the part that depends on the input. */
 export function kindOf(message: string): string {
   return message.split(/[\d:{["]/, 2).join(':');
 }
 
 /**
- * Leaves out of `steps` what the failure does not need: pieces that become smaller and smaller, as long as `fails` says that it
- * still fails with what is left. Stops at `end` (performance.now()).
+ * Removes steps that the failure does not need, in pieces of decreasing size, while `fails` is true for the rest. Stops at
+ * `end` (performance.now()).
  */
 export async function shrink<T>(
   steps: readonly T[],

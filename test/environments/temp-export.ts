@@ -8,15 +8,15 @@ import type { Backend } from '../support/backends.ts';
 import type { Serving } from '../support/serve.ts';
 import { ClientSender } from './client-sender.ts';
 
-/** The directory of the export on which another file system is mounted, where there is one. */
+/** The directory on which another file system is mounted, in environments that have one. */
 const mountPoint = 'm';
 const nobody = 65534;
 
-/** Of users whom the host does not know, of one group and no others; and root. */
+/** Users unknown to the host, with one group and no others; and root. */
 const users = [54_321, 54_322, 0];
 const groupsOf = (uid: number) => ({ gid: uid === 0 ? 0 : nobody, groups: [] });
 
-/** How a server in these conditions behaves. With `mapped`, what the file system does not keep is the content of a file. */
+/** Options of the model for an environment. With `mapped`, file system limits on targets and devices do not apply: they are file contents. */
 function modelOptionsOf({ permissions, differs }: Backend): ModelOptions {
   if (permissions) {
     const protectedHardlinks = readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() === '1';
@@ -27,13 +27,13 @@ function modelOptionsOf({ permissions, differs }: Backend): ModelOptions {
   return { ...mappedOptions, ...others, exports: 'apart' };
 }
 
-/** What went wrong with a sequence, and where it had come to. */
+/** The failure of a sequence and its steps so far. */
 export interface Failure {
   readonly message: string;
   readonly steps: readonly Step[];
 }
 
-/** An export of its own in which one sequence runs after another, each in an empty directory. */
+/** An export for sequences that run one after another, each in an empty directory. */
 export class TempExport {
   readonly #name: string;
   readonly #serving: Serving;
@@ -66,7 +66,7 @@ export class TempExport {
     return this.#modelOptions.permissions ? 0o777 : 0o755;
   }
 
-  /** The directory as it was in the beginning: the server keeps it open, so it cannot be a new one. */
+  /** Empties the directory. The server keeps it open, so it cannot be replaced. */
   #clear(): void {
     for (const name of readdirSync(this.#directory, { encoding: 'buffer' })) {
       if (this.#mounted && name.toString('latin1') === mountPoint) continue;
@@ -79,7 +79,7 @@ export class TempExport {
     reset(below, this.#mode);
   }
 
-  /** Runs the steps that `next` gives until there is none, and then looks at everything. Returns what went wrong, if anything. */
+  /** Runs the steps of `next`, then audits the whole tree. Returns the failure, if any. */
   async run(next: (sequence: Sequence) => Step | undefined): Promise<Failure | undefined> {
     this.#clear();
     const files = new Files(this.#modelOptions, this.#mode);
@@ -89,7 +89,7 @@ export class TempExport {
       ['/', false],
       ['ro', true],
     ]);
-    // The last one is the auditor's.
+    // The last session runs the audit.
     const sessions = [...usersOf(this.#modelOptions), 0];
     const senders = await Promise.all(
       sessions.map(() => ClientSender.connect(this.#serving.socket, this.#anames)),

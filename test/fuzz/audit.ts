@@ -2,14 +2,14 @@ import { DIR, FILE, LINK, type ModelNode } from './model/nodes.ts';
 import type { ModelSession } from './model/session.ts';
 import type { Request } from './requests.ts';
 
-/** The fid of the root, and the first of those that the audit uses for itself. */
+/** The fid of the root, and the first fid that the audit uses. */
 const rootFid = 0;
 const firstFid = 1000;
 const readBytes = 60_000;
 
 /**
- * Asks for everything that names lead to from the root: attributes, contents, targets, entries and xattrs. `session` is one
- * of root's, with the root as its fid 0; what it is asked next depends on what it was answered.
+ * Reads everything reachable from the root: attributes, contents, targets, entries and xattrs. `session` is one of root's, with
+ * the root as fid 0.
  */
 export function* audit(session: ModelSession): Generator<Request> {
   const seen = new Set<ModelNode>();
@@ -43,7 +43,7 @@ function* auditThing(
   }
 }
 
-/** Until nothing more comes. */
+/** Reads until the end. */
 function* auditEntries(session: ModelSession, fid: number): Generator<Request> {
   let offset = { low: 0, high: 0 };
   for (;;) {

@@ -1,6 +1,5 @@
 /**
- * Decisions read from the bytes of an input, so that whoever changes the bytes changes what happens: the fuzzer, which
- * mutates and shortens them, and a file of a corpus, which repeats them. When no byte is left every choice is the first.
+ * Choices derived from the bytes of a fuzzer's input or of a corpus file. After the last byte every choice is the first.
  */
 export class Choices {
   readonly #bytes: Uint8Array;
@@ -38,7 +37,7 @@ export class Choices {
     return this.below(count) === count - 1;
   }
 
-  /** So many bytes of the input, zeros where there are no more. */
+  /** The next `count` bytes of the input, padded with zeros. */
   bytes(count: number): Buffer {
     const taken = Buffer.alloc(count);
     taken.set(this.#bytes.subarray(this.#at, this.#at + count));
@@ -46,19 +45,19 @@ export class Choices {
     return taken;
   }
 
-  /** All that is left. */
+  /** The rest of the input. */
   rest(): Buffer {
     return this.bytes(Math.max(0, this.#bytes.length - this.#at));
   }
 
-  /** Some of these at once, each once. */
+  /** A random subset. */
   some<T>(list: readonly T[]): T[] {
     const bits = this.below(2 ** Math.min(list.length, 16));
     return list.filter((_, i) => bits & (1 << i));
   }
 }
 
-/** mulberry32: the bytes of an input for a seed, where no fuzzer makes them. */
+/** mulberry32: an input for a seed, without a fuzzer. */
 export function bytesOf(seed: number, count: number): Buffer {
   let state = seed;
   const bytes = Buffer.alloc(count);
@@ -71,12 +70,12 @@ export function bytesOf(seed: number, count: number): Buffer {
   return bytes;
 }
 
-/** What is not as it must be. */
+/** A failed assertion. */
 export function assert(holds: boolean, what: () => string): asserts holds {
   if (!holds) throw new Error(what());
 }
 
-/** Compares what can be written as JSON. */
+/** Compares values as JSON. */
 export function assertEqual(got: unknown, wanted: unknown, what: () => string): void {
   const [a, b] = [JSON.stringify(got), JSON.stringify(wanted)];
   if (a !== b) throw new Error(`${what()}: ${a} instead of ${b}`);

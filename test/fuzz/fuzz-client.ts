@@ -10,15 +10,15 @@ import { assert } from './choices.ts';
 
 const writeHeadBytes = 23;
 const dataReplyHeadBytes = 11;
-/** Lies behind all memory that is lent, and stays as it is. */
+/** Fills the bytes after lent memory, which must not change. */
 const canary = 0xa5;
 const canaryBytes = 16;
-/** What memory is filled with that the session must not use any more. */
+/** Overwrites memory that the session must no longer use. */
 const voided = 0xee;
 
-/** One request as a transport hands it over which is as nasty as the rules of `Exchange` allow. */
+/** An exchange that uses all the freedom of the `Exchange` contract and checks the session's duties. */
 class StrictExchange implements DetachedExchange {
-  /** With something else before and behind it. */
+  /** Surrounded by other bytes. */
   readonly head: Buffer;
   readonly from = 5;
   readonly to: number;
@@ -41,7 +41,7 @@ class StrictExchange implements DetachedExchange {
     const payload = Buffer.from(isWrite ? frame.subarray(writeHeadBytes) : []);
     const half = payload.length >> 1;
     const pieces = [payload.subarray(0, half), payload.subarray(half)];
-    // As from a virtqueue: in pieces.
+    // In segments, as from a virtqueue.
     this.payload = pieces.filter(piece => piece.length > 0).map(asOwned);
     this.#said = said;
   }
@@ -92,13 +92,13 @@ class StrictExchange implements DetachedExchange {
     return this;
   }
 
-  /** Nobody may write into a space that was given up: the transport uses it for something else. */
+  /** Marks memory that the session may no longer write: the transport reuses it. */
   #void(space: Buffer): void {
     space.fill(voided);
     this.#voided.push(space);
   }
 
-  /** The turn is over: what was not kept is used for something else. */
+  /** End of the callback: memory of an exchange that was not detached is reused. */
   turnOver(): void {
     assert(this.#kept || this.#answered, () => 'an exchange was neither answered nor kept');
     if (this.#kept) return;
@@ -114,7 +114,7 @@ class StrictExchange implements DetachedExchange {
   }
 }
 
-/** A request that was made, and what became of it. */
+/** A request that was sent, and its outcome. */
 export interface Asking {
   readonly tag: number;
   readonly frame: Buffer;
@@ -123,19 +123,18 @@ export interface Asking {
 }
 
 const microtasksMax = 50;
-/** On a disk that others use, too. */
 const waitMsMax = 20_000;
 
-/** A client of a session without a transport. */
+/** A client that calls a session directly, without a transport. */
 export class FuzzClient implements TransportPort {
   readonly peer = { label: 'fuzz' };
   readonly session: Session;
-  /** In the order in which they were answered or dropped. */
+  /** In the order of their replies or drops. */
   readonly over: Asking[] = [];
   readonly errors: string[] = [];
   hungUp: string | undefined;
 
-  /** A session that is traced answers everything by the table. */
+  /** A traced session uses only the generic path. */
   constructor(exports: ExportLookup, traced = false) {
     const error = (text: string) => void this.errors.push(text);
     const log = { ...silent, error, isLevelEnabled: () => traced };
@@ -145,8 +144,6 @@ export class FuzzClient implements TransportPort {
   hangUp(reason: string): void {
     this.hungUp = reason;
   }
-
-  /** Whatever there is to say is said at once. */
   resume(): void {}
 
   ask(frame: Buffer): Asking {
@@ -161,7 +158,7 @@ export class FuzzClient implements TransportPort {
     return asking;
   }
 
-  /** Asks and waits for the reply. */
+  /** Sends a request and waits for the reply. */
   async request(frame: Buffer): Promise<Buffer> {
     const asking = this.ask(frame);
     for (let i = 0; i < microtasksMax && asking.state === 'waiting'; i++) await Promise.resolve();
@@ -181,7 +178,7 @@ export class FuzzClient implements TransportPort {
     return this.session.counts().fids;
   }
 
-  /** Ends it; nothing may be left. */
+  /** Closes the session; it must hold nothing afterwards. */
   async close(): Promise<void> {
     await this.session.close();
     const left = Object.entries(this.session.counts()).filter(([, count]) => count !== 0);

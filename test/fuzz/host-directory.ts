@@ -7,16 +7,16 @@ import type { SecurityModel } from '../../src/security/model.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { assert } from './choices.ts';
 
-/** So few that objects are closed and opened anew; two thirds are enough for what sequences have open. */
+/** Few, so that descriptors are evicted and reopened; two thirds suffice for the open files of sequences. */
 const descriptorsMax = 48;
 const waitMsMax = 5000;
 
-/** Descriptors of this process that lead below a directory. */
+/** Descriptors of this process that are open below a directory. */
 function heldBelow(directory: string): string[] {
   return heldBy().filter(link => link.startsWith(directory));
 }
 
-/** What is still held when all had time to end: some descriptors are closed by threads. */
+/** Descriptors still open after a while: some are closed by threads. */
 async function leftBelow(directory: string): Promise<string[]> {
   const end = performance.now() + waitMsMax;
   for (;;) {
@@ -26,7 +26,7 @@ async function leftBelow(directory: string): Promise<string[]> {
   }
 }
 
-/** What is below a directory of the host, and what lstat(2) says of it. */
+/** The tree below a directory of the host, with lstat(2) results. */
 export function objectsBelow(directory: string): { path: string; mode: number; uid: number; gid: number }[] {
   const names = readdirSync(directory, { encoding: 'buffer' });
   return names.flatMap(name => objectsAt(Buffer.concat([Buffer.from(`${directory}/`), name])));
@@ -40,7 +40,7 @@ function objectsAt(path: Buffer): { path: string; mode: number; uid: number; gid
   return [{ path: path.toString('latin1'), mode, uid, gid }, ...below];
 }
 
-/** Runs `act` on a tree of an empty directory; afterwards neither the directory nor a descriptor is left. */
+/** Runs `act` on a tree of an empty directory, then removes that and checks for open descriptors. */
 export async function withDirectory(
   model: SecurityModel,
   act: (tree: LocalTree, directory: string) => Promise<void>,

@@ -1,10 +1,10 @@
 import type { Op } from '../../src/protocol/operations.ts';
 import { manual } from '../unit/protocol/manual.ts';
 
-/** A field as it is on the wire: integers, texts as latin1, data, lists. */
+/** The value of a field: integer, string as latin1, data, list. */
 export type Raw = bigint | string | Buffer | readonly Raw[];
 
-/** What a body says by the manual's notation; or the errno that a server answers, by the rules below. */
+/** The fields of a body, or the errno of the reply. */
 export type Reading =
   | { readonly fields: ReadonlyMap<string, Raw>; readonly errno?: undefined }
   | { readonly errno: string };
@@ -12,7 +12,7 @@ export type Reading =
 const wide = 2n ** 53n;
 const negative = 2n ** 63n;
 
-/** A name that is to be made, changed or looked up; `dots` is what `.` and `..` are answered with. */
+/** A name to create, change or look up; `dots` is the errno for `.` and `..`. */
 function nameFault(name: string, dots: (name: string) => string | undefined): string | undefined {
   if (name.length === 0) return 'ENOENT';
   if (name.length > 255) return 'ENAMETOOLONG';
@@ -24,7 +24,7 @@ function positionFault(value: bigint, inexact: string | undefined): string | und
   return value >= negative ? 'EINVAL' : value >= wide ? inexact : undefined;
 }
 
-/** Why a server takes no request with this field. Errnos are those of the Linux calls that the message stands for. */
+/** The errno for a field's value: that of the Linux call to which the message corresponds. */
 function refusal(op: Op, field: string, value: Raw): string | undefined {
   if (op === 'xattrwalk' || op === 'xattrcreate') {
     if (field !== 'name') return undefined;
@@ -47,7 +47,7 @@ function refusal(op: Op, field: string, value: Raw): string | undefined {
 
 class Fault extends Error {}
 
-/** Reads bodies by the lines of the manual and by nothing of the program's. */
+/** Decodes bodies by the manual's notation, without code of src. */
 class Body {
   readonly #bytes: Buffer;
   at = 0;
@@ -98,12 +98,12 @@ function readPiece(
     if (Number(body.integer(4)) !== body.left) throw new Fault('EINVAL');
     return [data, body.take(body.left)];
   }
-  // fsync: old clients leave it out.
+  // fsync: old clients omit it.
   if (plain === 'datasync' && body.left === 0) return [plain, 0n];
   return [plain!, checked(plain!, body.field(width!))];
 }
 
-/** The body of a T-message, or what it is answered with. */
+/** The body of a T-message, or the errno of its reply. */
 export function readByManual(op: Op, bytes: Buffer): Reading {
   const body = new Body(bytes);
   const fields = new Map<string, Raw>();

@@ -6,8 +6,7 @@ import { assert, assertEqual } from './choices.ts';
 export const turn = () => new Promise(resolve => setImmediate(resolve));
 
 /**
- * Runs `act` on a device. Beside it another one serves a guest that behaves, and at the end it must be as if nothing had
- * been, and no fid must be left.
+ * Runs `act` on a device while another device serves a correct guest, which must not be affected; no fid may be left.
  */
 export async function withNeighbour(act: (served: Served) => Promise<void>): Promise<void> {
   const served = await serveDirectory();

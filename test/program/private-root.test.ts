@@ -32,7 +32,7 @@ function startBy(command: string): Running {
   return new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));
 }
 
-describe('a root directory of its own', () => {
+describe('a private root directory', () => {
   it('follows what the host mounts and unmounts in an export', async () => {
     const sub = join(files, 'sub');
     run('mount', '--bind', files, files);
@@ -143,6 +143,6 @@ describe('a root directory of its own', () => {
   it('is had by a program whose working directory was removed', async () => {
     const running = startBy('mkdir gone; cd gone; rmdir ../gone');
     await canServe({ port: await running.port() });
-    expect(running.log).toContain('a root directory of its own');
+    expect(running.log).toContain('a private root directory');
   });
 });

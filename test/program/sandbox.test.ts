@@ -131,9 +131,9 @@ function threadsOf(running: Running): Thread[] {
 
 describe('a server that a guest has taken over', () => {
   it.each([
-    ['in a root directory of its own, with Landlock', '', []],
+    ['in a private root directory, with Landlock', '', []],
     ['with Landlock alone', 'n', []],
-    ['in a root directory of its own alone', 'l', ['list the root directory']],
+    ['in a private root directory alone', 'l', ['list the root directory']],
   ])('can do nothing outside of its exports %s, and outside is what it was', async (_how, without, can) => {
     const outcome = await tryToLeave(without);
     for (const [attempt, result] of Object.entries(outcome)) {
@@ -191,7 +191,7 @@ describe('a server that a guest has taken over', () => {
     for (const [attempt, result] of Object.entries(others)) {
       expect(['ENOENT', 'EROFS', 'EACCES'], attempt).toContain(result);
     }
-    expect(log).toMatch(/INFO: sandbox: a root directory of its own, Landlock/);
+    expect(log).toMatch(/INFO: sandbox: a private root directory, Landlock/);
     const { mode, uid, mtimeMs } = statSync(join(dir, 'outside'));
     expect([mode & 0o7777, uid, mtimeMs > 1000]).toEqual([0o644, 0, true]);
   });
@@ -201,7 +201,7 @@ describe('a server that a guest has taken over', () => {
     const { 'see a file by way of another process': byWay, ...others } = outcome;
     expect(byWay).toBe('EACCES');
     expect(new Set(Object.values(others))).toEqual(new Set(['done']));
-    expect(log).toMatch(/WARN: sandbox: no root directory of its own can be had \(EPERM/);
+    expect(log).toMatch(/WARN: sandbox: no private root directory is possible \(EPERM/);
   });
 });
 
@@ -304,7 +304,7 @@ describe('--user', () => {
     expect(statSync(join(files, 'made')).uid).toBe(65534);
     expect(lstatSync(socket)).toMatchObject({ uid: 65534, gid: 65534 });
     expect(lstatSync(shared)).toMatchObject({ uid: 65534, gid: 12 });
-    expect(running.log).toContain('a root directory of its own');
+    expect(running.log).toContain('a private root directory');
     for (const one of threadsOf(running)) {
       expect([one.Uid, one.CapPrm, one.Seccomp]).toEqual([
         '65534\t65534\t65534\t65534',

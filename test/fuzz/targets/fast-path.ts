@@ -1,6 +1,6 @@
 /**
- * The messages that are answered by hand, well formed or not, told to two sessions: one answers them by hand where it can,
- * the other, which is traced, everything by the table. Both say the same.
+ * Messages of the fast path, valid or not, sent to two sessions: one uses the fast path, the other, traced, only the generic
+ * path. Their replies must be equal.
  */
 
 import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
@@ -16,7 +16,7 @@ function say<O extends Op>(op: O, asked: Draft<O>): Buffer {
   return encodeRequest(op, op === 'version' ? 0xffff : 9, asked);
 }
 
-/** A directory with a file in it, and fids of every kind. */
+/** A directory with a file, and fids of every kind. */
 const prelude: readonly Buffer[] = [
   say('version', { msize: 8192, version: '9P2000.L' }),
   say('attach', { fid: 0, afid: 0xffff_ffff, uname: '', aname: '', n_uname: 0 }),
@@ -59,7 +59,7 @@ function drafted(op: Op, choices: Choices): Buffer {
   }
 }
 
-/** The frame, or one that is broken in some way; its size is true, as the transport sees to. */
+/** The frame, or an invalid one; its size field is correct, which the transport guarantees. */
 function bent(frame: Buffer, choices: Choices): Buffer {
   const how = choices.below(8);
   let other = Buffer.from(frame);
@@ -74,7 +74,7 @@ function bent(frame: Buffer, choices: Choices): Buffer {
 
 const withQid = new Set(['lopen', 'attach', 'mkdir', 'lcreate'].map(op => operations[op as Op].type + 1));
 
-/** A reply without what differs between two trees: versions of qids and times. */
+/** A reply without qid.version and times, which differ between two trees. */
 function plain(reply: Buffer): string {
   const copy = Buffer.from(reply);
   const type = copy[4]!;

@@ -6,9 +6,9 @@ const headerBytes = 7;
 
 interface Stream {
   readonly bytes: Buffer;
-  /** Where the chunks end that it comes in. */
+  /** Ends of the chunks in which the stream arrives. */
   readonly cuts: readonly number[];
-  /** The largest frame that is allowed, by how many came before: a version changes it. */
+  /** The largest allowed frame after `index` frames: a Tversion changes it. */
   limit(index: number): number;
 }
 
@@ -19,7 +19,7 @@ interface Outcome {
 
 const sizes = [7, 8, 9, 23, 100, 4096, 65_535, 65_536, 65_537, 131_072, 0, 6, 0xffff_ffff, 200_000];
 
-/** From what holds before a version was agreed on to the largest msize. */
+/** From the limit before Tversion to the largest msize. */
 const limitBytes = [8192, 4096, 65_536, 131_072, 4 * 1024 * 1024];
 
 function streamOf(choices: Choices): Stream {
@@ -30,7 +30,7 @@ function streamOf(choices: Choices): Stream {
   const cut = () => void cuts.push(Math.min(length, (cuts.at(-1) ?? 0) + 1 + choices.below(70_000)));
   for (let count = choices.below(12); count > 0 && !choices.done; count--) {
     const size = choices.rarely(4) ? choices.u32() : choices.of(sizes);
-    // What claims to be longer than it is ends in the middle, or goes on with what follows.
+    // A frame shorter than its size field ends early, or continues with the next bytes.
     const there = choices.rarely(8) ? choices.below(64) : Math.min(size, 140_000);
     const part = Buffer.alloc(Math.max(there, 4), count);
     part.writeUInt32LE(size, 0);

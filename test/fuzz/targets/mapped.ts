@@ -1,4 +1,4 @@
-/** The sequences of `session` on a directory of the host with the model `mapped`, which must behave like the tree in memory. */
+/** The sequences of `session` on a host directory with `mapped`, which must behave like the memory tree. */
 import { mapped } from '../../../src/security/mapped.ts';
 import { assert, Choices } from '../choices.ts';
 import { objectsBelow, withDirectory } from '../host-directory.ts';
@@ -9,7 +9,7 @@ export async function fuzz(data: Buffer): Promise<void> {
   const model = mapped({ fmode: 0o600, dmode: 0o700 }, text => assert(false, () => `a complaint: ${text}`));
   await withDirectory(model, async (tree, directory) => {
     await runSequence(new Choices(data), tree, mappedOptions, 0o755);
-    // Whatever guests made, the host has files and directories of the server, and nothing half made.
+    // Whatever guests create, the host has only files and directories of the server, and nothing incomplete.
     for (const { path, mode, uid, gid } of objectsBelow(directory)) {
       assert(mode === 0o100600 || mode === 0o040700, () => `${path} has the mode ${mode.toString(8)}`);
       assert(

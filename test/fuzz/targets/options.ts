@@ -1,4 +1,4 @@
-/** Command lines: a result or faults, never an exception; and a result says what the command line said. */
+/** Command lines: a result or problems, never an exception; a result has all settings of the command line. */
 import { numberAsInC, splitAtCommas } from '../../../src/cli/export-option.ts';
 import { parseCommandLine, type ServeOptions } from '../../../src/cli/options.ts';
 import type { ExportOptions } from '../../../src/exports/exports.ts';
@@ -116,7 +116,7 @@ function checkEndpoint(endpoint: Endpoint): void {
     assert(!endpoint.path.includes('\0') && endpoint.path.startsWith('/'), () => `path ${endpoint.path}`);
 }
 
-/** What `--export` says, read in another way: every setting of it must be in the result. */
+/** Parses `--export` independently: the result must have every setting. */
 function checkExport(said: string, one: ExportOptions): void {
   const [path, ...settings] = splitAtCommas(said);
   assertEqual(one.path, path, () => said);
@@ -136,7 +136,7 @@ function checkExport(said: string, one: ExportOptions): void {
   }
 }
 
-/** Everything that was given is there, and nothing else. */
+/** Checks that the result has exactly the given options. */
 function checkStart(args: readonly string[], { exports, listen, msizeMax }: ServeOptions): void {
   const given = (name: string) =>
     args.flatMap((arg, i) =>
@@ -157,6 +157,6 @@ export function fuzz(data: Buffer): void {
   const line = parseCommandLine(args);
   if (line.command !== 'serve') return;
   for (const problem of line.problems) assert(problem.length > 0, () => 'a fault without a text');
-  // Behind `--` everything is a directory, and there can be but one.
+  // After `--` every argument is a directory, and one is allowed.
   if (line.problems.length === 0 && !args.includes('--')) checkStart(args, line.options);
 }

@@ -1,4 +1,4 @@
-/** The sequences of `session` on a directory of the host with the model `passthrough`, as root. */
+/** The sequences of `session` on a host directory with `passthrough`, as root. */
 import { passthrough } from '../../../src/security/passthrough.ts';
 import { Choices } from '../choices.ts';
 import { withDirectory } from '../host-directory.ts';

@@ -1,6 +1,6 @@
 /**
- * Requests of several sessions that wait for one another, for a tree that answers when it likes, and for locks; flushes,
- * versions and ends in between. Every request is answered exactly once or dropped, and nothing is left.
+ * Requests of several sessions that wait for each other, for delayed calls of the tree and for locks, with flushes, versions
+ * and ends of sessions in between. Every request is answered exactly once or dropped, and nothing leaks.
  */
 
 import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
@@ -19,7 +19,7 @@ import { anyRequest, type Request } from '../requests.ts';
 const Rflush = operations.flush.type + 1;
 const sessionsMax = 3;
 const requestsMax = 200;
-/** So little that it is full now and then. */
+/** Small, so that it is sometimes full. */
 const treeBytesMax = 64 * 1024;
 
 const modelOptions = {
@@ -29,7 +29,7 @@ const modelOptions = {
   directorySize: undefined,
 };
 
-/** What never waits. */
+/** Calls that never wait. */
 const atOnce: ReadonlySet<string | symbol> = new Set([
   'hold',
   'release',
@@ -39,13 +39,13 @@ const atOnce: ReadonlySet<string | symbol> = new Set([
   'close',
 ]);
 
-/** What may say that it would wait. */
+/** Calls that may return undefined because they would wait. */
 const now: ReadonlySet<string | symbol> = new Set(['readNow', 'writeNow', 'readdirNow']);
 
-/** A tree some of whose calls are made, or answered, only when they are let go on. */
+/** A tree that delays some of its calls, or their results, until they are released. */
 class SlowTree {
   readonly tree: Tree;
-  /** Whether calls wait: before they are made, or when they have been made. */
+  /** Whether calls are delayed before or after they are made. */
   slow: 'no' | 'before' | 'after' = 'no';
   readonly waiting: (() => void)[] = [];
 
@@ -58,7 +58,7 @@ class SlowTree {
     if (typeof value !== 'function') return value;
     const call = value.bind(target) as (...args: unknown[]) => unknown;
     if (atOnce.has(property)) return call;
-    // While calls wait, nothing is done at once; what is done at once before or after them may be mixed in.
+    // While calls are delayed, the *Now methods return undefined.
     if (now.has(property)) return (...args: unknown[]) => (this.slow === 'no' ? call(...args) : undefined);
     return (...args: unknown[]) => {
       const { slow } = this;
@@ -82,14 +82,14 @@ interface Flushing {
   readonly old: Asking;
 }
 
-/** A client that says what it likes, and remembers what must become of it. */
+/** A client that sends random requests and records their required outcomes. */
 class Client {
   readonly client: FuzzClient;
-  /** What the session would be if everything were answered at once: enough to ask what makes sense. */
+  /** The session state if every request were answered at once: enough to choose meaningful requests. */
   readonly guess: ModelSession;
   readonly #asked: { readonly asking: Asking; readonly op: Op }[] = [];
   readonly #flushes: Flushing[] = [];
-  /** Asked before the last version: not answered any more. */
+  /** Sent before the last Tversion: never answered. */
   #void: Asking[] = [];
   ended = false;
   #reused = false;
@@ -119,7 +119,7 @@ class Client {
     }
   }
 
-  /** Whether the session has broken off, as it must when a tag is used twice. */
+  /** Whether the session has disconnected, as it must when a tag is reused. */
   get brokenOff(): boolean {
     assert(this.client.hungUp === undefined || this.#reused, () => `it hung up: ${this.client.hungUp}`);
     return this.client.hungUp !== undefined;
@@ -146,7 +146,7 @@ class Client {
     }
     for (const old of this.#void)
       assert(old.reply === undefined, () => 'an answer came after a version or the end');
-    // flush(5): what is answered at all is answered before the Rflush. One during a Tversion is refused, which is none.
+    // flush(5): a reply precedes its Rflush. A Tflush during a Tversion fails and has no effect.
     for (const { flush, old } of this.#flushes) {
       const isRflush = flush.reply !== undefined && frameType(flush.reply) === Rflush;
       assert(
@@ -220,7 +220,7 @@ class Race {
     if (waiting.length > 0) waiting.splice(this.#choices.below(waiting.length), 1)[0]!();
   }
 
-  /** The end of a session waits for what runs. */
+  /** Closing a session waits for running requests. */
   async #endNow(client: Client): Promise<void> {
     const ended = client.end();
     await this.#letAllGo();

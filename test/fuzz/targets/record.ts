@@ -1,7 +1,6 @@
 /**
- * What may lie in the extended attributes of a `mapped` tree, whoever wrote it: values of any length, for any type, on any
- * object, changed while the object is held. What a client sees is what QEMU's rules give, and nothing but a regular file of
- * the host is ever opened for reading or writing.
+ * Arbitrary records in the xattrs of a `mapped` tree: values of any length, for any type, on any object, changed while a fid
+ * refers to it. A client sees what QEMU's rules give, and only regular files of the host are opened for reading or writing.
  */
 import {
   closeSync,
@@ -37,11 +36,11 @@ type Field = 'uid' | 'gid' | 'mode' | 'rdev';
 const fields: readonly Field[] = ['uid', 'gid', 'mode', 'rdev'];
 const others = ['security.capability', 'trusted.x', 'system.posix_acl_access', 'user.virtfs', 'x', ''];
 
-/** An object of the host, and the record that lies in its attributes. */
+/** An object of the host and its record. */
 class Planted {
   readonly name: string;
   readonly path: string;
-  /** What the host itself says. */
+  /** The attributes on the host. */
   readonly host: { readonly mode: number; readonly uid: number; readonly gid: number };
   readonly record = new Map<Field, Buffer>();
 
@@ -51,7 +50,7 @@ class Planted {
     this.host = { mode, uid: process.getuid!(), gid: process.getgid!() };
   }
 
-  /** User attributes are only to be had on files and directories: xattr(7). */
+  /** Only files and directories have user xattrs: xattr(7). */
   get takesRecord(): boolean {
     return [0o040000, 0o100000].includes(this.host.mode & S_IFMT);
   }
@@ -64,14 +63,14 @@ class Planted {
     else this.record.delete(field);
   }
 
-  /** As QEMU reads it: of exactly its length, and all ones are none. */
+  /** As QEMU: valid only with its exact length; all ones mean unset. */
   #field(field: Field): number | undefined {
     const bytes = this.record.get(field);
     if (bytes?.length !== (field === 'rdev' ? 8 : 4) || bytes.every(byte => byte === 0xff)) return undefined;
     return bytes.readUInt32LE(0);
   }
 
-  /** What a client must see. */
+  /** The attributes that a client must see. */
   get seen(): { mode: number; uid: number; gid: number; rdev: number } {
     const { host } = this;
     const stored = this.#field('mode');
@@ -113,7 +112,7 @@ function valueFor(field: Field, choices: Choices): Buffer {
   return value;
 }
 
-/** The client and what it knows. */
+/** The client and its fids. */
 class Guest {
   readonly #client: FuzzClient;
   readonly #planted: readonly Planted[];
@@ -135,7 +134,7 @@ class Guest {
     await this.ask('attach', { fid: 0, afid: 0xffff_ffff, uname: '', aname: '', n_uname: 0 });
   }
 
-  /** Looks at one, by a fid that may have been walked to when it was something else. */
+  /** Checks an object by a fid that may date from an earlier type. */
   async look(number: number, one: Planted): Promise<void> {
     const reply = await this.ask('getattr', { fid: number, request_mask: 0x3fff });
     if (reply instanceof Errno) throw new Error(`getattr of ${one.name}: ${reply}`);
@@ -149,7 +148,7 @@ class Guest {
     assert(got.qid.type === qidType, () => `${one.name} has qid type ${got.qid.type} (${show(one)})`);
   }
 
-  /** Opens it; whatever is opened for its bytes is a regular file on the host and to the client that has just looked. */
+  /** Opens the object; an open for its content succeeds only for a regular file, on the host and to the client. */
   async open(number: number, one: Planted, flags: number): Promise<void> {
     await this.look(number, one);
     await this.ask('walk', { fid: number, newfid: 90, wname: [] });
@@ -220,7 +219,7 @@ async function step(choices: Choices, guest: Guest, planted: readonly Planted[])
   else if (what === 7) await guest.readlink(number, one);
   else if (what === 8) await guest.list();
   else if (what === 9) {
-    // By name anew: the fid from before may be of another type.
+    // Walk again: the old fid may have another type.
     await guest.ask('walk', { fid: 0, newfid: 93, wname: [one.name] });
     await guest.look(93, one);
     await guest.ask('clunk', { fid: 93 });

@@ -1,4 +1,4 @@
-/** Sequences of requests of several sessions on a tree in memory; every reply is the one that a model of 9P gives. */
+/** Sequences of requests of several sessions on a memory tree; every reply must be that of the model. */
 import { MemoryTree } from '../../../src/backend/memory/memory-tree.ts';
 import { heldIn } from '../../support/serve.ts';
 import { assert, Choices } from '../choices.ts';

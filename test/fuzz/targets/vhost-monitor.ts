@@ -1,4 +1,4 @@
-/** Whatever a monitor says: the neighbour notices nothing, and the socket stays usable. */
+/** Arbitrary monitor messages: another device is not affected, and the socket stays usable. */
 import { closeFd } from '../../../src/host/vhost.ts';
 import { eventfd } from '../../support/eventfd.ts';
 import { Frontend, Monitor, request, u32 } from '../../support/vhost-frontend.ts';
@@ -42,7 +42,7 @@ async function oneMonitor(path: string, choices: Choices): Promise<void> {
   await turn();
 }
 
-/** A monitor that behaves is served, as soon as the last one is known to be gone. */
+/** A correct monitor is served as soon as the previous one has been seen to disconnect. */
 async function beServed(path: string): Promise<void> {
   const end = performance.now() + waitMsMax;
   for (;;) {

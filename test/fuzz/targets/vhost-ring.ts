@@ -1,4 +1,4 @@
-/** Whatever a guest does with its queue: its neighbour notices nothing, and a reset helps. */
+/** Arbitrary queue content: another device is not affected, and a reset repairs this one. */
 import { encodeRequest } from '../../../src/protocol/codec.ts';
 import { Frontend, INDIRECT, NEXT, WRITE } from '../../support/vhost-frontend.ts';
 import { Choices } from '../choices.ts';

@@ -5,12 +5,12 @@ import type { InlineSyscalls, Submitter, Syscalls } from '#host/syscalls.ts';
 import { FdBudget, type FdHolder } from '#quota/fd-budget.ts';
 import type { PinnedFds } from '#quota/pinned-fds.ts';
 
-/** A number of descriptors that is never reached. */
+/** More descriptors than tests use. */
 export const plenty = 1_000_000;
 
 /**
- * A budget that is short: between any two requests, whatever can be had again is given up, however lately it was used. A
- * contended one does so whenever somebody needs a descriptor, too: in the middle of requests.
+ * A budget that evicts every descriptor that can be reopened between any two requests, even recently used ones. A contended one
+ * also evicts whenever a descriptor is needed, in the middle of requests.
  */
 export class ShortDescriptors extends FdBudget {
   readonly #held = new Set<FdHolder>();
@@ -42,7 +42,7 @@ export class ShortDescriptors extends FdBudget {
   }
 }
 
-/** Volumes that are changed as soon as they are found. */
+/** Volumes that are modified when they are first seen. */
 abstract class ChangedVolumes extends Volumes {
   override discover(submitter: Submitter, fd: number, attr: Attr): MaybePromise<Volume> {
     return andThen(super.discover(submitter, fd, attr), volume => {
@@ -56,24 +56,24 @@ abstract class ChangedVolumes extends Volumes {
 
 /** Makes the calls of a volume. `sys` without the pool's threads: by `inline` only. */
 function setAlways(volume: Volume, sys: Volume['sys'], inline: InlineSyscalls | undefined): void {
-  // It changes them itself, too: while an fsync runs.
+  // The volume also changes them itself, while an fsync runs.
   const always = <T>(value: T) => ({ configurable: true, get: () => value, set: () => undefined });
   Object.defineProperties(volume, { sys: always(sys), sysForNew: always(sys), inline: always(inline) });
 }
 
-/** Of local file systems, all calls are made as while a disk keeps its callers waiting. */
+/** Local file systems are always contended. */
 export class StrainedVolumes extends ChangedVolumes {
   protected change(volume: Volume): void {
     if (volume.local) setAlways(volume, volume.pool, undefined);
   }
 }
 
-/** How many calls of a request are made at once, at most. */
+/** Maximum number of inline calls of a request. */
 const callsAtOnceMax = 6;
 
 /**
- * Of local file systems, the first calls of each request are made at once, of one request none, of the next one and so on; then
- * it is seen that the disk keeps its callers waiting, until the next request.
+ * Local file systems become contended in the middle of requests: after no call of the first request, one of the second and so
+ * on, until the next request.
  */
 export class StrainingVolumes extends ChangedVolumes {
   readonly #changed: { readonly volume: Volume; readonly calm: Syscalls; readonly inline: InlineSyscalls }[] =

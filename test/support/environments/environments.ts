@@ -2,56 +2,55 @@ import type { ModelName } from '../serve.ts';
 import { btrfs, ext4, type FileSystem, fuse, fuseWithBirths, overlay, tmpfs, xfs } from './file-systems.ts';
 import type { LocalConditions } from './local-server.ts';
 
-/** What a client sees in one environment and not in another. All the rest is the same in all of them. */
+/** Differences between environments that a client can see. Everything else is equal. */
 export interface Differences {
   /**
-   * A call may have to wait, and then its request is not answered in its turn: another that uses a fid which that one makes is
-   * refused before it is answered, and a flush may withdraw it with nothing done.
+   * Requests may wait: until the reply, requests with its newfid fail, and a flush may withdraw it without effect.
    */
   readonly requests?: 'may wait';
-  /** An open file need not have a descriptor between two requests. */
+  /** An open file may have no descriptor between two requests. */
   readonly openFiles?: 'without descriptor';
   /**
-   * What is not open need not have a descriptor, and is ESTALE when its last name was taken by a program of the host, or through an
-   * export or a server that knows nothing of this one (docs/limits.md, docs/scaling.md).
+   * An object that is not open may have no descriptor, and is ESTALE after a program of the host, or an independent export or
+   * server, has removed its last name (docs/limits.md, docs/scaling.md).
    */
   readonly removedElsewhere?: 'ESTALE';
-  /** It is found again by its name, and ESTALE when it has another that was given to it there (SECURITY.md). */
+  /** It is found again by its name, and ESTALE after a rename there (SECURITY.md). */
   readonly renamedElsewhere?: 'ESTALE';
-  /** Any two connections may be served by servers that know nothing of each other. */
+  /** Two connections may be served by independent servers. */
   readonly sessions?: 'apart';
-  /** Two connections do not know each other's locks by their owners: Tgetlock names none, as of a program of the host. */
+  /** Tgetlock does not name owners of other connections' locks, as for a program of the host. */
   readonly lockOwners?: 'unknown';
-  /** Of `..` in what is mounted below the export a listing has the inode number of that file system, as getdents(2) gives it. */
+  /** In a mount below the export, `..` is listed with that file system's inode number, as by getdents(2). */
   readonly mounts?: 'below';
-  /** A directory's nlink does not count the directories in it (btrfs). */
+  /** nlink of a directory does not count subdirectories (btrfs). */
   readonly directoryLinks?: 'one';
-  /** The longest target that the file system keeps of a symlink. */
+  /** The longest symlink target of the file system. */
   readonly targetBytesMax?: number;
-  /** The largest numbers of devices that the file system keeps. */
+  /** The largest device numbers of the file system. */
   readonly devicesMax?: { readonly major: number; readonly minor: number };
-  /** A rename over a directory that is not empty fails with this, and elsewhere with ENOTEMPTY; rename(2) has both. */
+  /** Errno of a rename over a non-empty directory; elsewhere ENOTEMPTY. rename(2) allows both. */
   readonly renameOver?: 'EEXIST';
-  /** Of an xattr that is to be created and to be replaced at once, the second is ignored (xfs); elsewhere it always fails. */
+  /** XATTR_CREATE together with XATTR_REPLACE: the latter is ignored (xfs); elsewhere the call always fails. */
   readonly xattrFlags?: 'create wins';
-  /** A set-gid bit without the right to execute stays when others than the group's members write (fuse_setattr of fs/fuse/dir.c). */
+  /** A set-gid bit without group execute survives a write by others than members (fuse_setattr of fs/fuse/dir.c). */
   readonly setGid?: 'kept';
-  /** A character device 0, 0 cannot be made: it stands for something that is not there (overlayfs). */
+  /** A character device 0, 0 cannot be created: it is a whiteout (overlayfs). */
   readonly whiteouts?: 'refused';
 }
 
-/** Conditions that a server works under. What must hold of its answers is the same in all of them, but for what differs. */
+/** Conditions under which a server runs. Its replies are the same in all of them, except for `differs`. */
 export interface Environment {
   readonly name: string;
   readonly models: readonly ModelName[];
-  /** What is mounted on the exported directory; nothing when left out. */
+  /** File system mounted on the exported directory; default: none. */
   readonly fileSystem?: FileSystem;
-  /** Each directory that tests work in is a mount below the export: of a directory of this file system. */
+  /** Each test directory is a mount below the export, of a directory of this file system. */
   readonly below?: FileSystem;
-  /** The real program with these options, instead of a server in this process. */
+  /** Runs the program with these options instead of a server in this process. */
   readonly program?: readonly string[];
   readonly conditions: LocalConditions;
-  /** The share that a slow one does of what is repeated a thousand times and more. */
+  /** Factor for numbers of repetitions; below 1 in slow environments. */
   readonly scale: number;
   readonly differs: Differences;
 }
@@ -60,7 +59,7 @@ type Part = Partial<Omit<Environment, 'name' | 'models'>> & { readonly models?: 
 
 const bothModels: readonly ModelName[] = ['mapped', 'passthrough'];
 
-/** An environment in which all of the parts hold. */
+/** Combines environments. */
 function environment(name: string, ...parts: readonly Part[]): Environment {
   return {
     ...Object.assign({ name, models: bothModels, scale: 1 }, ...parts),
@@ -90,7 +89,7 @@ const onOverlay: Part = {
   fileSystem: overlay,
   differs: { requests: 'may wait', whiteouts: 'refused' },
 };
-/** Has no file handles and no unnamed files, and waits for others: all calls are on the pool. */
+/** Has no file handles and no unnamed files; all calls are on the pool. */
 const onFuse: Part = {
   fileSystem: fuse,
   scale: 0.1,
@@ -141,7 +140,7 @@ export const environments: readonly Environment[] = [
   environment('sandbox-passthrough', disk, passthroughOnly, { program: ['--trusted-xattrs', 'on'] }),
 ];
 
-/** The environments of these comma-separated names; `all` names all. */
+/** Environments by comma-separated names; `all` means all. */
 export function environmentsNamed(names: string): readonly Environment[] {
   if (names === 'all') return environments;
   return names.split(',').map(name => {

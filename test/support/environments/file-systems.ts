@@ -4,15 +4,15 @@ import { fileURLToPath } from 'node:url';
 import { command } from '../compiled.ts';
 import { UserSpaceMount } from '../user-space-mount.ts';
 
-/** A file system that tests can make and mount. */
+/** A file system that tests can create and mount. */
 export interface FileSystem {
   /** Its name in /proc/filesystems. */
   readonly type: string;
-  /** The program that makes it, and the package of Debian that has the program. */
+  /** The program that creates it, and its Debian package. */
   readonly maker?: { readonly program: string; readonly package: string };
   /**
-   * Mounts an empty one on `directory`, whose root everybody may look into. `scratch` is an empty directory for what it is made
-   * of. Resolves to what unmounts it.
+   * Mounts an empty one on `directory`, with a root readable for everybody. `scratch` is an empty directory for its image or
+   * layers. Resolves to a function that unmounts it.
    */
   mount(directory: string, scratch: string): Promise<() => Promise<void>>;
 }
@@ -22,8 +22,8 @@ const unmountMsMax = 5000;
 const passing = fileURLToPath(new URL('../passing/passing.c', import.meta.url));
 
 /**
- * With what tests have mounted below. Not lazily: with its clients gone, a server keeps no file system busy, but for what a
- * thread of it is just closing.
+ * Unmounts it and the mounts below. Not lazily: without clients a server must not keep a file system busy, except while a
+ * thread closes a descriptor.
  */
 async function unmount(directory: string): Promise<void> {
   for (const end = performance.now() + unmountMsMax; ; ) {
@@ -43,7 +43,7 @@ function mounted(directory: string, ...args: readonly string[]): () => Promise<v
   return () => unmount(directory);
 }
 
-/** On a loop device whose file has so many bytes, of which those count that are written. */
+/** On a loop device with a sparse file of this size. */
 function onLoop(type: string, packageName: string, bytes: number, ...options: readonly string[]): FileSystem {
   const program = `mkfs.${type}`;
   return {
@@ -68,7 +68,7 @@ export const tmpfs: FileSystem = {
   mount: async directory => mounted(directory, '-t', 'tmpfs', '-o', 'size=512m', 'tmpfs'),
 };
 
-/** Above an empty layer of the file system that `scratch` is on. */
+/** Over an empty layer on the file system of `scratch`. */
 export const overlay: FileSystem = {
   type: 'overlay',
   async mount(directory, scratch) {
@@ -81,7 +81,7 @@ export const overlay: FileSystem = {
   },
 };
 
-/** In user space, over a directory of the file system that `scratch` is on. One call in four takes up to a millisecond. */
+/** FUSE, over a directory on the file system of `scratch`. One call in four takes up to a millisecond. */
 function passingOn(...options: readonly string[]): FileSystem {
   return {
     type: 'fuse',
@@ -97,5 +97,5 @@ function passingOn(...options: readonly string[]): FileSystem {
 }
 
 export const fuse = passingOn();
-/** Where an object that is new can be told from one that had its inode number before. */
+/** File systems on which a new object differs from an earlier one with its inode number. */
 export const fuseWithBirths = passingOn('births');

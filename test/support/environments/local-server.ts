@@ -19,15 +19,15 @@ import {
 import { plenty, ShortDescriptors, StrainedVolumes, StrainingVolumes } from './conditions.ts';
 import { Neighbour, neighbourUids } from './neighbour.ts';
 
-/** What is not as usual with a server in this process. */
+/** Conditions of a server in this process. */
 export interface LocalConditions {
-  /** `short`: nothing keeps a descriptor that can be had again; `contended`: not even while a request needs it. */
+  /** `short`: evicts descriptors that can be reopened between requests; `contended`: also during requests. */
   readonly descriptors?: 'short' | 'contended';
-  /** `strained`: as while a disk keeps its callers waiting; `straining`: that begins in the middle of a request. */
+  /** `strained`: file systems are contended; `straining`: they become so in the middle of a request. */
   readonly calls?: 'strained' | 'straining';
-  /** Between any two requests two other users make one each. */
+  /** Between any two requests, two other users send one each. */
   readonly otherUsers?: true;
-  /** Connections are served by these in turn, which know nothing of each other: as by several workers. */
+  /** Number of independent trees that serve connections in turn, like workers. */
   readonly trees?: 2;
 }
 
@@ -38,7 +38,7 @@ function modelOf(name: ModelName, groupsOf: GroupsOf): SecurityModel {
   });
 }
 
-/** One server's trees, and what has to happen before a request. */
+/** A server's trees, and actions before each request. */
 async function openTrees(place: Place, modelName: ModelName, conditions: LocalConditions) {
   const short = conditions.descriptors && new ShortDescriptors(conditions.descriptors === 'contended');
   const descriptors = short ?? new FdBudget(plenty);
@@ -62,7 +62,7 @@ async function openTrees(place: Place, modelName: ModelName, conditions: LocalCo
   return { trees, before };
 }
 
-/** Makes something happen before a session receives a request, and after it. */
+/** Calls functions before and after a session receives a request. */
 function betweenRequests(session: SessionPort, act: () => void): void {
   const receive = session.receive.bind(session);
   session.receive = exchange => {

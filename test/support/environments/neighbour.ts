@@ -5,25 +5,25 @@ import type { Draft, Op } from '#protocol/operations.ts';
 import type { ExportLookup } from '#session/attachment.ts';
 import { type Asking, FuzzClient } from '../../fuzz/fuzz-client.ts';
 
-/** Of one group and the same groups, so that nothing but the uid has to change from one to the other. */
+/** With equal groups, so that only the uid changes between them. */
 export const neighbourUids = [4242, 4243];
 
 /**
- * Another user of the same export, who makes and removes a directory all the time. Each of these requests is begun between two
- * of somebody else's.
+ * Another user of the same export, who creates and removes a directory repeatedly. Its requests begin between two of the
+ * test's.
  */
 export class Neighbour {
   readonly #client: FuzzClient;
   #running: { readonly op: Op; readonly asking: Asking } | undefined;
   #rounds = 0;
-  /** Each kind of failure once. */
+  /** Distinct failures. */
   readonly wrong = new Set<string>();
 
   private constructor(exports: ExportLookup) {
     this.#client = new FuzzClient(exports);
   }
 
-  /** `directory` is one in the export's root that this user may write to. */
+  /** `directory` is a directory in the export's root, writable for this user. */
   static async begin(exports: ExportLookup, directory: string, n_uname: number): Promise<Neighbour> {
     const one = new Neighbour(exports);
     await one.#request('version', { msize: 8192, version: '9P2000.L' });
@@ -45,7 +45,7 @@ export class Neighbour {
     if (decoded instanceof Errno) this.wrong.add(`T${op} of another user: ${decoded.name}`);
   }
 
-  /** Begins the next request, unless the last one still runs. */
+  /** Starts the next request, unless one runs. */
   act(): void {
     const last = this.#running;
     if (last?.asking.state === 'waiting') return;

@@ -13,7 +13,7 @@ import type { Environment } from './environments.ts';
 import type { FileSystem } from './file-systems.ts';
 import { serveLocal } from './local-server.ts';
 
-/** Mounts a directory of `fileSystem` on each one that tests work in. */
+/** Mounts a directory of `fileSystem` on each test directory. */
 async function withMountsBelow(
   fileSystem: FileSystem,
   { directory, scratch }: Place,
@@ -37,7 +37,7 @@ async function withMountsBelow(
   });
 }
 
-/** Starts a server in an environment; closing it ends both. `others` are directories that it exports besides. */
+/** Starts a server in an environment; closing it ends both. `others` are further exported directories. */
 export function serveIn(
   { fileSystem, below, program, conditions }: Environment,
   model: ModelName,

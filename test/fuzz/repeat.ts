@@ -1,6 +1,6 @@
 /**
- * Runs inputs that are kept in files: node repeat.js TARGET FILE… Of a file that fails, the shortest and plainest input that
- * fails in the same way is written beside it, and the failure is printed. The exit status is 1 then.
+ * Runs inputs from files: node repeat.js TARGET FILE… For a file that fails, writes the shortest input with the same failure
+ * next to it, prints the failure and exits with status 1.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { targets } from './targets.ts';
@@ -18,7 +18,7 @@ async function failureOf(fuzz: Fuzz, data: Buffer): Promise<Error | undefined> {
   }
 }
 
-/** What two failures have in common that are of one kind: the text up to what differs with the input. */
+/** The kind of a failure: its text up to the part that depends on the input. */
 function kindOf(failure: Error | undefined): string | undefined {
   return failure?.message.split(/[\d:{["]/, 1)[0];
 }

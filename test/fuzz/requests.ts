@@ -2,9 +2,9 @@ import { type Draft, type Op, operations } from '../../src/protocol/operations.t
 import type { Choices } from './choices.ts';
 import type { Fid, ModelSession } from './model/session.ts';
 
-/** Few names, so that they meet. */
+/** Few names, so that requests collide. */
 const goodNames = ['a', 'b', 'c', 'd', '\xe9\xff', 'L'.repeat(255)];
-/** Some of which no server may take. */
+/** Including invalid names. */
 const names = [
   'a',
   'b',
@@ -30,7 +30,7 @@ const openFlags = [
   0, 1, 2, 3, 0o1000, 0o1001, 0o1002, 0o2001, 0o2002, 0o200000, 0o200, 0o202, 0o1202, 0o4000001, 0o10002,
   0o100100,
 ];
-/** Beyond what is exact, and negative as the kernel sees it. */
+/** Beyond exact numbers, and negative for the kernel. */
 const far = [
   { low: 0, high: 0x20_0000 },
   { low: 0xffff_ffff, high: 0xffff_ffff },
@@ -104,7 +104,7 @@ const weighted: readonly Op[] = [
   ] as const),
 ];
 
-/** What a fid must be for a request to be more than refused. */
+/** The state of a fid in which a request can succeed. */
 const useful: Partial<Record<Op, (fid: Fid) => boolean>> = {
   lopen: ({ open }) => !open,
   lcreate: ({ open, node }) => !open && node.isDirectory,
@@ -132,7 +132,7 @@ function fidFor(field: string, op: Op, choices: Choices, { fids: known }: ModelS
   return pool.length > 0 ? choices.of(pool) : choices.of(fids);
 }
 
-/** A name that is there, one that could be, or any. */
+/** An existing name, a possible one, or any. */
 function nameFor(number: unknown, choices: Choices, { fids: known }: ModelSession): string {
   const there = [...(known.get(number as number)?.node.entries?.keys() ?? [])];
   if (there.length > 0 && choices.rarely(2)) return choices.of(there);
@@ -152,7 +152,7 @@ function stepsFor(number: number, choices: Choices, modelSession: ModelSession):
   return steps;
 }
 
-/** What a field of this name may be asked as. */
+/** A value for a field with this name. */
 function fieldOf(field: string, op: Op, choices: Choices, modelSession: ModelSession, asked: Asked): unknown {
   const { modelOptions } = modelSession.world.files;
   if (/fid$/.test(field) && field !== 'afid') return fidFor(field, op, choices, modelSession);
@@ -269,7 +269,7 @@ function opFor(choices: Choices, { msize, fids: known }: ModelSession): Op {
   return (op === 'version' || op === 'auth' || op === 'flush') && !choices.rarely(6) ? 'walk' : op;
 }
 
-/** A request that a session could be asked next, by what it has; now and then any. */
+/** A request that makes sense in the session's state; sometimes any. */
 export function anyRequest(choices: Choices, modelSession: ModelSession): Request {
   const op = opFor(choices, modelSession);
   const asked: Asked = {};

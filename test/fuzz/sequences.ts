@@ -13,24 +13,24 @@ import { answers, type Wanted } from './model/replies.ts';
 import { ModelSession, type World } from './model/session.ts';
 import { anyRequest, type Request } from './requests.ts';
 
-/** Which session is asked next: some are asked more than others. */
+/** Weights of the sessions. */
 const weightedSessions = [0, 0, 0, 0, 0, 1, 1, 2];
 export const sessionsMax = 3;
-/** A message before a version is agreed on. */
+/** Limit of a message before Tversion. */
 const unversionedBytesMax = 4096;
 const requestsMax = 300;
-/** Lines of what was said that a failure shows. */
+/** Number of trace lines shown in a failure. */
 const shownMax = 40;
 
-/** A session that is asked one request after another. */
+/** Sends requests of one session, one at a time. */
 export interface RequestSender {
   call<O extends Op>(op: O, asked: Draft<O>, tag: number): Promise<RMessage<O> | Errno>;
-  /** How many fids the server has for it, where that can be seen. */
+  /** Number of the session's fids on the server, where that is visible. */
   readonly fids: number | undefined;
   close(): Promise<void>;
 }
 
-/** The objects of a tree and those of the model, matched when they are first seen. */
+/** Maps qid.path to objects of the model, from their first appearance. */
 class Matches {
   readonly #thingOf = new Map<string, ModelNode>();
   readonly #pathOf = new Map<ModelNode, string>();
@@ -40,7 +40,7 @@ class Matches {
     const known = this.#pathOf.get(node);
     if (known !== undefined && known !== path) return `the object has qid path ${path}, and had ${known}`;
     const other = this.#thingOf.get(path);
-    // A host may give the number of an object again that is gone.
+    // A host may reuse the number of a removed object.
     if (other && other !== node && other.nlink > 0) return `two objects have qid path ${path}`;
     this.#thingOf.set(path, node);
     this.#pathOf.set(node, path);
@@ -55,13 +55,13 @@ interface Attributes {
   readonly [field: string]: unknown;
 }
 
-/** What one of several sessions is asked. */
+/** A request and its session. */
 export interface Step {
   readonly session: number;
   readonly request: Request;
 }
 
-/** Several sessions on one tree, each reply compared with the model's. */
+/** Runs requests of several sessions on one tree and compares each reply with the model. */
 export class Sequence {
   readonly #files: Files;
   readonly #senders: readonly RequestSender[];
@@ -69,7 +69,7 @@ export class Sequence {
   readonly #matches = new Matches();
   readonly #said: string[] = [];
 
-  /** `exports` says of each aname whether it is read-only; all lead to the root of `files`. */
+  /** `exports` maps anames to whether they are read-only; all export the root of `files`. */
   constructor(senders: readonly RequestSender[], files: Files, exports: ReadonlyMap<string, boolean>) {
     this.#files = files;
     this.#senders = senders;
@@ -77,7 +77,7 @@ export class Sequence {
     this.#modelSessions = senders.map(() => new ModelSession(world));
   }
 
-  /** What the model says, which then has done it. */
+  /** Runs a request in the model; returns the expected reply. */
   #right(session: ModelSession, { op, asked }: Request, body: Buffer): Wanted | Refused {
     try {
       if (session.msize === 0 && op !== 'version') return new Refused('EPROTO');
@@ -113,7 +113,7 @@ export class Sequence {
     throw new Error([what, ...this.#said.slice(-shownMax), ...more].join('\n'));
   }
 
-  /** Whether a request may find nothing since somebody else took the name of what it is about; it then only ends its fid. */
+  /** Whether a request may fail with ESTALE because another server removed the object's name. */
   #mayBeLost(modelSession: ModelSession, { op, asked }: Request): boolean {
     const numbers = Object.entries(asked).filter(([field]) => /fid$/.test(field) && field !== 'newfid');
     const found = numbers.flatMap(([, number]) => modelSession.fids.get(number as number) ?? []);
@@ -194,13 +194,13 @@ export class Sequence {
     for (const sender of this.#senders) await sender.close();
   }
 
-  /** Whether the request is no larger than a message may be. */
+  /** Whether the request fits into a message. */
   fits({ session, request: { op, asked } }: Step): boolean {
     const { msize } = this.#modelSessions[session]!;
     return encodeRequest(op, 0, asked).length <= (msize || unversionedBytesMax);
   }
 
-  /** Compares all that is there with the model, through a session that nothing else is asked in. */
+  /** Compares the whole tree with the model, through a session of its own. */
   async auditBy(session: number): Promise<void> {
     for (const request of audit(this.#modelSessions[session]!)) await this.say({ session, request });
   }
@@ -210,7 +210,7 @@ export class Sequence {
     return { session, request: anyRequest(choices, this.#modelSessions[session]!) };
   }
 
-  /** A version and a root, for sessions of these users. */
+  /** Tversion and Tattach for sessions of these users. */
   static beginnings(users: readonly number[]): Step[] {
     return users.flatMap((n_uname, session) => {
       const attach = { fid: 0, afid: 0xffff_ffff, uname: '', aname: '', n_uname };
@@ -230,12 +230,12 @@ function shown(asked: object): string {
   return entries.join(' ');
 }
 
-/** The users of the sessions that are asked at random. */
+/** The users of the random sessions. */
 export function usersOf({ users }: ModelOptions): number[] {
   return Array.from({ length: sessionsMax }, (_, i) => users[i % users.length]!);
 }
 
-/** Runs what the choices say on a tree that is empty, and closes all sessions. */
+/** Runs the chosen requests on an empty tree and closes all sessions. */
 export async function runSequence(
   choices: Choices,
   tree: Tree,
@@ -249,7 +249,7 @@ export async function runSequence(
     ['ro', ro!],
   ]);
   const find = { find: (aname: string) => exports.get(aname) };
-  // One of them answers everything by the table.
+  // One of the sessions uses only the generic path.
   const senders = Array.from({ length: sessionsMax }, (_, i) => new FuzzClient(find, i === 1));
   const readonly = new Map([...exports].map(([aname, exported]) => [aname, exported.readonly]));
   const sequence = new Sequence(senders, new Files(modelOptions, rootMode), readonly);

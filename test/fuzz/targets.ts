@@ -11,8 +11,8 @@ import { fuzz as vhostMonitor } from './targets/vhost-monitor.ts';
 import { fuzz as vhostRing } from './targets/vhost-ring.ts';
 
 /**
- * What is fuzzed, each with inputs of its own: a function of bytes that throws when something is not as it must be. The
- * file of a target in `targets` has its name, and its seeds and what it has found are in `corpus` below that name.
+ * The fuzz targets: functions of an input that throw on a failure. A target's file in `targets` has its name; seeds and found
+ * inputs are in the folder of that name in `corpus`.
  */
 export const targets: Readonly<Record<string, (data: Buffer) => void | Promise<void>>> = {
   codec,

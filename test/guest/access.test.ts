@@ -6,7 +6,7 @@ import { alice, Guest } from '../support/guest.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { prelude } from './check.ts';
 
-// Who a guest may be: exports that are not for it, and users whose ids are others on the host.
+// Access rules and id mapping: exports denied to a guest, and users with other ids on the host.
 
 describe('a guest', () => {
   let dir: string;
@@ -45,7 +45,7 @@ describe('a guest', () => {
     rmSync(dir, { recursive: true, force: true });
   });
 
-  /** What mount(8) makes of EACCES: it tries again with `ro`. */
+  /** mount(8) retries with `ro` after EACCES. */
   const refused = /cannot mount 10\.0\.2\.2 read-only|ermission denied/;
 
   const mount = (aname: string | undefined, path: string) =>

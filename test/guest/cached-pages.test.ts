@@ -5,8 +5,8 @@ import { type OpenTransport, overVhostUser } from './guest-transport.ts';
 import { HostFixture } from './host-fixture.ts';
 import { WireTap } from './wire-tap.ts';
 
-// What a guest's kernel does with pages that it has not cached yet: docs/guest-caches.md. ninepd is asked over TCP, where a relay
-// keeps what was said, and over vhost-user; QEMU's own server is asked the same.
+// Uncached pages in the guest's kernel (docs/guest-caches.md): with ninepd over TCP, where a relay records messages, and over
+// vhost-user, and with QEMU's server.
 
 const overTcpAndVhostUser: OpenTransport = async () => {
   const transport = await overVhostUser();
@@ -19,11 +19,11 @@ type Outcome = Record<(typeof steps)[number], string>;
 const refused = { store: 'refused: AAAA AAAA', 'store-wronly': 'refused: AAAA AAAA' };
 const kept = { store: 'kept: SSSS WWWW', 'store-wronly': 'kept: SSSS WWWW' };
 const lost = { store: 'kept: AAAA WWWW', 'store-wronly': 'kept: AAAA WWWW' };
-/** Debian's kernels that were seen to lose both; nothing is expected of others. */
+/** Debian kernels that were seen to lose both; others are not judged. */
 const losing = /^6\.12\.(9[4-9]|10\d|11[0-8])\+/;
 const lostWhereSeen = (release: string) => (losing.test(release) ? lost : {});
 
-/** An append shows at once where it is read, and may not where it is mapped. */
+/** An append is visible to read(2) at once, but perhaps not in a mapping. */
 const appendIsRead = /^read BBBB, mapped .*: BBBB$/;
 
 const modes = [
@@ -37,7 +37,7 @@ const modes = [
 let fixture: HostFixture;
 let tap: WireTap;
 
-/** Makes the files, mounts, runs each step, and gives what the program said and what the host has when all is unmounted. */
+/** Creates the files, mounts, runs each step; returns the program's output and the host's files after umount. */
 async function outcome(
   transport: string,
   dir: string,

@@ -2,22 +2,22 @@ export type Model = 'mapped' | 'passthrough';
 export type Cache = 'none' | 'mmap' | 'loose';
 
 /**
- * A statement about a file system, as a bash script that ends with 0 if it holds. It runs as root in a fresh, empty
- * directory (mode 0777) of the file system under test, and may use what the prelude defines. The same script has
- * to hold on the guest's own ext4: that shows that the statement is Linux's and not ours.
+ * A bash script that exits with 0 if a property of a file system holds. Runs as root in an empty directory (mode 0777) of the
+ * file system under test, with the functions of the prelude. It must also pass on the guest's own ext4, which proves that Linux
+ * has the property.
  */
 export interface Check {
   title: string;
   script: string;
-  /** How much of something it does. `$work` in its scripts is that or, on a slow fixture, a share of it. */
+  /** Number of repetitions, in `$work` of its scripts; fewer on a slow fixture. */
   work?: number;
   /** Milliseconds; 60 000 if left out. */
   timeout?: number;
   /** Only cells for which this is true; all if left out. */
   where?: (cell: Cell) => boolean;
-  /** What the server's machine does in that directory before; the script must do without on `local`. */
+  /** Script that the server's machine runs in that directory before; not on `local`. */
   prepare?: string;
-  /** What the server's machine must see of it afterwards in the same directory. */
+  /** Checks on the server's machine afterwards in the same directory. */
   host?: (seen: HostView) => Promise<void>;
 }
 
@@ -34,12 +34,12 @@ export function cell(model: Model, cache: Cache): Cell {
   return { name: `${model}, cache=${cache}`, model, cache };
 }
 
-/** True where the guest may map a file shared and writable: not without a cache. */
+/** Whether the guest can map a file shared and writable: not without a cache. */
 export function mapsShared({ cache }: Cell): boolean {
   return cache !== 'none';
 }
 
-/** True for the local file system and for two cells that differ in everything: enough for what takes long. */
+/** True for the local file system and two cells that differ in everything: for slow checks. */
 export function corner({ model, cache }: Cell): boolean {
   return (
     model === 'local' ||
@@ -48,7 +48,7 @@ export function corner({ model, cache }: Cell): boolean {
   );
 }
 
-/** The prelude's words. alice and bob are uid 1000 and 1001 with groups of the same number, both in team (2000). */
+/** Functions of the prelude. alice and bob are uid 1000 and 1001 with groups of the same number, both in team (2000). */
 export const prelude = `
 as() {
   local who=$1 id; shift
@@ -73,10 +73,10 @@ what() { stat -c '%a %u:%g' -- "$@" | paste -sd' '; }
 umask 022
 `;
 
-/** What the server's machine has in a check's directory, whatever the security model stores it as. */
+/** Access to a check's directory on the server's machine, independent of the security model. */
 export class HostView {
   readonly model: Model;
-  /** Runs a script there, in that directory; resolves with its output. */
+  /** Runs a script in that directory; resolves to its output. */
   readonly sh: (script: string) => Promise<string>;
 
   constructor(model: Model, sh: (script: string) => Promise<string>) {
@@ -84,7 +84,7 @@ export class HostView {
     this.sh = sh;
   }
 
-  /** The client's owner and full mode, read straight from the attributes or from the inode. */
+  /** Owner and mode as the client sees them, from the record or from the inode. */
   async owner(name: string): Promise<{ uid: number; gid: number; mode: number }> {
     if (this.model === 'passthrough') return this.real(name);
     return {
@@ -94,7 +94,7 @@ export class HostView {
     };
   }
 
-  /** What the inode itself says; `blocks` of 512 bytes, `mtime` in whole seconds. */
+  /** The inode's attributes; `blocks` of 512 bytes, `mtime` in seconds. */
   async real(name: string) {
     const [uid, gid, mode, size, blocks, mtime] = (await this.sh(`stat -c '%u %g %f %s %b %Y' -- ${name}`))
       .split(' ')
@@ -102,7 +102,7 @@ export class HostView {
     return { uid: uid!, gid: gid!, mode: mode!, size: size!, blocks: blocks!, mtime: mtime! };
   }
 
-  /** A raw attribute as hexadecimal digits; undefined if there is none, or nothing in it. */
+  /** An xattr in hexadecimal; undefined if missing or empty. */
   async attribute(name: string, attribute: string): Promise<string | undefined> {
     const value = await this.sh(
       `{ getfattr -h --absolute-names --only-values -n ${attribute} -- ${name} 2> /dev/null || true; } | od -An -v -tx1 | tr -d ' \\n'`,

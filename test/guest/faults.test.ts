@@ -2,14 +2,14 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { prelude } from './check.ts';
 import { NestedFixture } from './nested-fixture.ts';
 
-// A disk that fails as only the device-mapper can make it. That takes a kernel with its modules, so ninepd runs in the guest:
-// what is mounted, the server and its disk are one machine's.
+// A disk that fails by the device-mapper. That needs its kernel modules, so ninepd runs in the guest: client, server and disk
+// are on one machine.
 
 const device = '/dev/mapper/disk';
 const sectors = 131_072;
 const sound = 'linear /dev/loop0 0';
 
-/** `disk TABLE`: what the disk is from now on, without a word to the file system that is mounted from it. */
+/** `disk TABLE` changes the disk's table under the mounted file system. */
 const words = `${prelude}
 export DM_DISABLE_UDEV=1
 disk() {
@@ -32,7 +32,7 @@ describe('a disk with a fault', () => {
     await fixture.mount('/mnt/else', 'frozen');
   }
 
-  /** What this server has said of the host: the error, and the request that met it first. */
+  /** Logged host errors: the errno and the first request. */
   async function warnings(): Promise<string[]> {
     const found = (await fixture.log()).matchAll(/WARN: mapped: (\w+): .*; request: (\w+)/g);
     return [...found].map(([, errno, request]) => `${errno} ${request}`);
@@ -98,19 +98,19 @@ describe('a disk with a fault', () => {
       mount -o remount,rw ${exported}; all_fail
       # In its own root directory the server has it in use all the same.
       umount ${exported}; fails 'is in use' e2fsck -p ${device}`);
-    // Who mounts now gets no further than the root, and as far as that only if the server remembers its record.
+    // A new mount reaches only the root, and only if the server has cached its record.
     await fixture.mount('/mnt/again', 'mapped').then(
       () => sh(`fails 'Input/output error' cat /mnt/again/file; umount /mnt/again`),
       error => expect(`${error}`).toContain('Input/output error'),
     );
-    // Said by the test before: once in ten minutes.
+    // Logged in the previous test: once in ten minutes.
     expect(await warnings()).toEqual(['EIO Tread']);
   });
 
   test('has what was fsynced when it was checked and mounted anew, which needs the server started anew', async () => {
     await sh('umount /mnt/disk /mnt/else');
     await fixture.end('TERM');
-    // 1 is that errors were corrected.
+    // Exit status 1: errors were corrected.
     await sh(`e2fsck -p ${device} || [ $? = 1 ]; ${mountDisk()}`);
     await serve();
     await sh(`

@@ -2,28 +2,28 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Guest, MountOptions } from '../support/guest.ts';
 import { type Cell, type Check, HostView, type Model, prelude } from './check.ts';
 
-/** What every fixture exports: a directory under each model, and one that is read-only under both. */
+/** Exports of every fixture: a directory for each model, and one that is read-only with both. */
 export const readonlyExports = { mapped: 'frozen', passthrough: 'cold' } as const;
 export type ExportName = Model | (typeof readonlyExports)[Model];
 
-/** A way to name the server in a mount. */
+/** Mount options that select the server. */
 export type Device = Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msize'>;
 
-/** A guest, a ninepd that it can mount, and the machine that ninepd runs on. */
+/** A guest, a ninepd that it can mount, and ninepd's machine. */
 export abstract class GuestFixture {
   abstract readonly guest: Guest;
-  /** The share that is done of what a check could as well do less often, where everything is slow. */
+  /** Factor for numbers of repetitions; below 1 where everything is slow. */
   readonly scale: number = 1;
   #made = 0;
   #clean = false;
 
-  /** The server for one mount more. */
+  /** The mount options for a further mount. */
   protected abstract device(): Device;
-  /** Where an exported directory lies on the server's machine. */
+  /** The path of an exported directory on the server's machine. */
   abstract hostDir(name: ExportName): string;
   /** Runs a bash script on the server's machine in an exported directory; resolves with its output without the last newline. */
   abstract onHost(name: ExportName, script: string): Promise<string>;
-  /** Paths below the exports of which the server holds descriptors, but for the exports themselves. */
+  /** Paths below the exports on which the server has descriptors. */
   abstract held(): Promise<string[]>;
   abstract stop(): Promise<void>;
 
@@ -31,7 +31,7 @@ export abstract class GuestFixture {
     return await this.guest.mount({ ...this.device(), aname, path, ...more });
   }
 
-  /** Where a cell is mounted; `local` is always there. */
+  /** The mount point of a cell; `local` is always mounted. */
   mountPoint(cell: Cell): string {
     return cell.model === 'local' ? '/scratch' : `/mnt/${cell.model}-${cell.cache}`;
   }
@@ -41,7 +41,7 @@ export abstract class GuestFixture {
     return await this.mount(path, cell.model, { cache: cell.cache, posixacl: true });
   }
 
-  /** Runs a check in a directory of its own, then its part on the host. */
+  /** Runs a check in a new directory, then its part on the host. */
   async run(cell: Cell, check: Check): Promise<void> {
     this.#made += 1;
     const name = `check${this.#made}`;
@@ -57,16 +57,16 @@ export abstract class GuestFixture {
     if (model !== 'local') await check.host?.(new HostView(model, there));
   }
 
-  /** Fails unless the guest's kernel has had nothing to complain about, nothing is mounted, and the server holds nothing. */
+  /** Expects no complaints in the guest's kernel log, no mounts, and no descriptors of exports in the server. */
   async expectClean(): Promise<void> {
     expect(await this.guest.complaints()).toEqual([]);
     expect((await this.guest.sh('grep " 9p " /proc/mounts || true')).stdout).toBe('');
-    // Descriptors are closed a moment after the connection is.
+    // Descriptors are closed shortly after the connection.
     await expect.poll(() => this.held(), { timeout: 3000, interval: 50 }).toEqual([]);
     this.#clean = true;
   }
 
-  /** Whether a suite has left it clean and no other has begun since, which the caller does now. */
+  /** Takes the fixture for the next suite; true if the previous one left it clean. */
   take(): boolean {
     const clean = this.#clean;
     this.#clean = false;
@@ -77,8 +77,8 @@ export abstract class GuestFixture {
 export type FixtureFactory<B extends GuestFixture = GuestFixture> = () => Promise<B>;
 
 /**
- * The fixture of a file, where one suite comes after the other: each goes on with what the one before it has left clean, and
- * where that has failed, gets a new one, so that no suite fails for another's fault.
+ * A fixture shared by the suites of a file, which run one after another. After a suite that did not leave it clean, the next
+ * gets a new one, so that failures do not spread.
  */
 export function sharedFixture<B extends GuestFixture>(start: FixtureFactory<B>): FixtureFactory<B> {
   let fixture: B | undefined;
@@ -96,8 +96,8 @@ export function sharedFixture<B extends GuestFixture>(start: FixtureFactory<B>):
 }
 
 /**
- * Declares the tests of a list of checks on every cell; at the end the kernel log is clean, every mount comes off and the
- * server holds nothing of the exports any more.
+ * Declares the tests of a list of checks on every cell. At the end the kernel log must be clean, every umount succeed, and the
+ * server hold no descriptor of the exports.
  */
 export function testChecks(subject: string, cells: Cell[], checks: Check[], make: FixtureFactory): void {
   describe(subject, () => {

@@ -7,15 +7,15 @@ import { type GuestOptions, readManifest } from '../support/guest.ts';
 import type { Ninepd } from '../support/ninepd.ts';
 import type { Device } from './fixture.ts';
 
-/** How a guest comes to the server. */
+/** How a guest connects to the server. */
 export interface GuestTransport {
-  /** What the server listens on. */
+  /** URIs on which the server listens. */
   readonly listen: string[];
-  /** What the guest needs for it. */
+  /** Options of the guest. */
   readonly guest: GuestOptions;
-  /** Modules that the guest loads for it. */
+  /** Kernel modules that the guest loads. */
   readonly modules?: string[];
-  /** What one mount more names the server by. */
+  /** The mount options for a further mount. */
   device(server: Ninepd): Device;
   /** Called when the guest has ended. */
   stop(): Promise<void>;
@@ -36,14 +36,14 @@ export function sharedMemory(megabytes: number): string[] {
   return ['-m', `${megabytes}`, '-object', memory, '-machine', 'memory-backend=mem'];
 }
 
-/** QEMU's arguments for a device; the size of its configuration space is that of the tag unless another is given. */
+/** QEMU's arguments for a device; the configuration space has the tag's size by default. */
 export function vhostUserDevice(path: string, tag: string, configBytes = 2 + tag.length): string[] {
   const options = `virtio-id=9,num_vqs=1,vq_size=128,config_size=${configBytes}`;
   const chardev = `socket,id=socket-${tag},path=${path}`;
   return ['-chardev', chardev, '-device', `vhost-user-test-device-pci,chardev=socket-${tag},${options}`];
 }
 
-/** A device is mounted once at a time, so there are three; through each the guest reaches every export. */
+/** A device can be mounted only once at a time, so there are three, each with every export. */
 export const overVhostUser: OpenTransport = async () => {
   const dir = mkdtempSync(join(tmpdir(), 'ninepd-vhost-'));
   const tags = ['a', 'b', 'c'];
@@ -62,17 +62,17 @@ export const overVhostUser: OpenTransport = async () => {
 export const vsockPort = 564;
 
 /**
- * Linux 6.17 began to send more than 32 KiB in several pieces of memory (so do later 6.12), and version 0.3 of the device
- * drops what is in more than one, after which the connection hangs ("DescriptorLengthTooSmall" in its debug log).
+ * Linux 6.17 and later 6.12 send more than 32 KiB in several segments. Version 0.3 of the device drops those, and the
+ * connection hangs ("DescriptorLengthTooSmall" in its debug log).
  */
 export const hybridMsize = 32_768;
 
 /**
- * A vsock device outside QEMU, which makes a connection of the guest to port P one to the Unix socket `<uds>_P`; so do
- * Firecracker and Cloud Hypervisor. Nothing of it is in this machine's kernel.
+ * A vsock device outside QEMU that connects the guest's port P to the Unix socket `<uds>_P`, as Firecracker and Cloud
+ * Hypervisor do. Independent of this machine's kernel.
  */
 export class VsockDevice {
-  /** What the server has to listen on. */
+  /** URI on which the server listens. */
   readonly path: string;
   readonly guest: GuestOptions;
   readonly #child: ChildProcess;

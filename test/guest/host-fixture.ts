@@ -19,14 +19,14 @@ const models: Model[] = ['mapped', 'passthrough'];
 const readonlyDir = 'readonly';
 
 export interface HostFixtureOptions {
-  /** One if left out: on a machine of two, the server and QEMU's own threads then have the other. */
+  /** Default: 1, which leaves the other of two processors to the server and QEMU's threads. */
   readonly cpus?: number;
 }
 
-/** QEMU's own device of the mapped export, in its own `mapped-xattr`. */
+/** Tag of QEMU's own device, which serves the mapped export with `mapped-xattr`. */
 const qemuTag = 'qemu';
 
-/** ninepd runs on this machine. */
+/** ninepd on this machine. */
 export class HostFixture extends GuestFixture {
   readonly guest: Guest;
   readonly server: Ninepd;
@@ -119,7 +119,7 @@ function qemuDevice(dir: string): string[] {
   ];
 }
 
-/** This machine's users and the guest's: under passthrough the host must know who is in which group. */
+/** Users of this machine and the guest: with passthrough the host must know their groups. */
 function userDatabase(dir: string): { passwd: string; group: string } {
   const passwd = join(dir, 'passwd');
   const group = join(dir, 'group');

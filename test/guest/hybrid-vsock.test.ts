@@ -14,7 +14,7 @@ import { testLocks } from './suites/locks.ts';
 import { testMounts } from './suites/mounts.ts';
 import { testQemuTrees } from './suites/qemu.ts';
 
-// A guest's vsock whose device is a process of this machine: nothing is asked of this machine's kernel.
+// A vsock device in a process of this machine: needs no vsock in this machine's kernel.
 
 const over = sharedFixture(HostFixture.over(overHybridVsock));
 
@@ -53,7 +53,7 @@ describe('a server behind a hybrid vsock', () => {
 
   test('may come after the guest, which says what it misses and waits if it is told to', async () => {
     const { stderr } = await guest.sh(`mount -t 9pvsock 2:${vsockPort} /mnt/h`, { expectCode: 32 });
-    // This device does not answer; others reset the connection.
+    // This device does not reply; others reset the connection.
     expect(stderr).toMatch(/: (nobody answers|nothing listens there); .* -o retry=SECONDS/);
     const waiting = guest.sh(`${mount}; echo one > /mnt/h/f`);
     await guest.sh('sleep 1');

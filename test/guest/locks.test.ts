@@ -3,7 +3,7 @@ import { overTcp } from './guest-transport.ts';
 import { HostFixture } from './host-fixture.ts';
 import { testLocks } from './suites/locks.ts';
 
-// On two processors the guest asks for locks at the same time.
+// With two processors the guest sends lock requests concurrently.
 const make = sharedFixture(HostFixture.over(overTcp, { cpus: 2 }));
 
 testLocks('mapped', make);

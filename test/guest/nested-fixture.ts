@@ -11,8 +11,8 @@ const exportsDir = '/scratch/exports';
 const port = 564;
 
 /**
- * A guest that is host and guest in one: ninepd runs in it and serves its own kernel by the loop of AF_VSOCK, mapped only.
- * This machine's kernel takes no part.
+ * A guest that is also the host: ninepd runs in it and serves its kernel over AF_VSOCK loopback, `mapped` only. Independent of
+ * this machine's kernel.
  */
 export class NestedFixture extends GuestFixture {
   readonly guest: Guest;
@@ -29,7 +29,7 @@ export class NestedFixture extends GuestFixture {
     const dir = mkdtempSync(join(tmpdir(), 'ninepd-inner-'));
     const disk = join(dir, 'program.ext4');
     makeProgramDisk(disk);
-    // Behind the root disk and /scratch it is the third.
+    // The third disk, after the root disk and /scratch.
     const extraArgs = ['-drive', `file=${disk},if=virtio,format=raw,readonly=on`];
     const guest = await Guest.start({ scratch: 8192, memory: 1536, cpus: 1, extraArgs });
     const fixture = new NestedFixture(guest, dir);
@@ -40,14 +40,14 @@ export class NestedFixture extends GuestFixture {
     return fixture;
   }
 
-  /** Starts the server, and resolves when it serves. `before` is what the shell runs in the process it will be. */
+  /** Starts the server; resolves when it serves. `before` runs in the shell that becomes the server. */
   async serve(listen = `vsock://1:${port}`, before = 'exec'): Promise<void> {
     const exports = [
       `--export ${this.hostDir('mapped')},name=mapped`,
       `--export ${this.hostDir('frozen')},name=${readonlyExports.mapped},readonly=on`,
     ];
     const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve ${exports.join(' ')} --listen ${listen}`;
-    // As a service manager would; the guest's own limit is 4096, and descriptors of unlinked files are shared out.
+    // As a service manager sets it; the guest's default is 4096, and descriptors of unlinked files are pinned.
     await this.guest.sh(`
       ( ulimit -n 65536; ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid
       for i in $(seq 900); do
@@ -80,7 +80,7 @@ export class NestedFixture extends GuestFixture {
     return stdout === '' ? [] : stdout.split('\n');
   }
 
-  /** Ends the server by a signal, and resolves when it is gone. */
+  /** Sends a signal to the server; resolves when it has ended. */
   async end(signal: 'TERM' | 'KILL'): Promise<void> {
     await this.guest.sh(`
       pid=$(cat /tmp/ninepd.pid); kill -${signal} $pid

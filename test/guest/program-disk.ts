@@ -9,7 +9,7 @@ interface Lock {
   packages: Record<string, { dev?: boolean; link?: boolean }>;
 }
 
-/** What the program needs at run time, as package-lock.json has it: paths below the checkout. */
+/** Run-time dependencies of the program from package-lock.json: paths below the checkout. */
 function packages(): string[] {
   const { packages: all } = JSON.parse(readFileSync(join(repository, 'package-lock.json'), 'utf8')) as Lock;
   return Object.keys(all).filter(
@@ -18,8 +18,8 @@ function packages(): string[] {
 }
 
 /**
- * Makes a disk with ninepd as it is installed, and the Node.js that runs this: `node` and `ninepd/dist/cli/main.js`. The
- * guest has the libraries that Node.js needs.
+ * Creates a disk with ninepd as installed and this Node.js: `node` and `ninepd/dist/cli/main.js`. The guest has Node's
+ * libraries.
  */
 export function makeProgramDisk(path: string): void {
   const tree = `${path}.tree`;

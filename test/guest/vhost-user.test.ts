@@ -16,7 +16,7 @@ import { testLocks } from './suites/locks.ts';
 import { testMounts } from './suites/mounts.ts';
 import { testQemuTrees } from './suites/qemu.ts';
 
-// ninepd as the guest's virtio-9p device: QEMU's generic vhost-user device hands it the virtqueue of a stock guest.
+// ninepd as the guest's virtio-9p device, through QEMU's generic vhost-user device.
 
 const memoryArgs = sharedMemory(768);
 
@@ -27,7 +27,7 @@ let guest: Guest;
 const models: Model[] = ['mapped', 'passthrough'];
 const socket = (tag: string): string => join(dir, `${tag}.sock`);
 
-/** One directory under each model, and a device for each tag, which reaches the export of that model alone. */
+/** One export for each model, each with a device of its own. */
 async function serve(devices: readonly (readonly [tag: string, model: Model])[]): Promise<void> {
   dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-vhost-')));
   for (const model of models) mkdirSync(join(dir, model));
@@ -50,7 +50,7 @@ const complaints = () =>
     .split('\n')
     .filter(line => / (WARN|ERROR|FATAL): /.test(line));
 
-/** What ninepd has mapped of guests' memory. */
+/** Guest memory that ninepd has mapped. */
 const memoryMapped = () =>
   readFileSync(`/proc/${server.pid}/maps`, 'latin1')
     .split('\n')
@@ -59,7 +59,7 @@ const memoryMapped = () =>
 const mount = (tag: string) => guest.mount({ trans: 'virtio', tag, path: `/mnt/${tag}`, msize: 512_000 });
 
 const over = sharedFixture(HostFixture.over(overVhostUser));
-// Where two processors ask for locks, and put requests into a queue, at the same time.
+// With two processors, which send requests concurrently.
 const overBusy = sharedFixture(HostFixture.over(overVhostUser, { cpus: 2 }));
 
 testChecks(
@@ -189,10 +189,10 @@ describe('a monitor that was given the wrong options', () => {
   const tags = ['plain', 'small', 'none'];
   const all = () => tags.flatMap(tag => vhostUserDevice(socket(tag), tag));
 
-  /** Starts a guest, has it look at its devices, and waits until the log says what is wrong with them. */
+  /** Starts a guest, lets it probe its devices, and waits for the server's warning. */
   async function expectTold(options: GuestOptions, ...told: RegExp[]): Promise<void> {
     guest = await Guest.start({ cpus: 1, ...options });
-    // The guest's driver has looked at a device by now, or does so when something is mounted, which may hang.
+    // The driver probes a device at boot or at the mount, which may hang.
     for (const tag of tags) {
       guest
         .sh(`mount -t 9p -o trans=virtio,version=9p2000.L ${tag} /mnt`, { timeout: 10_000 })

@@ -8,8 +8,8 @@ import { testCoherence } from './suites/coherence.ts';
 import { testLocks } from './suites/locks.ts';
 import { testMounts } from './suites/mounts.ts';
 
-// AF_VSOCK end to end: the server, the mount helper and the client in one guest, since its kernel has the loop that this
-// machine's may lack. The server is emulated there, too, and five to ten times slower than on this machine.
+// AF_VSOCK with server, mount helper and client in one guest, whose kernel has vsock loopback; this machine's may not. The
+// server is emulated too, five to ten times slower than on this machine.
 
 const over = sharedFixture(() => NestedFixture.start());
 

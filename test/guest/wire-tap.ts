@@ -13,14 +13,14 @@ interface Request {
 }
 
 /**
- * A TCP relay between a guest and a server. It keeps, for each file it was told of, the content that the messages of one
- * connection give it: what was there at first, and each Twrite when its Rwrite comes.
+ * A TCP relay between a guest and a server. Tracks the content of the given files: the initial content, and each Twrite from
+ * its Rwrite on.
  */
 export class WireTap {
   readonly port: number;
   /** Names in the export's root, and their content. */
   readonly files = new Map<string, Buffer>();
-  /** Rreads whose data were not the file's content at that moment, and writes that failed or were cut short. */
+  /** Rreads with other data than the file's content at that moment, and failed or short writes. */
   readonly wrong: string[] = [];
   readonly #listener: Server;
   readonly #sockets = new Set<Socket>();
@@ -49,7 +49,7 @@ export class WireTap {
     const requests = (frame: Buffer) => {
       const op = requestOp(frameType(frame));
       if (op === undefined) return;
-      // The frame's memory is the socket's.
+      // The frame's memory is reused.
       running.set(frameTag(frame), { op, fields: decodeRequest(op, Buffer.from(frame)) });
     };
     const replies = (frame: Buffer) => {

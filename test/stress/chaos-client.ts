@@ -11,13 +11,13 @@ export const chaosBlocks = 64;
 const blockBytes = 512;
 const msize = 65_536;
 const anyFids = 12;
-/** The fid of file N of this burst; no request of the burst but its first two makes or clunks it. */
+/** The fid of file N of this burst. Only the first two requests of the burst create or clunk it. */
 const fidOf = (file: number) => 100 + file;
 const burst = 40;
-/** Some end in a new version, some by hanging up, most are waited for. */
+/** Most bursts are answered; some end with Tversion or a disconnect. */
 const endings = ['answers', 'answers', 'version', 'hang up'] as const;
 
-/** Every block of every file says which it is, whoever wrote it. */
+/** The content of a block: its file and number. */
 export function blockOf(file: number, block: number): Buffer {
   return Buffer.from(`${file}/${block};`.padEnd(blockBytes, '.'), 'latin1');
 }
@@ -33,14 +33,14 @@ interface State {
   fault: unknown;
 }
 
-/** The tags of a connection that await an answer, and those that must not get one any more. */
+/** The tags of a connection that wait for a reply, and those that must not get one any more. */
 class Tags {
   readonly running = new Set<number>();
   readonly #over = new Set<number>();
   late = 0;
 
   constructor({ wire }: Client) {
-    // The client gives no tag twice of which it has not seen the answer.
+    // The client does not reuse a tag before its reply.
     wire.tap = frame => {
       const tag = frame.readUInt16LE(5);
       if (this.#over.has(tag)) this.late++;
@@ -60,9 +60,9 @@ function request<O extends Op>(op: O, fields: Draft<O>, right?: (reply: RMessage
 }
 
 /**
- * A client that waits for nothing: it sends bursts of requests about a few fids and names, which the same burst and other
- * clients open, clunk, rename and remove, flushes some of them, and starts the session anew or hangs up in the middle. An
- * answer must be an error or right, must not come after the session was started anew, and everything must be answered.
+ * Sends bursts of requests on a few fids and names that the same burst and other clients open, clunk, rename and remove;
+ * flushes some of them; sends Tversion or disconnects in the middle. A reply must be an error or correct, must not come after
+ * Rversion, and every request must be answered.
  */
 export class ChaosClient {
   answers = 0;
@@ -87,7 +87,7 @@ export class ChaosClient {
     }
   }
 
-  /** Returns whether the connection goes on. */
+  /** False if the connection is closed. */
   async #burst(client: Client, tags: Tags): Promise<boolean> {
     const { wire } = client;
     const ending = this.#random.pick(endings);
@@ -121,7 +121,7 @@ export class ChaosClient {
     return ending !== 'hang up';
   }
 
-  /** Keeps the first fault: some answers are not waited for. */
+  /** Keeps the first failure: not every reply is awaited. */
   async #answered<O extends Op>(
     op: O,
     reply: Promise<unknown>,
@@ -207,7 +207,7 @@ const noChange = {
   mtime_nsec: 0,
 };
 
-/** A block of that number of any file, or nothing, of a file that somebody has made. */
+/** A block with that number of any file, or nothing. */
 function isBlock(bytes: Uint8Array, block: number): boolean {
   if (bytes.length === 0) return true;
   return Array.from({ length: chaosFiles }, (_, file) => blockOf(file, block)).some(one => one.equals(bytes));

@@ -14,7 +14,7 @@ import { progress, seed, stress } from './options.ts';
 import { Random } from './random.ts';
 
 const chaosClients = 12;
-/** Fewer than the chaosClients' fids, so that descriptors are given up and opened anew all the time. */
+/** Fewer than the clients' fids, so that descriptors are evicted and reopened all the time. */
 const descriptorsMax = 24;
 
 const models = {

@@ -8,10 +8,10 @@ const O_RDWR = 2;
 const directories = 5;
 const entriesMax = 60;
 const fileBytesMax = 96 * 1024;
-/** Longer than a request that was cut off may still run. */
+/** Longer than a request of a closed connection may run. */
 const afterCutMs = 250;
 
-/** An object as its guest wants it to be. */
+/** The expected state of an object. */
 interface Entry {
   mode: number;
   uid: number;
@@ -19,14 +19,14 @@ interface Entry {
   content: Buffer;
   target: string;
   readonly xattrs: Map<string, Buffer>;
-  /** Its hard links, as `place` gives them. */
+  /** Its hard links, as from `place`. */
   readonly names: Set<string>;
 }
 
 /**
- * A guest that knows all it has in a directory of its own, changes it at random, and compares what the server says with
- * what it knows. Its connection may be cut at any moment: what the request at hand was about is given up then, and all
- * the rest must be as it was.
+ * A guest with a model of its own directory: changes it at random and compares the server's replies with the model. Its
+ * connection may be cut at any moment; the object of the running request is then abandoned, and everything else must be
+ * unchanged.
  */
 export class CheckedGuest {
   readonly #connect: () => Promise<Client>;
@@ -52,7 +52,7 @@ export class CheckedGuest {
     this.#random = random;
   }
 
-  /** Makes the directory; with another call the guest comes back to what it has. */
+  /** Creates the directory; a later call reconnects to it. */
   async start(): Promise<void> {
     const client = await this.#connect();
     this.#client = client;
@@ -69,7 +69,7 @@ export class CheckedGuest {
     await client.clunk(home);
   }
 
-  /** Cuts the connection whatever it does. */
+  /** Disconnects at once. */
   cut(): void {
     this.#client?.wire.socket.destroy();
     this.#isCut = true;
@@ -80,7 +80,7 @@ export class CheckedGuest {
     this.#client = undefined;
   }
 
-  /** One operation with its checks. Throws when the server's answer is wrong. */
+  /** One operation with its checks. Throws if a reply is wrong. */
   async step(): Promise<void> {
     try {
       const names = [...this.#entries.keys()];
@@ -217,7 +217,7 @@ export class CheckedGuest {
     const [toDir, last] = this.#place(to);
     await this.#client!.renameat(fromDir, from, toDir, last);
     const entry = this.#entries.get(name)!;
-    // rename(2): two names of one object stay as they are.
+    // rename(2): no effect between two names of one object.
     if (this.#entries.get(to) === entry) return;
     this.#forget(to);
     this.#forget(name);
@@ -246,7 +246,7 @@ export class CheckedGuest {
     this.#forget(name);
   }
 
-  /** All directories change their names, and the fids on them go on. */
+  /** Renames all directories; fids on them stay valid. */
   async #renameDirectory(): Promise<void> {
     const client = this.#client!;
     const root = await client.attach(this.#aname, 0);
@@ -313,7 +313,7 @@ export class CheckedGuest {
     entry.xattrs.set(key, value);
   }
 
-  /** A file that is open outlives its last name. */
+  /** An open file stays usable after its last name is removed. */
   async #useUnlinked(name: string, entry: Entry): Promise<void> {
     this.#touched = [name];
     const [dir, last] = this.#place(name);
@@ -360,7 +360,7 @@ export class CheckedGuest {
     );
   }
 
-  /** Compares everything, after the last step. The connection may have been cut since. */
+  /** Compares everything after the last step; reconnects if needed. */
   async compareAll(): Promise<void> {
     if (this.#isCut) await this.#comeBack();
     for (const [name, entry] of this.#entries) await this.#compare(name, entry);

@@ -10,7 +10,7 @@ import { Random } from './random.ts';
 const rounds = stress.rounds ?? 5;
 const killAfterMsMax = 6000;
 
-/** Makes objects until that fails, and notes in the guest's own memory what was done, each file after its fsync. */
+/** Creates objects until that fails, and records in the guest's memory what was done, each file after its fsync. */
 const writer = `
   use IO::Handle; umask 0; my $dir = shift; open my $log, '>', '/tmp/log' or die; $log->autoflush;
   for (my $i = 0;; $i++) {
@@ -21,7 +21,7 @@ const writer = `
     mkdir "$dir/d$i", $mode or last; symlink "t$i", "$dir/l$i" or last; rename "$dir/l$i", "$dir/m$i" or last;
   }`;
 
-/** All that was noted must be there. */
+/** Everything recorded must exist. */
 const reader = `
   my $dir = shift; my $count = 0; open my $log, '<', '/tmp/log' or die; my @lines = <$log>;
   for (@lines) {

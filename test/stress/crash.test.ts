@@ -23,9 +23,9 @@ import { type World, Writer } from './writer.ts';
 
 const rounds = stress.rounds ?? 3;
 const models: readonly Model[] = ['mapped', 'passthrough'];
-/** Root and somebody else, each from two connections. */
+/** Root and another user, on two connections each. */
 const users = [0, 1000, 0, 1000];
-/** The server is killed when so many requests and a moment more have passed. */
+/** The server is killed a moment after this number of requests. */
 const killAfterMax = 600;
 const killAfterMsMax = 5;
 const unfinished = /^\.ninepd-new-[0-9a-f]{24}$/;
@@ -39,7 +39,7 @@ const address = () => ({ path: join(top, 'socket') });
 const told = { answered: 0, objects: 0, inDoubt: 0, unfinished: 0 };
 
 async function start(): Promise<Ninepd> {
-  // What a killed server left of it.
+  // Orphans of the killed server.
   rmSync(address().path, { force: true });
   return Ninepd.start({
     exports: models.map(model => ({ path: join(top, model), name: model, securityModel: model })),
@@ -82,7 +82,7 @@ async function write(round: number): Promise<Running[]> {
   return running.map(one => ({ ...one, ended: one.writer.run().catch(error => error) }));
 }
 
-/** What is on the host must be what was answered, and of what was not answered all or nothing. */
+/** The host must have what was answered; an unanswered request has its whole effect or none. */
 function checkHost({ model, writer }: Running): World {
   const directory = join(top, model, writer.directory);
   const there = new Map<string, Seen>();
@@ -108,7 +108,7 @@ function checkHost({ model, writer }: Running): World {
   return there;
 }
 
-/** Nobody but the server can do anything with it, and there is nothing in it. */
+/** An orphan is empty, and accessible only to the server. */
 function checkUnfinished(path: string): void {
   const { mode, uid } = lstatSync(path);
   expect([mode & 0o7777, uid, readdirSync(path)]).toEqual([0o700, process.getuid!(), []]);
@@ -146,7 +146,7 @@ async function readFromServer(client: Client, dir: number, name: string): Promis
   };
 }
 
-/** The next server shows all of it, hides and clears away what was being made, and all locks are free. */
+/** The next server shows everything, hides and removes orphans, and all locks are free. */
 async function checkServer({ model, writer }: Running, there: World): Promise<void> {
   const client = await Client.connect(address());
   const root = await client.attach(model, 0);
@@ -167,7 +167,7 @@ async function checkServer({ model, writer }: Running, there: World): Promise<vo
   await client.lopen(listing, 0);
   const names = (await client.readdir(listing)).map(({ name }) => name);
   expect(names.filter(name => name !== '.' && name !== '..').sort()).toEqual([...there.keys()].sort());
-  // Nobody waits for that.
+  // Not awaited.
   const left = () => readdirSync(directory).filter(name => unfinished.test(name));
   for (const end = Date.now() + 5000; left().length > 0 && Date.now() < end; ) await pause(5);
   expect(left()).toEqual([]);

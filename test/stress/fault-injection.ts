@@ -12,14 +12,14 @@ const lingerMs = 300;
 
 const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 
-/** Where the server is, and the names of an export and of its virtio-9p device. */
+/** Address of a server, name of an export, and socket of its virtio-9p device. */
 export interface Targets {
   readonly address: Address;
   readonly aname: string;
   readonly vhostUser?: string;
 }
 
-/** Fails on everything but an answer and the errors that are right. */
+/** Awaits all requests; throws any error that is not allowed. */
 async function settle(requests: readonly Promise<unknown>[], ...allowed: readonly Errno[]): Promise<void> {
   for (const result of await Promise.allSettled(requests)) {
     if (result.status === 'fulfilled' || allowed.includes(result.reason as Errno)) continue;
@@ -49,7 +49,7 @@ const lockOf = (client_id: string) => ({
   client_id,
 });
 
-/** Reads, writes, walks and locks that wait, all flushed in another order; and twice the flush itself. */
+/** Reads, writes, walks and waiting locks, flushed in another order. */
 export async function flushStorm({ address, aname }: Targets, random: Random): Promise<void> {
   const client = await Client.connect(address);
   const { root, fid } = await scratch(client, aname);
@@ -85,7 +85,7 @@ export async function flushStorm({ address, aname }: Targets, random: Random): P
   await client.close();
 }
 
-/** Holds much, asks for much, and is gone in the middle of it. */
+/** Disconnects with many fids, locks and running requests. */
 export async function abandon({ address, aname }: Targets, random: Random): Promise<void> {
   const client = await Client.connect(address);
   const { root, fid } = await scratch(client, aname);
@@ -104,7 +104,7 @@ export async function abandon({ address, aname }: Targets, random: Random): Prom
   await client.wire.closed;
 }
 
-/** What no client says: noise, a frame that never ends, nothing at all. */
+/** Sends random bytes, an incomplete frame, or nothing. */
 export async function sendGarbage({ address }: Targets, random: Random): Promise<void> {
   const client = await Client.connect(address);
   const kind = random.below(3);
@@ -114,7 +114,7 @@ export async function sendGarbage({ address }: Targets, random: Random): Promise
   await client.close();
 }
 
-/** A monitor with a guest that uses its device, and dies with requests in the ring. */
+/** A monitor that dies with requests in the ring. */
 export async function dyingMonitor({ vhostUser, aname }: Targets, random: Random): Promise<void> {
   if (vhostUser === undefined) return;
   const guest = await Frontend.connect(vhostUser);
@@ -140,7 +140,7 @@ export async function dyingMonitor({ vhostUser, aname }: Targets, random: Random
   }
 }
 
-/** Waits its turn for a lock and adds one to a number in a file, which no other then does. */
+/** Increments a number in a file under a lock. */
 export async function countUnderLock(client: Client, fid: number, me: string): Promise<void> {
   while ((await client.lock(fid, lockOf(me))) !== 0) await pause(5);
   const count = (await client.read(fid, 0, 8)).toString('latin1') || '00000000';

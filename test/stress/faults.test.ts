@@ -39,14 +39,14 @@ async function serve(path: string, model: Model): Promise<void> {
   client = await Client.connect({ path: join(top, 'socket') });
 }
 
-/** The error of a request. */
+/** The errno with which a request fails. */
 const errorOf = (request: Promise<unknown>): Promise<unknown> =>
   request.then(
     () => 'no error',
     error => error,
   );
 
-/** What was logged about the host, which is said once however many requests fail. */
+/** Logged host errors: one line however many requests fail. */
 const warnings = (errno: Errno) =>
   server.log().match(new RegExp(`WARN: files: ${errno.name}: .*`, 'g')) ?? [];
 
@@ -81,7 +81,7 @@ describe.each(models)('a disk with a fault, %s', model => {
     expect(bytes).toBeGreaterThan(1 << 20);
     for (let i = 0; i < 5; i++) expect(await errorOf(client.write(large, bytes, kept))).toBe(ENOSPC);
     expect(Number((await client.getattr(large)).size)).toBe(bytes);
-    // Directories and long targets need blocks, of which ext4 keeps some for itself; files need an inode.
+    // Directories and long targets need blocks, some of which ext4 reserves; files need an inode.
     let directories = 0;
     const fillBlocks = async (): Promise<never> => {
       for (; ; directories++) await client.mkdir(root, `directory${directories}`);
@@ -161,7 +161,7 @@ describe.each(models)('a disk with a fault, %s', model => {
     disk.forget('synced');
     disk.breakDown();
     for (let i = 0; i < 5; i++) expect(await errorOf(client.read(open, 0, 4096))).toBe(EIO);
-    // It goes to the page cache; what happens to it is asked with fsync.
+    // It goes to the page cache; fsync reports the error.
     await client.write(open, 0, Buffer.alloc(4096, 'lost'));
     expect(await errorOf(client.fsync(open))).toBe(EIO);
     expect(server.running).toBe(true);

@@ -2,7 +2,7 @@ import { lstatSync, readFileSync, readlinkSync } from 'node:fs';
 import { getAttributeSync, listAttributesSync } from 'fs-xattr';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
 
-/** What a guest shall see of an object. */
+/** The attributes of an object that a guest must see. */
 export interface Seen {
   readonly mode: number;
   readonly uid: number;
@@ -12,7 +12,7 @@ export interface Seen {
   /** Symlinks. */
   readonly target?: string;
   readonly content?: Buffer;
-  /** The content may be any beginning of it. */
+  /** The content may be any prefix of it. */
   readonly partial?: true;
   readonly xattr?: string;
 }
@@ -22,7 +22,7 @@ export type Model = 'mapped' | 'passthrough';
 /** The xattr that guests set. */
 export const guestXattr = 'user.guest';
 
-/** Whether it is as it shall be. */
+/** Whether it is as expected. */
 export function same(is: Seen | undefined, wanted: Seen | undefined): boolean {
   if (!is || !wanted) return is === wanted;
   const { content, partial, ...rest } = wanted;
@@ -43,8 +43,8 @@ function deviceOf(rdev: bigint): [number, number] {
 }
 
 /**
- * What the host's disk says of an object, read by nothing of ninepd's: for `mapped` in the format of QEMU's mapped-xattr
- * (hw/9pfs/9p-local.c: local_set_xattr and local_lstat), every attribute of which must be there and whole. Throws when it is not.
+ * Reads an object from the host's disk without code of ninepd: for `mapped` in the format of QEMU's mapped-xattr
+ * (hw/9pfs/9p-local.c: local_set_xattr and local_lstat). Throws if an attribute is missing or incomplete.
  */
 export function readFromHost(model: Model, path: string): Seen {
   const host = lstatSync(path, { bigint: true });
@@ -76,7 +76,7 @@ function readRecord(path: string, host: { mode: number; uid: number; gid: number
   };
   const mode = Number(word('mode'));
   const type = mode & S_IFMT;
-  // QEMU's mknod gives FIFOs and sockets one too.
+  // QEMU's mknod sets it for FIFOs and sockets too.
   const special = ![S_IFREG, S_IFDIR, S_IFLNK].includes(type);
   const known = ['uid', 'gid', 'mode', ...(special ? ['rdev'] : [])].map(name => `user.virtfs.${name}`);
   const strange = listAttributesSync(path).filter(name => !known.includes(name) && name !== guestXattr);

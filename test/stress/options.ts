@@ -1,11 +1,11 @@
-/** What `npm run race|crash|soak` was asked for, by scripts/stress.mjs; `npm test` asks for nothing and gets the short run. */
+/** Options of `npm run race|crash|soak`, from scripts/stress.mjs; none in the short run of `npm test`. */
 export interface StressOptions {
   minutes?: number;
   rounds?: number;
-  /** Operations per second of all guests together. */
+  /** Operations per second of all guests in total. */
   rate?: number;
   seed?: number;
-  /** With real guests too. */
+  /** Also runs real guests. */
   guest?: boolean;
 }
 
@@ -13,7 +13,7 @@ const text = process.env.NINEPD_STRESS;
 
 export const stress: StressOptions = text === undefined ? {} : JSON.parse(text);
 
-/** Whether somebody waits for a long run and wants to see that it goes on. */
+/** Whether to print progress. */
 export const long = text !== undefined;
 
 export function progress(line: string): void {

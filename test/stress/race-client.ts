@@ -8,18 +8,18 @@ const O_TRUNC = 0o1000;
 const swapped = 4;
 const fidsHeldMax = 40;
 
-/** What must never be seen, as a client would recognize it. */
+/** A tree outside the exports, which no client may see. */
 export interface Canary {
-  /** Where it is; no client can get there by that. */
+  /** Its path on the host. */
   readonly path: string;
-  /** Is in all of its contents, attributes and names. */
+  /** Part of all its contents, attributes and names. */
   readonly secret: string;
   readonly inodes: ReadonlySet<number>;
 }
 
 /**
- * A client that goes through what is being swapped, by names and by fids that it has held for a while, with every message
- * there is. It throws as soon as it sees anything of the canary, or an error that no file system gives.
+ * A client that uses objects while they are swapped, by names and old fids, with every message. Throws if a reply shows
+ * anything of the canary, or an error that no file system returns.
  */
 export class RaceClient {
   readonly errors = new Map<string, number>();
@@ -53,7 +53,7 @@ export class RaceClient {
     return `d${this.#random.below(swapped)}`;
   }
 
-  /** Of what is there, or of what clients make. */
+  /** An existing name, or one that clients create. */
   #fileName(): string {
     const random = this.#random;
     return random.oneIn(2) ? `f${random.below(swapped)}` : random.oneIn(4) ? 'sub' : `new${random.below(12)}`;
@@ -74,7 +74,7 @@ export class RaceClient {
     ]);
   }
 
-  /** A new fid: by a path, or from one that has been held. */
+  /** A new fid, walked from the root or from a held fid. */
   async #fid(): Promise<number> {
     const from = this.#random.oneIn(3) ? this.#random.pick(this.#held) : undefined;
     const path = from === undefined ? this.#path() : this.#random.pick([[], [], ['..'], [this.#fileName()]]);
@@ -122,7 +122,7 @@ export class RaceClient {
     }
   }
 
-  /** Keeps it for later, and lets another go. */
+  /** Holds a fid and clunks an older one. */
   async #hold(fid: number): Promise<void> {
     this.#held.push(fid);
     if (this.#held.length < fidsHeldMax) return;

@@ -26,7 +26,7 @@ import { Random } from './random.ts';
 const minutes = (stress.minutes ?? 0.1) / 2;
 const models = ['mapped', 'passthrough'] as const;
 const clientsPerModel = 2;
-/** At once on each connection. */
+/** Concurrent clients on each connection. */
 const raceClientsPerConnection = 4;
 const progressMs = 10_000;
 
@@ -52,7 +52,7 @@ beforeAll(() => {
 
 afterAll(() => rmSync(top, { recursive: true, force: true }));
 
-/** A tree that everybody may do everything with, so that nothing but the server keeps clients out. */
+/** A tree with all permissions for everybody, so that only the server keeps clients out. */
 class Bait implements Canary {
   readonly path = join(top, 'canary');
   readonly secret: string;
@@ -71,14 +71,14 @@ class Bait implements Canary {
     for (const path of this.#all) {
       setAttributeSync(path, 'user.canary', Buffer.from(secret));
       chmodSync(path, 0o777);
-      // Older than mtime, so that the first read moves it (relatime).
+      // Older than mtime, so that the first read changes it (relatime).
       utimesSync(path, 1, 2);
     }
     this.inodes = new Set(this.#all.map(path => lstatSync(path).ino));
     this.#before = this.#state();
   }
 
-  /** Everything that a change of an object moves, and its atime, which reading moves. */
+  /** The times of an object, including atime, which a read changes. */
   #state(): string[] {
     return this.#all.map(path => {
       const { mode, uid, gid, nlink, size, ctimeNs, mtimeNs, atimeNs } = lstatSync(path, { bigint: true });
@@ -86,12 +86,12 @@ class Bait implements Canary {
     });
   }
 
-  /** Reads nothing, so that it is not mistaken for an client. */
+  /** Does not read, so that it is not mistaken for a client. */
   check(): void {
     expect(this.#state()).toEqual(this.#before);
   }
 
-  /** When nobody watches any more. */
+  /** Ends the watch. */
   checkAll(): void {
     this.check();
     expect(this.#files.map(file => readFileSync(file, 'utf8'))).toEqual(
@@ -136,7 +136,7 @@ async function stopSwapper({ child }: Swapping): Promise<void> {
   await once(child, 'exit');
 }
 
-/** Ends all when one fails. */
+/** Stops all when one fails. */
 async function together(tasks: readonly ((running: () => boolean) => Promise<void>)[]): Promise<void> {
   const end = Date.now() + minutes * 60_000;
   let failed = false;
@@ -151,7 +151,7 @@ async function together(tasks: readonly ((running: () => boolean) => Promise<voi
   );
 }
 
-/** Looks at the canary all the time, and says how it goes. */
+/** Checks the canary continuously, and prints progress. */
 async function watch(bait: Bait, clients: readonly RaceClient[], running: () => boolean): Promise<void> {
   for (let next = Date.now() + progressMs; running(); ) {
     await new Promise(resolve => setTimeout(resolve, 50));

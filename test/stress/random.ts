@@ -1,4 +1,4 @@
-/** The same numbers for the same seed (mulberry32). */
+/** Deterministic random numbers (mulberry32). */
 export class Random {
   #state: number;
 
@@ -22,7 +22,7 @@ export class Random {
     return among[this.below(among.length)]!;
   }
 
-  /** Bytes that no other call gives. */
+  /** Unique bytes. */
   bytes(count: number): Buffer {
     const bytes = Buffer.alloc((count + 3) & ~3);
     for (let at = 0; at < bytes.length; at += 4) bytes.writeUInt32LE(this.below(2 ** 32), at);

@@ -1,6 +1,6 @@
 import { Guest } from '../support/guest.ts';
 
-/** A kernel that mounts exports over TCP and works in them, checking by checksums what it wrote. */
+/** A Linux guest that mounts exports over TCP, works in them and verifies checksums. */
 export class RealGuest {
   rounds = 0;
   readonly #guest: Guest;
@@ -24,7 +24,7 @@ export class RealGuest {
     return new RealGuest(guest, paths);
   }
 
-  /** Writes a tree, forgets what it has cached, compares, renames, links, compares again, removes. */
+  /** Writes a tree, drops caches, compares, renames, links, compares again, removes. */
   async round(): Promise<void> {
     const path = this.#paths[this.rounds++ % this.#paths.length]!;
     await this.#guest.sh(

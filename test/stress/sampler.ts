@@ -2,22 +2,22 @@ import { readdirSync, readFileSync } from 'node:fs';
 import type { Client } from '#client/client.ts';
 import type { Ninepd } from '../support/ninepd.ts';
 
-/** What the server was like at a moment. */
+/** A sample of the server. */
 export interface Sample {
-  /** Since the beginning. */
+  /** Seconds since the start. */
   seconds: number;
   rssMiB: number;
   /** V8's used heap after a collection. */
   heapMiB: number;
-  /** ArrayBuffers and what else V8 knows of outside of its heap. */
+  /** ArrayBuffers and other memory outside V8's heap. */
   externalMiB: number;
   descriptors: number;
   threads: number;
-  /** Of them, those of the pool, which come while a file system makes callers wait, and go. */
+  /** Pool threads among them, started while a file system blocks callers. */
   poolThreads: number;
-  /** Of a core, since the sample before. */
+  /** Share of a core since the previous sample. */
   cpu: number;
-  /** Of the probe's requests since the sample before. */
+  /** Latency of the probe's requests since the previous sample. */
   p50Ms: number;
   p99Ms: number;
 }
@@ -25,7 +25,7 @@ export interface Sample {
 const probeMs = 50;
 const ticksPerSecond = 100;
 
-/** Samples a server that was started with heap-reporter.mjs; asks it by a connection of its own how fast it is. */
+/** Samples a server started with heap-reporter.mjs, and its latency on a connection of its own. */
 export class Sampler {
   readonly samples: Sample[] = [];
   readonly #server: Ninepd;
@@ -42,7 +42,7 @@ export class Sampler {
     this.#cpuTicks = this.#ticks();
   }
 
-  /** Resolves when `stop` was called. A polite guest: one request, then a pause. */
+  /** Runs until `stop`: one request, then a pause. */
   async probe(client: Client, aname: string): Promise<void> {
     const root = await client.attach(aname, 0);
     const fid = await client.walk(root);
@@ -92,7 +92,7 @@ export class Sampler {
     try {
       return readFileSync(`/proc/${this.#pid}/task/${task}/comm`, 'latin1') === 'ninepd-pool\n';
     } catch {
-      // It has ended since it was listed.
+      // It has ended since the listing.
       return false;
     }
   }
@@ -122,7 +122,7 @@ export class Sampler {
     return sample;
   }
 
-  /** Asks by a signal. */
+  /** Requests a report by a signal. */
   async #heap(): Promise<{ used: number; external: number }> {
     const reports = () => this.#server.log().match(/^heap: .*$/gm) ?? [];
     const before = reports().length;
@@ -139,9 +139,8 @@ export class Sampler {
 const inMiB = (bytes: number) => Number((bytes / 1048576).toFixed(2));
 
 /**
- * By how much a line through the samples rises from the first to the last that is judged: the median of all slopes
- * between two (Theil–Sen), which single outliers do not move. What comes first, until all code has run and all caches are
- * full, is left out.
+ * Rise of a line through the samples: the median of all slopes between two (Theil–Sen), robust against outliers. Skips the
+ * first samples, until all code has run and caches are full.
  */
 export function rise(samples: readonly Sample[], value: (sample: Sample) => number): number {
   const judged = samples.slice(Math.floor(samples.length / 4));

@@ -17,9 +17,9 @@ function run(command: string, ...args: string[]): string {
 
 const inUseMsMax = 5000;
 
-/** An ext4 of its own on a loop device, which can be made to fail. Needs root. */
+/** An ext4 on a loop device that can fail on demand. Needs root. */
 export class SmallDisk {
-  /** Where it is mounted. */
+  /** The mount point. */
   readonly path: string;
   readonly #image: string;
   readonly #bytes: number;
@@ -34,7 +34,7 @@ export class SmallDisk {
     const fd = openSync(this.#image, 'w');
     ftruncateSync(fd, this.#bytes);
     closeSync(fd);
-    // Nothing is kept for root, and nothing is made later on.
+    // No blocks reserved for root, no lazy initialization.
     const options = [
       '-q',
       '-b',
@@ -65,7 +65,7 @@ export class SmallDisk {
     run('umount', ...options, this.path);
   }
 
-  /** Lets the page cache forget a file. */
+  /** Drops a file from the page cache. */
   forget(name: string): void {
     run(
       'dd',
@@ -77,14 +77,14 @@ export class SmallDisk {
     );
   }
 
-  /** From now on the device answers all but its first bytes with EIO. */
+  /** Makes the device fail with EIO, except for its first bytes. */
   breakDown(): void {
     copyFileSync(this.#image, `${this.#image}.whole`);
     truncateSync(this.#image, 4096);
     run('losetup', '--set-capacity', this.#device);
   }
 
-  /** The device works again, with what was on it; the file system has to be checked and mounted again. */
+  /** Makes the device work again; the file system must then be checked and mounted. */
   repair(): void {
     const whole = `${this.#image}.whole`;
     run('dd', `if=${whole}`, `of=${this.#image}`, 'conv=notrunc,sparse', 'bs=64K', 'status=none');
@@ -95,8 +95,8 @@ export class SmallDisk {
   }
 
   /**
-   * e2fsck(8): 1 says that errors were corrected, 8 that the device is in use: a helper process of a server that has ended holds its
-   * mount namespace for a moment longer.
+   * e2fsck(8): 1 means that errors were corrected, 8 that the device is in use: a helper process of an ended server holds its
+   * mount namespace a moment longer.
    */
   #check(): void {
     for (const end = Date.now() + inUseMsMax; ; ) {

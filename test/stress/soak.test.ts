@@ -39,12 +39,12 @@ const minutes = stress.minutes ?? 0.05;
 const rate = stress.rate ?? 150;
 const guestsPerModel = 2;
 const models = ['mapped', 'passthrough'] as const;
-/** A soak that is shorter is not judged by slopes: caches, pools and V8's heap still fill after its first quarter. */
+/** Minimum duration for judging slopes: in a shorter run caches, pools and V8's heap still fill after its first quarter. */
 const judgedMinutesMin = 30;
 const samplesWanted = 240;
 const faultMs = 400;
 
-/** What may be added from the first to the last sample that is judged. */
+/** Allowed rise from the first to the last judged sample. */
 const riseMax = {
   rssMiB: { most: 12, of: ({ rssMiB }: Sample) => rssMiB },
   heapMiB: { most: 2, of: ({ heapMiB }: Sample) => heapMiB },
@@ -74,7 +74,7 @@ beforeAll(async () => {
   server = await Ninepd.start({
     exports: models.map(model => ({ path: join(top, model), name: model, securityModel: model })),
     listen: [`unix://${address().path}`, `vhost-user://${join(top, 'vhost')}?tag=soak`, 'tcp://127.0.0.1:0'],
-    // What the faults provoke is logged as information.
+    // Injected faults are logged at level info.
     args: ['--log-level', 'warn'],
     env: { NODE_OPTIONS: `--import ${reporter}` },
   });
@@ -100,7 +100,7 @@ describe('a server that runs for long', () => {
     soak.write();
     expect(server.log()).not.toMatch(/ (ERROR|FATAL): /);
     expect(left).toBeLessThanOrEqual(idle);
-    // A thread of the pool ends when it had nothing to do for five seconds.
+    // A pool thread ends after five idle seconds.
     await expect.poll(() => sampler.poolThreads(), { timeout: 15_000 }).toBe(0);
     for (const model of models) expect(readdirSync(join(top, model)).filter(isHalfMade)).toEqual([]);
     if (minutes >= judgedMinutesMin) soak.judge();
@@ -161,7 +161,7 @@ class Soak {
     await this.#real.stop();
   }
 
-  /** Two guests that count together; a connection is as good as another. */
+  /** Two guests increment one counter. */
   async #count(me: string, running: () => boolean): Promise<void> {
     while (running()) {
       const client = await connect();
@@ -194,7 +194,7 @@ class Soak {
     if (kind === 'cut') random.pick(this.#guests).cut();
     if (kind === 'flush') await flushStorm(targets, random);
     if (kind === 'abandon') await abandon(targets, random);
-    // It may be cut off for what it says.
+    // The server may disconnect it.
     if (kind === 'nonsense') {
       await sendGarbage(targets, random).catch(error => {
         if (!isCut(error)) throw error;
@@ -253,7 +253,7 @@ class Soak {
       const all = sampler.samples.slice(sampler.samples.length * from, sampler.samples.length * to);
       return all.map(({ p50Ms }) => p50Ms).sort((a, b) => a - b)[all.length >> 1]!;
     };
-    // The machine may have other work at the end: only a multiple says something.
+    // The machine may be busy at the end: only a multiple is significant.
     expect(median(0.75, 1), 'p50 of the last quarter').toBeLessThan(3 * median(0.25, 0.5) + 1);
   }
 }

@@ -7,17 +7,17 @@ const O_RDWR = 2;
 const setIds = 0o6000;
 const contentBytesMax = 40_000;
 
-/** Names and what they lead to; undefined is nothing. */
+/** The object of each name; undefined: none. */
 export type World = ReadonlyMap<string, Seen | undefined>;
 
 /**
- * A guest's process that makes and changes objects in a directory of its own, as fast as it is answered, until the server
- * is gone. It knows what was answered, and every state in which the request that was not may have left things.
+ * A guest's process that creates and changes objects in its own directory until the server dies. It knows what was answered,
+ * and every state in which the unanswered request may have left the directory.
  */
 export class Writer {
-  /** What was answered. */
+  /** State after the last reply. */
   readonly entries = new Map<string, Seen>();
-  /** What the request at hand may lead to; the names are the same in all. */
+  /** The possible states after the running request; all have the same names. */
   worlds: readonly World[] = [];
   answered = 0;
   readonly directory: string;
@@ -26,7 +26,7 @@ export class Writer {
   readonly #uid: number;
   readonly #random: Random;
   #names = 0;
-  /** Of the directory, as the user and as root. */
+  /** Fids of the directory, as the user and as root. */
   #dir = 0;
   #rootDir = 0;
 
@@ -48,7 +48,7 @@ export class Writer {
     const own = await client.attach(aname, this.#uid);
     this.#dir = await client.walk(own, [this.directory]);
     await client.clunk(root, own);
-    // Held until the end: whoever comes after the server has died gets it at once.
+    // Held until the end: after the server's death it must be free at once.
     const fid = await client.walk(this.#dir);
     await client.lcreate(fid, 'locked', O_RDWR, 0o600, this.#uid);
     this.entries.set('locked', {
@@ -60,12 +60,12 @@ export class Writer {
     await client.lock(fid, { type: 1, flags: 0, start: 0, length: 0, proc_id: 1, client_id: this.directory });
   }
 
-  /** Rejects when the server is gone. */
+  /** Rejects when the server has died. */
   async run(): Promise<never> {
     const acts = [
       () => this.#create(),
       () => this.#create(),
-      // Twice as often as the others: they alone are made under another name.
+      // Twice as often as the others, since only these are staged.
       () => this.#mkdir(),
       () => this.#mkdir(),
       () => this.#mkdir(),
@@ -83,7 +83,7 @@ export class Writer {
     }
   }
 
-  /** One request: until it is answered, any of the worlds may be. The last one is what it asks for. */
+  /** One request: until the reply any of the states is possible. The last one is the requested state. */
   async #ask(worlds: readonly World[], request: () => Promise<unknown>): Promise<void> {
     this.worlds = worlds;
     await request();
@@ -118,7 +118,7 @@ export class Writer {
     const client = this.#client;
     const name = this.#fresh();
     const content = this.#random.bytes(this.#random.oneIn(3) ? 0 : this.#random.below(contentBytesMax));
-    // Whether set-id bits fall when a user writes is another matter.
+    // Dropping set-id bits is not tested here.
     const mode = content.length > 0 ? this.#random.below(0o1000) : this.#mode();
     const empty = { mode: S_IFREG | mode, ...this.#owner, content: Buffer.alloc(0) };
     const fid = await client.walk(this.#dir);
@@ -136,7 +136,7 @@ export class Writer {
     const name = this.#fresh();
     const mode = S_IFDIR | this.#mode();
     const seen = { mode, ...this.#owner };
-    // mkdir(2) gives no set-id bits: for a moment a real directory has less than it shall have.
+    // mkdir(2) sets no set-id bits: a real directory briefly lacks them.
     const less = this.#model === 'passthrough' ? [{ ...seen, mode: mode & ~setIds }] : [];
     const worlds = [undefined, ...less, seen].map(one => new Map([[name, one]]));
     return this.#ask(worlds, () => this.#client.mkdir(this.#dir, name, mode & 0o7777, this.#uid));
@@ -151,7 +151,7 @@ export class Writer {
       return this.#make(name, seen, () => this.#client.symlink(this.#dir, name, target, this.#uid));
     }
     const isDevice = type === S_IFCHR || type === S_IFBLK;
-    // Only root makes devices.
+    // Only root creates devices.
     if (isDevice && this.#uid !== 0) return;
     const device: [number, number] = [this.#random.below(4096), this.#random.below(1 << 20)];
     const mode = type | this.#mode();
@@ -177,7 +177,7 @@ export class Writer {
       [name, undefined],
       [to, seen],
     ] as [string, Seen | undefined][]);
-    // Two links of one object both stay.
+    // A rename between two links of one object keeps both.
     if (before.get(to) === seen) return;
     await this.#ask([before, after], () => this.#client.renameat(this.#dir, name, this.#dir, to));
   }
@@ -201,14 +201,14 @@ export class Writer {
     );
   }
 
-  /** Each of three attributes may be the old or the new one. */
+  /** Each of three attributes may have the old or the new value. */
   async #setattr(): Promise<void> {
     const picked = this.#pick(({ mode }) => isPlain(mode));
     if (!picked) return;
     const [name, old] = picked;
     const mode = (old.mode & S_IFMT) | this.#random.below(0o1000);
     const [uid, gid] = [this.#random.below(70_000), this.#random.below(70_000)];
-    // Rights are taken away before the owner changes, and given after that.
+    // Permissions are removed before the owner changes, and granted afterwards.
     const modes = [old.mode, (old.mode & mode) | (mode & S_IFMT), mode];
     const worlds: World[] = [];
     for (const gidNow of [old.gid, gid]) {

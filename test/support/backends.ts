@@ -2,17 +2,17 @@ import { type Differences, type Environment, environmentsNamed } from './environ
 import { serveIn } from './environments/serve-in.ts';
 import { type ModelName, type Serving, serveDirectory, servedAtPlace, serveMemory } from './serve.ts';
 
-/** Something that a client talks to. */
+/** A server under test. */
 export interface Backend {
   readonly name: string;
-  /** Its files can be seen on the host. */
+  /** Its files are visible on the host. */
   readonly host: boolean;
   /** The server itself checks permissions. */
   readonly permissions: boolean;
   readonly differs: Differences;
-  /** The share that it does of what is repeated a thousand times and more. */
+  /** Factor for numbers of repetitions; below 1 if it is slow. */
   readonly scale: number;
-  /** `others` are directories of it that are exported besides; only where its files can be seen on the host. */
+  /** `others` are further exported directories in it; only if its files are visible on the host. */
   serve(others?: readonly string[]): Promise<Serving>;
 }
 
@@ -43,7 +43,7 @@ const inEnvironment = (environment: Environment, model: ModelName): Backend => (
   serve: others => serveIn(environment, model, others),
 });
 
-/** In the environments that NINEPD_ENVIRONMENTS names (`npm run test:environments`); without it the usual ones. */
+/** In the environments of NINEPD_ENVIRONMENTS (`npm run test:environments`); default: the usual ones. */
 export const backends: readonly Backend[] =
   process.env.NINEPD_ENVIRONMENTS === undefined
     ? [onHost('mapped'), onHost('passthrough'), inMemory]

@@ -6,14 +6,14 @@ import { fileURLToPath } from 'node:url';
 const place = fileURLToPath(new URL('../../.cache/programs', import.meta.url));
 const flags = ['-std=c11', '-D_GNU_SOURCE', '-O1', '-Wall', '-Wextra', '-Werror', '-pthread'];
 
-/** Runs a command of the host that must succeed; returns what it printed. */
+/** Runs a command that must succeed; returns its output. */
 export function command(name: string, ...args: readonly string[]): string {
   const { status, stdout, stderr, error } = spawnSync(name, args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(`${name} ${args.join(' ')}: ${error?.message ?? stderr}`);
   return stdout.trim();
 }
 
-/** The path of a test's program, compiled from its one source when that is newer. Several processes may ask at once. */
+/** The path of a test program, compiled if its source is newer. Safe for concurrent calls of several processes. */
 export function compiled(source: string): string {
   const program = join(place, basename(source, '.c'));
   const built = statSync(program, { throwIfNoEntry: false })?.mtimeMs ?? 0;

@@ -1,6 +1,6 @@
 import { readdirSync, readlinkSync } from 'node:fs';
 
-/** What the descriptors of a process are open on: proc_pid_fd(5). Those that are closed meanwhile are left out. */
+/** Targets of a process's descriptors: proc_pid_fd(5). Skips those closed meanwhile. */
 export function heldBy(pid: number | 'self' = 'self'): string[] {
   const table = `/proc/${pid}/fd`;
   return readdirSync(table).flatMap(fd => {

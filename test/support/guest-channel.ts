@@ -1,16 +1,16 @@
 import { once } from 'node:events';
 import { createServer, type Server, type Socket } from 'node:net';
 
-// The host's end of scripts/guest/agent.c, whose head comment is the contract of the frames.
+// The host's end of scripts/guest/agent.c, which documents the frames.
 
-/** As whom a command runs in the guest. */
+/** Credentials of a command in the guest. */
 export interface GuestUser {
   uid: number;
   gid: number;
   groups?: number[];
 }
 
-/** What a command came to. `status` is its exit status, or 128 plus the signal that killed it. */
+/** Result of a command. `status` is its exit status, or 128 plus the signal that killed it. */
 export interface GuestResult {
   status: number;
   stdout: Buffer;
@@ -45,7 +45,7 @@ export class GuestChannel {
     server.once('connection', socket => this.#attach(socket));
   }
 
-  /** Listens on the Unix socket that QEMU connects its virtio-serial port to. */
+  /** Listens on the Unix socket of QEMU's virtio-serial port. */
   static async listen(path: string): Promise<GuestChannel> {
     const server = createServer();
     server.listen(path);
@@ -53,12 +53,12 @@ export class GuestChannel {
     return new GuestChannel(server);
   }
 
-  /** Resolves when the agent has said that it is there. */
+  /** Resolves when the agent is ready. */
   ready(): Promise<void> {
     return this.#ready;
   }
 
-  /** Runs a bash script; the answer comes when the shell has ended. `started` gets the id for `kill`. */
+  /** Runs a bash script; resolves when the shell has ended. `started` gets the id for `kill`. */
   run(script: string, user: GuestUser, started?: (id: number) => void): Promise<GuestResult> {
     const text = Buffer.from(script, 'utf8');
     if (text.length > scriptBytesMax) throw new RangeError(`a script of ${text.length} bytes`);
@@ -85,7 +85,7 @@ export class GuestChannel {
     this.#send(id, 'K', payload);
   }
 
-  /** Every command that waits, and every later one, fails with this error. */
+  /** Fails all running and later commands with this error. */
   fail(error: Error): void {
     this.#failure ??= error;
     for (const pending of this.#pending.values()) pending.reject(this.#failure);

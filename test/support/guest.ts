@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { GuestChannel, type GuestResult, type GuestUser } from './guest-channel.ts';
 
-/** What scripts/guest-image.mjs has made; all paths. */
+/** Results of scripts/guest-image.mjs; all paths. */
 export interface Manifest {
   kernel: string;
   initramfs: string;
@@ -18,10 +18,10 @@ export interface Manifest {
 }
 
 export interface GuestOptions {
-  /** MiB of memory, 768 if left out. */
+  /** MiB of memory; default: 768. */
   memory?: number;
   cpus?: number;
-  /** MiB of an empty ext4 disk mounted on /scratch; none if left out. It is sparse: 16384 costs nothing. */
+  /** MiB of an empty, sparse ext4 disk on /scratch; default: none. */
   scratch?: number;
   /** Further QEMU arguments, such as devices. */
   extraArgs?: string[];
@@ -30,9 +30,9 @@ export interface GuestOptions {
 }
 
 export interface ShOptions {
-  /** Milliseconds, 60 000 if left out; then the command is killed and the call fails. */
+  /** Milliseconds until the command is killed and the call fails; default: 60,000. */
   timeout?: number;
-  /** The exit status that is wanted, 0 if left out; `any` takes all. */
+  /** The expected exit status; default: 0. */
   expectCode?: number | 'any';
   user?: GuestUser;
 }
@@ -53,7 +53,7 @@ export interface MountOptions {
   cid?: number;
   /** virtio: the mount tag. */
   tag?: string;
-  /** Where to mount; made if missing. */
+  /** Mount point; created if missing. */
   path: string;
   aname?: string;
   cache?: 'none' | 'mmap' | 'loose' | 'readahead';
@@ -62,7 +62,7 @@ export interface MountOptions {
   posixacl?: boolean;
   /** Further mount options, as mount(8) takes them. */
   extra?: string;
-  /** Without mount(8) of util-linux, which looks at what it has mounted and fails if root may not. */
+  /** Calls mount(2) directly: mount(8) of util-linux stats the mount and fails if root may not. */
   bare?: boolean;
 }
 
@@ -74,13 +74,13 @@ const repository = fileURLToPath(new URL('../..', import.meta.url));
 const bootMsMax = 60_000;
 const sigkill = 9;
 
-// Lines of a healthy boot that the pattern of complaints would take for one.
+// Harmless boot messages that match the pattern of complaints.
 const complaint =
   /9pnet|9p:|v9fs|bogus|Unexpected packet tag|BUG|WARNING|Call Trace|blocked for more than|general protection|Oops/;
 const healthy =
   /9pnet: Installing 9P2000 support|9p: Installing v9fs|Limiting 'msize'|EXT4-fs|Kernel command line/;
 
-/** Makes what is missing first. */
+/** Builds missing parts first. */
 export function readManifest(): Manifest {
   const path = execFileSync(process.execPath, [join(repository, 'scripts/guest-image.mjs')], {
     encoding: 'utf8',
@@ -90,13 +90,13 @@ export function readManifest(): Manifest {
 }
 
 /**
- * A real Linux in a QEMU without KVM: Debian's kernel and user space, root on a read-only disk, /tmp in memory. It
- * reaches this machine's 127.0.0.1 as 10.0.2.2. Programs of test/guest/programs are on its PATH.
+ * Linux in QEMU without KVM: Debian's kernel and user space, root on a read-only disk, /tmp in memory. Reaches this machine's
+ * 127.0.0.1 as 10.0.2.2. Programs of test/guest/programs are on its PATH.
  */
 export class Guest {
   readonly kernelRelease: string;
   readonly qemuVersion: string;
-  /** Where this machine finds the guest's programs (static, so they run here too). */
+  /** Path of the guest's programs on this machine (static, so they run here too). */
   readonly programs: string;
   readonly #qemu: ChildProcess;
   readonly #channel: GuestChannel;
@@ -148,7 +148,7 @@ export class Guest {
     throw new Error(`the guest ${outcome}\n${text}`);
   }
 
-  /** The end of what the kernel has written to its serial console: only trouble comes there after the boot. */
+  /** The end of the serial console: only problems appear there after the boot. */
   console(): string {
     try {
       return readFileSync(join(this.#dir, 'console.log'), 'latin1').slice(-8000);
@@ -193,7 +193,7 @@ export class Guest {
     };
   }
 
-  /** Mounts and gives back the path. */
+  /** Mounts; returns the path. */
   async mount(options: MountOptions): Promise<string> {
     const { trans, path } = options;
     const list = trans === 'vsock' ? [] : ['version=9p2000.L', `trans=${trans}`];
@@ -219,7 +219,7 @@ export class Guest {
     return (await this.sh('dmesg')).stdout;
   }
 
-  /** The kernel's log lines that a sound server never causes. */
+  /** Kernel log lines that a correct server never causes. */
   async complaints(): Promise<string[]> {
     const lines = (await this.dmesg()).split('\n');
     return lines.filter(line => complaint.test(line) && !healthy.test(line));
@@ -240,10 +240,10 @@ function deviceOf({ trans, tag = 'ninepd', cid = 2, port }: MountOptions): strin
   return trans === 'vsock' ? `${cid}:${port}` : tag;
 }
 
-/** Without the flags that say that string instructions are fast: QEMU carries those out byte by byte. */
+/** Without the flags for fast string instructions, which QEMU emulates byte by byte. */
 const cpu = 'max,erms=off,fsrm=off';
 
-/** What an emulated kernel is quicker without, and nobody asks of it here. */
+/** Kernel options that make an emulated guest faster. */
 const quickKernel =
   'mitigations=off nokaslr random.trust_cpu=on no_timer_check init_on_alloc=0 cryptomgr.notests';
 

@@ -7,7 +7,7 @@ import { noSession, type Syscalls } from '#host/syscalls.ts';
 type CallName = keyof Syscalls;
 type Method = (...args: unknown[]) => unknown;
 
-/** Stands in for a system call: makes it by `call`, at once or later, or does something else. */
+/** Replaces a system call; may make it by `call`, at once or later. */
 export type Intercept = (name: CallName, call: () => unknown, args: readonly unknown[]) => unknown;
 
 const nothing = () => undefined;
@@ -24,7 +24,7 @@ const classes = [
   Object.getPrototypeOf(pooledCalls(noSession)),
 ] as Record<string, unknown>[];
 
-/** From now on every system call of this process goes through `intercept`, until the function returned is called. */
+/** Sends every system call of this process through `intercept`, until the returned function is called. */
 export function interceptCalls(intercept: Intercept): () => void {
   const undo: (() => void)[] = [];
   for (const one of classes) {
@@ -44,11 +44,11 @@ export function interceptCalls(intercept: Intercept): () => void {
   };
 }
 
-/** Runs `act` while the system call of this number, counted from 1, fails with EIO. Resolves to whether there was one. */
+/** Runs `act` while the Nth system call, counted from 1, fails with EIO. Resolves to whether it was reached. */
 export async function withFault(number: number, act: () => Promise<unknown>): Promise<boolean> {
   let calls = 0;
   const restore = interceptCalls((name, call) => {
-    // close(2) gives the descriptor back whatever it says.
+    // close(2) frees the descriptor even if it fails.
     if (name !== 'close' && ++calls === number) throw EIO;
     return call();
   });

@@ -1,6 +1,6 @@
 import type { Logger } from '#base/log.ts';
 
-/** A log that puts what is said at any level into `lines`. */
+/** A log that appends the lines of every level to `lines`. */
 export function logTo(lines: string[]): Logger {
   const add = (text: string) => void lines.push(text);
   return {

@@ -2,14 +2,14 @@ import { chmodSync, closeSync, ftruncateSync, mkdirSync, openSync, rmSync } from
 import { join } from 'node:path';
 import { command } from './compiled.ts';
 
-/** An ext4 of its own on a loop device. Needs root. */
+/** An ext4 on a loop device. Needs root. */
 export class LoopDisk {
-  /** Where it is mounted. */
+  /** The mount point. */
   readonly path: string;
   readonly #image: string;
   readonly #device: string;
 
-  /** `features` are options of mkfs.ext4, `options` those of the mount. */
+  /** `features` are options of mkfs.ext4, `options` of mount(8). */
   constructor(
     top: string,
     name: string,
@@ -29,7 +29,7 @@ export class LoopDisk {
     chmodSync(this.path, 0o755);
   }
 
-  /** FIFREEZE: whatever changes it waits, uninterruptibly, until `thaw`. */
+  /** FIFREEZE: changes wait, uninterruptibly, until `thaw`. */
   freeze(): void {
     command('fsfreeze', '--freeze', this.path);
   }

@@ -8,10 +8,10 @@ import { Server } from '#server.ts';
 const dirs = 100;
 const filesPerDir = 1000;
 const fidsPerFile = 10;
-/** Descriptors that this machine allows a process: the issue's number, whatever the machine's own limit is. */
+/** Descriptors of the server, whatever the machine's limit is. */
 const descriptorsMax = 20_000;
 
-/** A million fids on a hundred thousand objects, many more than there may be descriptors. */
+/** A million fids on a hundred thousand objects, many more than descriptors. */
 export function describeMillionFids(title: string, securityModel: 'mapped' | 'passthrough'): void {
   describe(`a million fids, ${title}`, () => {
     let dir: string;
@@ -49,7 +49,7 @@ export function describeMillionFids(title: string, securityModel: 'mapped' | 'pa
       }
       expect(fids.length).toBe(1_000_000);
       expect(readdirSync('/proc/self/fd').length).toBeLessThan(descriptorsMax);
-      // One in a thousand, from the oldest on: their descriptors were given up long ago.
+      // One in a thousand, oldest first: their descriptors were evicted long ago.
       const paths = new Set<string>();
       for (let i = 0; i < fids.length; i += 1009) {
         const attr = await client.getattr(fids[i]!);

@@ -18,7 +18,7 @@ import { Errno } from '#base/errno.ts';
 import { nameOf } from '#base/name.ts';
 import { contextOf } from './context.ts';
 
-/** A small generator of numbers below `below` (mulberry32): a seed repeats a run. */
+/** Deterministic random numbers below `below` (mulberry32). */
 export function random(seed: number): (below: number) => number {
   let state = seed >>> 0;
   return below => {
@@ -37,7 +37,7 @@ export type Step =
 
 const acts = ['create', 'mkdir', 'mkdir', 'symlink', 'unlink', 'rmdir', 'rename', 'rename', 'link'] as const;
 
-/** Operations on few names at most three deep, so that they meet each other all the time. */
+/** Operations on few names, at most three levels deep, so that they collide often. */
 export function randomSteps(next: (below: number) => number, count: number): Step[] {
   const path = (): Path => Array.from({ length: 1 + next(3) }, () => 'abc'[next(3)]!);
   return Array.from({ length: count }, () => {
@@ -57,7 +57,7 @@ export class HostDirectory {
   run(step: Step): number {
     const at = (path: Path) => join(this.#root, ...path);
     try {
-      // A symlink on the way would be followed; the tree, like a guest's kernel, walks components.
+      // The host would follow a symlink; the tree, like a guest's kernel, walks components.
       for (const path of 'to' in step ? [step.path, step.to] : [step.path]) this.#refuseLinks(path);
       switch (step.act) {
         case 'create':

@@ -21,24 +21,24 @@ export interface NinepdExport {
 
 export interface NinepdOptions {
   exports: NinepdExport[];
-  /** URIs to listen on; one TCP port of the system's choice if left out. */
+  /** URIs to listen on; default: a free TCP port. */
   listen?: string[];
   /** Further command line options. */
   args?: string[];
   env?: NodeJS.ProcessEnv;
   /** Its RLIMIT_NOFILE. */
   openFilesMax?: number;
-  /** Files it shall see as /etc/passwd and /etc/group, through a mount namespace of its own (needs root). */
+  /** Files mounted over /etc/passwd and /etc/group in its mount namespace (needs root). */
   userDatabase?: { passwd: string; group: string };
 }
 
 const withUserDatabase = 'mount --bind "$1" /etc/passwd; mount --bind "$2" /etc/group; shift 2; exec "$@"';
 
-/** The real program as its own process, started by its command line and known by what it prints. */
+/** The program as a process. */
 export class Ninepd {
   readonly #child: ChildProcess;
   #log = '';
-  /** Resolves when it has ended and nobody else has its standard error open. */
+  /** Resolves when it has ended and its standard error is closed. */
   readonly silent: Promise<unknown>;
 
   private constructor(child: ChildProcess) {
@@ -82,7 +82,7 @@ export class Ninepd {
     }
   }
 
-  /** The URIs it has said it listens on. */
+  /** The URIs that it has printed. */
   listeners(): string[] {
     return [...this.#log.matchAll(/listening on (\S+)/g)].map(match => match[1] ?? '');
   }
@@ -102,17 +102,17 @@ export class Ninepd {
     return this.#child.exitCode === null && this.#child.signalCode === null;
   }
 
-  /** Everything it has written to standard error. */
+  /** Its standard error. */
   log(): string {
     return this.#log;
   }
 
-  /** Its open descriptors that lead to a path below `directory` (given without symlinks), as those paths. */
+  /** Paths of its descriptors below `directory` (given without symlinks). */
   descriptorsBelow(directory: string): string[] {
     return heldBy(this.pid).filter(path => path === directory || path.startsWith(`${directory}/`));
   }
 
-  /** Asks it to end as an administrator would, and gives back its exit status; null if it had to be killed. */
+  /** Sends SIGTERM; resolves to its exit status, or null if it had to be killed. */
   async stop(): Promise<number | null> {
     if (this.running) {
       this.#child.kill('SIGTERM');

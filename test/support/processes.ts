@@ -1,15 +1,15 @@
 import { readdirSync, readFileSync } from 'node:fs';
 
-/** A process as proc_pid_status(5) shows it. */
+/** A process, from proc_pid_status(5). */
 export interface Process {
   readonly pid: number;
   readonly parent: number;
   readonly name: string;
-  /** The letter: S sleeps, D waits and cannot be killed, Z has ended. */
+  /** State: S sleeps, D waits uninterruptibly, Z has ended. */
   readonly state: string;
 }
 
-/** Undefined when there is none of that id. */
+/** Undefined if there is no such process. */
 export function processOf(pid: number): Process | undefined {
   let text: string;
   try {
@@ -21,7 +21,7 @@ export function processOf(pid: number): Process | undefined {
   return { pid, parent: Number(field('PPid')), name: field('Name'), state: field('State') };
 }
 
-/** The children of a process that have not ended. */
+/** The running children of a process. */
 export function childrenOf(parent: number): Process[] {
   return readdirSync('/proc').flatMap(name => {
     const found = /^\d+$/.test(name) ? processOf(Number(name)) : undefined;

@@ -27,32 +27,32 @@ export type ModelName = 'mapped' | 'passthrough';
 /** A server on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
 export interface Serving {
   readonly socket: string;
-  /** The exported directory of the host; undefined for a tree in memory. */
+  /** The exported directory of the host; undefined for a memory tree. */
   readonly directory: string | undefined;
-  /** The processes that serve. */
+  /** The serving processes. */
   readonly processes: readonly number[];
-  /** Connections that are open on the server's side. */
+  /** Open connections of the server. */
   connections(): number;
-  /** What was logged as an error: a bug of the server. */
+  /** Lines logged at level error: bugs of the server. */
   readonly errors: readonly string[];
-  /** What sessions hold that should be gone; checked where it can be seen. */
+  /** Leaked resources of sessions, where visible. */
   remains(): string[];
-  /** Called for directories that tests work in, with the path in the export, before they do. */
+  /** Called with the path of each test directory before its use. */
   prepare?(path: string): void;
   close(): Promise<void>;
 }
 
-/** Where a server is: its socket, and the directory that it exports. */
+/** Socket and directory of a server. */
 export interface Place {
   readonly socket: string;
   readonly directory: string;
-  /** Names of directories in it that are exported too, each under its name and, read-only, with `-readonly` behind it. */
+  /** Further exported directories in it, each by its name and, read-only, with `-readonly` appended. */
   readonly others: readonly string[];
-  /** An empty directory for whatever else is needed. */
+  /** An empty directory for other files. */
   readonly scratch: string;
 }
 
-/** Serves at a new place, which is removed when the server is closed. */
+/** Serves a new directory, which is removed when the server is closed. */
 export async function servedAtPlace(
   serve: (place: Place) => Promise<Serving>,
   others: readonly string[] = [],
@@ -89,7 +89,7 @@ export function exportsOf({ directory, others }: Place): Exported[] {
   ];
 }
 
-/** The same server, and something that is to be done when it is closed. Not a copy: some of its members change. */
+/** Runs a function when the server is closed. Not a copy: some members change. */
 export function closedBefore(serving: Serving, after: () => unknown): Serving {
   const closeServer = serving.close.bind(serving);
   serving.close = async () => {
@@ -132,7 +132,7 @@ export async function serveDirectory(place: Place, securityModel: ModelName): Pr
   };
 }
 
-/** As systemd does for the whole machine: what is mounted in it later shows in the server's mount namespace, if it has one. */
+/** Makes the mount shared, as systemd does: later mounts propagate to the server's mount namespace. */
 function shared(directory: string): () => void {
   if (process.getuid!() !== 0) return () => undefined;
   execFileSync('mount', ['--bind', directory, directory]);
@@ -140,7 +140,7 @@ function shared(directory: string): () => void {
   return () => execFileSync('umount', [directory]);
 }
 
-/** The real program, in its sandbox. */
+/** The program in its sandbox. */
 export async function serveProgram(
   place: Place,
   securityModel: ModelName,
@@ -151,7 +151,7 @@ export async function serveProgram(
   const server = await Ninepd.start({
     exports: exportsOf(place).map(one => ({ ...one, securityModel })),
     listen: [`unix://${socket}`],
-    // Otherwise it counts the connections of a busy peer instead of naming each.
+    // Otherwise the log summarizes connections of a busy peer.
     args: ['--log-level', 'debug', '--msize-max', String(msizeBytesMax), ...args],
   });
   const children = readFileSync(`/proc/${server.pid}/task/${server.pid}/children`, 'latin1').match(/\d+/g);
@@ -193,13 +193,13 @@ export async function serveTree(tree: Tree & { close(): void }): Promise<Serving
 }
 
 export interface SessionParts {
-  /** What the next connection finds; the first is for those who name none. */
+  /** The exports of the next connection; the first is the default. */
   exports(): readonly ExportEntry[];
-  /** Told of each session before its transport has it. */
+  /** Called with each new session. */
   watch?(session: SessionPort): void;
 }
 
-/** Sessions and streams as the server makes them, where they can be looked at. */
+/** A server in this process whose sessions and streams are visible. */
 export async function serveSessions(socket: string, { exports, watch }: SessionParts): Promise<Serving> {
   const errors: string[] = [];
   const streams = new Set<Stream>();
@@ -245,7 +245,7 @@ export async function serveSessions(socket: string, { exports, watch }: SessionP
   };
 }
 
-/** What somebody still holds of a tree, which is emptied for that: everything but the root should be free then. */
+/** Empties a tree and returns what is still held besides the root. */
 export function heldIn(tree: MemoryTree): string[] {
   const attr = new Attr();
   const actor = contextOf({ uid: 0, gid: 0, groups: [] });
@@ -276,7 +276,7 @@ export function heldIn(tree: MemoryTree): string[] {
   ];
 }
 
-/** How many descriptors this process has. */
+/** Number of descriptors of this process. */
 export function descriptors(): number {
   return readdirSync('/proc/self/fd').length;
 }

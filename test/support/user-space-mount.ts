@@ -2,7 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { compiled } from './compiled.ts';
 
-/** A file system that a program of the tests serves until its standard input ends: stalling.c, passing.c. */
+/** A FUSE file system of a test program, until its standard input ends: stalling.c, passing.c. */
 export class UserSpaceMount {
   readonly #child: ChildProcess;
 
@@ -10,7 +10,7 @@ export class UserSpaceMount {
     this.#child = child;
   }
 
-  /** Runs the program of this source; resolves when it has mounted. */
+  /** Runs the program; resolves when it has mounted. */
   static async start(source: string, ...args: readonly string[]): Promise<UserSpaceMount> {
     const child = spawn(compiled(source), args, { stdio: ['pipe', 'pipe', 'inherit'] });
     const [said] = await Promise.race([once(child.stdout!, 'data'), once(child, 'exit')]);
@@ -23,7 +23,7 @@ export class UserSpaceMount {
     this.#child.kill(name);
   }
 
-  /** Unmounts; what hangs in it fails. */
+  /** Unmounts; hanging calls fail. */
   async end(): Promise<void> {
     if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
     this.#child.stdin!.end();

@@ -25,7 +25,7 @@ export interface FrontendOptions {
   size?: number;
   features?: bigint;
   protocolFeatures?: bigint;
-  /** Regions of one file; one of 4 MiB if left out. The ring and the buffers lie in the first. */
+  /** Regions of one file; default: one of 4 MiB. Ring and buffers are in the first. */
   regions?: Region[];
 }
 
@@ -91,7 +91,7 @@ export class Frontend {
     closeSync(this.file);
   }
 
-  /** Everything a monitor says until the device runs, in QEMU's order. */
+  /** Sends all messages until the device runs, in QEMU's order. */
   async start(next = 0): Promise<void> {
     await this.negotiate();
     await this.shareMemory();
@@ -115,7 +115,7 @@ export class Frontend {
     await this.monitor.order(request.addMemReg, Buffer.concat([u64(0), regionBytes(region)]), [file]);
   }
 
-  /** The monitor's address of one of the guest's. */
+  /** Translates a guest address to a monitor address. */
   monitorAddress(address: number): number {
     const region = this.regions.find(
       one => address >= one.guestAddress && address < one.guestAddress + one.bytes,
@@ -141,12 +141,12 @@ export class Frontend {
     await monitor.order(request.setVringEnable, u32(0, 1));
   }
 
-  /** Returns where the device stopped. */
+  /** Stops the device; returns its next index. */
   async stopRing(): Promise<number> {
     return (await this.monitor.ask(request.getVringBase, u32(0, 0))).readUInt32LE(4);
   }
 
-  /** As a guest that boots again: rings of zeros, and a driver that knows of nothing. */
+  /** As after a reboot of the guest: zeroed rings and a new driver. */
   forget(): void {
     const at = this.at(this.descriptors);
     this.memory.fill(0, at, at + 0x10000);
@@ -155,17 +155,17 @@ export class Frontend {
     this.#arena = this.#arenaStart;
   }
 
-  /** Descriptors that are not in use. */
+  /** Free descriptors. */
   get spare(): number {
     return this.#free.length;
   }
 
-  /** Takes all descriptors for free, whether they are or not. */
+  /** Marks all descriptors as free. */
   reclaim(): void {
     this.#free.splice(0, this.#free.length, ...Array.from({ length: this.size }, (_, i) => i));
   }
 
-  /** Where an address of the guest lies in the file. */
+  /** File offset of a guest address. */
   at(address: number): number {
     const region = this.regions.find(
       one => address >= one.guestAddress && address < one.guestAddress + one.bytes,
@@ -183,7 +183,7 @@ export class Frontend {
     return Buffer.from(this.memory.subarray(at, at + bytes));
   }
 
-  /** Memory of its own for a buffer; going round after a while. */
+  /** Allocates a buffer; wraps around. */
   room(bytes: number): number {
     const { guestAddress, bytes: all } = this.regions[0]!;
     if (this.#arena + bytes > guestAddress + all) this.#arena = this.#arenaStart;
@@ -211,7 +211,7 @@ export class Frontend {
     this.write(this.descriptors + 16 * index, this.encode(descriptor));
   }
 
-  /** Puts a head into the available ring; other than a driver, also one that is no descriptor. */
+  /** Puts a head into the available ring, which may be invalid. */
   offer(head: number): void {
     const at = this.at(this.available);
     this.memory.writeUInt16LE(head, at + 4 + 2 * (this.#offered % this.size));
@@ -223,13 +223,13 @@ export class Frontend {
     signal(this.kickDescriptor);
   }
 
-  /** Whether the device asks for a kick after what was offered last, by its event index. */
+  /** Whether the device's event index asks for a kick. */
   get wantsKick(): boolean {
     const event = this.memory.readUInt16LE(this.at(this.used) + 4 + 8 * this.size);
     return event === ((this.#offered - 1) & 0xffff);
   }
 
-  /** Asks to be told when the device gives back one more. */
+  /** Requests a call after the next used element. */
   #wantCall(): void {
     this.memory.writeUInt16LE(this.#seen, this.at(this.available) + 4 + 2 * this.size);
   }
@@ -238,7 +238,7 @@ export class Frontend {
     return this.memory.readUInt16LE(this.at(this.used) + 2);
   }
 
-  /** What the device gave back since the last time. */
+  /** The new used elements. */
   takeUsed(): { head: number; length: number }[] {
     const taken: { head: number; length: number }[] = [];
     for (; this.#seen !== this.usedIndex; this.#seen = (this.#seen + 1) & 0xffff) {
@@ -249,7 +249,7 @@ export class Frontend {
     return taken;
   }
 
-  /** Waits for so many to be given back. */
+  /** Waits for this number of used elements. */
   async usedOf(count: number): Promise<{ head: number; length: number }[]> {
     const all: { head: number; length: number }[] = [];
     await until(`${count} used buffers`, () => {
@@ -259,7 +259,7 @@ export class Frontend {
     return all;
   }
 
-  /** Offers a chain of these buffers, indirect or not. Returns its head. */
+  /** Makes a chain of these buffers available, indirect or not. Returns its head. */
   chain(readable: readonly Descriptor[], writable: readonly Descriptor[], indirect = false): number {
     const buffers = [...readable, ...writable.map(one => ({ ...one, flags: WRITE }))];
     const link = (one: Descriptor, i: number, next: number): Descriptor => ({
@@ -289,7 +289,7 @@ export class Frontend {
     this.#chains.delete(head);
   }
 
-  /** Sends a message, alone, and gives back what was written as reply. */
+  /** Sends a message and waits for its reply. */
   async message(frame: Uint8Array, room = 8192, indirect = false): Promise<Buffer> {
     const reply = this.room(room);
     const head = this.chain(
@@ -304,7 +304,7 @@ export class Frontend {
     return this.read(reply, used!.length);
   }
 
-  /** One message of 9P; an Errno when the server answers with one. */
+  /** Sends a 9P request; resolves to the reply or an Errno. */
   async request<O extends Op>(op: O, fields: Draft<O> | TMessage<O>, tag = 1): Promise<RMessage<O> | Errno> {
     return decodeReply(op, await this.message(encodeRequest(op, tag, fields), 16384, true));
   }

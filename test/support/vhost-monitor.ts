@@ -14,7 +14,7 @@ const EPIPE = 32;
 const waitMsMax = 5000;
 let files = 0;
 
-/** A file that guest memory lies in, without a name. */
+/** An unlinked file for guest memory. */
 export function memoryFile(bytes: number): number {
   const path = `/dev/shm/ninepd-test-${process.pid}-${files++}`;
   const fd = openSync(path, 'wx+', 0o600);
@@ -47,7 +47,7 @@ export async function until(what: string, done: () => boolean): Promise<void> {
   }
 }
 
-/** A monitor: one end of a vhost-user socket, on which anything can be said. */
+/** A monitor: one end of a vhost-user socket, which can send arbitrary messages. */
 export class Monitor {
   readonly descriptor: number;
 
@@ -73,7 +73,7 @@ export class Monitor {
     if (sent !== bytes.length && sent !== -EPIPE) throw new Error(`sendmsg: ${sent}`);
   }
 
-  /** A request whose reply nobody waits for. */
+  /** Sends a request without a reply. */
   tell(
     number: number,
     payload: Uint8Array = Buffer.alloc(0),
@@ -93,7 +93,7 @@ export class Monitor {
     return this.reply(number);
   }
 
-  /** A request with its acknowledgement, which must be success. */
+  /** Sends a request with REPLY_ACK; the acknowledgement must be success. */
   async order(
     number: number,
     payload: Uint8Array = Buffer.alloc(0),

@@ -19,7 +19,7 @@ export interface Served {
   /** The socket. */
   readonly path: string;
   readonly face: VhostUserListener;
-  /** Every session that was opened, the last one last. */
+  /** All sessions so far, in order. */
   readonly sessions: Session[];
   /** Warnings and errors. */
   readonly complaints: string[];
@@ -28,11 +28,11 @@ export interface Served {
 
 export interface ServedOptions {
   readonly tag?: string;
-  /** Microseconds. */
+  /** Busy polling in microseconds. */
   readonly busyPoll?: number;
-  /** Of these and other sessions. */
+  /** Share of these and other sessions. */
   readonly share?: ServerShare;
-  /** The tree that is served, made of that of the directory. */
+  /** Wraps the directory's tree. */
   readonly dressed?: (tree: Tree) => Tree;
 }
 

@@ -8,7 +8,7 @@ const ok: Wanted = {};
 const direntHead = 24;
 const acl = 'system.posix_acl_';
 
-/** A u64 as a request has it. */
+/** A u64 field of a request. */
 type Wide = { readonly low: number; readonly high: number } | number;
 const numberOf = (wide: Wide) => (typeof wide === 'number' ? wide : wide.high * 2 ** 32 + wide.low);
 
@@ -24,16 +24,16 @@ const valid = {
   mtimeSet: 256,
 };
 
-/** Undefined when it is not known beforehand. */
+/** Undefined if the model cannot know it. */
 function timeOf(asked: Asked<'setattr'>, which: 'atime' | 'mtime'): Time | undefined | 'now' {
   const [sec, nsec] = [asked[`${which}_sec`], asked[`${which}_nsec`]];
   if ((asked.valid & valid[`${which}Set`]) === 0) return 'now';
   if (nsec < 0 || nsec >= 1e9) refuse('EINVAL');
-  // What is kept of a time that far is the file system's.
+  // The file system decides how it stores times that far away.
   return Number.isSafeInteger(sec) ? { sec, nsec } : undefined;
 }
 
-/** Refuses before anything is changed. */
+/** Fails before anything is changed. */
 function checkChange(node: ModelNode, asked: Asked<'setattr'>): void {
   const set = (bit: number) => (asked.valid & bit) !== 0;
   if (set(valid.uid) && asked.uid === 0xffff_ffff) refuse('EINVAL');
@@ -59,7 +59,7 @@ function change(session: ModelSession, { node, attached, open }: Fid, asked: Ask
   if (set(valid.mode)) files.chmod(user, node, asked.mode & 0o7777);
   if (set(valid.size)) files.truncate(user, node, numberOf(asked.size), open?.kind === 'file' && open.writes);
   const [atime, mtime] = [timeOf(asked, 'atime'), timeOf(asked, 'mtime')];
-  // A change of size has set mtime to now already.
+  // The change of size has already set mtime.
   const setsMtime = set(valid.mtime) && !(set(valid.size) && mtime === 'now');
   if (set(valid.atime) || setsMtime) {
     files.setTimes(user, node, set(valid.atime) && setsMtime && atime === 'now' && mtime === 'now');
@@ -68,7 +68,7 @@ function change(session: ModelSession, { node, attached, open }: Fid, asked: Ask
   if (setsMtime) node.mtime = mtime === 'now' ? undefined : mtime;
 }
 
-/** What a listing must be that was asked to go on behind `cookie`, or to begin. */
+/** The expected listing after `cookie`, or from the start. */
 function checkListing(fid: Fid, listed: Listed, cookie: Asked<'readdir'>['offset'], most: number) {
   const { node } = fid;
   const wide = cookie as { readonly low: number; readonly high: number };
@@ -158,7 +158,7 @@ const reading: ExpectedReplies = {
     if (open?.kind === 'xattr-read') {
       const { value } = open;
       if (Buffer.isBuffer(value)) return { data: value.subarray(Math.min(at, value.length), at + most) };
-      // The order of names is the file system's.
+      // The order of names depends on the file system.
       return {
         data: ({ count: got }: { count: number }) => (got <= most ? undefined : 'more than was asked for'),
       };
@@ -177,9 +177,9 @@ const reading: ExpectedReplies = {
     if (most === 0) refuse('EINVAL');
     fid.node.atime = undefined;
     const listing = checkListing(fid, fid.open.listed, offset, most);
-    // The order is the file system's: any of them may be the next, and may not fit.
+    // The order depends on the file system: any name may be next, and may not fit.
     const longest = Math.max(1, ...[...fid.node.entries!.keys()].map(name => name.length));
-    // iterate_dir of fs/readdir.c says it of a removed directory; others find nothing.
+    // iterate_dir of fs/readdir.c fails for a removed directory; others return nothing.
     if (fid.node.nlink === 0) return { data: listing, refused: 'ENOENT' };
     return direntHead + longest > most ? { data: listing, refused: 'EINVAL' } : { data: listing };
   },

@@ -1,34 +1,34 @@
-/** Byte-range locks as one row of cells per object: which owner has what in each. */
+/** Byte-range locks of one object, as an array of cells: the owners and lock types of each. */
 
 export interface Owner {
-  /** Whose it is: a session. */
+  /** The owning session. */
   readonly session: object;
   readonly clientId: string;
   readonly procId: number;
-  /** Through which of two exports that know nothing of each other. */
+  /** The export through which it was taken, of two independent ones. */
   readonly exported: boolean;
 }
 
 interface Held {
   readonly owner: Owner;
   readonly type: number;
-  /** The open fid it was taken through. */
+  /** The open fid through which it was taken. */
   readonly through: object;
-  /** Cells next to one another with one number are one lock. */
+  /** Adjacent cells with equal numbers are one lock. */
   region: number;
   doubtful: boolean;
 }
 
-/** A lock that an answer speaks of. */
+/** A lock in a reply. */
 export interface Told {
   readonly type: number;
   readonly clientId: string;
   readonly procId: number;
-  /** One that it has. */
+  /** A held lock. */
   readonly cell: number;
 }
 
-/** Each cell is a byte, and the last is all the rest of the file. */
+/** Each cell is a byte, the last one the rest of the file. */
 export const lockCells = 24;
 
 const sameClient = (a: Owner, b: Owner) =>
@@ -44,7 +44,7 @@ export class Row {
     return Array.from({ length: end - start }, (_, i) => start + i);
   }
 
-  /** What another owner has in the way. */
+  /** The conflicting locks of other owners. */
   conflicts(owner: Owner, type: number, start: number, length: number): { cell: number; held: Held }[] {
     return this.#range(start, length).flatMap(cell =>
       this.cells[cell]!.filter(held => !same(held.owner, owner) && (held.type === 1 || type === 1)).map(
@@ -60,7 +60,7 @@ export class Row {
     return held.doubtful && sameClient(held.owner, owner);
   }
 
-  /** Whether the lock was given. */
+  /** Whether the lock is granted. */
   lock(owner: Owner, through: object, type: number, start: number, length: number): boolean {
     const conflicts = this.conflicts(owner, type, start, length);
     if (conflicts.some(({ held }) => !this.yields(held, owner))) return false;
@@ -74,7 +74,7 @@ export class Row {
     return true;
   }
 
-  /** Neighbours of one kind become one lock. */
+  /** Merges adjacent cells of one type. */
   #join(from: number, step: number, owner: Owner, through: object, type: number, region: number): void {
     const at = (cell: number) => this.cells[cell]?.find(held => same(held.owner, owner));
     const first = at(from);
@@ -109,14 +109,14 @@ export class Row {
     for (const [cell, held] of this.cells.entries()) this.cells[cell] = held.filter(one => !gone(one));
   }
 
-  /** Whether an answer to Tgetlock is one of those that are in the way. */
+  /** Whether Rgetlock names a conflicting lock. */
   tells(owner: Owner, type: number, start: number, length: number, told: Told, known: boolean): boolean {
     const conflicts = this.conflicts(owner, type, start, length).filter(
       ({ held }) => !this.yields(held, owner),
     );
     const isOwnersCell = (held: Held) =>
       this.cells[told.cell]?.some(one => same(one.owner, held.owner)) ?? false;
-    // Its kernel joins what one owner has side by side, however it was taken.
+    // The kernel merges adjacent locks of one owner.
     if (told.clientId === '') {
       const unknown = conflicts.filter(({ held }) => !known || held.owner.exported !== owner.exported);
       if (unknown.some(({ held }) => held.type === told.type && isOwnersCell(held))) return true;

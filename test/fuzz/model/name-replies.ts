@@ -15,7 +15,7 @@ interface Arrived {
   readonly end: Pick<Fid, 'node' | 'dir' | 'name' | 'since'>;
 }
 
-/** As far as the steps lead. */
+/** Walks as many steps as possible. */
 function follow(session: ModelSession, from: Fid, steps: readonly string[]): Arrived {
   const nodes: ModelNode[] = [];
   let { node, dir, name } = from;
@@ -37,7 +37,7 @@ function follow(session: ModelSession, from: Fid, steps: readonly string[]): Arr
   return { nodes, failure: undefined, end: { node, dir, name, since } };
 }
 
-/** walk(5): all of the way, or as far as it led, or the error of the first step. */
+/** walk(5): all qids, those of a partial walk, or the error of the first step. */
 function walk(session: ModelSession, number: number, newfid: number, steps: readonly string[]): Wanted {
   const from = session.object(number);
   if (number !== newfid) session.checkFree(newfid);
@@ -64,7 +64,7 @@ function make(
   return session.world.files.make(dir.attached.user, dir.node, name, type, mode, gidOf(dir, gid), rdev);
 }
 
-/** Why a fid cannot be renamed or removed by itself; else the entry that it is. */
+/** The entry of a fid for Trename and Tremove; throws if there is none. */
 function entryOf(session: ModelSession, fid: Fid): { dir: ModelNode; name: string } {
   const { node, dir, name } = fid;
   if (node === session.world.files.root) refuse('EBUSY');
@@ -123,7 +123,7 @@ export const nameReplies: ExpectedReplies = {
     if (![FILE, 0o010000, 0o140000, CHAR, BLOCK].includes(type)) refuse('EINVAL');
     const isDevice = type === CHAR || type === BLOCK;
     if (isDevice && (major > 0xfff || minor > 0xfffff)) refuse('EINVAL');
-    // MKDEV as user space has it: 12 bits of major above 8 of minor, the rest of minor on top.
+    // MKDEV of user space: 12 bits of major above 8 of minor, then the rest of minor.
     const rdev = isDevice ? (minor % 256) + major * 256 + Math.floor(minor / 256) * 2 ** 20 : 0;
     return { qid: make(session, dfid, name, type, mode & 0o7777, gid, rdev) };
   },
@@ -172,7 +172,7 @@ export const nameReplies: ExpectedReplies = {
   },
 
   remove(session, { fid: number }) {
-    // remove(5): the fid is gone whatever happens.
+    // remove(5): the fid is clunked even on failure.
     const fid = session.take(number);
     if (fid.attached.readonly) refuse('EROFS');
     if (fid.open?.kind === 'xattr-read' || fid.open?.kind === 'xattr-write') refuse('EBADF');

@@ -1,4 +1,4 @@
-/** What the program should be: a small file system and 9P on it, written from the manuals and shared with nothing in src. */
+/** Model of the server: a small file system with 9P on it, written from the manuals without code of src. */
 import type { Differences } from '../../support/environments/environments.ts';
 import {
   EXEC,
@@ -21,7 +21,7 @@ export const LINK = 0o120000;
 export const CHAR = 0o020000;
 export const BLOCK = 0o060000;
 
-/** An answer that is an error: its name, or several of which each will do. */
+/** An expected error: the names of the allowed errnos. */
 export class Refused {
   readonly names: readonly string[];
   constructor(...names: readonly string[]) {
@@ -44,7 +44,7 @@ export interface Time {
   readonly nsec: number;
 }
 
-/** An object. It lives on without a name as long as a fid leads to it, and nobody needs to be told when it goes. */
+/** An object. It exists without a name as long as a fid refers to it. */
 export class ModelNode {
   readonly type: number;
   mode: number;
@@ -58,15 +58,15 @@ export class ModelNode {
   target = '';
   readonly entries: Map<string, ModelNode> | undefined;
   parent: ModelNode | undefined;
-  /** What is mounted on it: names lead there, and nothing leads to the directory itself. */
+  /** The root of what is mounted on it: lookups return that root. */
   mounted: ModelNode | undefined;
-  /** Objects of one mount have one number. */
+  /** Number of the mount to which the object belongs. */
   mount = 0;
   readonly xattrs = new Map<string, string>();
   atime: number | undefined;
-  /** Undefined when something has changed it since it was set or seen last. */
+  /** Undefined after a change whose time the model does not know. */
   mtime: Time | undefined;
-  /** Moves with every change of the entries. */
+  /** Incremented with every change of the entries. */
   listing = 0;
 
   constructor(type: number, mode: number, uid: number, gid: number) {
@@ -82,7 +82,7 @@ export class ModelNode {
     return this.type === DIR;
   }
 
-  /** What lies at these positions. */
+  /** The bytes of a range. */
   read(offset: number, count: number): Buffer {
     const bytes = Buffer.alloc(Math.max(0, Math.min(count, this.size - offset)));
     for (let i = 0; i < bytes.length; i++) bytes[i] = this.content.get(offset + i) ?? 0;
@@ -101,7 +101,7 @@ export class ModelNode {
     this.mtime = undefined;
   }
 
-  /** file_remove_privs of fs/inode.c, and chown(2). `member` is whether who does it is in its group, or root. */
+  /** file_remove_privs of fs/inode.c, and chown(2). `member`: the user is in its group, or root. */
   dropPrivileges(setIds: boolean, member = true): void {
     if (this.isDirectory) return;
     this.xattrs.delete('security.capability');
@@ -109,40 +109,40 @@ export class ModelNode {
   }
 }
 
-/** What is not the same on every backend. */
+/** Options of the model: differences between backends. */
 export interface ModelOptions extends Differences {
-  /** Directories with the set-gid bit hand it and their group on: inode_init_owner of fs/inode.c. */
+  /** New objects inherit the set-gid bit and the group of a directory with that bit: inode_init_owner of fs/inode.c. */
   readonly setGidInherits: boolean;
   readonly xattrNames: readonly string[];
   /** n_uname of attaches. */
   readonly users: readonly number[];
-  /** stat(2) says a size for directories that depends on the file system. */
+  /** Size of directories in stat(2), which depends on the file system. */
   readonly directorySize: number | undefined;
-  /** The group and groups of a user; those of the same number when left out. */
+  /** The groups of a user; default: the group with the uid's number. */
   groupsOf?(uid: number): Omit<User, 'uid'>;
-  /** The server checks permissions, as the kernel does it. */
+  /** The server checks permissions, by the kernel's rules. */
   readonly permissions?: boolean;
   /** proc(5), /proc/sys/fs/protected_hardlinks. */
   readonly protectedHardlinks?: boolean;
-  /** Two exports of one directory know nothing of each other: nothing is linked or moved from one to the other. */
+  /** Two exports of one directory are independent: no link or rename between them. */
   readonly exports?: 'apart';
 }
 
 const longest = 255;
 const root: User = { uid: 0, gid: 0, groups: [] };
 
-/** rdev as user space has it: 12 bits of major above 8 of minor, with the rest of minor on top. */
+/** rdev of user space: 12 bits of major above 8 of minor, then the rest of minor. */
 function isBeyond(rdev: number, most: { readonly major: number; readonly minor: number }): boolean {
   const minor = (rdev % 256) + Math.floor(rdev / 2 ** 20) * 256;
   const major = Math.floor((rdev % 2 ** 20) / 256);
   return minor > most.minor || major > most.major;
 }
 
-/** The objects and the rules of Linux for them; each method throws `Refused`. */
+/** The file system: objects and Linux's rules. Methods throw `Refused`. */
 export class Files {
   readonly root: ModelNode;
   readonly modelOptions: ModelOptions;
-  /** How often something has lost a name. */
+  /** Number of names removed or changed so far. */
   moves = 0;
 
   constructor(modelOptions: ModelOptions, mode: number) {
@@ -151,17 +151,17 @@ export class Files {
     this.root.parent = this.root;
   }
 
-  /** Who asks, as far as permissions go: root where the server does not check them. */
+  /** The user for permission checks: root if the server does not check them. */
   #as(user: User): User {
     return this.modelOptions.permissions ? user : root;
   }
 
-  /** What makes nodes runs with the group that they shall have. */
+  /** The user with the group of the new object. */
   #asMaker(user: User, gid: number): User {
     return this.#as({ ...user, gid });
   }
 
-  /** Mounts a directory on one that is in the root. */
+  /** Mounts a directory on one in the root. */
   mountOn(name: string, mode: number): void {
     const below = new ModelNode(DIR, mode, 0, 0);
     const top = new ModelNode(DIR, mode, 0, 0);
@@ -176,14 +176,14 @@ export class Files {
     return dir.entries ?? refuse('ENOTDIR');
   }
 
-  /** The entries of a directory for somebody who looks a name up. */
+  /** The entries of a directory for a lookup; checks permissions. */
   entriesFor(user: User, dir: ModelNode): Map<string, ModelNode> {
     const entries = this.entries(dir);
     need(this.#as(user), dir, EXEC);
     return entries;
   }
 
-  /** What a name leads to. */
+  /** Looks a name up. */
   child(user: User, dir: ModelNode, name: string): ModelNode {
     const found = this.entriesFor(user, dir).get(name) ?? refuse('ENOENT');
     return found.mounted ?? found;
@@ -194,7 +194,7 @@ export class Files {
     dir.mtime = undefined;
   }
 
-  /** What a name that is to be made leads to already. */
+  /** The existing object of a name to be created. */
   existing(user: User, gid: number, dir: ModelNode, name: string): ModelNode | undefined {
     const found = this.entriesFor({ ...user, gid }, dir).get(name);
     return found?.mounted ?? found;
@@ -232,12 +232,12 @@ export class Files {
     return node;
   }
 
-  /** What was just made is not there after all: the file system could not keep it. */
+  /** Undoes a creation that the file system refused. */
   unmake(dir: ModelNode, name: string): void {
     this.entries(dir).delete(name);
   }
 
-  /** inode_init_owner and mode_strip_sgid of fs/inode.c; set-id bits of a directory come with a chmod of its maker. */
+  /** inode_init_owner and mode_strip_sgid of fs/inode.c; set-id bits of a directory are set by a chmod of its creator. */
   #inheritSetGid(maker: User, dir: ModelNode, node: ModelNode): void {
     const asked = node.mode;
     if (node.isDirectory) {
@@ -252,7 +252,7 @@ export class Files {
   }
 
   link(user: User, node: ModelNode, dir: ModelNode, name: string): void {
-    // The kernel looks at the name first; the server knows a directory before that.
+    // The kernel checks the name first; the server recognizes a directory before that.
     if (node.isDirectory && dir.entries) {
       const others = ['EEXIST', 'ENOENT', 'EACCES', 'EXDEV'].filter(
         errno =>
@@ -267,7 +267,7 @@ export class Files {
     const entries = this.entriesFor(user, dir);
     if (entries.has(name)) refuse('EEXIST');
     if (dir.mount !== node.mount) refuse('EXDEV', ...(dir.nlink === 0 ? ['ENOENT'] : []));
-    // Neither one that has no name any more nor one in a removed directory gets as far in the server or in the kernel.
+    // Not reached for an object without a name or in a removed directory, in server and kernel.
     const nowhere = node.nlink === 0 || dir.nlink === 0;
     if (this.modelOptions.protectedHardlinks) needToLink(as, node, ...(nowhere ? ['ENOENT'] : []));
     if (dir.nlink === 0) refuse('ENOENT');
@@ -293,7 +293,7 @@ export class Files {
 
   #needEmpty(node: ModelNode, other?: string): void {
     if (!node.entries || node.entries.size === 0) return;
-    // With `mapped`, what a killed server has left is looked for in it (backend/local/orphans.ts).
+    // With `mapped`, the server looks for orphans in it (backend/local/orphans.ts).
     node.atime = undefined;
     refuse('ENOTEMPTY', ...(other ? [other] : []));
   }
@@ -313,7 +313,7 @@ export class Files {
     }
   }
 
-  /** rename(2), in the order of do_renameat2 of fs/namei.c: a removed directory has no entries to be looked up. */
+  /** rename(2), in the order of do_renameat2 of fs/namei.c: a removed directory has no entries. */
   rename(user: User, fromDir: ModelNode, from: string, toDir: ModelNode, to: string): void {
     const as = this.#as(user);
     this.entries(toDir);
@@ -358,18 +358,18 @@ export class Files {
     node.resize(size);
   }
 
-  /** Whether a set-gid bit without the right to execute stays when a user changes a file. */
+  /** Whether a set-gid bit without group execute survives a change by a user. */
   #counts(user: User, node: ModelNode): boolean {
     const { permissions, setGid } = this.modelOptions;
     return !permissions || setGid === 'kept' || isInOrRoot(user, node.gid);
   }
 
-  /** Before a write. */
+  /** Drops privileges before a write. */
   dropPrivileges(user: User, node: ModelNode): void {
     node.dropPrivileges(user.uid !== 0, this.#counts(user, node));
   }
 
-  /** `open` is whether it is open for writing. */
+  /** `open`: the file is open for writing. */
   truncate(user: User, node: ModelNode, size: number, open: boolean): void {
     if (!open) need(this.#as(user), node, WRITE);
     this.#resize(user, node, size);
@@ -390,12 +390,12 @@ export class Files {
       this.#setMode(as, node, mode);
       return;
     }
-    // Of who may write the server takes it for what comes before a write (security/write-access.ts).
+    // From users who may write, the server takes it as part of a write (security/write-access.ts).
     const dropsSetIdOnly = (node.mode & ~mode & ~0o6000) === 0 && (mode & ~node.mode) === 0;
     if (node.type !== FILE || !may(as, node, WRITE) || !dropsSetIdOnly) refuse('EPERM');
   }
 
-  /** `bothNow` is whether nothing but the present time is asked for, for both times. */
+  /** `bothNow`: both times are set to the present time. */
   setTimes(user: User, node: ModelNode, bothNow: boolean): void {
     needToSetTimes(this.#as(user), node, bothNow);
   }

@@ -1,6 +1,6 @@
 import type { ModelOptions } from './nodes.ts';
 
-/** What the model `mapped` makes of a directory of the host. */
+/** `mapped` on a directory of the host. */
 export const mappedOptions: ModelOptions = {
   setGidInherits: false,
   xattrNames: [
@@ -11,10 +11,10 @@ export const mappedOptions: ModelOptions = {
   directorySize: undefined,
 };
 
-/** The model `passthrough`, as root. */
+/** `passthrough` as root. */
 export const passthroughOptions: ModelOptions = {
   setGidInherits: true,
-  // The kernel itself looks into ACLs and capabilities.
+  // The kernel validates ACLs and capabilities.
   xattrNames: ['user.a', 'user.b', '', 'trusted.t', 'user.c', 'user.a\0b'],
   users: [0],
   directorySize: undefined,

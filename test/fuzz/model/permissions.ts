@@ -1,4 +1,4 @@
-/** Who may do what, where the server leaves that to the kernel: inode_permission and its callers in fs/namei.c and fs/attr.c. */
+/** The kernel's permission checks: inode_permission and its callers in fs/namei.c and fs/attr.c. */
 import { FILE, type ModelNode, refuse, type User } from './nodes.ts';
 
 export const EXEC = 1;
@@ -30,13 +30,13 @@ export function need(user: User, node: ModelNode, wanted: number): void {
   if (!may(user, node, wanted)) refuse('EACCES');
 }
 
-/** __check_sticky: what is in a sticky directory is its owner's and the directory's owner's to remove. */
+/** __check_sticky: only its owner and the directory's owner may remove an entry of a sticky directory. */
 export function needToRemove(user: User, dir: ModelNode, victim: ModelNode): void {
   need(user, dir, WRITE | EXEC);
   if ((dir.mode & 0o1000) !== 0 && !owns(user, victim) && !owns(user, dir)) refuse('EPERM');
 }
 
-/** may_linkat, where hard links are protected. */
+/** may_linkat, with protected_hardlinks. */
 export function needToLink(user: User, node: ModelNode, ...others: readonly string[]): void {
   const safe =
     node.type === FILE &&
@@ -59,14 +59,14 @@ export function needToChown(
   if (gid !== undefined && !(owner && (isIn(user, gid) || gid === node.gid))) refuse('EPERM');
 }
 
-/** utimensat(2): who may write may set both to now, and all else is the owner's. */
+/** utimensat(2): with write permission both times may be set to now; anything else needs the owner. */
 export function needToSetTimes(user: User, node: ModelNode, bothNow: boolean): void {
   if (owns(user, node)) return;
   if (!bothNow) refuse('EPERM');
   need(user, node, WRITE);
 }
 
-/** xattr(7), of user.*: what the content's permissions are; and in a sticky directory's own only its owner changes them. */
+/** xattr(7), user.*: the permissions of the content; on a sticky directory only its owner changes them. */
 export function needForUserXattr(user: User, node: ModelNode, use: 'get' | 'set'): void {
   if (use === 'set' && node.isDirectory && (node.mode & 0o1000) !== 0 && !owns(user, node)) refuse('EPERM');
   need(user, node, use === 'get' ? READ : WRITE);

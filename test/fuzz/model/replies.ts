@@ -5,8 +5,8 @@ import { type ModelNode, refuse } from './nodes.ts';
 import { type ModelSession, NOFID } from './session.ts';
 
 /**
- * What must be in a reply: fields by name. A `ModelNode` is what a qid must be of; a function looks for itself. `refused` is an
- * error that will do as well, where it is not known whether something fits.
+ * The expected fields of a reply. A `ModelNode` stands for its qid; a function checks the value. `refused` is an errno that is
+ * allowed instead, where the model does not know whether something fits.
  */
 export type Wanted = Readonly<Record<string, unknown | ModelNode | ((value: never) => string | undefined)>>;
 
@@ -38,7 +38,7 @@ const conversing: ExpectedReplies = {
     return { qid: root };
   },
 
-  // Nothing runs here while something else is asked.
+  // Requests are sent one at a time, so none can be flushed.
   flush: () => ok,
 };
 

@@ -2,7 +2,7 @@ import type { Op, TMessage } from '../../../src/protocol/operations.ts';
 import { type Owner, Row } from './locks.ts';
 import { type Files, type ModelNode, refuse, type User } from './nodes.ts';
 
-/** What a fid is open for. */
+/** State of an open fid. */
 export type Open =
   | { readonly kind: 'file'; readonly reads: boolean; readonly writes: boolean; readonly appends: boolean }
   | { readonly kind: 'dir'; readonly listed: Listed }
@@ -15,7 +15,7 @@ export type Open =
       written: Buffer;
     };
 
-/** How far a listing went that was not disturbed. */
+/** Progress of a listing without changes meanwhile. */
 export interface Listed {
   generation: number;
   names: Set<string>;
@@ -26,10 +26,10 @@ export interface Fid {
   readonly attached: Attached;
   node: ModelNode;
   open: Open | undefined;
-  /** The entry it was reached by; undefined for a root and for what `..` led to. */
+  /** The entry by which it was reached; undefined for a root and after `..`. */
   dir: ModelNode | undefined;
   name: string | undefined;
-  /** Of `Files.moves`, when it led to its node first. */
+  /** `Files.moves` when it was set to its node. */
   since: number;
 }
 
@@ -38,7 +38,7 @@ export interface Attached {
   readonly user: User;
 }
 
-/** The world that all sessions share. */
+/** State shared by all sessions. */
 export interface World {
   readonly files: Files;
   readonly locks: Map<ModelNode, Row>;
@@ -54,17 +54,17 @@ export function rowOf(world: World, node: ModelNode): Row {
   return row;
 }
 
-/** The answer that is right: a test of what came. It returns what is wrong with it. */
+/** Checks a reply; returns a description of the error. */
 export type Right<O extends Op> = (reply: never, request: TMessage<O>) => string | undefined;
 
 export const NOFID = 0xffff_ffff;
 const nobody = 65534;
 
-/** One session as the manual has it. */
+/** Model of one session. */
 export class ModelSession {
   readonly world: World;
   readonly fids = new Map<number, Fid>();
-  /** 0 before a version is agreed on. */
+  /** 0 before Tversion. */
   msize = 0;
 
   constructor(world: World) {
@@ -76,7 +76,7 @@ export class ModelSession {
     return { uid: id, ...(this.world.files.modelOptions.groupsOf?.(id) ?? { gid: id, groups: [] }) };
   }
 
-  /** Everything of the session falls. */
+  /** Drops all fids and locks. */
   reset(): void {
     this.msize = 0;
     this.fids.clear();
@@ -87,7 +87,7 @@ export class ModelSession {
     return this.fids.get(number) ?? refuse('EBADF');
   }
 
-  /** A fid on an object, open or not. */
+  /** A fid of an object, open or not; EBADF otherwise. */
   object(number: number): Fid {
     const fid = this.get(number);
     if (fid.open?.kind === 'xattr-read' || fid.open?.kind === 'xattr-write') refuse('EBADF');
@@ -103,7 +103,7 @@ export class ModelSession {
     if (this.fids.has(number) || number === NOFID) refuse('EBADF');
   }
 
-  /** A fid that something shall be changed through. */
+  /** A fid for a change; EROFS on a read-only export. */
   changing(number: number): void {
     if (this.get(number).attached.readonly) refuse('EROFS');
   }
@@ -123,7 +123,7 @@ export class ModelSession {
     return { session: this, clientId: clientId.slice(0, 255), procId, exported };
   }
 
-  /** Whether what a fid leads to may be lost to its server: another one has taken or changed its name. */
+  /** Whether the server may have lost the object: another server has removed or changed its name. */
   mayBeLost({ attached, node, dir, open, since }: Fid): boolean {
     const { modelOptions, moves } = this.world.files;
     if (!modelOptions.removedElsewhere || !(attached.readonly || modelOptions.sessions === 'apart'))
@@ -141,7 +141,7 @@ export class ModelSession {
     if (this.#apart && a.attached.readonly !== b.attached.readonly) refuse('EXDEV');
   }
 
-  /** The most that a reply may hold of data. */
+  /** Maximum bytes of data in a reply. */
   get dataBytesMax(): number {
     return this.msize - 1 - 11;
   }

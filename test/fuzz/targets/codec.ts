@@ -1,4 +1,4 @@
-/** The decoder of requests against a reader of the manual's lines, the decoder of replies, directory entries, the trace. */
+/** The request decoder against an independent one, and the decoders of replies and directory entries, and the trace. */
 import { Errno } from '../../../src/base/errno.ts';
 import {
   decodeReply,
@@ -27,7 +27,7 @@ function frameOf(type: number, body: Buffer): Buffer {
   return frame;
 }
 
-/** The value or the errno; anything else that is thrown is a bug. */
+/** The value or the errno; any other exception is a bug. */
 function outcome<T>(act: () => T): T | Errno {
   try {
     return act();
@@ -38,7 +38,7 @@ function outcome<T>(act: () => T): T | Errno {
   }
 }
 
-/** A decoded field in the reader's terms; `inexact` for a number that the decoder may not carry exactly. */
+/** A decoded field in the form of `manual-reader.ts`; `inexact` for a number beyond the decoder's precision. */
 function sameField(field: string, value: unknown, raw: Raw): boolean | 'inexact' {
   if (typeof raw === 'string') return value === raw;
   if (Buffer.isBuffer(raw)) {
@@ -59,7 +59,7 @@ function sameField(field: string, value: unknown, raw: Raw): boolean | 'inexact'
     return BigInt(value as number) === signed;
   }
   if (raw < wide) return BigInt(value as number) === raw;
-  // Where no file reaches: a read finds nothing there, and a lock ends at the end of the file.
+  // Beyond any file: a read returns nothing there, and a lock ends at the end of the file.
   return (field === 'offset' ? value === Number.MAX_SAFE_INTEGER : value === 0) ? 'inexact' : false;
 }
 
@@ -85,7 +85,7 @@ function checkRequest(op: Op, body: Buffer): void {
   if (op === 'write') checkHead(frame, got as TMessage<'write'>);
 }
 
-/** A transport hands the head of Twrite alone, and at any place of its memory. */
+/** A transport passes the head of Twrite alone, at any offset. */
 function checkHead(frame: Buffer, whole: TMessage<'write'>): void {
   const memory = Buffer.concat([Buffer.alloc(3, 0xee), frame.subarray(0, writeHeadBytes)]);
   const { fid, offset, data } = decodeRequest('write', memory, 3);
@@ -97,7 +97,7 @@ function checkReply(op: Op, type: number, body: Buffer): void {
   const got = outcome(() => decodeReply(op, frame));
   if (got instanceof Errno) return;
   printable(showReply(op, tag, got as RMessage<Op>));
-  // A time, or another number that is only carried, may be beyond what a number holds exactly.
+  // Times and other opaque numbers may be beyond exact numbers.
   const again = Buffer.alloc(frame.length);
   assertEqual(encodeReply(op, tag, got as RMessage<Op>, again), frame.length, () => `R${op}`);
   assert(again.equals(frame), () => `R${op} ${body.toString('hex')} became ${again.toString('hex', 7)}`);

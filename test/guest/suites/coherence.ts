@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { cell, type Model } from '../check.ts';
 import type { FixtureFactory, GuestFixture } from '../fixture.ts';
 
-/** What one side changes and the other side sees. */
+/** Changes of one side as the other side sees them. */
 export function testCoherence(model: Model, make: FixtureFactory): void {
   describe(`changes of the host and of the guest in a ${model} export`, () => {
     let fixture: GuestFixture;

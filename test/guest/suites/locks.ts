@@ -2,10 +2,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { cell, type Model } from '../check.ts';
 import type { FixtureFactory, GuestFixture } from '../fixture.ts';
 
-/** Two mounts of one export are two connections: to the server they are two clients. `host` is its own machine. */
+/** Two mounts of one export are two connections, hence two clients of the server. `host` is the server's machine. */
 type Party = 'one' | 'two' | 'three' | 'host';
 
-/** Locks between two mounts of an export, and between a mount and programs that lock the exported file itself. */
+/** Locks between two mounts of an export, and between a mount and host programs. */
 export function testLocks(model: Model, make: FixtureFactory): void {
   describe(`locks on a ${model} export`, () => {
     let fixture: GuestFixture;
@@ -29,7 +29,7 @@ export function testLocks(model: Model, make: FixtureFactory): void {
       await at('one', `echo content > ${file}; chmod 666 ${file}`);
     });
 
-    /** Runs a script where the party sees the exported files; resolves with its output. */
+    /** Runs a script in the party's view of the exported directory; resolves to its output. */
     async function at(party: Party, script: string, timeout?: number): Promise<string> {
       if (party === 'host') return await fixture.onHost(model, script);
       return (await fixture.guest.sh(`cd /mnt/${party}\n${script}`, { timeout })).stdout;
@@ -37,7 +37,7 @@ export function testLocks(model: Model, make: FixtureFactory): void {
 
     const held = (party: Party, op: string, start: number) => `${marks}/${file}-${party}-${op}-${start}`;
 
-    /** Starts the lock program; it holds until `release`. Gives back its first line. */
+    /** Starts the lock program, which holds the lock until `release`. Resolves to its first line. */
     async function hold(party: Party, kind: string, op: string, start = 0, length = 0): Promise<string> {
       return await at(
         party,

@@ -3,7 +3,7 @@ import { alice } from '../../support/guest.ts';
 import { type Model, prelude } from '../check.ts';
 import { type FixtureFactory, type GuestFixture, readonlyExports } from '../fixture.ts';
 
-/** Mounting itself: exports, sizes of messages, and whom the client lets in. */
+/** Mount options: exports, msize, access. */
 export function testMounts(model: Model, make: FixtureFactory, msizes: readonly number[]): void {
   describe(`mounts of a ${model} export`, () => {
     let fixture: GuestFixture;
@@ -56,7 +56,7 @@ export function testMounts(model: Model, make: FixtureFactory, msizes: readonly 
 
     test('access=any lets every user act as one, access=UID only that one', async () => {
       await fixture.mount('/mnt/a', model, { access: 'any' });
-      // Under passthrough the one that all act as is nobody, who must be let in.
+      // With passthrough all users act as nobody, who needs permission.
       await fixture.onHost(model, 'chmod 777 .; umask 0; mkdir -m 777 any');
       await fixture.guest.sh('echo x > /mnt/a/any/f; cat /mnt/a/any/f', { user: alice });
       await fixture.guest.umount('/mnt/a');

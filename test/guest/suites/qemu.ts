@@ -2,7 +2,7 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import type { FixtureFactory } from '../fixture.ts';
 import type { HostFixture } from '../host-fixture.ts';
 
-// Every kind of object, with owners, modes and times that are not the default.
+// Every kind of object, with other owners, modes and times than the defaults.
 const makeTree = `
   umask 022; mkdir -p t/d/e; echo text > t/f; ln t/f t/hard; ln -s f t/rel; ln -s /absolute/nowhere t/abs
   mkfifo t/p; mknod t/c c 1 3; mknod t/b b 259 70000; perl -MSocket -e 'socket(S, PF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un("t/s")) or die'
@@ -10,15 +10,15 @@ const makeTree = `
   chown 9:9 t/p; chmod 600 t/p; chmod 4000 t/c; touch -d @1000000 t/f t/d/e; touch -hd @2000000 t/rel
   setfattr -n user.key -v value t/f; setfacl -m u:1001:rwx t/d; setfacl -d -m u:1001:rx t/d; mkdir t/d/inherits; touch t/d/plain`;
 
-// A listing of all that a guest can see of it but the directories' sizes and the inode numbers' values.
+// All attributes that a guest sees, except directory sizes and inode numbers.
 const listing = `
   find t -printf '%P|%y|%m|%U:%G|%n|%l|%T@|' -a \\( -type d -printf '\\n' -o -printf '%s\\n' \\) | sort
   stat -c '%n %t:%T' t/b t/c; getfacl -nRs t; getfattr -hdR t; cat t/f
   for n in f hard; do stat -c %i t/$n; done | sort -u | wc -l`;
 
 /**
- * QEMU's own virtio-9p with security_model=mapped-xattr and ninepd's mapped serve the same directory to the same guest:
- * what either has made looks the same through both.
+ * QEMU's virtio-9p with security_model=mapped-xattr and ninepd's `mapped` serve one directory to one guest: objects created by
+ * either look the same through both.
  */
 export function testQemuTrees(make: FixtureFactory<HostFixture>): void {
   describe('trees that QEMU has made', () => {

@@ -33,7 +33,7 @@ export class Lease {
     return lease;
   }
 
-  /** Whether somebody waits for the lease to be given up. */
+  /** Whether a process waits for the lease to be released. */
   get isAsked(): boolean {
     return this.#said.includes('asked');
   }

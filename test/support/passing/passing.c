@@ -203,7 +203,7 @@ static int own(const struct fuse_in_header *in, int dir, const char *name) {
   return fchmodat(dir, name, made.st_mode & 07777, 0);
 }
 
-/* ExpectedReplies for what was to be made under a name by a call with this result. */
+/* Replies to a request that creates an object, with the result of the call. */
 static void answer_made(const struct fuse_in_header *in, const char *name, int result) {
   if (result != 0 || own(in, fd_of(in->nodeid), name) != 0) return answer_done(in, -1);
   answer_entry(in, name);

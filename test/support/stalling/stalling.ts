@@ -5,7 +5,7 @@ import { UserSpaceMount } from '../user-space-mount.ts';
 
 const source = fileURLToPath(new URL('stalling.c', import.meta.url));
 
-/** A mount of `stalling.c`, in a process of its own. */
+/** A mount of `stalling.c` in a separate process. */
 export class Stalling {
   readonly directory: string;
   readonly #mount: UserSpaceMount;
@@ -15,18 +15,18 @@ export class Stalling {
     this.#mount = mount;
   }
 
-  /** Mounts on an empty directory; `disk` makes it a slow one. */
+  /** Mounts on an empty directory; `disk` makes it slow. */
   static async mount(directory: string, disk?: { bytes: number; delayMs: number }): Promise<Stalling> {
     const args = disk ? ['disk', String(disk.bytes), String(disk.delayMs)] : [];
     return new Stalling(directory, await UserSpaceMount.start(source, directory, ...args));
   }
 
-  /** Whether the disk takes its time. */
+  /** Makes the disk slow or fast. */
   slow(on: boolean): void {
     this.#mount.signal(on ? 'SIGUSR1' : 'SIGUSR2');
   }
 
-  /** Unmounts; what hangs in it fails. */
+  /** Unmounts; hanging calls fail. */
   end(): Promise<void> {
     return this.#mount.end();
   }

@@ -62,7 +62,7 @@ const neverAnswer = 5;
 const Tflush = 108;
 const Twrite = 118;
 
-/** Session with five message types of its own. ExpectedReplies Twrite with the length of its payload. */
+/** Session with five message types of its own. Answers Twrite with the length of its payload. */
 class Echo implements SessionPort {
   readonly line: TransportPort;
   readonly kept: Exchange[] = [];

@@ -1,4 +1,4 @@
-// `npm run bench`: measures ninepd beside its peers. See README.md for the options and how to read what comes out.
+// `npm run bench`: compares ninepd with its peers. Options and meaning of the results: README.md.
 import { mkdirSync, realpathSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -28,7 +28,7 @@ const known = {
   'update-ratios': { type: 'boolean' },
 };
 
-/** How long a run may take, and what part of that the guest may. */
+/** Duration of a run, and the guest's share. */
 const minutesMax = { quick: 1.7, full: 9.5 };
 const guestShare = 0.25;
 
@@ -67,7 +67,7 @@ function readOptions() {
   return options;
 }
 
-/** Time that is left is dealt out evenly to the cases that are left. */
+/** The remaining time is divided evenly among the remaining cases. */
 function shareOf(end, left) {
   return Date.now() + Math.max(0, end - Date.now()) / left;
 }
@@ -80,7 +80,7 @@ async function measureCases({ chosen, quick, ...options }, end, show) {
     const until = shareOf(end, chosen.length - index);
     const tick = share => show.at(index + share, one.name);
     let result = await measure(one, { ...options, until, tick });
-    // A disturbed machine looks like a fall once; twice it is believed.
+    // A disturbed machine may look like a regression once; it counts if it appears twice.
     if (quick && falls(one.name, result).length > 0) result = await measure(one, { ...options, until });
     if (quick) fallen.push(...falls(one.name, result));
     measured.push({ ...one, result });
@@ -98,7 +98,7 @@ async function measureAll(options) {
   try {
     let at = 0;
     const each = { print: show.print, tick: name => show.at(++at, name) };
-    // First what takes as long as it takes.
+    // Cases of fixed duration first.
     done.fids = await measureFids(chosenFids, options, each);
     const { measured, fallen } = await measureCases(options, casesEnd, {
       ...show,
@@ -122,7 +122,7 @@ async function main() {
   mkdirSync(options.base, { recursive: true });
   options.base = realpathSync(options.base);
   await makeTrees(options.base, [...chosen, ...chosenFids], peerNames);
-  // What is measured is what was built: the sources may be other ones at the end.
+  // The commit at the start: the sources may change during the run.
   const on = circumstances(options);
   options.end = Date.now() + options.minutes * 60_000;
   const { fallen, ...measured } = await measureAll(options);

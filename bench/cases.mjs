@@ -15,7 +15,7 @@
 
 const small = { tree: 'files', file: 'f0000000', unit: 'requests' };
 const data = { tree: 'files', file: 'f0000001', unit: 'MiB' };
-/** Bytes of the file that is read and written round and round; it stays in the page cache. */
+/** Size of the file for reads and writes, which stays in the page cache. */
 export const dataBytes = 16 << 20;
 
 const sequences = [
@@ -28,7 +28,7 @@ const sequences = [
   { name: 'write 4 KiB', ...data, steps: ['write'], open: 'w', size: 4096 },
 ];
 
-/** For passthrough and diod a user's request is one that changes the thread's credentials. */
+/** With passthrough and diod a user's request changes the thread's credentials. */
 const byUser = {
   ...sequences[1],
   name: 'walk-getattr-clunk 16, uid 1000',
@@ -37,10 +37,10 @@ const byUser = {
   quick: true,
 };
 
-/** What a guest that does something else meanwhile waits for; only the latency says anything here. */
+/** A mostly idle guest: only the latency is meaningful. */
 const nowAndThen = { ...sequences[1], name: 'walk-getattr-clunk 1, 1 ms apart', depth: 1, pause: 1000 };
 
-/** In the guard: what most requests of a guest are, and one of each path through the server. */
+/** Cases of the guard: the most frequent requests, and one for each path through the server. */
 const guarded = new Set(['getattr 1', ...sequences.map(({ name }) => `${name} 16`)]);
 
 const atDepths = sequences.flatMap(sequence =>

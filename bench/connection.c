@@ -1,4 +1,4 @@
-// Moves requests and replies: one send and one recv for as many as there are.
+// Sends and receives: one send(2) and one recv(2) for as many messages as possible.
 #define _GNU_SOURCE
 #include "load.h"
 #include <arpa/inet.h>
@@ -50,7 +50,7 @@ static Slot *waiting_at(const Connection *connection, int index) {
   return connection->waiting[(connection->first + index) % options.depth];
 }
 
-// Heads are gathered into one piece, data stays where it is.
+// Heads are copied into one buffer, data is sent in place.
 static int gather(const Connection *connection, struct iovec *pieces, uint8_t *heads) {
   int count = 0;
   uint8_t *at = heads;
@@ -110,7 +110,7 @@ static void take_frame(Connection *connection, const uint8_t *frame, uint64_t at
   else tally.running--;
 }
 
-// Bytes of a frame that must be at hand before it is looked at: nobody looks at what Rread carries.
+// Bytes of a frame that are needed to parse it: without the data of Rread.
 static size_t looked_at(const uint8_t *frame) {
   return frame[4] == Tread + 1 ? data_head_bytes : get32(frame);
 }
@@ -138,7 +138,7 @@ void receive(Connection *connection) {
   if (connection->have > 0) memmove(connection->in, connection->in + used, connection->have);
 }
 
-// A request and its reply before anything is measured; the reply lies in `in`.
+// A request and its reply before the measurement; the reply is in `in`.
 void call(Connection *connection, Slot *slot, uint8_t type) {
   need(send(connection->fd, slot->head, slot->head_used, MSG_NOSIGNAL) == (ssize_t)slot->head_used, "send");
   size_t have = 0;

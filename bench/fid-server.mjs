@@ -1,5 +1,5 @@
-// The server whose memory `fids.mjs` measures, in a process of its own: node --expose-gc fid-server.mjs DIRECTORY MODEL.
-// It says where it listens, and answers every message with its memory.
+// The server whose memory `fids.mjs` measures: node --expose-gc fid-server.mjs DIRECTORY MODEL. Sends its URI, then its memory
+// in reply to every message.
 import { setTimeout } from 'node:timers/promises';
 import { Server } from '../dist/index.js';
 
@@ -7,7 +7,7 @@ const [directory, securityModel] = process.argv.slice(2);
 const server = await Server.open({ exports: [{ path: directory, securityModel }] });
 
 async function memory() {
-  // What is waiting to be freed by finalizers needs another round.
+  // Finalizers free memory in a second collection.
   for (let round = 0; round < 3; round++) {
     global.gc();
     await setTimeout(20);

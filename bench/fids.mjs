@@ -1,4 +1,4 @@
-// What a fid costs the server in memory, while a million of them are held.
+// Memory of the server for each fid, with a million fids.
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import { peers } from './peers.mjs';
 import { short } from './report.mjs';
 
 const count = 1_000_000;
-/** Code is compiled and buffers are made before anything is measured. */
+/** Compiles code and allocates buffers before the measurement. */
 const warmUp = 20_000;
 
 export const fidCases = [
@@ -22,7 +22,7 @@ async function ask(server) {
   return answer;
 }
 
-/** Bytes of each fid in one server: of the resident set, and of V8's heap with what it holds outside. */
+/** Bytes for each fid: of the resident set, and of V8's heap with external memory. */
 async function measureOne(one, name, base) {
   const directory = join(base, peers[name].tree);
   const server = fork(join(root, 'bench', 'fid-server.mjs'), [directory, name], {

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum { clients_max = 256, fids_max = 65536, msize_max = 1 << 20 };
-// Sent before a batch is done, so that the client has something to do meanwhile.
+// Sent before the batch is complete, so that the client can work in parallel.
 enum { send_at = 1 << 16, out_bytes = send_at + msize_max + 64 };
 
 typedef struct {
@@ -70,7 +70,7 @@ static uint8_t *put_attr(uint8_t *at, const struct statx *st) {
   return at + 32;
 }
 
-// Of the client, whose fid it makes; NULL with errno for an error.
+// Creates a fid; NULL with errno on failure.
 static uint8_t *walk(Client *client, const uint8_t *body, uint8_t *at) {
   int from = client->fids[get32(body)].path;
   Fid *to = &client->fids[get32(body + 4)];
@@ -180,7 +180,7 @@ static uint8_t *remove_made(Fid *fid, uint8_t *at) {
   return failed ? NULL : at;
 }
 
-// Writes the reply's fields at `at`; NULL with errno for an error.
+// Writes the reply's fields at `at`; NULL with errno on failure.
 static uint8_t *answer(Client *client, uint8_t type, const uint8_t *body, uint8_t *at) {
   Fid *fid = &client->fids[get32(body) % fids_max];
   struct statx st;
@@ -210,7 +210,7 @@ static void serve(Client *client, int socket, const uint8_t *frame) {
   if (out_used >= send_at) send_all(socket);
 }
 
-// Returns false when the client is gone.
+// False if the client has disconnected.
 static int receive(Client *client, int socket) {
   ssize_t got = recv(socket, client->in + client->have, 2 * msize_max - client->have, 0);
   if (got <= 0) return 0;

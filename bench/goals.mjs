@@ -1,5 +1,5 @@
-// What the project wants to reach, as data, and what a run says about it. A goal is about quotients of one run: `value` gives the
-// quotient of one of ours in one case, or undefined where it has none; the worst of all is what counts.
+// The project's performance goals as data, and their evaluation. A goal limits ratios within one run: `value` returns the
+// ratio of one of our servers in a case, or undefined. The worst ratio counts.
 import { fidCases } from './fids.mjs';
 import { ratio } from './measure.mjs';
 import { peers } from './peers.mjs';
@@ -133,7 +133,7 @@ function ofGuest(guest) {
   ];
 }
 
-/** The goals that these results say something about. */
+/** The goals that these results cover. */
 export function judged({ cases = [], fids = [], guest = [] }) {
   return [...ofCases(cases), ...ofFids(fids), ...ofGuest(guest)];
 }

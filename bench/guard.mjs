@@ -1,14 +1,14 @@
-// The regression guard: ratios against the C loop in this run beside those that are committed.
+// Regression guard: compares ratios to the C loop with the committed ones.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { root } from '../scripts/setup.mjs';
 import { peers } from './peers.mjs';
 
 const file = join(root, 'bench', 'ratios.json');
-/** What is left of a committed ratio when it has fallen by a third. */
+/** Allowed fraction of a committed ratio. */
 const leastShare = 2 / 3;
 
-/** The best round of each: what disturbs a machine only ever makes a round worse. */
+/** The best round of each: disturbances only make a round worse. */
 const ratio = (mine, other) => Math.max(...mine.rounds) / Math.max(...other.rounds);
 
 function ratiosOf(result) {
@@ -18,7 +18,7 @@ function ratiosOf(result) {
 
 const committed = () => (existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : {});
 
-/** What has fallen too far in a case: a line for each of our peers. */
+/** Regressions of a case: a line for each of our servers. */
 export function falls(name, result) {
   const before = committed()[name] ?? {};
   return Object.entries(ratiosOf(result))
@@ -29,7 +29,7 @@ export function falls(name, result) {
     );
 }
 
-/** Makes this run's ratios the committed ones; cases that were not measured keep theirs. */
+/** Stores this run's ratios; other cases keep theirs. */
 export function commitRatios(cases) {
   const ratios = { ...committed() };
   for (const { name, result } of cases) ratios[name] = { ...ratios[name], ...ratiosOf(result) };

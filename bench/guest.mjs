@@ -9,10 +9,10 @@ import { leastRounds, median } from './measure.mjs';
 import { Running } from './peers.mjs';
 import { short } from './report.mjs';
 
-/** What virtio carries at once with 128 descriptors, and the most that diod agrees to. */
+/** The msize of virtio with 128 descriptors, and diod's largest. */
 const msizes = { virtio: 512_000, tcp: 65_536 };
 
-/** How the guest comes to a directory, by name. `beside` is what it is compared with. */
+/** Transports and servers by name. `beside` is the one to compare with. */
 const transports = {
   'QEMU passthrough': { trans: 'virtio', tag: 'q-passthrough', qemu: 'passthrough' },
   'QEMU mapped-xattr': { trans: 'virtio', tag: 'q-mapped', qemu: 'mapped-xattr' },
@@ -85,7 +85,7 @@ const qemuDevice = (path, tag, model) => [
   ...['-device', `virtio-9p-pci,fsdev=${tag},mount_tag=${tag}`],
 ];
 
-/** The harness of the guest tests is TypeScript, which Node.js 20 does not load by itself; vite came with vitest. */
+/** The guest tests' harness is TypeScript, which Node.js 20 cannot load; vite is part of vitest. */
 async function harness() {
   const { runnerImport } = await import('vite');
   const load = async name => (await runnerImport(join(root, 'test', name))).module;
@@ -149,7 +149,7 @@ async function time(guest, name, script) {
   return Number((await guest.sh(timed, { timeout: 120_000 })).stdout);
 }
 
-/** What each transport does in a case; every other round goes through them backwards. */
+/** Measures a case on all transports, in reverse order every other round. */
 async function measure(guest, one, { rounds, until }) {
   const names = Object.keys(transports);
   if (one.prepare) for (const name of names) await guest.sh(`cd ${mountPoint(name)}; ${one.prepare}`);

@@ -79,7 +79,7 @@ static void step_time(uint64_t at, Mark *start, Mark *end) {
     return;
   }
   tally.stopping = true;
-  // What is counted of a listing is the whole of it: it ends when the listing does.
+  // A listing is counted as a whole: the slot ends with it.
   if (options.steps[0] == step_readdir) return;
   tally.counting = false;
   *end = mark();
@@ -177,7 +177,7 @@ int main(int count, char **args) {
   run(connections, &start, &end);
   print(&start, &end);
   fflush(stdout);
-  // Its fids are held until whoever started it lets go.
+  // Holds its fids until its standard input ends.
   while (options.stay && getchar() != EOF) continue;
   return 0;
 }

@@ -51,7 +51,7 @@ typedef struct {
   int pid_count;
 } Options;
 
-// One request at a time, from one sequence of steps after the other.
+// Sends one request at a time, repeating the sequence of steps.
 typedef struct {
   uint32_t prepared;
   uint32_t fresh;
@@ -77,7 +77,7 @@ typedef struct {
   bool blocked;       // the socket takes no more for now
 } Connection;
 
-// What is counted while it is measured.
+// Counters of the measurement.
 typedef struct {
   uint64_t requests;
   uint64_t bytes;

@@ -32,10 +32,9 @@ function argumentsFor(server, one, { seconds, warmup, count, stay }) {
 }
 
 /**
- * Puts the load of a case on a running server: for `seconds` after `warmup` seconds, or for `count` sequences. Resolves to
- * what the generator prints: requests, ns (how long), bytes, entries, p50 and p99 in ns, serverNs and loadNs of processor
- * time, msize as agreed. With `stay` it keeps its connection until `end` is called. Rejects when the server answers anything
- * but what it should.
+ * Runs a case against a server: for `seconds` after `warmup` seconds, or for `count` sequences. Resolves to the generator's
+ * output: requests, ns (duration), bytes, entries, p50 and p99 in ns, serverNs and loadNs of processor time, the negotiated
+ * msize. With `stay` it keeps its connection until `end`. Rejects on a wrong reply.
  */
 export async function startLoad(server, one, how) {
   const child = spawn(programs.load, argumentsFor(server, one, how), {

@@ -1,10 +1,10 @@
-// One case: every peer in a process of its own, the peers in turn, several rounds, medians.
+// Measures one case: each peer in its own process, one after another, in several rounds; medians.
 
 import { join } from 'node:path';
 import { load } from './load.mjs';
 import { peers, Running } from './peers.mjs';
 
-/** Compilers in the server need a while; later rounds find them done. */
+/** Warm-up for the server's JIT compilers; shorter in later rounds. */
 const firstWarmup = 0.5;
 const warmup = 0.1;
 
@@ -36,19 +36,19 @@ function summary(runs, unit) {
   };
 }
 
-/** The median of the quotients of each round: what disturbs a round disturbs both. */
+/** The median of each round's ratios: a disturbance affects both values. */
 export function ratio(mine, other) {
   return median(mine.rounds.map((rate, round) => rate / other.rounds[round]));
 }
 
-/** A median of fewer says nothing. */
+/** Minimum number of rounds for a median. */
 const roundsMin = 3;
 
-/** How many rounds there are at least, whatever they take: without any time left one, so that a run has an end. */
+/** Minimum number of rounds; one when no time is left. */
 export const leastRounds = until => (Date.now() < until ? roundsMin : 1);
 
 async function runOnce(server, one, seconds, first) {
-  // With pauses a server would not be hot for minutes; what cools down between requests are the processor's caches.
+  // Warm-up without pauses, which would take minutes; pauses only cool the processor's caches.
   if (one.pause && first) {
     await load(server, { ...one, pause: undefined }, { seconds: firstWarmup, warmup: 0 });
   }

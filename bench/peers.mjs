@@ -1,4 +1,4 @@
-// The servers that are measured beside each other, and how each is started.
+// The servers to compare, and how to start them.
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
@@ -26,8 +26,8 @@ const ninepd = (model, label, { parameters = '', more = [] } = {}) => ({
 });
 
 /**
- * By name, in the order of the table; the floor is always first, since all others are compared with it. `measures` tells the
- * cases of a peer that is not in all of them, and `onlyIfAsked` one that only `--peers` brings in.
+ * By name, in the order of the table; the floor is first, since the others are compared with it. `measures` selects the cases
+ * of a peer; `onlyIfAsked`: only with `--peers`.
  */
 export const peers = {
   floor: { label: 'C loop', tree: 'host', command: directory => [programs.floor, directory] },
@@ -43,12 +43,12 @@ export const peers = {
   },
   passthrough: ninepd('passthrough', 'passthrough'),
   mapped: ninepd('mapped', 'mapped'),
-  /** It does not sleep before the next request comes: a matter of one request at a time. */
+  /** Busy polling: for one request at a time. */
   polled: {
     ...ninepd('mapped', 'mapped, polled', { parameters: '?busy-poll=200' }),
     measures: ({ depth, pause, connections }) => depth === 1 && !pause && connections === undefined,
   },
-  /** What the sandbox costs. */
+  /** Shows the cost of the sandbox. */
   unconfined: {
     ...ninepd('mapped', 'mapped, no sandbox', { more: ['--sandbox', 'off'] }),
     onlyIfAsked: true,
@@ -68,7 +68,7 @@ async function freePort() {
   return port;
 }
 
-/** Processes that a process has started and that still run, theirs too. */
+/** Running descendants of a process. */
 function descendants(pid) {
   const direct = readdirSync(`/proc/${pid}/task`).flatMap(thread =>
     readFileSync(`/proc/${pid}/task/${thread}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
@@ -76,7 +76,7 @@ function descendants(pid) {
   return direct.flatMap(child => [child, ...descendants(child)]);
 }
 
-/** Those that run: a benchmark that is broken off leaves nobody behind. */
+/** Running servers, stopped if the benchmark is interrupted. */
 const children = new Set();
 process.on('exit', () => {
   for (const child of children) child.kill('SIGTERM');
@@ -87,7 +87,7 @@ for (const [signal, status] of [
 ])
   process.on(signal, () => process.exit(status));
 
-/** A server that runs: `uri`, `aname` and what it takes to stop it. */
+/** A running server: `uri`, `aname`, `stop`. */
 export class Running {
   static async start(name, directory) {
     const peer = peers[name];

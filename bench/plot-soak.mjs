@@ -1,4 +1,4 @@
-// What `npm run soak` has sampled as one SVG: a curve over time for each quantity.
+// Samples of `npm run soak` as an SVG: a curve over time for each quantity.
 import * as echarts from 'echarts';
 
 const width = 900;

@@ -1,6 +1,6 @@
 // The table goes to standard output and a bar to standard error; on a terminal the lines go above the bar.
 
-/** `total` is the number of cases; `at` is told how many of them are done, in parts too, and which one it is. */
+/** `total` is the number of cases; `at` gets the number completed, with fractions, and the current case. */
 export async function progress(total) {
   if (!process.stderr.isTTY) return { print: text => process.stdout.write(`${text}\n`), at() {}, stop() {} };
   const { default: bars } = await import('cli-progress');

@@ -9,7 +9,7 @@ import { markdown, measuredOn } from './report.mjs';
 
 const results = join(root, 'bench', 'results');
 
-/** Its packages are only there when the benchmark has made itself ready. */
+/** Imported late: the packages exist only after the setup. */
 const plotOf = async found => (await import('./plot.mjs')).plot(found);
 
 export async function write(found) {
@@ -19,7 +19,7 @@ export async function write(found) {
   say(`written: ${join(results, 'latest.json')}${found.cases.length > 0 ? ' and latest.svg' : ''}`);
 }
 
-/** Replaces what stands between the marks of a block. */
+/** Replaces the text between a block's markers. */
 function replaced(page, name, block) {
   const [begin, end] = [`<!-- ${name}: begin -->`, `<!-- ${name}: end -->`];
   const [from, to] = [page.indexOf(begin), page.indexOf(end)];
@@ -28,7 +28,7 @@ function replaced(page, name, block) {
   return `${page.slice(0, from)}${begin}\n\n${block}\n\n${page.slice(to)}`;
 }
 
-/** Puts into the page what was measured in this run; the rest of it stays as it was. */
+/** Updates the page with this run's results; leaves the rest unchanged. */
 export async function publish(found, outcomes) {
   const { on, cases, fids, guest } = found;
   const path = join(root, 'docs', 'performance.md');

@@ -1,4 +1,4 @@
-// Results as a table for people, as Markdown and as JSON.
+// Results as a text table, as Markdown and as JSON.
 import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { cpus, release, totalmem } from 'node:os';
@@ -29,7 +29,7 @@ const line = cells =>
 
 export const heading = line(columns.map(({ title }) => title));
 
-/** Three digits; nothing for what is not there. */
+/** Three digits; empty for a missing value. */
 export const short = value =>
   value === undefined
     ? ''
@@ -59,7 +59,7 @@ export function caseLines(one, result) {
 
 const git = (...args) => execFileSync('git', args, { cwd: root, encoding: 'utf8', stdio: 'pipe' }).trim();
 
-/** What the figures hold for. */
+/** The machine and versions of the run. */
 export function circumstances(options) {
   let commit = 'unknown';
   try {
@@ -90,7 +90,7 @@ function fileSystemOf(path) {
   return mounts[0]?.[2] ?? 'unknown';
 }
 
-/** What a block of docs/performance.md was measured on. */
+/** Machine and date for a block of docs/performance.md. */
 export const measuredOn = on =>
   `Measured on ${on.date} at commit \`${on.commit}\`: ${on.processor}, ${on.memoryGiB} GiB, Linux ${on.kernel}, Node.js ` +
   `${on.node}, ${on.fileSystem}`;

@@ -1,4 +1,4 @@
-// What the benchmark needs and may be missing: its packages, its two C programs, diod.
+// Setup of the benchmark: its packages, its two C programs, diod.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
@@ -25,7 +25,7 @@ function compile(name) {
   }
 }
 
-/** The path of diod. Debian keeps it where only root's PATH looks. */
+/** The path of diod, which Debian installs in a directory of root's PATH. */
 export function findDiod() {
   const places = [...(process.env.PATH ?? '').split(delimiter), '/usr/sbin', '/usr/local/sbin'];
   return places.map(place => join(place, 'diod')).find(path => existsSync(path));
@@ -40,7 +40,7 @@ export function ensureBenchPackages() {
   if (!run('npm', args)) throw new SetupFault('npm ci in bench failed: see above');
 }
 
-/** Makes all ready; `withDiod` when it is a peer. Throws `SetupFault`. */
+/** Runs all steps; `withDiod` if it is a peer. Throws `SetupFault`. */
 export function setUpBench(withDiod) {
   setUp();
   ensureBenchPackages();

@@ -50,7 +50,7 @@ static uint8_t *put_fields(Slot *slot, uint8_t *at) {
     case step_walk: return put_walk(at, within_fid, slot->fresh, options.name);
     case step_absent: return put_walk(at, within_fid, slot->fresh, "no-such-name");
     case step_hold:
-      // A fid that stays: of one file, or each of another.
+      // A fid that is kept, of one file or each of another.
       made_name(slot, name);
       return put_walk(at, within_fid, first_fid + 2 * (uint32_t)options.depth + (uint32_t)slot->number,
                       *options.name ? options.name : name);
@@ -77,7 +77,7 @@ void write_step(Slot *slot) {
   slot->head_used = finish(slot->head, end, data_beside(slot));
 }
 
-// Counts the entries and moves on behind the last; a directory that is at its end starts again.
+// Counts the entries and continues after the last; starts again at the end of the directory.
 static bool take_entries(Slot *slot, const uint8_t *frame) {
   uint32_t bytes = get32(frame + head_bytes);
   const uint8_t *entry = frame + data_head_bytes;
@@ -92,7 +92,7 @@ static bool take_entries(Slot *slot, const uint8_t *frame) {
   return bytes == 0;
 }
 
-// Whether the slot's step is done, so that the next one follows.
+// Whether the slot's step is complete.
 static bool check_reply(Slot *slot, const uint8_t *frame) {
   Step step = step_of(slot);
   uint8_t type = frame[4];
@@ -115,7 +115,7 @@ bool take_reply(Slot *slot, const uint8_t *frame) {
   if (tally.counting) tally.requests++;
   bool over = check_reply(slot, frame);
   if (over) slot->step = (slot->step + 1) % options.step_count;
-  // Once begun a directory is read to its end, or else entries per second would be those of its start.
+  // A directory is always read to its end, so that entries per second hold for all of it.
   bool between = over && slot->step == 0;
   if (between && options.count && tally.started >= options.count) return false;
   return !(between && tally.stopping);

@@ -1,5 +1,5 @@
-// The directories that are exported. Those of ninepd's `mapped` are made through it, so that its files have the attributes that
-// files made by a guest have; those of all others through the C loop.
+// The exported directories. Those for `mapped` are created through ninepd, so that files have records as from a guest; all
+// others through the C loop.
 import { existsSync, mkdirSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { say } from '../scripts/setup.mjs';
@@ -21,7 +21,7 @@ async function fill(tree, within, directory, count) {
   }
 }
 
-/** What lies in a file is of no matter, but it shall not be a hole. */
+/** Any content, but no hole. */
 function writeData(directory) {
   writeFileSync(join(directory, 'f0000000'), Buffer.alloc(4096, 1));
   const big = join(directory, 'f0000001');
@@ -29,7 +29,7 @@ function writeData(directory) {
   writeFileSync(big, Buffer.alloc(dataBytes, 2));
 }
 
-/** Makes what the cases need below `base` and is not there yet, for the given peers. */
+/** Creates missing directories of the cases below `base`, for the given peers. */
 export async function makeTrees(base, cases, peerNames) {
   const trees = new Set(peerNames.map(name => peers[name].tree));
   const names = new Set(cases.map(({ tree }) => tree));

@@ -1,4 +1,4 @@
-// What the load generator and the C loop both know of 9P2000.L (include/net/9p/9p.h): little-endian fields and numbers.
+// 9P2000.L for the load generator and the C loop (include/net/9p/9p.h): little-endian fields and constants.
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -49,7 +49,7 @@ static inline uint64_t get64(const uint8_t *at) {
   return le64toh(value);
 }
 
-// Each writes a field and returns where the next one starts.
+// Each writes a field and returns the position after it.
 static inline uint8_t *put8(uint8_t *at, uint8_t value) {
   *at = value;
   return at + 1;
@@ -85,7 +85,7 @@ static inline uint8_t *begin(uint8_t *message, uint8_t type, uint16_t tag) {
   return put16(put8(message + 4, type), tag);
 }
 
-// `beside` are bytes of data that follow from elsewhere. Returns the bytes written.
+// `beside` is the size of data sent from elsewhere. Returns the bytes written.
 static inline size_t finish(uint8_t *message, const uint8_t *end, size_t beside) {
   size_t bytes = (size_t)(end - message);
   put32(message, (uint32_t)(bytes + beside));

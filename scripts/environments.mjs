@@ -1,4 +1,4 @@
-// The conformance tests and random operations in other environments: short of descriptors, calls that wait, other file systems, two
+// Conformance tests and random operations in other environments: few descriptors, waiting calls, other file systems, two
 // servers (test/support/environments).
 //   npm run test:environments                                  all of them
 //   npm run test:environments -- --environment xfs,short-fds   some

@@ -6,7 +6,7 @@ import { installDebianPackages, root, run, SetupFault } from './setup.mjs';
 
 const harness = join(root, 'test', 'fuzz', 'shims');
 const shims = join(root, 'native-shims');
-/** These need Node.js. */
+/** Sources that need Node.js. */
 const withNode = new Set(['addon.c', 'watch.c']);
 const always = [
   '-g',
@@ -41,7 +41,7 @@ function clangs() {
   return [process.env.CLANG, 'clang', ...versioned].filter(name => name);
 }
 
-/** A clang that has libFuzzer; installed where this may be done without asking. */
+/** A clang with libFuzzer; installed if that is possible without a prompt. */
 function clangWithLibFuzzer() {
   const what = 'clang with libFuzzer';
   const found = clangs().find(hasLibFuzzer);
@@ -54,12 +54,12 @@ function clangWithLibFuzzer() {
   return 'clang';
 }
 
-/** A program that is fuzzed by libFuzzer, with its flags. */
+/** Builds the libFuzzer program. */
 export function buildShimsFuzzer(output) {
   compile(clangWithLibFuzzer(), [`-fsanitize=fuzzer,${sanitizers}`], ['harness.c'], output);
 }
 
-/** A program that runs the harness on the files it is given. */
+/** Builds a program that runs the harness on given files. */
 export function buildShimsReplay(compiler, output) {
   compile(compiler, [`-fsanitize=${sanitizers}`], ['harness.c', 'replay.c'], output);
 }

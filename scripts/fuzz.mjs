@@ -7,7 +7,7 @@ import { join, relative, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { buildShimsFuzzer } from './fuzz-shims.mjs';
-import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
+import { ensureTestPackages, root, run, runProgram, SetupFault, say, setUp } from './setup.mjs';
 
 const here = join(root, 'test', 'fuzz');
 const cache = join(root, '.cache', 'fuzz');
@@ -15,7 +15,7 @@ const built = join(cache, 'build');
 const shimsFuzzer = join(cache, 'shims');
 const jazzer = join(here, 'node_modules', '@jazzer.js', 'core', 'dist', 'cli.js');
 
-/** A target's turn, and what it may have more before it is taken for hanging. */
+/** Seconds of a target's turn, and after which it counts as hanging. */
 const turnSecondsMax = 60;
 const graceSeconds = 60;
 const inputBytesMax = 2048;
@@ -30,7 +30,7 @@ function ensureFuzzer() {
   if (!run('npm', args)) throw new SetupFault('npm ci in test/fuzz failed: see above');
 }
 
-/** The sources and the targets as JavaScript, since the fuzzer instruments what Node.js loads. */
+/** Compiles sources and targets to JavaScript, which the fuzzer instruments. */
 function build() {
   rmSync(built, { recursive: true, force: true });
   const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
@@ -39,14 +39,14 @@ function build() {
     throw new SetupFault('the targets could not be compiled: see above');
 }
 
-/** Directories of inputs: what earlier runs found worth keeping, which grows, and what the repository keeps. */
+/** Directories of inputs: the growing corpus of earlier runs, and the repository's. */
 function corpora(name) {
   const places = [join(cache, 'corpus', name), join(here, 'corpus', name)];
   mkdirSync(places[0], { recursive: true });
   return places.filter(place => existsSync(place));
 }
 
-/** What starts a target with its corpora; both kinds understand the flags of libFuzzer. */
+/** The command for a target and its corpora; both kinds accept libFuzzer's flags. */
 function commandOf({ name, kind }, seconds) {
   const found = join(cache, 'found', name);
   mkdirSync(found, { recursive: true });
@@ -74,7 +74,7 @@ function show({ name, before }, progress, left) {
   if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${text}`);
 }
 
-/** One turn. Resolves to what failed: the path of the input, or undefined. */
+/** One turn. Resolves to the path of a failing input, or undefined. */
 async function turn(target, seconds, left) {
   const known = new Set(readdirOrNone(join(cache, 'found', target.name)));
   const scratch = mkdtempSync(join(tmpdir(), 'ninepd-fuzz-'));
@@ -126,14 +126,14 @@ function report(target, { input, hung }) {
     say(`${target.name}: ${hung ? 'it hung' : 'it ended'} without leaving an input; see above`);
     return;
   }
-  // Shortens it, too.
+  // Also shortens it.
   repeat(target, input);
   const small = relative(root, existsSync(`${input}.small`) ? `${input}.small` : input);
   say(`${target.name} failed. To repeat it:\n  npm run fuzz -- --target ${target.name} --input ${small}`);
   say(`to keep it as a test, once it is repaired: cp ${small} test/fuzz/corpus/${target.name}/`);
 }
 
-/** Turns until the minutes are spent; what a target needs to start is not counted. */
+/** Takes turns until the minutes are spent, without start-up times. */
 async function fuzz(targets, minutes) {
   let left = minutes * 60;
   const seconds = Math.max(1, Math.min(turnSecondsMax, Math.floor(left / targets.length)));
@@ -191,10 +191,4 @@ async function main() {
   return (await fuzz(chosen, minutes)) > 0 ? 1 : 0;
 }
 
-try {
-  process.exit(await main());
-} catch (error) {
-  if (!(error instanceof SetupFault)) throw error;
-  say(error.message);
-  process.exit(2);
-}
+await runProgram(async () => process.exit(await main()));

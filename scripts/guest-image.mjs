@@ -1,5 +1,5 @@
-// Makes what a Linux guest needs, below .cache/guest: a kernel with its modules, an initramfs, a root disk and a
-// QEMU, all from Debian packages that are unpacked there and never installed on this machine.
+// Builds a Linux guest below .cache/guest: kernel and modules, initramfs, root disk and QEMU, from Debian packages that are
+// unpacked there and not installed on this machine.
 //
 //   node scripts/guest-image.mjs             make what is missing, print the path of the manifest
 //   node scripts/guest-image.mjs --refresh   ask Debian for newer packages first
@@ -65,7 +65,7 @@ function writeManifest(manifest) {
   }
 }
 
-// One at a time: whoever comes second waits, and then finds everything made.
+// A lock: a second process waits, then finds everything built.
 function underLock() {
   mkdirSync(cacheDir, { recursive: true });
   if (process.env.GUEST_IMAGE_LOCKED === cacheDir) return true;

@@ -1,6 +1,5 @@
-// Everything that has to be there before the program or its tests can run: the packages of package-lock.json, the native
-// addon, and the JavaScript made of src. Each step looks first and does nothing, and needs no network, when nothing is
-// missing. Progress goes to standard error.
+// Prepares the program and its tests: the packages of package-lock.json, the native addon, and the JavaScript of src. A step
+// that is up to date does nothing and needs no network. Progress goes to standard error.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
@@ -14,10 +13,10 @@ export function say(text) {
   process.stderr.write(`ninepd: ${text}\n`);
 }
 
-/** A step that cannot be done; the text says what to do. */
+/** A step failed; the text says what to do. */
 export class SetupFault extends Error {}
 
-/** Runs what a program of this folder is: what is missing, or wrong with its options, is said and ends it with status 2. */
+/** Runs the main function of a script. A `SetupFault` or an invalid option ends it with status 2 and a message. */
 export async function runProgram(main) {
   try {
     await main();
@@ -52,14 +51,14 @@ function ensureNode() {
   throw new SetupFault(`Node.js 20.19 or later is needed; this is ${process.versions.node}`);
 }
 
-// Scripts of packages are not run: the program needs none of them, and building fs-xattr for the tests takes a C++
-// compiler and Python, which nobody should need who only wants to start the program.
+// Install scripts are not run: the program needs none, and only the tests need fs-xattr, whose build takes a C++ compiler and
+// Python.
 function ensurePackages() {
   const lock = readFileSync(inRoot('package-lock.json'));
   const hash = createHash('sha256').update(lock).digest('hex');
   const stamp = inRoot('node_modules', '.ninepd-lock');
   if (existsSync(stamp) && readFileSync(stamp, 'utf8') === hash) return;
-  // npm writes this file last; whoever ran npm by hand since the lock changed has what is needed.
+  // npm writes this file last, so a manual npm run since the last change of the lock counts.
   if (modified(inRoot('node_modules', '.package-lock.json')) < modified(inRoot('package-lock.json'))) {
     say('installing packages (npm ci)');
     if (!run('npm', ['ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'])) {
@@ -69,7 +68,7 @@ function ensurePackages() {
   writeFileSync(stamp, hash);
 }
 
-// Whether programs that use the C library can be compiled at all.
+// Whether a C program can be compiled.
 function hasCompiler() {
   const compiler = [process.env.CC, 'cc', 'gcc', 'clang'].find(
     name => name && spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0,
@@ -80,7 +79,7 @@ function hasCompiler() {
   );
 }
 
-/** Installs Debian packages where this may be done without asking; otherwise says what is needed. */
+/** Installs Debian packages if that is possible without a prompt; otherwise fails with their names. */
 export function installDebianPackages(names, what) {
   const debian = existsSync('/usr/bin/apt-get');
   if (!debian || process.getuid() !== 0) {
@@ -122,11 +121,11 @@ function ensureBuild() {
   ) {
     throw new SetupFault('the sources could not be compiled: see above');
   }
-  // As of when it began, so that what was changed meanwhile is compiled next time.
+  // The start time, so that sources changed meanwhile are compiled next time.
   writeFileSync(stamp, `${new Date(began).toISOString()}\n`);
 }
 
-/** Builds what only the tests need: fs-xattr, which they check the extended attributes with. */
+/** Builds fs-xattr, with which tests check xattrs. */
 export function ensureTestPackages() {
   const place = inRoot('node_modules', 'fs-xattr');
   if (existsSync(join(place, 'build', 'Release', 'xattr.node'))) return;
@@ -135,7 +134,7 @@ export function ensureTestPackages() {
   );
   if (missing.length > 0) installDebianPackages(missing, 'what fs-xattr is compiled with');
   say('compiling fs-xattr, which the tests use');
-  // Node's own headers, where they are installed beside it, spare a download.
+  // Node's installed headers save a download.
   const nodedir = resolve(process.execPath, '..', '..');
   const env = { ...process.env };
   if (existsSync(join(nodedir, 'include', 'node', 'node_api.h')))
@@ -145,7 +144,7 @@ export function ensureTestPackages() {
   }
 }
 
-/** Makes the program ready to run. Throws `SetupFault`. */
+/** Runs all steps for the program. Throws `SetupFault`. */
 export function setUp() {
   ensureNode();
   ensurePackages();

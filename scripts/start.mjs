@@ -1,4 +1,4 @@
-// `npm start`: makes ready what is missing, then is the program. In this very process, so that signals reach it.
+// `npm start`: runs missing setup steps, then the program in this process, so that signals reach it.
 import { SetupFault, say, setUp } from './setup.mjs';
 
 try {
@@ -8,6 +8,6 @@ try {
   say(error.message);
   process.exit(1);
 }
-// npm changes to the repository; a relative path means the directory where the person is.
+// npm changes to the repository; relative paths refer to the user's working directory.
 if (process.env.npm_lifecycle_event === 'start' && process.env.INIT_CWD) process.chdir(process.env.INIT_CWD);
 await import('../dist/cli/main.js');

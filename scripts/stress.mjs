@@ -1,4 +1,4 @@
-// `npm run race|crash|soak`: the tests of test/stress for as long as one likes. docs/testing.md has the options.
+// `npm run race|crash|soak`: the tests of test/stress with other durations. Options: docs/testing.md.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -25,7 +25,7 @@ function read() {
   return { kind, options: hours === undefined ? rest : { ...rest, minutes: hours * 60 } };
 }
 
-/** Draws what a soak has sampled. */
+/** Plots the samples of a soak. */
 async function draw() {
   const json = join(root, '.cache', 'stress', 'soak.json');
   if (!existsSync(json)) return;
@@ -54,7 +54,7 @@ async function main() {
   }
   const files = testsOf(kind, options).map(name => `test/stress/${name}.test.ts`);
   const flags = ['--no-file-parallelism', '--disable-console-intercept'];
-  // The files first: the last option would take one for its value.
+  // Files first: the last option would take one as its value.
   const args = [vitest, 'run', '--project', 'stress', ...files, ...flags];
   const ok = run(process.execPath, args, { env });
   if (kind === 'soak') await draw();

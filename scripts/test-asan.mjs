@@ -1,5 +1,5 @@
-// Runs the tests that reach the addon with the address and undefined-behaviour sanitizers in it, and looks for leaks.
-// A report of a sanitizer is a failure, also when the test that caused it passed. Arguments name other tests to run.
+// Runs the addon's tests with the address and undefined-behaviour sanitizers, and checks for leaks. A sanitizer's report is a
+// failure even if the test passes. Arguments select other tests.
 import { spawnSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -27,9 +27,9 @@ function runtime() {
   return realpathSync(path);
 }
 
-/** Starts Node with the sanitizers; options are those of the sanitizers' run-time flags. */
+/** Starts Node with the sanitizers and their run-time flags. */
 function sanitized(args, options, stdio) {
-  // What was freed is kept for a while, so that its use is seen. 16 MiB of that leave the tests their bounds on memory.
+  // Quarantine for freed memory, which detects use after free. 16 MiB keep the tests' memory bounds.
   const flags = { log_path: join(reports, 'report'), quarantine_size_mb: 16, ...options };
   const asan = Object.entries(flags).map(([name, value]) => `${name}=${value}`);
   const env = { ...process.env, NINEPD_ADDON: addon, LD_PRELOAD: library, ASAN_OPTIONS: asan.join(':') };
@@ -50,15 +50,14 @@ const library = runtime();
 rmSync(reports, { recursive: true, force: true });
 mkdirSync(reports, { recursive: true });
 
-// Node and V8 never free some of what they have at exit, so that leaks are looked for apart, below.
+// Node and V8 do not free everything at exit, so leaks are checked separately below.
 const vitest = join(root, 'node_modules/vitest/vitest.mjs');
 const tests = sanitized([vitest, 'run', '--project', 'program', ...suites], { detect_leaks: 0 }, 'inherit');
 for (const report of reported()) console.error(report);
 if (reported().length > 0) fail('a sanitizer reported an error');
 if (tests.status !== 0) fail('tests failed under the sanitizers');
 
-// Leaks: only those count whose memory the addon itself asked for, in the first frames above malloc (a later
-// Node may have leaks of its own).
+// Leaks count only if the addon allocated the memory, in the first frames above malloc (Node may have leaks).
 const leaks = sanitized(
   [join(root, 'scripts/asan-leaks.cjs'), addon],
   { detect_leaks: 1, exitcode: 0 },
@@ -71,7 +70,7 @@ if (leaks.status !== 0) fail(`the search for leaks failed: ${leaks.stderr}`);
 if (reported().some(report => report.includes('fatal error'))) fail(reported().join('\n'));
 if (own.length > 0) fail(`the addon leaks:\n${own.join('\n\n')}`);
 
-// What the fuzzer of the shims has found worth keeping (test/fuzz/shims).
+// The corpus of the shims' fuzzer (test/fuzz/shims).
 const replay = join(root, '.cache/shims-replay');
 const corpus = join(root, 'test/fuzz/corpus/shims');
 buildShimsReplay(compiler, replay);

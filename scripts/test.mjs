@@ -1,5 +1,5 @@
-// `npm test`: makes ready what is missing, then runs every stage, or those that are named: npm test -- lint unit.
-// The last line is `N passed, N failed`, and the exit status is 0 only when nothing failed.
+// `npm test`: runs missing setup steps, then every stage or the named ones: npm test -- lint unit. The last line is `N passed,
+// N failed`; the exit status is 0 only if nothing failed.
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
@@ -10,12 +10,12 @@ const tsc = program('typescript', 'bin', 'tsc');
 const vitest = program('vitest', 'vitest.mjs');
 const results = join(root, '.cache', 'results');
 
-/** One check that is passed or not. */
+/** A stage that counts as one test. */
 function check(command, ...args) {
   return run(command, args) ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 };
 }
 
-/** The tests of vitest projects, run by a certain Node.js. A run that breaks off counts as one failure more. */
+/** Runs vitest projects with a given Node.js. An aborted run counts as one more failure. */
 function tests(stage, projects, node = process.execPath, ...options) {
   const report = join(results, `${stage}.json`);
   mkdirSync(results, { recursive: true });
@@ -29,8 +29,7 @@ function tests(stage, projects, node = process.execPath, ...options) {
 }
 
 /**
- * Another major version of Node.js than the one that runs this, from the npm registry; no further download when it is
- * there. The addon is the same file: it must work in both.
+ * Another major version of Node.js from the npm registry, downloaded once. The addon file is the same and must work in both.
  */
 function otherNode() {
   const major = Number(process.versions.node.split('.')[0]) === 24 ? 22 : 24;
@@ -48,7 +47,7 @@ function otherNode() {
   return binary;
 }
 
-// A million fids say nothing more about another Node.js, nor does the corpus of the fuzzer.
+// Without the million fids and the fuzzer's corpus, which do not depend on Node.js.
 const nodeTests = [
   ...['test/conformance', 'test/program', 'test/unit/client', 'test/unit/transport'],
   ...['--exclude=**/million-fids*', '--exclude=**/fuzz.test.ts', '--exclude=**/tree*.test.ts'],
@@ -80,11 +79,11 @@ const stages = {
   types: () => check(process.execPath, tsc, '-p', 'tsconfig.json'),
   unit: () => tests('unit', ['unit']),
   program: () => tests('program', ['program']),
-  // What depends on Node.js: the addon, sockets, processes, and the program as a whole.
+  // Tests that depend on Node.js: the addon, sockets, processes, and the program.
   'other-node': () => tests('other-node', ['unit', 'program'], otherNode(), ...nodeTests),
   asan: () => check(process.execPath, join(root, 'scripts', 'test-asan.mjs')),
-  // Some of what `npm run test:environments` and `npm run random` do: conformance where descriptors are short and calls wait from the
-  // middle of a request on, random operations in more.
+  // A part of `npm run test:environments` and `npm run random`: conformance with few descriptors and with calls that wait from
+  // the middle of a request on, random operations in more environments.
   environments: () =>
     sum(
       inEnvironments('short-fds-straining', 'test/conformance'),

@@ -5,7 +5,7 @@
  *                'K' kill: signal u32, to the command's process group
  * To the host:   'H' here, once, when the agent is ready
  *                'O' and 'E' standard output and error, 'X' exit status u32 (128 + signal when killed)
- * A command has ended when its shell has: what a background process writes later is not waited for.
+ * A command ends with its shell; later output of background processes is dropped.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -77,7 +77,7 @@ static struct job *job_of(uint32_t id) {
   return NULL;
 }
 
-/* What the pipe holds now; all of it up to its end or until it is empty. */
+/* Sends the content of the pipe, until it is empty or ends. */
 static void drain(struct job *job, int stream) {
   static char buffer[65536];
   while (job->out[stream] >= 0) {

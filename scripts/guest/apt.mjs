@@ -1,5 +1,5 @@
-// Debian's archive, asked through apt with a state of its own: nothing of this machine's package lists, pins or
-// installed packages takes part, and nothing of them changes. Only the mirror is this machine's.
+// Debian's archive through apt with separate state: this machine's package lists, pins and installed packages are neither used
+// nor changed. Only the mirror is this machine's.
 import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -15,7 +15,7 @@ export class DebianArchive {
   #options;
   #resolved;
 
-  // Another release than the guests' is asked for without its updates: testing has none.
+  // Other releases than the guests' without updates: testing has none.
   constructor(dir, release = suite) {
     this.#dir = dir;
     this.#release = release;
@@ -44,7 +44,7 @@ export class DebianArchive {
     rmSync(join(this.#dir, 'lists'), { recursive: true, force: true });
   }
 
-  // The package files of every request, resolved once and kept: a later run needs no network.
+  // The package files of every request, cached: a later run needs no network.
   resolve(requests) {
     const wanted = hashOf([JSON.stringify(requests), readFileSync(join(scriptDir, 'apt.mjs'))]);
     const kept = join(this.#dir, `resolved-${wanted}.json`);

@@ -1,5 +1,5 @@
-// The kernel image, the modules a guest may load with all they depend on, unpacked and in loading order, and the
-// busybox that loads them.
+// The kernel image, the guest's modules with their dependencies, unpacked and in loading order, and the busybox that loads
+// them.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ export const bootModules = [
   '9p',
 ];
 
-// Loaded by a test that wants them: `guest-module NAME`.
+// Loaded by tests: `guest-module NAME`.
 const onDemandModules = [
   'vsock',
   'vmw_vsock_virtio_transport',

@@ -1,4 +1,4 @@
-// What a guest is made of, by Debian's names.
+// The Debian packages of a guest.
 
 // The Linux whose 9p client the tests use: the metapackage's one dependency is the kernel itself.
 export const kernelMetapackage = 'linux-image-amd64';
@@ -31,7 +31,7 @@ export const rootPackages = [
   'util-linux',
 ];
 
-// Dependencies that only matter to a system that is installed, booted with systemd or asked to explain itself.
+// Dependencies needed only by an installed system, by systemd, or for documentation.
 export const rootLeftOut = [
   /^(systemd|systemd-.*|libsystemd-shared|udev|dpkg|login.*|passwd|adduser|init-system-helpers)$/,
   /^(python3.*|libpython3.*|perl|perl-modules-.*|libperl.*|git-man|media-types|tzdata|netbase|linux-libc-dev-.*)$/,
@@ -40,7 +40,6 @@ export const rootLeftOut = [
 
 export const qemuPackages = ['qemu-system-x86'];
 
-// A vsock device for QEMU that needs nothing of the host's kernel. Stable has none; testing's asks for a C library that
-// stable has.
+// A vsock device for QEMU that is independent of the host's kernel. Stable has none; testing's works with stable's C library.
 export const vsockDevicePackages = ['vhost-device-vsock'];
 export const vsockDeviceRelease = 'forky';

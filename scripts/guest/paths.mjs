@@ -1,4 +1,4 @@
-// Where things are, and how progress is told.
+// Paths, and progress messages.
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

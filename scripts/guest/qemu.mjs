@@ -1,5 +1,5 @@
-// QEMU from Debian's backports (its generic vhost-user device came with 10.2), unpacked with every shared library
-// and started through its own dynamic linker, so that this machine's libraries do not matter.
+// QEMU from Debian's backports (10.2 has the generic vhost-user device), unpacked with every shared library and started by its
+// own dynamic linker, independent of this machine's libraries.
 import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { rootLeftOut } from './packages.mjs';
 import { findTool } from './tools.mjs';
 
-// The users of the tests: alice and bob are ordinary, share the group team, and each has a group of his own.
+// The users of the tests: alice and bob, each with a group of the same name, both in the group team.
 const passwd = `root:x:0:0:root:/root:/bin/bash
 alice:x:1000:1000::/tmp:/bin/bash
 bob:x:1001:1001::/tmp:/bin/bash
@@ -32,7 +32,7 @@ export async function makeRootDisk(archive, files, dir) {
   symlinkSync('/proc/self/mounts', join(root, 'etc/mtab'));
   rmSync(join(root, 'usr/bin/sh'), { force: true });
   symlinkSync('bash', join(root, 'usr/bin/sh'));
-  // mount(8) looks for it here only; the program itself comes with the initramfs.
+  // The only path in which mount(8) looks for it; the program is in the initramfs.
   symlinkSync('/opt/guest/bin/mount.9pvsock', join(root, 'usr/sbin/mount.9pvsock'));
   chmodSync(root, 0o755);
   const disk = join(dir, 'root.ext4');

@@ -1,4 +1,4 @@
-// The few programs of this machine that making a guest needs.
+// Programs of this machine that are needed to build a guest.
 import { execFileSync } from 'node:child_process';
 import { accessSync, constants, existsSync } from 'node:fs';
 import { join } from 'node:path';
@@ -31,7 +31,7 @@ export function findTool(name) {
     });
 }
 
-// Installs what is missing where that is possible without asking, otherwise ends the program with the command to run.
+// Installs missing programs if that is possible without a prompt; otherwise exits with the command to run.
 export function needTools() {
   const missing = Object.keys(packageOfTool).filter(tool => findTool(tool) === undefined);
   if (missing.length === 0) return;

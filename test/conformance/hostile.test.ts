@@ -22,19 +22,19 @@ async function hostile(harness: ServerHarness): Promise<RawConnection> {
   const { c, dir, name } = await harness.begin();
   await c.setXattr(await c.file(dir, 'f', 'content'), 'user.a', 'value');
   const wire = await harness.wire();
-  const must = async (op: Op, fields: Parameters<RawConnection['request']>[1]) => {
+  const succeed = async (op: Op, fields: Parameters<RawConnection['request']>[1]) => {
     const reply = await wire.request(op, fields);
     if (reply.ecode !== 0) throw new Error(`${op}: ${nameOf(reply)}`);
   };
-  await must('walk', { fid: 0, newfid: states.dir, wname: [name] });
-  await must('walk', { fid: 0, newfid: states.openDir, wname: [name] });
-  await must('lopen', { fid: states.openDir, flags: 0 });
-  await must('walk', { fid: 0, newfid: states.file, wname: [name, 'f'] });
-  await must('walk', { fid: 0, newfid: states.openFile, wname: [name, 'f'] });
-  await must('lopen', { fid: states.openFile, flags: 2 });
-  await must('xattrwalk', { fid: states.file, newfid: states.xattrRead, name: 'user.a' });
-  await must('walk', { fid: 0, newfid: states.xattrWrite, wname: [name, 'f'] });
-  await must('xattrcreate', { fid: states.xattrWrite, name: 'user.b', attr_size: 4, flags: 0 });
+  await succeed('walk', { fid: 0, newfid: states.dir, wname: [name] });
+  await succeed('walk', { fid: 0, newfid: states.openDir, wname: [name] });
+  await succeed('lopen', { fid: states.openDir, flags: 0 });
+  await succeed('walk', { fid: 0, newfid: states.file, wname: [name, 'f'] });
+  await succeed('walk', { fid: 0, newfid: states.openFile, wname: [name, 'f'] });
+  await succeed('lopen', { fid: states.openFile, flags: 2 });
+  await succeed('xattrwalk', { fid: states.file, newfid: states.xattrRead, name: 'user.a' });
+  await succeed('walk', { fid: 0, newfid: states.xattrWrite, wname: [name, 'f'] });
+  await succeed('xattrcreate', { fid: states.xattrWrite, name: 'user.b', attr_size: 4, flags: 0 });
   return wire;
 }
 

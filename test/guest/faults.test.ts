@@ -125,7 +125,7 @@ describe('a disk with a fault', () => {
   test('that is slow keeps nobody waiting but who reads from it', async () => {
     await sh(`
       cd /mnt/disk; echo slow >slow; echo quick >quick; forget
-      # Attributes are in memory; the first of them that is not would keep all waiting: docs/filesystems.md, "Strain".
+      # Attributes are in memory; the first that is not would block all requests: docs/filesystems.md, "Contention".
       stat slow >/tmp/none; cat quick >/tmp/quick
       disk delay /dev/loop0 0 3000
       cat slow >/tmp/slow & reader=$!

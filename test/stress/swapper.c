@@ -55,7 +55,7 @@ __attribute__((format(printf, 1, 2))) static struct path path_of(const char *for
   return path;
 }
 
-static void must(bool ok, const char *what) {
+static void check(bool ok, const char *what) {
   if (ok) return;
   perror(what);
   exit(1);
@@ -63,7 +63,7 @@ static void must(bool ok, const char *what) {
 
 static void make_file(int dir, const char *name) {
   int fd = openat(dir, name, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
-  must(fd < 0 ? errno == EEXIST || errno == ENOENT : write(fd, "inside\n", 7) == 7, name);
+  check(fd < 0 ? errno == EEXIST || errno == ENOENT : write(fd, "inside\n", 7) == 7, name);
   if (fd >= 0) close(fd);
 }
 
@@ -82,15 +82,15 @@ static void make_all(void) {
   for (int i = 0; i < COUNT; i++) {
     fill(i);
     /* What takes their places. */
-    must(symlink(canary, path_of("%s/to-canary%d", limbo, i).text) == 0, "symlink");
-    must(symlink(path_of("%s/secret", canary).text, path_of("%s/to-secret%d", limbo, i).text) == 0, "symlink");
-    must(symlink("../../canary", path_of("%s/upwards%d", limbo, i).text) == 0, "symlink");
-    must(mkdir(path_of("%s/other%d", limbo, i).text, 0777) == 0, "mkdir");
+    check(symlink(canary, path_of("%s/to-canary%d", limbo, i).text) == 0, "symlink");
+    check(symlink(path_of("%s/secret", canary).text, path_of("%s/to-secret%d", limbo, i).text) == 0, "symlink");
+    check(symlink("../../canary", path_of("%s/upwards%d", limbo, i).text) == 0, "symlink");
+    check(mkdir(path_of("%s/other%d", limbo, i).text, 0777) == 0, "mkdir");
     make_file(AT_FDCWD, path_of("%s/other%d/f0", limbo, i).text);
     make_file(AT_FDCWD, path_of("%s/file%d", limbo, i).text);
   }
-  must(mkdir(path_of("%s/bound", limbo).text, 0777) == 0, "mkdir");
-  must(mkdir(path_of("%s/m", export).text, 0777) == 0, "mkdir");
+  check(mkdir(path_of("%s/bound", limbo).text, 0777) == 0, "mkdir");
+  check(mkdir(path_of("%s/m", export).text, 0777) == 0, "mkdir");
 }
 
 static const char *const strangers[] = {"to-canary", "to-secret", "upwards", "other", "file"};
@@ -141,10 +141,10 @@ static void swap(void) {
 
 static int watch_canary(void) {
   int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
-  must(fd >= 0, "inotify_init1");
+  check(fd >= 0, "inotify_init1");
   const char *const names[] = {"", "/secret", "/inner", "/inner/deep"};
   for (unsigned i = 0; i < sizeof names / sizeof *names; i++) {
-    must(inotify_add_watch(fd, path_of("%s%s", canary, names[i]).text, IN_ALL_EVENTS) >= 0, "inotify_add_watch");
+    check(inotify_add_watch(fd, path_of("%s%s", canary, names[i]).text, IN_ALL_EVENTS) >= 0, "inotify_add_watch");
   }
   return fd;
 }
@@ -161,7 +161,7 @@ static void tell_events(int fd) {
 }
 
 int main(int count, char **arguments) {
-  must(count == 5, "swapper EXPORT LIMBO CANARY SEED");
+  check(count == 5, "swapper EXPORT LIMBO CANARY SEED");
   export = arguments[1];
   limbo = arguments[2];
   canary = arguments[3];

@@ -1,11 +1,12 @@
-/* Node's side. No system call is made here, nothing is thrown, and once loaded no object is made but those of `groupList`. */
+/* The Node-API side. It makes no system calls, throws nothing, and after loading creates objects for `groupList` and `memory` only. */
 #define NAPI_VERSION 8
-#include "carrier.h"
+#include "creds-threads.h"
 #include "creds.h"
+#include "epoll.h"
 #include "handoff.h"
+#include "mapping.h"
 #include "pool.h"
 #include "syscalls.h"
-#include "watch.h"
 
 #include <errno.h>
 #include <node_api.h>
@@ -14,11 +15,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One for each `attach`: any number of event loops (worker threads) may have theirs. */
+/* One for each `attach`; each event loop (worker thread) may have one. */
 struct binding {
-  struct loop loop; /* first, so that the loop leads back here */
+  struct loop loop; /* first: a pointer to it is one to the binding */
   struct shared *shared;
-  struct group_list *groups; /* that were used last */
+  struct group_list *groups; /* of the last useGroups() */
   napi_env env;
   napi_threadsafe_function wake;
   napi_ref block;
@@ -37,7 +38,7 @@ static bool segment_of(napi_env env, napi_value value, struct iovec *segment) {
   return status == napi_ok && type == napi_uint8_array;
 }
 
-/* A Uint8Array, or an array of them, of which the first 1024 are used (IOV_MAX). The count, or -EINVAL. */
+/* A Uint8Array, or an array of them, of which the first SEGMENTS_MAX are used. The count, or -EINVAL. */
 static int segments_of(napi_env env, napi_value value, struct iovec *segments) {
   uint32_t count;
   if (segment_of(env, value, segments)) return 1;
@@ -51,13 +52,13 @@ static int segments_of(napi_env env, napi_value value, struct iovec *segments) {
   return (int)count;
 }
 
-/* The list of the caller in the block, if that is in more groups than there is room for. */
+/* The group list of the caller in the block, if it has more than GROUPS_MAX. */
 static struct group_list *groups_in(const struct binding *binding) {
   const struct creds *creds = &binding->shared->control.creds;
   return creds->server == 0 && creds->group_count > GROUPS_MAX ? binding->groups : NULL;
 }
 
-/* run(data?): the call in the control block, at once. The thread is the server's again before JavaScript goes on. */
+/* run(data?): makes the call inline; the thread has the server's credentials again when it returns. 0 or more, or -errno. */
 static napi_value run(napi_env env, napi_callback_info info) {
   struct binding *binding;
   struct iovec segments[SEGMENTS_MAX];
@@ -67,11 +68,11 @@ static napi_value run(napi_env env, napi_callback_info info) {
   const struct control *control = &binding->shared->control;
   int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
   if (segment_count < 0 || control_bytes(control) < 0) return number_of(env, -EINVAL);
-  int64_t result = carry(control, groups_in(binding), segments, segment_count, &binding->shared->took);
+  int64_t result = perform_inline(control, groups_in(binding), segments, segment_count, &binding->shared->blocked_ms);
   return number_of(env, result);
 }
 
-/* submit(data?): the same on the pool. 0, or -errno and nothing is done. The caller keeps the data alive. */
+/* submit(data?): queues the call on the pool; the caller keeps the data alive. 0, or -errno. */
 static napi_value submit(napi_env env, napi_callback_info info) {
   struct binding *binding;
   struct iovec segments[SEGMENTS_MAX];
@@ -86,8 +87,8 @@ static napi_value submit(napi_env env, napi_callback_info info) {
   return number_of(env, failed);
 }
 
-/* handOff(data?): the same as `hand_off` makes it: its result, or layout.late, and then the result comes as from the pool. */
-static napi_value offer(napi_env env, napi_callback_info info) {
+/* handOff(data?): makes the call by `hand_off`. Its result, or layout.late: the result then comes like those of the pool. */
+static napi_value run_by_helper(napi_env env, napi_callback_info info) {
   struct binding *binding;
   struct iovec segments[SEGMENTS_MAX];
   napi_value data;
@@ -96,12 +97,12 @@ static napi_value offer(napi_env env, napi_callback_info info) {
   struct shared *shared = binding->shared;
   int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
   if (segment_count < 0 || control_bytes(&shared->control) < 0) return number_of(env, -EINVAL);
-  int64_t result = hand_off(&binding->loop, &shared->control, groups_in(binding), segments, segment_count, &shared->took);
+  int64_t result = hand_off(&binding->loop, &shared->control, groups_in(binding), segments, segment_count, &shared->blocked_ms);
   if (result == HANDOFF_LATE && binding->outstanding++ == 0) napi_ref_threadsafe_function(env, binding->wake);
   return number_of(env, result);
 }
 
-/* withdraw(slot): takes back what was submitted and has not begun. Whether that was so. */
+/* withdraw(slot): removes a submitted call that has not begun. Whether there was one. */
 static napi_value withdraw(napi_env env, napi_callback_info info) {
   struct binding *binding;
   napi_value slot, result;
@@ -120,7 +121,7 @@ static void drop_list(napi_env env, void *list, void *unused) {
   group_list_drop(list);
 }
 
-/* groupList(words): an object that stands for these groups, or undefined when there are more than NGROUPS_MAX. */
+/* groupList(words): an object for these groups, or undefined if there are more than NGROUPS_MAX. */
 static napi_value group_list(napi_env env, napi_callback_info info) {
   napi_value words, result = NULL;
   size_t count = 1;
@@ -131,7 +132,7 @@ static napi_value group_list(napi_env env, napi_callback_info info) {
   return result;
 }
 
-/* useGroups(list): the caller in the block, whose count says that there are more than it has room for, has these. */
+/* useGroups(list): the groups of the caller in the block, if it has more than GROUPS_MAX. */
 static napi_value use_groups(napi_env env, napi_callback_info info) {
   struct binding *binding;
   napi_value object;
@@ -152,12 +153,12 @@ static void finished(struct loop *loop) {
 }
 
 /*
- * On the event loop: hands over what is done of one queue. What is done of others comes in a turn of its own, so that all that
- * follows from a job (microtasks) is known to be its session's.
+ * On the event loop: delivers the finished jobs of one queue. Those of other queues are delivered in another callback, so that the
+ * microtasks of a callback all belong to one session.
  */
-static void woken(napi_env env, napi_value callback, void *context, void *unused) {
+static void deliver(napi_env env, napi_value callback, void *context, void *unused) {
   (void)unused;
-  if (!env) return; /* The event loop has ended, and `context` was freed. */
+  if (!env) return; /* the event loop has ended, and `context` was freed */
   struct binding *binding = context;
   struct shared *shared = binding->shared;
   bool more;
@@ -171,7 +172,7 @@ static void woken(napi_env env, napi_value callback, void *context, void *unused
   if (binding->outstanding == 0) napi_unref_threadsafe_function(env, binding->wake);
 }
 
-/* The event loop ends. */
+/* The environment ends. */
 static void leave(void *context) {
   struct binding *binding = context;
   handoff_leave(&binding->loop);
@@ -193,9 +194,8 @@ void set_function(napi_env env, napi_value object, const char *name, napi_callba
 }
 
 /*
- * attach(block, finished): a control block of its own and what is called with the count of finished jobs.
- * Returns { run, submit, handOff, withdraw, useGroups }, or undefined. The environment's end is noticed by `leave`, which runs before Node closes
- * `wake` (hooks run last in, first out).
+ * attach(block, finished): { run, submit, handOff, withdraw, useGroups } for this control block, or undefined. `finished` is called
+ * with the count of finished jobs. Cleanup hooks run last in, first out, so `leave` runs before Node closes `wake`.
  */
 static napi_value attach(napi_env env, napi_callback_info info) {
   napi_value arguments[2], name, result;
@@ -210,7 +210,7 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   binding->loop.finished = finished;
   napi_create_string_utf8(env, "ninepd pool", NAPI_AUTO_LENGTH, &name);
   napi_status status = napi_create_threadsafe_function(env, arguments[1], NULL, name, 0, 1, binding, discard, binding,
-                                                       woken, &binding->wake);
+                                                       deliver, &binding->wake);
   if (status != napi_ok) {
     free(binding);
     return NULL;
@@ -221,7 +221,7 @@ static napi_value attach(napi_env env, napi_callback_info info) {
   napi_create_object(env, &result);
   set_function(env, result, "run", run, binding);
   set_function(env, result, "submit", submit, binding);
-  set_function(env, result, "handOff", offer, binding);
+  set_function(env, result, "handOff", run_by_helper, binding);
   set_function(env, result, "withdraw", withdraw, binding);
   set_function(env, result, "useGroups", use_groups, binding);
   return result;
@@ -238,10 +238,40 @@ static napi_value set_pool_bounds(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
+static void unmap(napi_env env, void *start, void *index) {
+  (void)env;
+  (void)start;
+  mapping_end((int)(intptr_t)index);
+}
+
+/*
+ * memory(mapping, bytes): the first bytes of a mapping of `map` as an ArrayBuffer; to be called once for it. Undefined on failure.
+ * The mapping ends when the last view of it is collected, so that no view reaches memory that is not mapped.
+ */
+static napi_value memory(napi_env env, napi_callback_info info) {
+  napi_value arguments[2], buffer;
+  size_t count = 2;
+  int32_t index = -1;
+  double bytes = 0;
+  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
+  napi_get_value_int32(env, arguments[0], &index);
+  napi_get_value_double(env, arguments[1], &bytes);
+  char *start = mapping_start(index);
+  if (!start) return NULL;
+  void *hint = (void *)(intptr_t)index;
+  if (napi_create_external_arraybuffer(env, start, (size_t)bytes, unmap, hint, &buffer) == napi_ok) return buffer;
+  mapping_end(index);
+  return NULL;
+}
+
+/* src/host/control-block.ts writes these as consecutive words. */
+_Static_assert(offsetof(struct creds, gid) == offsetof(struct creds, uid) + 4, "uid, gid");
+_Static_assert(offsetof(struct creds, group_count) == offsetof(struct creds, uid) + 8, "gid, group count");
+
 static const struct constant layout[] = {
     {"shim", offsetof(struct shared, control.shim)},
     {"slot", offsetof(struct shared, control.slot)},
-    {"place", offsetof(struct shared, control.place)},
+    {"pool", offsetof(struct shared, control.pool)},
     {"queue", offsetof(struct shared, control.queue)},
     {"trustUs", offsetof(struct shared, control.trust_us)},
     {"textBytes", offsetof(struct shared, control.text_bytes)},
@@ -249,17 +279,15 @@ static const struct constant layout[] = {
     {"number", offsetof(struct shared, control.number)},
     {"server", offsetof(struct shared, control.creds.server)},
     {"uid", offsetof(struct shared, control.creds.uid)},
-    {"gid", offsetof(struct shared, control.creds.gid)},
-    {"groupCount", offsetof(struct shared, control.creds.group_count)},
     {"groups", offsetof(struct shared, control.creds.groups)},
     {"groupsMax", GROUPS_MAX},
     {"texts", offsetof(struct shared, control.texts)},
     {"textsBytesMax", TEXT_BYTES_MAX},
-    {"places", PLACES},
-    {"placeApart", PLACE_APART},
-    {"took", offsetof(struct shared, took)},
+    {"poolUnkillable", POOL_UNKILLABLE},
+    {"blockedMs", offsetof(struct shared, blocked_ms)},
     {"doneQueue", offsetof(struct shared, done_queue)},
     {"done", offsetof(struct shared, done)},
+    {"doneWords", sizeof(struct done) / sizeof(uint32_t)},
     {"handOffBytesMax", HANDOFF_BYTES_MAX},
     {"late", (uint32_t)HANDOFF_LATE},
     {"bytes", sizeof(struct shared)},
@@ -290,6 +318,6 @@ NAPI_MODULE_INIT() {
   set_function(env, exports, "groupList", group_list, NULL);
   set_function(env, exports, "setPoolBounds", set_pool_bounds, NULL);
   set_function(env, exports, "watch", watch_open, NULL);
-  set_function(env, exports, "memory", memory_of, NULL);
+  set_function(env, exports, "memory", memory, NULL);
   return exports;
 }

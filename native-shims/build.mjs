@@ -7,6 +7,7 @@ import { mkdirSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { generate } from './shared.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
 const variants = {
@@ -63,6 +64,7 @@ function compile(output, inputs, args) {
 }
 
 const variant = variants[process.argv[2]] ?? { folder: 'build', flags: ['-O2'] };
+generate();
 const inputs = readdirSync(here).filter(name => /\.(c|h|mjs)$/.test(name));
 const sources = inputs.filter(name => name.endsWith('.c'));
 const headers = join(
@@ -80,6 +82,6 @@ compile(join(here, variant.folder, 'native-shims.node'), inputs, [
 ]);
 compile(
   join(here, variant.folder, 'ninepd-groups'),
-  ['groups/main.c', 'build.mjs'],
+  ['groups/main.c', 'shared.h', 'user-groups.h', 'build.mjs'],
   [...flags, 'groups/main.c'],
 );

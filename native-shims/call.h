@@ -1,28 +1,31 @@
-/* One call: what the JavaScript side wrote into its control block, and the memory its data lies in. */
+/* One call: the control block that JavaScript has filled, and the segments of memory with its data. */
 #ifndef CALL_H
 #define CALL_H
 
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* GROUPS_MAX are in the block; those of a caller who has more are in a list (creds.h). */
+/* A caller with more than GROUPS_MAX groups has them in a list (creds.h). */
 enum { GROUPS_MAX = 64, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
 
-/* As whom a call runs. `server` is not 0 for the process itself; uid, gid and groups then mean nothing. `group_count` may be more than are here. */
+/*
+ * Credentials of a call. `server` is not 0 for those of the process; uid, gid and groups are unused then. `group_count` may exceed
+ * GROUPS_MAX; the groups then are in a list.
+ */
 struct creds {
   uint32_t server, uid, gid, group_count;
   uint32_t groups[GROUPS_MAX];
 };
 
 /*
- * The block that JavaScript fills (src/host/control-block.ts; the layout is exported to it) and a job of the pool keeps a copy of.
- * 64-bit values that are only carried are two words in `number`; offsets and lengths are doubles, exact below 2^53.
- * The texts lie one behind the other in `texts`, each with a NUL after it that is not counted.
+ * The block that JavaScript fills (src/host/control-block.ts, by the offsets that addon.c exports). A job of the pool has a copy.
+ * Opaque 64-bit values are two words in `number`; offsets and lengths are doubles, exact below 2^53.
+ * `texts` has the texts one after the other, each with a NUL that is not counted.
  */
 struct control {
   uint32_t shim, slot;
-  uint32_t place, queue; /* of the pool */
-  uint32_t trust_us;     /* of hand_off */
+  uint32_t pool, queue;
+  uint32_t trust_us; /* of hand_off */
   uint32_t text_bytes[2];
   double wide[WIDES];
   int32_t number[NUMBERS];
@@ -33,14 +36,14 @@ struct control {
 struct done {
   uint32_t slot;
   int32_t result;
-  uint32_t took; /* as of `perform` */
+  uint32_t blocked_ms; /* of `perform` */
 };
 
-/* The control block, and behind it what the pool has finished. Both are written only on the event loop's thread. */
+/* The control block, followed by results of the pool. Both are written on the event loop's thread only. */
 struct shared {
   struct control control;
-  uint32_t took;       /* of the last call that was made at once */
-  uint32_t done_queue; /* whose jobs those in `done` are */
+  uint32_t blocked_ms; /* of the last inline call */
+  uint32_t done_queue; /* the queue of the jobs in `done` */
   struct done done[DONE_MAX];
 };
 
@@ -57,10 +60,10 @@ struct call {
 typedef int64_t shim(const struct call *call);
 
 /*
- * AS_SERVER: has no caller, or needs the privilege of the server. MEASURED: may have to wait for a disk. QUEUE_APART: waits
- * for long as a rule, or must not wait behind what does.
+ * AS_SERVER: has no caller, or needs the server's privileges. MEASURED: may block on a disk. SLOW_QUEUE: blocks for long as a rule,
+ * or must not queue behind calls that do.
  */
-enum { AS_SERVER = 1, MEASURED = 2, QUEUE_APART = 4 };
+enum { AS_SERVER = 1, MEASURED = 2, SLOW_QUEUE = 4 };
 
 struct row {
   const char *name;
@@ -79,17 +82,17 @@ struct constant {
 extern const struct constant constants[];
 extern const int constant_count;
 
-/* Bytes of the block that are in use, or -EINVAL for a block that names no shim or has more text than room. */
+/* Bytes of the block that are in use; -EINVAL if there is no such shim or the texts are too long. */
 int64_t control_bytes(const struct control *control);
 
 struct group_list;
 
 /*
- * Runs the shim that the block names, under its credentials; the thread keeps them. `groups` has those of a caller who is in more
- * than GROUPS_MAX. EINTR is retried. `took` is the milliseconds of a MEASURED call that waited longer than a tick of the kernel's
- * clock (1 to 10 ms), unless it is the first in a while to do so; otherwise 0.
+ * Runs the shim of the block with its credentials, which the thread then keeps. `groups` are those of a caller with more than
+ * GROUPS_MAX. EINTR is retried. `blocked_ms` is how long a MEASURED call took if it blocked for more than a tick of the kernel's
+ * coarse clock (1 to 10 ms) and another one did so within the last second; otherwise 0.
  */
-int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
-                uint32_t *took);
+int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment,
+                int segment_count, uint32_t *blocked_ms);
 
 #endif

@@ -7,7 +7,7 @@
  * can always become the server again. Nobody can signal or trace it that could not before: those ask the real and saved ids.
  */
 #include "creds.h"
-#include "apart.h"
+#include "child.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -160,7 +160,7 @@ static bool become(const struct identity *to) {
   if (is_already(to)) return true;
   bool done = become_uid(server.uid, server.effective) && become_groups(to) && become_gid(to->gid) &&
               become_uid(to->uid, to->effective);
-  apart_watch_server();
+  child_die_with_server();
   return done;
 }
 

@@ -1,11 +1,11 @@
 /*
- * A call that changes a file system may be held up for long: by FIFREEZE, by a lease (F_SETLEASE) or a delegation that has to be
- * broken, by the journal, by blocks that have to be freed. Nothing tells beforehand (no flag like RWF_NOWAIT covers it), and the
- * thread that makes the call sleeps uninterruptibly. So an event loop has a helper, a thread that makes the call while the loop
- * waits. When that takes too long, the loop goes on and gets another helper for its next call.
+ * A call that changes a file system may block for long: on FIFREEZE, on a lease (F_SETLEASE) or delegation to be broken, on the
+ * journal, on freeing blocks. No flag like RWF_NOWAIT prevents that, and the thread sleeps uninterruptibly. So each event loop has a
+ * helper, a thread that makes the call while the loop waits. After HANDOFF_WAIT_NS the loop continues, and takes another helper
+ * for its next call.
  *
- * A hand-off costs two switches between threads, some 2.5 µs, and twice that when the processor's caches have cooled down. A trip to the
- * pool costs five times as much, most of it for the promise and for waking the event loop.
+ * A hand-off costs two thread switches: 2.5 µs, twice that with cold caches. A pool call costs five times as much, mostly for the
+ * promise and for waking the event loop.
  */
 #include "handoff.h"
 #include "creds.h"
@@ -22,24 +22,24 @@
 
 enum { HANDOFF_WAIT_NS = 4000000, SECOND_NS = 1000000000 };
 
-/* IDLE: waits for a call. BUSY: the loop waits for its result. LEFT: the loop has gone on. END: no call comes any more. */
+/* IDLE: no call. BUSY: the loop waits for the result. LEFT: the loop has continued. END: the helper is to end. */
 enum { IDLE, BUSY, LEFT, END };
 
 struct helper {
-  _Atomic uint32_t state; /* a futex: the helper waits while it is IDLE, the loop while it is BUSY */
-  atomic_bool begun;      /* it has begun the call */
-  unsigned generation;    /* pool_generation() at its start */
-  struct job *late;       /* where its result goes, set before LEFT */
+  _Atomic uint32_t state; /* a futex: the helper waits while IDLE, the loop while BUSY */
+  atomic_bool begun;      /* the helper has begun the call */
+  unsigned generation;    /* pool_generation() when it was started */
+  struct job *late;       /* receives the result, set before LEFT */
   int64_t result;
-  uint32_t took;
+  uint32_t blocked_ms;
   struct iovec segment;
-  struct group_list *groups; /* of the call; held */
+  struct group_list *groups; /* of the call; one holder */
   struct control control;
   char bytes[HANDOFF_BYTES_MAX];
 };
 
-/* For each place, when the last change began there that has returned (CLOCK_MONOTONIC). */
-static _Atomic int64_t proven_ns[PLACES];
+/* For each pool, when the last change that has returned began (CLOCK_MONOTONIC). */
+static _Atomic int64_t proven_ns[POOLS];
 
 static int64_t now_ns(void) {
   struct timespec now;
@@ -61,10 +61,10 @@ static void *help(void *argument) {
     while ((state = atomic_load(&helper->state)) == IDLE) wait_while(&helper->state, IDLE, NULL);
     if (state == END) break;
     atomic_store(&helper->begun, true);
-    helper->result = perform(&helper->control, helper->groups, &helper->segment, 1, &helper->took);
+    helper->result = perform(&helper->control, helper->groups, &helper->segment, 1, &helper->blocked_ms);
     group_list_drop(helper->groups);
     if (!atomic_compare_exchange_strong(&helper->state, &busy, IDLE)) {
-      pool_report(helper->late, helper->result, helper->took);
+      pool_report(helper->late, helper->result, helper->blocked_ms);
       break;
     }
     wake(&helper->state);
@@ -74,7 +74,7 @@ static void *help(void *argument) {
   return NULL;
 }
 
-/* NULL when no thread can be had. */
+/* NULL if no thread can be started. */
 static struct helper *helper_of(struct loop *loop) {
   unsigned generation = pool_generation();
   if (loop->helper && loop->helper->generation == generation) return loop->helper;
@@ -90,8 +90,8 @@ static struct helper *helper_of(struct loop *loop) {
   return loop->helper = helper;
 }
 
-/* Copies the segments one behind the other. False when they are too large. */
-static bool take_data(struct helper *helper, const struct iovec *segment, int segment_count) {
+/* Copies the segments, concatenated. False if they are too large. */
+static bool copy_data(struct helper *helper, const struct iovec *segment, int segment_count) {
   size_t bytes = 0;
   for (int i = 0; i < segment_count; i++) {
     if (segment[i].iov_len > sizeof helper->bytes - bytes) return false;
@@ -102,14 +102,14 @@ static bool take_data(struct helper *helper, const struct iovec *segment, int se
   return true;
 }
 
-/* False when it takes too long: then the helper reports to the pool, and is the loop's no more. */
+/* False on timeout: the helper then reports through the pool, and no longer belongs to the loop. */
 static bool wait_for(struct loop *loop, struct helper *helper, int64_t began) {
   int64_t end = began + HANDOFF_WAIT_NS;
   while (atomic_load(&helper->state) == BUSY) {
     struct timespec until = {.tv_sec = end / SECOND_NS, .tv_nsec = end % SECOND_NS};
     if (wait_while(&helper->state, BUSY, &until) == 0 || errno != ETIMEDOUT) continue;
     end += HANDOFF_WAIT_NS;
-    if (!atomic_load(&helper->begun)) continue; /* It had no processor: nothing holds up the call. */
+    if (!atomic_load(&helper->begun)) continue; /* it has had no CPU yet: the call does not block */
     uint32_t busy = BUSY;
     helper->late = pool_expect(loop, helper->control.slot, helper->control.queue);
     if (!helper->late) continue;
@@ -119,39 +119,39 @@ static bool wait_for(struct loop *loop, struct helper *helper, int64_t began) {
   return true;
 }
 
-static int64_t beside(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                      int segment_count, int64_t began, uint32_t *took) {
+static int64_t on_helper(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
+                      int segment_count, int64_t began, uint32_t *blocked_ms) {
   struct helper *helper = helper_of(loop);
   if (!helper) return -EAGAIN;
-  if (!take_data(helper, segment, segment_count)) return -EINVAL;
+  if (!copy_data(helper, segment, segment_count)) return -EINVAL;
   memcpy(&helper->control, control, (size_t)control_bytes(control));
   helper->groups = group_list_hold(groups);
   atomic_store(&helper->begun, false);
   atomic_store(&helper->state, BUSY);
   wake(&helper->state);
   if (wait_for(loop, helper, began)) {
-    *took = helper->took;
+    *blocked_ms = helper->blocked_ms;
     return helper->result;
   }
   loop->helper = NULL;
   return HANDOFF_LATE;
 }
 
-static int64_t here(const struct control *control, const struct iovec *segment, int segment_count, uint32_t *took) {
-  int64_t result = perform(control, NULL, segment, segment_count, took);
+static int64_t on_this_thread(const struct control *control, const struct iovec *segment, int segment_count, uint32_t *blocked_ms) {
+  int64_t result = perform(control, NULL, segment, segment_count, blocked_ms);
   creds_restore();
   return result;
 }
 
 int64_t hand_off(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                 int segment_count, uint32_t *took) {
-  *took = 0;
-  if (control->place >= PLACES) return -EINVAL;
+                 int segment_count, uint32_t *blocked_ms) {
+  *blocked_ms = 0;
+  if (control->pool >= POOLS) return -EINVAL;
   int64_t began = now_ns();
-  bool trusted = !groups && began - proven_ns[control->place] < (int64_t)control->trust_us * 1000;
-  int64_t result = trusted ? here(control, segment, segment_count, took)
-                           : beside(loop, control, groups, segment, segment_count, began, took);
-  if (result != HANDOFF_LATE) proven_ns[control->place] = began;
+  bool trusted = !groups && began - proven_ns[control->pool] < (int64_t)control->trust_us * 1000;
+  int64_t result = trusted ? on_this_thread(control, segment, segment_count, blocked_ms)
+                           : on_helper(loop, control, groups, segment, segment_count, began, blocked_ms);
+  if (result != HANDOFF_LATE) proven_ns[control->pool] = began;
   return result;
 }
 

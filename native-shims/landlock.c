@@ -1,6 +1,6 @@
 /*
- * Landlock: what this thread, and all that it starts, can reach of the file system, the network and other processes:
- * landlock(7). Older kernel headers have nothing of it, so that the few numbers are here.
+ * Landlock: restricts the files, TCP ports and processes that this thread and its children can reach (landlock(7)). The numbers are
+ * defined here since older kernel headers lack them.
  */
 #include "syscalls.h"
 
@@ -27,7 +27,7 @@ enum {
   ON_FILES = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV,
 };
 
-/* From this ABI on a name can be moved to another directory; without, rename(2) and link(2) would fail with EXDEV. */
+/* Before ABI 2, rename(2) and link(2) between directories fail with EXDEV. */
 enum { ABI_MIN = 2 };
 
 struct ruleset {
@@ -43,7 +43,7 @@ static uint64_t known_rights(int64_t abi) {
   return abi >= 5 ? (IOCTL_DEV << 1) - 1 : abi >= 3 ? (TRUNCATE << 1) - 1 : (REFER << 1) - 1;
 }
 
-/* What the letter of a rule stands for. Nothing lets a device be controlled (IOCTL_DEV). */
+/* The rights of a rule (`Rule` in src/host/sandbox.ts). None includes IOCTL_DEV. */
 static uint64_t rights_of(char letter) {
   switch (letter) {
     case 'r': return READ_FILE | READ_DIR;
@@ -54,8 +54,8 @@ static uint64_t rights_of(char letter) {
   }
 }
 
-/* A path that is not there needs no rule. */
-static int64_t allow(int ruleset, char letter, const char *path, int64_t abi) {
+/* Adds a rule; none for a path that does not exist. */
+static int64_t add_rule(int ruleset, char letter, const char *path, int64_t abi) {
   struct stat found;
   int fd = open(path, O_PATH | O_CLOEXEC);
   if (fd < 0) return errno == ENOENT || errno == ENOTDIR || errno == EACCES ? 0 : -(int64_t)errno;
@@ -66,7 +66,7 @@ static int64_t allow(int ruleset, char letter, const char *path, int64_t abi) {
   return done;
 }
 
-/* The ABI of the kernel's Landlock if it is of use, else -ENOSYS. */
+/* The kernel's Landlock ABI; -ENOSYS if it has none, or one below ABI_MIN. */
 int64_t sys_landlock_abi(const struct call *c) {
   (void)c;
   int64_t abi = RESULT(syscall(CALL_CREATE_RULESET, NULL, 0, CREATE_RULESET_VERSION));
@@ -74,8 +74,8 @@ int64_t sys_landlock_abi(const struct call *c) {
 }
 
 /*
- * Shuts this thread in. The segment has the exceptions, each a letter and a path with a NUL behind it. All the rest is
- * refused: files, TCP connections and listeners (ABI 4), abstract Unix sockets and signals to others (ABI 6).
+ * Restricts this thread. The segment has the rules, each a letter and a NUL-terminated path. Denied is everything else: files, TCP
+ * connect and bind (ABI 4), abstract Unix sockets and signals to processes outside (ABI 6).
  */
 int64_t sys_landlock(const struct call *c) {
   int64_t abi = sys_landlock_abi(c);
@@ -88,7 +88,7 @@ int64_t sys_landlock(const struct call *c) {
   const char *at = c->segment->iov_base, *end = at + c->segment->iov_len;
   for (size_t length; done == 0 && at < end; at += length + 1) {
     length = strnlen(at, (size_t)(end - at));
-    done = at + length < end ? allow(ruleset, at[0], at + 1, abi) : -EINVAL;
+    done = at + length < end ? add_rule(ruleset, at[0], at + 1, abi) : -EINVAL;
   }
   if (done == 0) done = RESULT(syscall(CALL_RESTRICT_SELF, ruleset, 0));
   close(ruleset);

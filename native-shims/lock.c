@@ -1,17 +1,17 @@
-/* Locks that belong to the open file, not to the process: all guests live in one process. fcntl(2), F_OFD_SETLK. */
+/* Open file description locks (F_OFD_SETLK of fcntl(2)): one process serves all guests, so locks of the process will not do. */
 #include "syscalls.h"
 
 #include <fcntl.h>
 #include <string.h>
 
 static int64_t region_of(const struct call *c, struct flock *lock) {
-  int64_t start = whole(c->wide[0]), length = whole(c->wide[1]);
+  int64_t start = offset_of(c->wide[0]), length = offset_of(c->wide[1]);
   if (start < 0 || length < 0) return -EINVAL;
   *lock = (struct flock){.l_type = (short)c->number[1], .l_whence = SEEK_SET, .l_start = start, .l_len = length};
   return 0;
 }
 
-/* 1 when the lock is had, 0 when another one is in the way. */
+/* 1 if the lock was set, 0 if another one conflicts. */
 int64_t sys_lock(const struct call *c) {
   struct flock lock;
   if (region_of(c, &lock) < 0) return -EINVAL;
@@ -19,7 +19,7 @@ int64_t sys_lock(const struct call *c) {
   return done == 0 ? 1 : done == -EAGAIN || done == -EACCES ? 0 : done;
 }
 
-/* 1 when there is a lock in the way; it is written as four doubles: type, start, length, pid. */
+/* 1 if a lock conflicts; it is written as four doubles: type, start, length, pid. */
 int64_t sys_test_lock(const struct call *c) {
   struct flock lock;
   if (c->segment->iov_len < 4 * sizeof(double) || region_of(c, &lock) < 0) return -EINVAL;

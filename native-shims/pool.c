@@ -1,12 +1,13 @@
 /*
- * Threads for calls that may wait. They are not libuv's: a slow file system under an export must not hold up the files,
- * names and sockets of Node itself, and these threads change their credentials.
+ * Threads for calls that may block. libuv's will not do: a slow file system under an export would delay the files, names and
+ * sockets of Node itself, and these threads change their credentials.
  *
- * Every place has its own threads, started as they are needed. In a place the queues of the sessions take turns, and none
- * has more than so many jobs running: what a session waits for is no other's business.
+ * Each file system has a pool. Its threads are started as they are needed. The queues of a pool, one for each session, are served
+ * round-robin, and each has a bound of running jobs.
  */
 #include "pool.h"
-#include "apart.h"
+#include "child.h"
+#include "closer.h"
 #include "creds.h"
 
 #include <errno.h>
@@ -26,23 +27,23 @@ struct job {
   struct queue *queue;
   struct group_list *groups;
   int32_t result;
-  uint32_t took;
+  uint32_t blocked_ms;
   int segment_count;
   struct iovec *segment;
-  struct control control; /* only as long as its texts; the segments follow */
+  struct control control; /* allocated up to the end of its texts; the segments follow */
 };
 
-/* The jobs of one session in one place. Those that wait long as a rule (fsync, locks) have a queue beside the others. */
+/* The jobs of one session in one pool. Rows with SLOW_QUEUE have a second one. */
 struct queue {
-  struct queue *before, *after; /* a ring; who was served last is last */
+  struct queue *before, *after; /* a ring, least recently served first */
   struct loop *loop;
   uint32_t number;
-  int apart; /* QUEUE_APART of the rows */
+  int slow; /* SLOW_QUEUE of the rows */
   unsigned running;
   struct job *first, *last;
 };
 
-struct place {
+struct pool {
   pthread_cond_t work;
   bool ready;
   struct queue ring; /* the head */
@@ -51,24 +52,24 @@ struct place {
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t idle_again = PTHREAD_COND_INITIALIZER;
-static struct place places[PLACES];
+static struct pool pools[POOLS];
 static unsigned threads_max = 64, running_max = 8;
 static _Atomic unsigned generation;
 
-static void make_ready(struct place *place) {
+static void make_ready(struct pool *pool) {
   pthread_condattr_t attr;
-  if (place->ready) return;
+  if (pool->ready) return;
   pthread_condattr_init(&attr);
   pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-  pthread_cond_init(&place->work, &attr);
+  pthread_cond_init(&pool->work, &attr);
   pthread_condattr_destroy(&attr);
-  place->ring.before = place->ring.after = &place->ring;
-  place->ready = true;
+  pool->ring.before = pool->ring.after = &pool->ring;
+  pool->ready = true;
 }
 
-static void put_last(struct place *place, struct queue *queue) {
-  queue->before = place->ring.before;
-  queue->after = &place->ring;
+static void put_last(struct pool *pool, struct queue *queue) {
+  queue->before = pool->ring.before;
+  queue->after = &pool->ring;
   queue->before->after = queue->after->before = queue;
 }
 
@@ -77,20 +78,20 @@ static void take_out(struct queue *queue) {
   queue->after->before = queue->before;
 }
 
-static struct queue *queue_for(struct place *place, const struct job *job) {
-  int apart = shims[job->control.shim].flags & QUEUE_APART;
-  for (struct queue *queue = place->ring.after; queue != &place->ring; queue = queue->after)
-    if (queue->number == job->control.queue && queue->apart == apart && queue->loop == job->loop) return queue;
+static struct queue *queue_for(struct pool *pool, const struct job *job) {
+  int slow = shims[job->control.shim].flags & SLOW_QUEUE;
+  for (struct queue *queue = pool->ring.after; queue != &pool->ring; queue = queue->after)
+    if (queue->number == job->control.queue && queue->slow == slow && queue->loop == job->loop) return queue;
   struct queue *queue = calloc(1, sizeof *queue);
   if (!queue) return NULL;
   queue->loop = job->loop;
   queue->number = job->control.queue;
-  queue->apart = apart;
-  put_last(place, queue);
+  queue->slow = slow;
+  put_last(pool, queue);
   return queue;
 }
 
-static void forget_if_empty(struct queue *queue) {
+static void free_if_empty(struct queue *queue) {
   if (queue->running > 0 || queue->first) return;
   take_out(queue);
   free(queue);
@@ -100,25 +101,25 @@ static bool may_run(const struct queue *queue) {
   return queue->first && (queue->number == 0 || queue->running < running_max);
 }
 
-static bool wants_thread(const struct place *place) {
+static bool wants_thread(const struct pool *pool) {
   unsigned runnable = 0;
-  for (const struct queue *queue = place->ring.after; queue != &place->ring; queue = queue->after) {
+  for (const struct queue *queue = pool->ring.after; queue != &pool->ring; queue = queue->after) {
     unsigned room = queue->number == 0 ? threads_max : running_max - queue->running;
     for (const struct job *job = may_run(queue) ? queue->first : NULL; job && room > 0; job = job->next, room--)
-      if (++runnable > place->idle) return place->threads < threads_max;
+      if (++runnable > pool->idle) return pool->threads < threads_max;
   }
   return false;
 }
 
-static struct job *next_job(struct place *place) {
-  for (struct queue *queue = place->ring.after; queue != &place->ring; queue = queue->after) {
+static struct job *next_job(struct pool *pool) {
+  for (struct queue *queue = pool->ring.after; queue != &pool->ring; queue = queue->after) {
     if (!may_run(queue)) continue;
     struct job *job = queue->first;
     queue->first = job->next;
     queue->running++;
     job->loop->running++;
     take_out(queue);
-    put_last(place, queue);
+    put_last(pool, queue);
     return job;
   }
   return NULL;
@@ -128,7 +129,7 @@ static void finish(struct job *job) {
   struct loop *loop = job->loop;
   if (job->queue) {
     job->queue->running--;
-    forget_if_empty(job->queue);
+    free_if_empty(job->queue);
   }
   job->next = NULL;
   loop->running--;
@@ -141,48 +142,55 @@ static void finish(struct job *job) {
   if (loop->running == 0) pthread_cond_broadcast(&idle_again);
 }
 
-/* False when there was nothing to do for so long that a thread is not worth its memory. */
-static bool wait_for_work(struct place *place) {
+/* False after IDLE_SECONDS without work. */
+static bool wait_for_work(struct pool *pool) {
   struct timespec until;
   clock_gettime(CLOCK_MONOTONIC, &until);
   until.tv_sec += IDLE_SECONDS;
-  place->idle++;
-  int waited = pthread_cond_timedwait(&place->work, &mutex, &until);
-  place->idle--;
+  pool->idle++;
+  int waited = pthread_cond_timedwait(&pool->work, &mutex, &until);
+  pool->idle--;
   return waited != ETIMEDOUT;
 }
 
-static int serve(void *argument) {
-  struct place *place = argument;
+static int run_jobs(void *argument) {
+  struct pool *pool = argument;
   prctl(PR_SET_NAME, "ninepd-pool", 0, 0, 0);
   pthread_mutex_lock(&mutex);
   unsigned born = generation;
-  while (place->threads <= threads_max && born == generation) {
-    struct job *job = next_job(place);
-    if (!job && !wait_for_work(place) && !(job = next_job(place))) break;
+  while (pool->threads <= threads_max && born == generation) {
+    struct job *job = next_job(pool);
+    if (!job && !wait_for_work(pool) && !(job = next_job(pool))) break;
     if (!job) continue;
     pthread_mutex_unlock(&mutex);
-    job->result = (int32_t)perform(&job->control, job->groups, job->segment, job->segment_count, &job->took);
+    job->result = (int32_t)perform(&job->control, job->groups, job->segment, job->segment_count, &job->blocked_ms);
     pthread_mutex_lock(&mutex);
     finish(job);
   }
-  place->threads--;
+  pool->threads--;
   pthread_mutex_unlock(&mutex);
   creds_leave();
   return 0;
 }
 
-static void *run_apart(void *place) {
-  apart_run(serve, place);
+static void *run_in_thread(void *pool) {
+  run_jobs(pool);
   return NULL;
 }
 
-static void *run_here(void *place) {
-  serve(place);
+static int run_jobs_in_child(void *pool) {
+  child_die_with_server();
+  return run_jobs(pool);
+}
+
+static void *run_in_child(void *pool) {
+  int status = 0;
+  if (!child_run(run_jobs_in_child, pool, &status)) run_jobs(pool);
+  if (status != 0) abort(); /* as if a thread had crashed */
   return NULL;
 }
 
-/* Signals are the business of Node's main thread. The new thread inherits the server's credentials from this one. */
+/* Signals are for Node's main thread. The new thread inherits the server's credentials from this one. */
 int pool_start_thread(void *(*run)(void *), void *argument) {
   pthread_t thread;
   pthread_attr_t attr;
@@ -191,16 +199,16 @@ int pool_start_thread(void *(*run)(void *), void *argument) {
   pthread_attr_init(&attr);
   pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  apart_start_closer();
+  closer_start();
   int failed = pthread_create(&thread, &attr, run, argument);
   pthread_sigmask(SIG_SETMASK, &before, NULL);
   pthread_attr_destroy(&attr);
   return -failed;
 }
 
-static int start_thread(struct place *place) {
-  int failed = pool_start_thread(place < places + PLACE_APART ? run_here : run_apart, place);
-  if (!failed) place->threads++;
+static int start_thread(struct pool *pool) {
+  int failed = pool_start_thread(pool < pools + POOL_UNKILLABLE ? run_in_thread : run_in_child, pool);
+  if (!failed) pool->threads++;
   return failed;
 }
 
@@ -227,13 +235,13 @@ static void append(struct queue *queue, struct job *job) {
   queue->last = job;
 }
 
-/* Removes the jobs that are wanted from those that wait, and gives them back as a list. */
+/* Removes the queued jobs of a loop, or the one in `slot`; returns them as a list. */
 static struct job *remove_waiting(struct loop *loop, const uint32_t *slot) {
   struct job *removed = NULL;
-  for (struct place *place = places; place < places + PLACES; place++) {
+  for (struct pool *pool = pools; pool < pools + POOLS; pool++) {
     struct queue *next;
-    if (!place->ready) continue;
-    for (struct queue *queue = place->ring.after; queue != &place->ring; queue = next) {
+    if (!pool->ready) continue;
+    for (struct queue *queue = pool->ring.after; queue != &pool->ring; queue = next) {
       next = queue->after;
       if (queue->loop != loop) continue;
       for (struct job **at = &queue->first, *job; (job = *at);) {
@@ -246,7 +254,7 @@ static struct job *remove_waiting(struct loop *loop, const uint32_t *slot) {
         job->next = removed;
         removed = job;
       }
-      forget_if_empty(queue);
+      free_if_empty(queue);
     }
   }
   return removed;
@@ -263,23 +271,23 @@ static void free_all(struct job *job) {
 
 int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
                     int segment_count) {
-  if (control->place >= PLACES) return -EINVAL;
-  struct place *place = &places[control->place];
+  if (control->pool >= POOLS) return -EINVAL;
+  struct pool *pool = &pools[control->pool];
   struct job *job = copy(control, groups, segment, segment_count);
   if (!job) return -ENOMEM;
   job->loop = loop;
   job->next = NULL;
   pthread_mutex_lock(&mutex);
-  make_ready(place);
-  struct queue *queue = queue_for(place, job);
+  make_ready(pool);
+  struct queue *queue = queue_for(pool, job);
   int failed = queue ? 0 : -ENOMEM;
   if (queue) append(queue, job);
-  if (queue && wants_thread(place)) failed = start_thread(place);
-  /* Without a thread more, the others will come to it. */
-  if (failed && queue && place->threads > 0) failed = 0;
+  if (queue && wants_thread(pool)) failed = start_thread(pool);
+  /* If no thread can be started, those that run will take the job. */
+  if (failed && queue && pool->threads > 0) failed = 0;
   if (failed && queue) free_all(remove_waiting(loop, &control->slot));
   else if (failed) free_all(job);
-  else pthread_cond_signal(&place->work);
+  else pthread_cond_signal(&pool->work);
   pthread_mutex_unlock(&mutex);
   return failed;
 }
@@ -296,9 +304,9 @@ struct job *pool_expect(struct loop *loop, uint32_t slot, uint32_t queue) {
   return job;
 }
 
-void pool_report(struct job *job, int64_t result, uint32_t took) {
+void pool_report(struct job *job, int64_t result, uint32_t blocked_ms) {
   job->result = (int32_t)result;
-  job->took = took;
+  job->blocked_ms = blocked_ms;
   pthread_mutex_lock(&mutex);
   finish(job);
   pthread_mutex_unlock(&mutex);
@@ -332,7 +340,7 @@ unsigned pool_take(struct loop *loop, struct done *done, unsigned max, uint32_t 
       at = &job->next;
       continue;
     }
-    done[count++] = (struct done){job->control.slot, job->result, job->took};
+    done[count++] = (struct done){job->control.slot, job->result, job->blocked_ms};
     *at = job->next;
     job->next = taken;
     taken = job;
@@ -354,8 +362,8 @@ void pool_leave(struct loop *loop) {
 }
 
 static void wake_all(void) {
-  for (struct place *place = places; place < places + PLACES; place++)
-    if (place->ready) pthread_cond_broadcast(&place->work);
+  for (struct pool *pool = pools; pool < pools + POOLS; pool++)
+    if (pool->ready) pthread_cond_broadcast(&pool->work);
 }
 
 void pool_set_bounds(unsigned threads, unsigned running) {
@@ -366,11 +374,18 @@ void pool_set_bounds(unsigned threads, unsigned running) {
   pthread_mutex_unlock(&mutex);
 }
 
+void pool_stop(void) {
+  pthread_mutex_lock(&mutex);
+  generation++;
+  wake_all();
+  pthread_mutex_unlock(&mutex);
+}
+
 void pool_renew(void) {
   pthread_mutex_lock(&mutex);
   generation++;
-  for (struct place *place = places; place < places + PLACES; place++)
-    if (place->ready && place->ring.after != &place->ring) start_thread(place);
+  for (struct pool *pool = pools; pool < pools + POOLS; pool++)
+    if (pool->ready && pool->ring.after != &pool->ring) start_thread(pool);
   wake_all();
   pthread_mutex_unlock(&mutex);
 }

@@ -1,5 +1,9 @@
-/* What the server asks about itself and its peers: at start, and once for a connection or a user. */
+/* The user database, the peer of a connection, and this process: its capabilities, limits and end. */
+#include "child.h"
+#include "closer.h"
+#include "pool.h"
 #include "syscalls.h"
+#include "user-groups.h"
 
 #include <fcntl.h>
 #include <grp.h>
@@ -25,42 +29,27 @@ int64_t sys_effective_capabilities(const struct call *c) {
   return 0;
 }
 
-/* getgrouplist(3): all groups of the user, to be freed, with their count; NULL without memory. */
-static gid_t *all_groups(const struct passwd *user, int *count) {
-  gid_t *groups = NULL;
-  for (*count = 64;;) {
-    int room = *count;
-    gid_t *larger = realloc(groups, (size_t)room * sizeof *groups);
-    if (!larger) break;
-    groups = larger;
-    if (getgrouplist(user->pw_name, user->pw_gid, groups, count) >= 0) return groups;
-    if (*count <= room) *count = 2 * room;
-  }
-  free(groups);
-  return NULL;
-}
-
 /*
- * The user database's primary group, then all groups, as words, as far as there is room; returns their count, which may be more, or
- * -ENOENT for an unknown uid. Name services may ask the network, so this belongs on the pool.
+ * Writes the primary group, then all groups, as words, as far as there is room. Returns the count of groups, which may be more, or
+ * -ENOENT for an unknown uid, or -E2BIG for one in more than NGROUPS_MAX. For the pool, since name services may use the network.
  */
 int64_t sys_groups_of(const struct call *c) {
   char strings[16384];
   struct passwd user, *found;
   size_t room = c->segment->iov_len / 4;
   if (room < 1) return -EINVAL;
-  int count, failed = getpwuid_r((uid_t)c->number[0], &user, strings, sizeof strings, &found);
+  int failed = getpwuid_r((uid_t)c->number[0], &user, strings, sizeof strings, &found);
   if (failed) return -failed;
   if (!found) return -ENOENT;
-  gid_t *groups = all_groups(&user, &count);
-  if (!groups) return -ENOMEM;
+  gid_t *groups;
+  int64_t count = groups_of_user(&user, &groups);
   put32(c->segment->iov_base, user.pw_gid);
-  for (int i = 0; i < count && (size_t)i < room - 1; i++) put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
+  for (int64_t i = 0; i < count && (size_t)i < room - 1; i++) put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
   free(groups);
   return count;
 }
 
-/* uid and gid, as two words, of the user of that name; -ENOENT when the database has none. */
+/* Writes uid and gid of the named user as two words; -ENOENT if there is none. */
 int64_t sys_user_named(const struct call *c) {
   char strings[16384];
   struct passwd user, *found;
@@ -73,7 +62,7 @@ int64_t sys_user_named(const struct call *c) {
   return 0;
 }
 
-/* The gid of the group of that name. A group of many members needs much room for their names. */
+/* The gid of the named group; -ENOENT if there is none. The buffer grows, since it has to hold the names of all members. */
 int64_t sys_group_named(const struct call *c) {
   struct group group, *found;
   char *strings = NULL;
@@ -89,7 +78,7 @@ int64_t sys_group_named(const struct call *c) {
   return result;
 }
 
-/* pid, uid and gid as three words: SO_PEERCRED of unix(7). */
+/* SO_PEERCRED of unix(7): writes pid, uid and gid as three words. */
 int64_t sys_peer_credentials(const struct call *c) {
   struct ucred peer;
   socklen_t bytes = sizeof peer;
@@ -102,7 +91,7 @@ int64_t sys_peer_credentials(const struct call *c) {
   return 0;
 }
 
-/* How many descriptors the process may have open. */
+/* The soft RLIMIT_NOFILE. */
 int64_t sys_descriptor_limit(const struct call *c) {
   (void)c;
   struct rlimit limit;
@@ -111,7 +100,7 @@ int64_t sys_descriptor_limit(const struct call *c) {
   return limit.rlim_cur > INT32_MAX ? INT32_MAX : (int64_t)limit.rlim_cur;
 }
 
-/* The type of what is open there, in the bits of S_IFMT, without a question to a file system that may not answer. */
+/* The file type (S_IFMT), without asking a file system that may hang. */
 static mode_t type_of(int fd) {
   struct statx found;
   return statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &found) == 0 ? found.stx_mode & S_IFMT : 0;
@@ -126,8 +115,20 @@ void close_streams(void) {
   }
 }
 
-/* Ends the process with the status that is given, at once. What hangs in apart.c shall keep nobody waiting. */
-int64_t sys_end(const struct call *c) {
+/*
+ * Ends the pool's threads, each after its job, and all child processes, so that none outlives the server. -ETIMEDOUT if one still runs
+ * after number[0] milliseconds; the closer then runs too.
+ */
+int64_t sys_stop_threads(const struct call *c) {
+  int ms = c->number[0];
+  pool_stop();
+  if (!children_wait(closer_runs() ? 1 : 0, ms)) return -ETIMEDOUT;
+  closer_stop();
+  return children_wait(0, ms) ? 0 : -ETIMEDOUT;
+}
+
+/* Ends the process with a status, though calls may hang: threads and children then keep the table of descriptors. */
+int64_t sys_exit_now(const struct call *c) {
   close_streams();
   _exit(c->number[0]);
 }

@@ -1,4 +1,4 @@
-/* Directory entries, packed as Rreaddir carries them: qid[13] offset[8] type[1] name[s]. */
+/* Directory entries, packed as in Rreaddir (DIRENT_* of shared.h). */
 #include "syscalls.h"
 
 #include <dirent.h>
@@ -10,11 +10,11 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { ENTRY_HEAD_BYTES = 24, READ_BYTES_MIN = 1024, READ_BYTES_MAX = 32768, QT_DIR = 0x80, QT_SYMLINK = 0x02 };
+enum { READ_BYTES_MIN = 1024, READ_BYTES_MAX = 32768 };
 
 /*
- * Position of an entry after which there is no going on: the kernel gave it 0, which would be the start again and make a
- * client read for ever, or 2^63 and more, which lseek(2) refuses. ext4 uses the same number for its end.
+ * Cookie of an entry after which a listing cannot continue: the kernel's position is 0, which would start it again and make a client
+ * read for ever, or 2^63 or more, which lseek(2) refuses. ext4 uses this number for its end.
  */
 static const int64_t END = INT64_MAX;
 
@@ -25,7 +25,7 @@ struct packing {
   bool hid;
 };
 
-/* The xattr of an entry without opening it where the kernel can, else by a descriptor of it. */
+/* The xattr of an entry: by getxattrat(2), or by an O_PATH descriptor on older kernels. */
 static int64_t xattr_of_entry(int dirfd, const char *name, const char *xattr, void *into, size_t bytes) {
   int64_t got = getxattr_at(dirfd, name, AT_SYMLINK_NOFOLLOW, xattr, into, bytes);
   if (got != -ENOSYS) return got;
@@ -36,8 +36,8 @@ static int64_t xattr_of_entry(int dirfd, const char *name, const char *xattr, vo
   return got;
 }
 
-/* What a regular file of the host may stand for, as in src/security/mapped.ts: not a directory, and nothing unknown. */
-static bool stands_for(uint8_t type) {
+/* The types that a regular file of the host can represent, as in src/security/mapped.ts. */
+static bool is_mapped_type(uint8_t type) {
   return type == DT_FIFO || type == DT_CHR || type == DT_BLK || type == DT_LNK || type == DT_SOCK;
 }
 
@@ -51,7 +51,7 @@ static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
   if (type != DT_REG || c->text_bytes[1] == 0) return type;
   if (xattr_of_entry(c->number[0], entry->d_name, c->text[1], mode, sizeof mode) != sizeof mode) return type;
   uint8_t stored = IFTODT(mode[0] | mode[1] << 8);
-  return stands_for(stored) ? stored : type;
+  return is_mapped_type(stored) ? stored : type;
 }
 
 static bool hide(struct packing *p, const char *name) {
@@ -60,24 +60,24 @@ static bool hide(struct packing *p, const char *name) {
   return p->hid = true;
 }
 
-/* False when the entry does not fit any more. */
+/* False if there is no room for the entry. */
 static bool pack(struct packing *p, const struct dirent64 *entry) {
   size_t name_bytes = strlen(entry->d_name);
-  if (ENTRY_HEAD_BYTES + name_bytes > (size_t)(p->end - p->at)) return false;
+  if (DIRENT_NAME + name_bytes > (size_t)(p->end - p->at)) return false;
   uint8_t type = type_of(p->call, entry);
   p->cookie = entry->d_off > 0 ? entry->d_off : END;
-  p->at[0] = type == DT_DIR ? QT_DIR : type == DT_LNK ? QT_SYMLINK : 0;
-  put32(p->at + 1, 0);
-  put64(p->at + 5, entry->d_ino);
-  put64(p->at + 13, (uint64_t)p->cookie);
-  p->at[21] = type;
-  put16(p->at + 22, (uint32_t)name_bytes);
-  memcpy(p->at + ENTRY_HEAD_BYTES, entry->d_name, name_bytes);
-  p->at += ENTRY_HEAD_BYTES + name_bytes;
+  p->at[DIRENT_QID_TYPE] = type == DT_DIR ? QTDIR : type == DT_LNK ? QTSYMLINK : QTFILE;
+  put32(p->at + DIRENT_QID_VERSION, 0);
+  put64(p->at + DIRENT_QID_PATH, entry->d_ino);
+  put64(p->at + DIRENT_COOKIE, (uint64_t)p->cookie);
+  p->at[DIRENT_TYPE] = type;
+  put16(p->at + DIRENT_NAME_BYTES, (uint32_t)name_bytes);
+  memcpy(p->at + DIRENT_NAME, entry->d_name, name_bytes);
+  p->at += DIRENT_NAME + name_bytes;
   return true;
 }
 
-/* Goes on from the descriptor's position. Bytes, or -errno; what was packed before a failure is returned first. */
+/* Reads from the descriptor's position on. Bytes, or -errno if nothing was packed before the failure. */
 static int64_t pack_all(struct packing *p) {
   uint8_t *start = p->at;
   _Alignas(struct dirent64) char entries[READ_BYTES_MAX];

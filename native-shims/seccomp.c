@@ -1,15 +1,15 @@
 /*
- * The system calls of a server that has started, for all of its threads: seccomp(2).
+ * The seccomp(2) filter for all threads of a server:
  *
- *   allowed    what Node, V8, the C library and the shims call
+ *   allowed    what Node, V8, libc and the shims call
  *   checks     calls that depend on an argument
- *   fatal      what no file server has a reason to call and an intruder has: the process is killed (SIGSYS)
- *   the rest   ENOSYS, as on a kernel without the call: a library that tries a newer call goes back to the older one
+ *   fatal      calls that only an attacker would make: the process is killed (SIGSYS)
+ *   others     ENOSYS, as on a kernel without the call: libraries then fall back to older calls
  *
- * The filter is a binary search by number, some 8 comparisons deep, so that a longer list costs no time. For what is allowed
- * whatever its arguments are, Linux 5.11 and later run no filter at all.
+ * The filter is a binary search by number, about 8 comparisons deep. From Linux 5.11 on the kernel caches which numbers are allowed with
+ * any arguments, and runs no filter for them.
  */
-#include "apart.h"
+#include "closer.h"
 #include "pool.h"
 #include "syscalls.h"
 
@@ -34,7 +34,7 @@
 #define ARCHITECTURE 0
 #endif
 
-/* Numbers that are the same on every architecture but Alpha; older kernel headers do not have all of them. */
+/* The same on every architecture but Alpha; older kernel headers lack some. */
 enum {
   CALL_OPEN_TREE = 428, CALL_MOVE_MOUNT, CALL_FSOPEN, CALL_FSCONFIG, CALL_FSMOUNT, CALL_FSPICK, CALL_PIDFD_OPEN, CALL_CLONE3,
   CALL_CLOSE_RANGE = 436, CALL_OPENAT2, CALL_PIDFD_GETFD, CALL_FACCESSAT2, CALL_EPOLL_PWAIT2 = 441,
@@ -57,7 +57,7 @@ static const int allowed[] = {
     SYS_fadvise64, SYS_flock, SYS_faccessat, CALL_FACCESSAT2, SYS_getcwd, SYS_umask, SYS_listxattr, SYS_flistxattr,
     SYS_fsetxattr, SYS_removexattr, SYS_fremovexattr, CALL_SETXATTRAT, CALL_GETXATTRAT, CALL_LISTXATTRAT,
     CALL_REMOVEXATTRAT,
-    /* sockets that are there */
+    /* sockets that exist already */
     SYS_listen, SYS_accept, SYS_getsockopt, SYS_getsockname, SYS_getpeername, SYS_epoll_create1,
     CALL_EPOLL_PWAIT2, SYS_ppoll, SYS_eventfd2, SYS_pipe2, SYS_dup, SYS_dup3, CALL_CLOSE_RANGE,
     /* memory, threads, signals */
@@ -66,13 +66,13 @@ static const int allowed[] = {
     SYS_sched_yield, SYS_sched_getaffinity, SYS_sched_getparam, SYS_sched_getscheduler, SYS_rt_sigaction,
     SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigtimedwait, SYS_sigaltstack, SYS_restart_syscall, SYS_exit,
     SYS_exit_group,
-    /* time, and what it is told of itself */
+    /* time and identity */
     SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday, SYS_getpid, SYS_gettid,
     SYS_getppid, SYS_getuid, SYS_geteuid, SYS_getgid, SYS_getegid, SYS_getgroups, SYS_capget, SYS_getrandom, SYS_uname,
     SYS_sysinfo, SYS_getrusage, SYS_times, SYS_wait4,
 };
 
-/* For `passthrough`: how a thread becomes a guest's user, and how that user sets owners and modes. `mapped` needs none. */
+/* For `passthrough`: to take the ids of a guest's user, and to set owners and modes. `mapped` needs none of them. */
 static const int for_users[] = {
     SYS_setresuid, SYS_setresgid, SYS_setgroups, SYS_capset, SYS_fchmod, SYS_fchmodat, CALL_FCHMODAT2, SYS_fchown,
     SYS_fchownat,
@@ -105,27 +105,27 @@ static const int fatal[] = {
 enum verdict { NEXT, ALLOW, REFUSE, KILL, UNKNOWN, CHECKED };
 
 /*
- * When `argument` masked is `value`, the one verdict, otherwise the other. NEXT: the next row decides, which is for the same
- * call. Only the low 32 bits are compared: all of these arguments are an int of the kernel's.
+ * `equal` if the argument under the mask is `value`, else `other`. NEXT: the next row of the same call decides. Only the low 32 bits
+ * are compared: all these arguments are int in the kernel.
  */
 struct check {
   int number, argument;
   uint32_t mask, value;
-  enum verdict same, different;
+  enum verdict equal, other;
 };
 
 enum { NAMESPACES = CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET };
-/* Of newer headers. TCGETS2 and TCSETS2 are what the C library calls from glibc 2.42 on. */
+/* Older headers lack these. glibc uses TCGETS2 and TCSETS2 from 2.42 on. */
 enum { GET_SEALS = 1034, OFD_GETLK = 36, OFD_SETLK, OFD_SETLKW };
 #define TERMINAL_GET2 0x802c542aU
 #define TERMINAL_SET2 0x402c542bU
 #define ALL UINT32_MAX
 
 static const struct check checks[] = {
-    /* Threads, and the processes of apart.c that are as good as threads; no others. */
+    /* Threads, and the children of child.c, which share the signal handlers; no other processes. */
     {SYS_clone, 0, CLONE_SIGHAND | NAMESPACES, CLONE_SIGHAND, ALLOW, KILL},
-    /* Node's own for sockets, files and terminals. Not: what types on a terminal (TIOCSTI), freezes a file system (FIFREEZE),
-       sets who gets signals (FIOSETOWN). */
+    /* What Node uses for sockets, files and terminals. Not terminal input (TIOCSTI), FIFREEZE, and the receiver of signals
+       (FIOSETOWN). */
     {SYS_ioctl, 1, ALL, FIONBIO, ALLOW, NEXT},
     {SYS_ioctl, 1, ALL, FIOCLEX, ALLOW, NEXT},
     {SYS_ioctl, 1, ALL, FIONCLEX, ALLOW, NEXT},
@@ -136,7 +136,7 @@ static const struct check checks[] = {
     {SYS_ioctl, 1, ALL, TERMINAL_SET2, ALLOW, NEXT},
     {SYS_ioctl, 1, ALL, TIOCGPTN, ALLOW, NEXT},
     {SYS_ioctl, 1, ALL, TIOCGWINSZ, ALLOW, REFUSE},
-    /* Not F_SETOWN and F_SETSIG, by which the kernel signals any process; not F_SETLEASE and F_NOTIFY. */
+    /* Not F_SETOWN and F_SETSIG, with which the kernel signals any process; not F_SETLEASE and F_NOTIFY. */
     {SYS_fcntl, 1, ALL, F_GETFL, ALLOW, NEXT},
     {SYS_fcntl, 1, ALL, F_SETFL, ALLOW, NEXT},
     {SYS_fcntl, 1, ALL, F_GETFD, ALLOW, NEXT},
@@ -147,11 +147,11 @@ static const struct check checks[] = {
     {SYS_fcntl, 1, ALL, OFD_SETLK, ALLOW, NEXT},
     {SYS_fcntl, 1, ALL, OFD_SETLKW, ALLOW, NEXT},
     {SYS_fcntl, 1, ALL, GET_SEALS, ALLOW, REFUSE},
-    /* SHUT_RD makes of a TCP listener a socket that connects: with MSG_FASTOPEN, sendto(2) is connect(2). */
+    /* SHUT_RD turns a TCP listener into a socket that can connect, which sendto(2) with MSG_FASTOPEN does. */
     {SYS_shutdown, 1, ALL, SHUT_WR, ALLOW, REFUSE},
     {SYS_sendto, 3, MSG_FASTOPEN, 0, ALLOW, REFUSE},
     {SYS_sendmsg, 2, MSG_FASTOPEN, 0, ALLOW, REFUSE},
-    /* Keep-alive and Nagle's algorithm, of levels 1 (SOL_SOCKET) and 6 (TCP). Not SO_PASSRIGHTS. */
+    /* Keep-alive and Nagle's algorithm: levels 1 (SOL_SOCKET) and 6 (TCP). Not SO_PASSRIGHTS. */
     {SYS_setsockopt, 1, ALL, IPPROTO_IP, REFUSE, NEXT},
     {SYS_setsockopt, 1, ~7U, 0, NEXT, REFUSE},
     {SYS_setsockopt, 2, ALL, TCP_NODELAY, ALLOW, NEXT},
@@ -159,12 +159,12 @@ static const struct check checks[] = {
     {SYS_setsockopt, 2, ALL, TCP_KEEPINTVL, ALLOW, NEXT},
     {SYS_setsockopt, 2, ALL, TCP_KEEPCNT, ALLOW, NEXT},
     {SYS_setsockopt, 2, ALL, SO_KEEPALIVE, ALLOW, REFUSE},
-    {SYS_prlimit64, 0, ALL, 0, ALLOW, REFUSE}, /* its own limits */
+    {SYS_prlimit64, 0, ALL, 0, ALLOW, REFUSE}, /* limits of this process */
 };
 
 enum { CALLS = 512, CODE_MAX = 2048 };
 
-/* The calls from a number on, up to the next row's, with one verdict. */
+/* The verdict for numbers from `from` to the next range. */
 struct range {
   uint32_t from;
   enum verdict verdict;
@@ -172,7 +172,7 @@ struct range {
 
 struct program {
   uint8_t verdicts[CALLS];
-  struct check own[3]; /* what depends on this process or its role */
+  struct check own[3]; /* of this process or role */
   size_t own_count;
   struct range ranges[CALLS + 2];
   struct sock_filter code[CODE_MAX];
@@ -181,15 +181,15 @@ struct program {
 
 static void add(struct program *p, struct sock_filter code) {
   if (p->length < CODE_MAX) p->code[p->length] = code;
-  p->length++; /* checked at the end */
+  p->length++; /* `emit` checks it */
 }
 
 static void load(struct program *p, size_t offset) {
   add(p, (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offset));
 }
 
-static void jump_if_equal(struct program *p, uint32_t value, uint8_t same, uint8_t different) {
-  add(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, same, different));
+static void jump_if_equal(struct program *p, uint32_t value, uint8_t equal, uint8_t other) {
+  add(p, (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, value, equal, other));
 }
 
 static void decide(struct program *p, enum verdict verdict) {
@@ -217,13 +217,13 @@ static void own_check(struct program *p, struct check check) {
 static void emit_check(struct program *p, const struct check *check) {
   load(p, offsetof(struct seccomp_data, args) + 8 * (size_t)check->argument);
   if (check->mask != ALL) add(p, (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, check->mask));
-  bool only_different = check->same == NEXT;
-  jump_if_equal(p, check->value, only_different, !only_different);
-  if (!only_different) decide(p, check->same);
-  if (check->different != NEXT) decide(p, check->different);
+  bool only_other = check->equal == NEXT;
+  jump_if_equal(p, check->value, only_other, !only_other);
+  if (!only_other) decide(p, check->equal);
+  if (check->other != NEXT) decide(p, check->other);
 }
 
-/* A check of the role's own takes the place of the general ones. */
+/* A check of this process or role replaces those of `checks`. */
 static void emit_checks(struct program *p, int number) {
   for (size_t i = 0; i < p->own_count; i++) {
     if (p->own[i].number != number) continue;
@@ -235,7 +235,7 @@ static void emit_checks(struct program *p, int number) {
   }
 }
 
-/* A balanced tree. An unconditional jump leads to the upper half, since a conditional one reaches 255 instructions. */
+/* A balanced tree. The jump to the upper half is unconditional, since a conditional one reaches 255 instructions. */
 static void emit_ranges(struct program *p, const struct range *ranges, size_t count) {
   if (count == 1) {
     if (ranges->verdict == CHECKED) emit_checks(p, (int)ranges->from);
@@ -251,15 +251,15 @@ static void emit_ranges(struct program *p, const struct range *ranges, size_t co
   emit_ranges(p, ranges + half, count - half);
 }
 
-/* The whole program, from the verdicts. `rest` is for numbers that no list has. */
-static int64_t emit(struct program *p, enum verdict rest) {
+/* Generates the program. `fallback` is the verdict for numbers without one. */
+static int64_t emit(struct program *p, enum verdict fallback) {
   size_t count = 0;
   for (uint32_t number = 0; number < CALLS; number++) {
-    enum verdict verdict = p->verdicts[number] == NEXT ? rest : (enum verdict)p->verdicts[number];
-    bool goes_on = count > 0 && verdict != CHECKED && p->ranges[count - 1].verdict == verdict;
-    if (!goes_on) p->ranges[count++] = (struct range){number, verdict};
+    enum verdict verdict = p->verdicts[number] == NEXT ? fallback : (enum verdict)p->verdicts[number];
+    bool continues = count > 0 && verdict != CHECKED && p->ranges[count - 1].verdict == verdict;
+    if (!continues) p->ranges[count++] = (struct range){number, verdict};
   }
-  p->ranges[count++] = (struct range){CALLS, rest};
+  p->ranges[count++] = (struct range){CALLS, fallback};
 #ifdef __x86_64__
   p->ranges[count++] = (struct range){0x40000000, KILL}; /* x32 */
 #endif
@@ -271,51 +271,46 @@ static int64_t emit(struct program *p, enum verdict rest) {
   return p->length <= CODE_MAX ? 0 : -E2BIG;
 }
 
-/* What a server serves that needs more calls. */
-enum { FOR_USERS = 1, FOR_DESCRIPTORS = 2 };
-
-/* A server: what it may call, and what is its end. */
 static void server_calls(struct program *p, int needs) {
   uint32_t self = (uint32_t)getpid();
   LIST(p, for_processes, KILL);
-  LIST(p, for_users, needs & FOR_USERS ? ALLOW : REFUSE);
+  LIST(p, for_users, needs & SECCOMP_NEEDS_USERS ? ALLOW : REFUSE);
   LIST(p, allowed, ALLOW);
   for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) p->verdicts[checks[i].number] = CHECKED;
-  p->verdicts[SYS_recvmsg] = needs & FOR_DESCRIPTORS ? ALLOW : REFUSE;
+  p->verdicts[SYS_recvmsg] = needs & SECCOMP_NEEDS_DESCRIPTORS ? ALLOW : REFUSE;
   own_check(p, (struct check){SYS_tgkill, 0, ALL, self, ALLOW, REFUSE}); /* abort(3) */
   own_check(p, (struct check){SYS_kill, 0, ALL, self, ALLOW, REFUSE});
 }
 
-/* Whether the kernel has filters: a program at NULL is then EFAULT, seccomp(2). */
+/* A NULL program is EFAULT where the kernel has filters (seccomp(2)). */
 static bool has_filters(void) {
   return ARCHITECTURE != 0 && syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, NULL) != 0 && errno == EFAULT;
 }
 
 /*
- * The first number says for whom the filter is: for a server (the second number says what it needs besides, FOR_*); for a process
- * that starts servers, to which all is allowed but what is fatal; or for a program that is about to be executed: libuv makes its
- * io_uring before any JavaScript runs, and no variable keeps it from that, so that there must be none. clone3(2), which keeps its
- * flags in memory where no filter sees them, is known to nobody; the C library then calls clone(2). -ENOSYS where this kernel or
- * machine has no filters, and no other reason; every other error means that there is no filter although there could be one.
+ * Installs the filter of a role (SECCOMP_ROLE_*) on all threads: a server, with SECCOMP_NEEDS_* in the second number; a launcher of
+ * workers, for which all but fatal calls are allowed; or a program to be executed, for which only io_uring is denied, since libuv
+ * sets one up before any JavaScript runs. clone3(2) gets ENOSYS, because its flags are in memory that a filter cannot read; libc
+ * then calls clone(2). -ENOSYS only if the kernel or architecture has no filters; -EBUSY if a thread has a filter of its own.
  */
-int64_t sys_filter_calls(const struct call *c) {
-  enum { SERVER, STARTER, NEXT_PROGRAM } role = (unsigned)c->number[0];
+int64_t sys_install_seccomp(const struct call *c) {
+  int role = c->number[0];
   static struct program p;
   if (!has_filters()) return -ENOSYS;
   p = (struct program){.length = 0};
-  if (role != NEXT_PROGRAM) {
+  if (role != SECCOMP_ROLE_PRE_EXEC) {
     LIST(&p, fatal, KILL);
     p.verdicts[CALL_CLONE3] = UNKNOWN;
   }
-  if (role == SERVER) server_calls(&p, c->number[1]);
-  if (role == STARTER) own_check(&p, (struct check){SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL});
-  if (role != SERVER) p.verdicts[SYS_io_uring_setup] = UNKNOWN;
-  int64_t done = emit(&p, role == SERVER ? UNKNOWN : ALLOW);
+  if (role == SECCOMP_ROLE_SERVER) server_calls(&p, c->number[1]);
+  if (role == SECCOMP_ROLE_LAUNCHER) own_check(&p, (struct check){SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL});
+  if (role != SECCOMP_ROLE_SERVER) p.verdicts[SYS_io_uring_setup] = UNKNOWN;
+  int64_t done = emit(&p, role == SECCOMP_ROLE_SERVER ? UNKNOWN : ALLOW);
   if (done < 0) return done;
   struct sock_fprog program = {.len = (unsigned short)p.length, .filter = p.code};
-  apart_retire(); /* A filter does not reach other processes, and may forbid to end one. */
+  closer_stop(); /* the filter applies to threads, not to children */
   done = RESULT(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program));
   if (done == 0) pool_renew();
   if (done == -ENOSYS) return -EINVAL;
-  return done > 0 ? -EBUSY : done; /* a thread with a filter of its own */
+  return done > 0 ? -EBUSY : done;
 }

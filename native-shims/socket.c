@@ -1,4 +1,4 @@
-/* What Node does not tell of a socket, and the one kind of socket that it does not have. */
+/* Properties of sockets that Node does not report, and kinds of socket that it does not have. */
 #include "syscalls.h"
 
 #include <stddef.h>
@@ -19,14 +19,14 @@ int64_t sys_is_listening(const struct call *c) {
   return done < 0 ? done : listening != 0;
 }
 
-/* SO_PASSRIGHTS = 0 of socket(7), Linux 6.16; sockets accepted from this one have it from there (unix_stream_connect). */
+/* SO_PASSRIGHTS = 0 of socket(7), Linux 6.16. Sockets accepted from this one inherit it (unix_stream_connect). */
 int64_t sys_refuse_descriptors(const struct call *c) {
   enum { PASS_RIGHTS = 83 };
   int off = 0;
   return RESULT(setsockopt(c->number[0], SOL_SOCKET, PASS_RIGHTS, &off, sizeof off));
 }
 
-/* A socket for datagrams to the Unix socket that the text names; @ begins an abstract name. */
+/* A datagram socket connected to the Unix socket named by the text; @ begins an abstract name. */
 int64_t sys_datagram_to(const struct call *c) {
   struct sockaddr_un to = {.sun_family = AF_UNIX};
   size_t length = c->text_bytes[0];
@@ -42,8 +42,8 @@ int64_t sys_datagram_to(const struct call *c) {
   return done;
 }
 
-/* Two sockets, each the other's end, that keep messages apart: both words of the segment. */
-int64_t sys_channel(const struct call *c) {
+/* A pair of SOCK_SEQPACKET sockets, written as two words. */
+int64_t sys_socket_pair(const struct call *c) {
   int ends[2];
   if (c->segment->iov_len < sizeof ends) return -EINVAL;
   int64_t done = RESULT(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends));

@@ -1,6 +1,6 @@
-/* The system calls, each on descriptors and single names. README.md says why each is here. */
+/* System calls on descriptors and single names. README.md has the reason for each. */
 #include "syscalls.h"
-#include "apart.h"
+#include "child.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,15 +15,14 @@
 
 static int fds_of_server = -1;
 
-static void learn_proc_fds(void) { fds_of_server = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC); }
+static void do_open_proc_fds(void) { fds_of_server = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC); }
 
-/* Once for the process: /proc/self is the process and not the thread. */
 void open_proc_fds(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, learn_proc_fds);
+  pthread_once(&once, do_open_proc_fds);
 }
 
-int proc_fds(void) { return apart_is_here() ? -1 : fds_of_server; }
+int proc_fds(void) { return in_child() ? -1 : fds_of_server; }
 
 static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode, int32_t resolve) {
   struct open_how how = {
@@ -44,8 +43,8 @@ static bool is_regular(int fd) {
 }
 
 /*
- * O_NONBLOCK: opening a FIFO or a device never waits. Of a regular file, -EAGAIN says that somebody has a lease on it (fcntl(2),
- * F_SETLEASE) that has to be broken first. With number[2] that is waited for.
+ * O_NONBLOCK, so that opening a FIFO or device does not block. For a regular file, -EAGAIN means a lease (F_SETLEASE of fcntl(2)) that
+ * has to be broken first; with number[2], that is waited for.
  */
 int64_t sys_reopen(const struct call *c) {
   struct proc_path path = proc_path(c->number[0]);
@@ -65,10 +64,10 @@ int64_t sys_create_unnamed(const struct call *c) {
 }
 
 /*
- * Whether close(2) has something to do for the object: 0, CLOSE_REMOVED when it may be the last of one without a name, CLOSE_LARGE
- * when it has or may have much to do: for more than `bytes`, by size or blocks. An O_PATH descriptor keeps an object and no more.
+ * What close(2) may have to do: CLOSE_REMOVED if the object has no name, and freeing it is quick; CLOSE_LARGE if it has more than
+ * `bytes`, by size or blocks, to free or write; else 0. Closing an O_PATH descriptor of an object that has a name does nothing.
  */
-static int64_t closing(int fd, uint64_t bytes) {
+static int64_t cost_of_close(int fd, uint64_t bytes) {
   enum { SECTOR_BYTES = 512 };
   struct statx st;
   if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE | STATX_BLOCKS, &st) != 0) return CLOSE_LARGE;
@@ -78,11 +77,11 @@ static int64_t closing(int fd, uint64_t bytes) {
 }
 
 /*
- * With number[1], nothing is done and CLOSE_* says so when there is more to do than for an object of so many bytes that has a
- * name. Otherwise the descriptor is gone whatever close(2) says, and EINTR would be retried.
+ * With number[1], returns CLOSE_* without closing if `cost_of_close` of so many bytes is not 0. Otherwise returns 0 whatever close(2)
+ * says: the descriptor is closed in any case, and EINTR must not be retried.
  */
 int64_t sys_close(const struct call *c) {
-  int64_t left = c->number[1] > 0 ? closing(c->number[0], (uint64_t)c->number[1]) : 0;
+  int64_t left = c->number[1] > 0 ? cost_of_close(c->number[0], (uint64_t)c->number[1]) : 0;
   if (left == 0) close(c->number[0]);
   return left;
 }
@@ -97,7 +96,7 @@ int64_t sys_mknod(const struct call *c) {
 
 int64_t sys_symlink(const struct call *c) { return RESULT(symlinkat(c->text[1], c->number[0], c->text[0])); }
 
-/* /proc/self/fd and not AT_EMPTY_PATH, which asks for CAP_DAC_READ_SEARCH (linkat(2)). */
+/* Not AT_EMPTY_PATH, which needs CAP_DAC_READ_SEARCH (linkat(2)). */
 int64_t sys_link(const struct call *c) {
   struct proc_path path = proc_path(c->number[0]);
   int from = proc_fds();
@@ -116,7 +115,7 @@ int64_t sys_readlink(const struct call *c) {
   return RESULT(readlinkat(c->number[0], "", c->segment[0].iov_base, c->segment[0].iov_len));
 }
 
-/* fchmodat2 is of kernel 6.6. A symlink's mode cannot be changed: EOPNOTSUPP from both. */
+/* fchmodat2(2) is of Linux 6.6. Both fail with EOPNOTSUPP for a symlink. */
 int64_t sys_chmod(const struct call *c) {
   int64_t done = RESULT(syscall(CALL_FCHMODAT2, c->number[0], "", (mode_t)c->number[1], AT_EMPTY_PATH));
   if (done != -ENOSYS) return done;
@@ -127,7 +126,7 @@ int64_t sys_chown(const struct call *c) {
   return RESULT(fchownat(c->number[0], "", (uid_t)c->number[1], (gid_t)c->number[2], AT_EMPTY_PATH));
 }
 
-/* Seconds that came as a double. Beyond what a time_t holds they are its bound; no file system keeps more. */
+/* Seconds passed as a double, clamped to time_t. */
 static time_t seconds_of(double value) {
   if (value >= 0x1p63) return INT64_MAX;
   return value >= -0x1p63 ? (time_t)value : INT64_MIN;
@@ -142,29 +141,29 @@ int64_t sys_utimens(const struct call *c) {
 }
 
 int64_t sys_ftruncate(const struct call *c) {
-  off_t size = whole(c->wide[0]);
+  off_t size = offset_of(c->wide[0]);
   return size < 0 ? size : RESULT(ftruncate(c->number[0], size));
 }
 
 int64_t sys_truncate(const struct call *c) {
-  off_t size = whole(c->wide[0]);
+  off_t size = offset_of(c->wide[0]);
   return size < 0 ? size : RESULT(truncate(proc_path(c->number[0]).text, size));
 }
 
 int64_t sys_read(const struct call *c) {
-  off_t at = whole(c->wide[0]);
+  off_t at = offset_of(c->wide[0]);
   if (at < 0) return at;
   if (c->segment_count == 1) return RESULT(pread(c->number[0], c->segment->iov_base, c->segment->iov_len, at));
   return RESULT(preadv(c->number[0], c->segment, c->segment_count, at));
 }
 
 /*
- * A read that stops short at a page's end may have come to what is not in memory, or to the end of the file: a second one
- * tells. Elsewhere only the file can end.
+ * A read that ends short at a page boundary has reached a page that is not in memory, or the end of the file: a second read tells.
+ * One that ends short elsewhere has reached the end of the file.
  */
 int64_t sys_read_cached(const struct call *c) {
   enum { PAGE_BYTES = 4096 };
-  off_t at = whole(c->wide[0]);
+  off_t at = offset_of(c->wide[0]);
   uint8_t byte;
   struct iovec probe = {&byte, 1};
   size_t wanted = 0;
@@ -177,11 +176,13 @@ int64_t sys_read_cached(const struct call *c) {
 }
 
 int64_t sys_write(const struct call *c) {
-  off_t at = whole(c->wide[0]);
+  off_t at = offset_of(c->wide[0]);
   if (at < 0) return at;
   if (c->segment_count == 1) return RESULT(pwrite(c->number[0], c->segment->iov_base, c->segment->iov_len, at));
   return RESULT(pwritev(c->number[0], c->segment, c->segment_count, at));
 }
+
+int64_t sys_duplicate(const struct call *c) { return RESULT(fcntl(c->number[0], F_DUPFD_CLOEXEC, 3)); }
 
 int64_t sys_fsync(const struct call *c) {
   return RESULT(c->number[1] ? fdatasync(c->number[0]) : fsync(c->number[0]));

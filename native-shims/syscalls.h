@@ -1,8 +1,9 @@
-/* What the files of shims share. */
+/* The shims, and what they share. */
 #ifndef SYSCALLS_H
 #define SYSCALLS_H
 
 #include "call.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <stddef.h>
@@ -13,24 +14,21 @@
 #define RESULT(value) result_of((int64_t)(value))
 static inline int64_t result_of(int64_t value) { return value < 0 ? -(int64_t)errno : value; }
 
-/* The numbers are the same on every architecture but Alpha; older kernel headers do not have them. */
-#ifdef OLD_KERNEL /* A build for the tests: as if the kernel did not know them. */
+/* The same on every architecture but Alpha; older kernel headers lack them. */
+#ifdef OLD_KERNEL /* for tests: numbers that no kernel has */
 enum { CALL_FCHMODAT2 = 100452, CALL_SETXATTRAT = 100463, CALL_GETXATTRAT = 100464 };
 #else
 enum { CALL_FCHMODAT2 = 452, CALL_SETXATTRAT = 463, CALL_GETXATTRAT = 464 };
 #endif
 
-/* Results of close, for which nothing was done. */
-enum { CLOSE_REMOVED = 1, CLOSE_LARGE = 2 };
-
-/* Set in the result of readdir when it has left out a name. */
-enum { READDIR_HID = 1 << 30 };
+/* The other result of `close` for which nothing was closed: the object is large. */
+enum { CLOSE_LARGE = CLOSE_REMOVED + 1 };
 
 struct proc_path {
   char text[32];
 };
 
-/* "/proc/self/fd/N", the object behind a descriptor; written by hand since snprintf would cost as much as the call. */
+/* "/proc/self/fd/N". snprintf(3) would cost as much as the system call. */
 static inline struct proc_path proc_path(int fd) {
   struct proc_path path = {"/proc/self/fd/"};
   char digits[12];
@@ -43,20 +41,19 @@ static inline struct proc_path proc_path(int fd) {
 }
 
 /*
- * An O_PATH descriptor of /proc/self/fd, for calls that take a directory: from there a path is one name, not four. −1 where it
- * is not to be used: in the processes of apart.c, for which it leads to the descriptors of another process (proc(5): only
- * those who may trace it can follow these).
+ * An O_PATH descriptor of /proc/self/fd, for calls that take a directory: a path from there has one component instead of four. −1 in
+ * a child (child.h), for which it leads to the descriptors of another process, and only who may trace that can follow them (proc(5)).
  */
 int proc_fds(void);
 void open_proc_fds(void);
 
-/* The name of an object for a call that starts at this value of `proc_fds`. Where that is −1 it is a whole path. */
+/* The path relative to `from`, a value of `proc_fds`; absolute if that is −1. */
 static inline const char *name_from(int from, const struct proc_path *path) {
   return from < 0 ? path->text : path->text + sizeof "/proc/self/fd/" - 1;
 }
 
-/* An offset or a length that came as a double: it, or -EINVAL. */
-static inline int64_t whole(double value) {
+/* An offset or length passed as a double, or -EINVAL. */
+static inline int64_t offset_of(double value) {
   return value >= 0 && value < 0x1p63 && value == (double)(int64_t)value ? (int64_t)value : -EINVAL;
 }
 
@@ -81,7 +78,8 @@ static inline void put64(uint8_t *at, uint64_t value) {
   put32(at + 4, (uint32_t)(value >> 32));
 }
 
-shim sys_lookup, sys_reopen, sys_create, sys_create_unnamed, sys_close;
+/* syscalls.c */
+shim sys_lookup, sys_reopen, sys_create, sys_create_unnamed, sys_close, sys_duplicate;
 shim sys_mkdir, sys_mknod, sys_symlink, sys_link, sys_rename, sys_unlink, sys_readlink;
 shim sys_chmod, sys_chown, sys_utimens, sys_ftruncate, sys_truncate;
 shim sys_read, sys_read_cached, sys_write, sys_fsync;
@@ -96,23 +94,22 @@ shim sys_lock, sys_test_lock;           /* lock.c */
 shim sys_handle, sys_open_handle;       /* handle.c */
 
 /* process.c */
-/*
- * Closes sockets, pipes and terminals: a process of apart.c that hangs keeps all descriptors open, and whoever waits for the end
- * of a stream would wait for it. Files are left, since closing one may hang as well.
- */
+/* Closes sockets, pipes and terminals, for whose end somebody may wait. Files stay open, since closing one may hang. */
 void close_streams(void);
-shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials, sys_descriptor_limit, sys_end;
+shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials, sys_descriptor_limit;
+shim sys_stop_threads, sys_exit_now;
 
-shim sys_own_root;                                               /* root.c */
+shim sys_private_root;                                               /* private-root.c */
 shim sys_landlock_abi, sys_landlock;                             /* landlock.c */
-shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* confine.c */
-shim sys_filter_calls;                                           /* seccomp.c */
+shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* exec.c */
+shim sys_install_seccomp;                                           /* seccomp.c */
 
-shim sys_is_listening, sys_refuse_descriptors, sys_datagram_to, sys_channel; /* socket.c */
+shim sys_is_listening, sys_refuse_descriptors, sys_datagram_to, sys_socket_pair; /* socket.c */
 
 shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
 
-shim sys_receive_message, sys_send_message, sys_duplicate, sys_eventfd, sys_signal; /* vhost.c */
-shim sys_map, sys_sever, sys_faults;                                                /* memory.c */
+shim sys_receive_message, sys_send_message; /* message.c */
+shim sys_eventfd, sys_signal;               /* eventfd.c */
+shim sys_map, sys_detach, sys_faults;       /* mapping.c */
 
 #endif

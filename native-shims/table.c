@@ -1,4 +1,4 @@
-/* The rows that src/host finds by name, and the one way to run them. */
+/* The table of shims, which src/host finds by name, and `perform`. */
 #include "creds.h"
 #include "syscalls.h"
 
@@ -8,8 +8,8 @@
 #include <time.h>
 
 /*
- * Of the calls on files these are not MEASURED, since they wait for nothing on a file system of this machine: stat (the inode is in
- * memory), readCached (RWF_NOWAIT), lock and testLock (F_OFD_SETLK), handle. fsync waits by nature, which says nothing about others.
+ * Not MEASURED are calls that do not block on a local file system: stat (the inode is in memory), readCached (RWF_NOWAIT), lock and
+ * testLock (F_OFD_SETLK), handle. Nor is fsync, which always blocks.
  */
 const struct row shims[] = {
     {"lookup", sys_lookup, MEASURED},
@@ -35,34 +35,35 @@ const struct row shims[] = {
     {"read", sys_read, MEASURED},
     {"readCached", sys_read_cached, 0},
     {"write", sys_write, MEASURED},
-    {"fsync", sys_fsync, QUEUE_APART},
+    {"fsync", sys_fsync, SLOW_QUEUE},
     {"readdir", sys_readdir, MEASURED},
     {"getxattr", sys_getxattr, MEASURED},
     {"listxattr", sys_listxattr, MEASURED},
     {"setxattr", sys_setxattr, MEASURED},
     {"removexattr", sys_removexattr, MEASURED},
-    {"lock", sys_lock, QUEUE_APART},
-    {"testLock", sys_test_lock, QUEUE_APART},
+    {"lock", sys_lock, SLOW_QUEUE},
+    {"testLock", sys_test_lock, SLOW_QUEUE},
     {"handle", sys_handle, AS_SERVER},
     {"openHandle", sys_open_handle, AS_SERVER | MEASURED},
     {"effectiveCapabilities", sys_effective_capabilities, AS_SERVER},
     {"groupsOf", sys_groups_of, AS_SERVER},
     {"peerCredentials", sys_peer_credentials, AS_SERVER},
     {"descriptorLimit", sys_descriptor_limit, AS_SERVER},
-    {"end", sys_end, AS_SERVER},
+    {"stopThreads", sys_stop_threads, AS_SERVER},
+    {"exitNow", sys_exit_now, AS_SERVER},
     {"userNamed", sys_user_named, AS_SERVER},
     {"groupNamed", sys_group_named, AS_SERVER},
-    {"privateRoot", sys_own_root, AS_SERVER},
+    {"privateRoot", sys_private_root, AS_SERVER},
     {"landlockAbi", sys_landlock_abi, AS_SERVER},
     {"landlock", sys_landlock, AS_SERVER},
     {"boundCapabilities", sys_bound_capabilities, AS_SERVER},
     {"keepCapabilities", sys_keep_capabilities, AS_SERVER},
     {"execute", sys_execute, AS_SERVER},
-    {"filterCalls", sys_filter_calls, AS_SERVER},
+    {"installSeccomp", sys_install_seccomp, AS_SERVER},
     {"isListening", sys_is_listening, AS_SERVER},
     {"refuseDescriptors", sys_refuse_descriptors, AS_SERVER},
     {"datagramTo", sys_datagram_to, AS_SERVER},
-    {"channel", sys_channel, AS_SERVER},
+    {"socketPair", sys_socket_pair, AS_SERVER},
     {"vsockBind", sys_vsock_bind, AS_SERVER},
     {"vsockName", sys_vsock_name, AS_SERVER},
     {"vsockPeer", sys_vsock_peer, AS_SERVER},
@@ -72,7 +73,7 @@ const struct row shims[] = {
     {"eventfd", sys_eventfd, AS_SERVER},
     {"signal", sys_signal, AS_SERVER},
     {"map", sys_map, AS_SERVER},
-    {"sever", sys_sever, AS_SERVER},
+    {"detach", sys_detach, AS_SERVER},
     {"faults", sys_faults, AS_SERVER},
 };
 
@@ -86,7 +87,7 @@ int64_t control_bytes(const struct control *control) {
 
 enum { COUNTING_NS = 1000000000 };
 
-/* The cheap clock, which moves in ticks: two of them have passed for sure after more than one. */
+/* A clock that costs less and advances in ticks: a difference of two ticks means that one or more has passed. */
 static int64_t coarse_ns(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
@@ -106,10 +107,10 @@ static long voluntary_switches(void) {
 }
 
 /*
- * A call that took long has waited, or this thread had no processor. Only counting how often the thread gave its processor up
- * tells, and counting costs as much as a call: so a long call only makes those that follow be counted, on any thread.
+ * A call that took long has blocked, or its thread was preempted. The count of voluntary context switches tells which, but costs as
+ * much as a call: so it is read only for COUNTING_NS after a long call of any thread.
  */
-static int64_t measured(const struct row *row, const struct call *call, uint32_t *took) {
+static int64_t measured(const struct row *row, const struct call *call, uint32_t *blocked_ms) {
   static _Atomic int64_t counting_until;
   int64_t began = coarse_ns(), result;
   bool counting = began < counting_until;
@@ -119,12 +120,12 @@ static int64_t measured(const struct row *row, const struct call *call, uint32_t
   int64_t ended = coarse_ns();
   if (ended - began < 2 * tick_ns()) return result;
   counting_until = ended + COUNTING_NS;
-  if (counting && voluntary_switches() > before) *took = (uint32_t)((ended - began) / 1000000);
+  if (counting && voluntary_switches() > before) *blocked_ms = (uint32_t)((ended - began) / 1000000);
   return result;
 }
 
 int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
-                uint32_t *took) {
+                uint32_t *blocked_ms) {
   static const struct creds as_server = {.server = 1};
   static const struct iovec nothing = {0};
   const char *second = control->texts + control->text_bytes[0] + 1;
@@ -136,13 +137,13 @@ int64_t perform(const struct control *control, struct group_list *groups, const 
       .segment = segment_count > 0 ? segment : &nothing,
       .segment_count = segment_count,
   };
-  *took = 0;
-  /* A text that a NUL cuts short would name another object than it says. */
+  *blocked_ms = 0;
+  /* A text with a NUL inside would name another object. */
   if (strlen(call.text[0]) != control->text_bytes[0] || strlen(second) != control->text_bytes[1]) return -EINVAL;
   const struct row *row = &shims[control->shim];
   int64_t result = creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds, groups);
   if (result < 0) return result;
-  if (row->flags & MEASURED) return measured(row, &call, took);
+  if (row->flags & MEASURED) return measured(row, &call, blocked_ms);
   do result = row->run(&call);
   while (result == -EINTR);
   return result;

@@ -1,4 +1,4 @@
-/* AF_VSOCK, which neither Node nor libuv knows: vsock(7). Numbers: context id, port; all ones is "any" for both. */
+/* AF_VSOCK sockets, which Node and libuv lack: vsock(7). Numbers: context id, port; 0xffffffff means any for both. */
 #include "syscalls.h"
 
 #include <string.h>
@@ -22,7 +22,7 @@ static int64_t put_address(const struct call *c, address_of *ask) {
   return 0;
 }
 
-/* A bound stream socket that is close-on-exec and non-blocking; who uses it calls listen(2). */
+/* A bound stream socket, close-on-exec and non-blocking. libuv calls listen(2). */
 int64_t sys_vsock_bind(const struct call *c) {
   struct sockaddr_vm address = {
       .svm_family = AF_VSOCK, .svm_cid = (uint32_t)c->number[0], .svm_port = (uint32_t)c->number[1]};
@@ -34,8 +34,8 @@ int64_t sys_vsock_bind(const struct call *c) {
   return done;
 }
 
-/* The address of this end: getsockname(2). */
+/* getsockname(2). */
 int64_t sys_vsock_name(const struct call *c) { return put_address(c, getsockname); }
 
-/* The address of the other end: getpeername(2). */
+/* getpeername(2). */
 int64_t sys_vsock_peer(const struct call *c) { return put_address(c, getpeername); }

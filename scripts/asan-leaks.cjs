@@ -2,8 +2,8 @@
 // has the leak detector look at what is left. Plain JavaScript, since a worker thread of Node 20 takes nothing else.
 const { Worker, isMainThread, workerData } = require('node:worker_threads');
 
-const place = isMainThread ? process.argv[2] : workerData;
-const addon = require(place);
+const path = isMainThread ? process.argv[2] : workerData;
+const addon = require(path);
 const block = new ArrayBuffer(addon.layout.bytes);
 const kept = [];
 let left = isMainThread ? 5000 : 300;
@@ -18,7 +18,7 @@ for (let i = 0; i < left; i++) {
 }
 
 if (isMainThread) {
-  const worker = new Worker(__filename, { workerData: place });
+  const worker = new Worker(__filename, { workerData: path });
   worker.on('exit', () => {
     if (left !== 0) setImmediate(() => {});
   });

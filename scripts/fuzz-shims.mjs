@@ -7,7 +7,7 @@ import { installDebianPackages, root, run, SetupFault } from './setup.mjs';
 const harness = join(root, 'test', 'fuzz', 'shims');
 const shims = join(root, 'native-shims');
 /** Sources that need Node.js. */
-const withNode = new Set(['addon.c', 'watch.c']);
+const withNode = new Set(['addon.c', 'epoll.c']);
 const always = [
   '-g',
   '-O1',

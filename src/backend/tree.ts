@@ -1,3 +1,4 @@
+import { ATTR_CTIME_NSEC, ATTR_CTIME_SEC, ATTR_SIZE } from '#base/layout.ts';
 /**
  * The backend interface: what a session asks of a tree of files. A backend that is not the host's file system implements
  * this and needs nothing below it. It knows no fid, qid path mapping aside, and no 9P flag.
@@ -237,10 +238,10 @@ export interface Tree {
 /** Hash of ctime and size. Never 0, so that it can serve as qid.version as it is: 0 turns the client's caching off. */
 export function stampOf(attr: Attr): ChangeStamp {
   const { view } = attr;
-  let h = Math.imul(view.getUint32(105, true) ^ 0x9e3779b9, 0x85ebca6b);
-  h = Math.imul((h ^ (h >>> 15)) + view.getUint32(113, true), 0xc2b2ae35);
-  h = Math.imul((h ^ (h >>> 13)) + view.getUint32(49, true), 0x27d4eb2f);
-  h = Math.imul((h ^ (h >>> 16)) + view.getUint32(53, true), 0x165667b1);
+  let h = Math.imul(view.getUint32(ATTR_CTIME_SEC, true) ^ 0x9e3779b9, 0x85ebca6b);
+  h = Math.imul((h ^ (h >>> 15)) + view.getUint32(ATTR_CTIME_NSEC, true), 0xc2b2ae35);
+  h = Math.imul((h ^ (h >>> 13)) + view.getUint32(ATTR_SIZE, true), 0x27d4eb2f);
+  h = Math.imul((h ^ (h >>> 16)) + view.getUint32(ATTR_SIZE + 4, true), 0x165667b1);
   h = (h ^ (h >>> 15)) >>> 0;
   return h === 0 ? 1 : h;
 }

@@ -1,31 +1,29 @@
-/**
- * Attributes of an object as a flat byte record. The first 153 bytes are the body of Rgetattr in wire order, so that the native
- * addon (native-shims/attr.c) writes bytes that are ready to send; host-only fields follow. Security models overwrite owner,
- * mode, type and rdev in place.
- *
- * | at  | field | at | field |
- * |-----|-------|----|-------|
- * | 0   | valid u64 | 97  | mtime_nsec u64 |
- * | 8   | qid: type u8, version u32, path u64 | 105 | ctime_sec u64 |
- * | 21  | mode u32 | 113 | ctime_nsec u64 |
- * | 25  | uid u32  | 121 | btime_sec u64 |
- * | 29  | gid u32  | 129 | btime_nsec u64 |
- * | 33  | nlink u64 | 137 | gen u64 |
- * | 41  | rdev u64 (new_encode_dev) | 145 | data_version u64 |
- * | 49  | size u64 | 153 | end of the wire record; 3 bytes of padding |
- * | 57  | blksize u64 | 156 | host device u32 (new_encode_dev) |
- * | 65  | blocks u64 (512 bytes each) | 160 | host inode number u64 |
- * | 73  | atime_sec u64 | 168 | mount id u32 (low half of stx_mnt_id) |
- * | 81  | atime_nsec u64 | 172 | flags u32: 1 = root of a mount |
- * | 89  | mtime_sec u64 | 176 | end |
- */
-const attrBytes = 176;
-export const attrWireBytes = 153;
-
-/** Bits of Rgetattr.valid (P9_STATS_* of include/net/9p/9p.h). */
-export const validBasic = 0x7ff;
-export const validBtime = 0x800;
-export const validGen = 0x1000;
+import {
+  ATTR_BLKSIZE,
+  ATTR_BLOCKS,
+  ATTR_BYTES,
+  ATTR_CTIME_NSEC,
+  ATTR_CTIME_SEC,
+  ATTR_DEV,
+  ATTR_GEN,
+  ATTR_GID,
+  ATTR_INO,
+  ATTR_MODE,
+  ATTR_MOUNT_ID,
+  ATTR_MTIME_SEC,
+  ATTR_NLINK,
+  ATTR_QID_PATH,
+  ATTR_QID_TYPE,
+  ATTR_QID_VERSION,
+  ATTR_RDEV,
+  ATTR_SIZE,
+  ATTR_UID,
+  ATTR_VALID,
+  ATTR_WIRE_BYTES,
+  QTDIR,
+  QTFILE,
+  QTSYMLINK,
+} from './layout.ts';
 
 export const S_IFMT = 0o170000;
 export const S_IFSOCK = 0o140000;
@@ -38,14 +36,9 @@ export const S_IFIFO = 0o010000;
 export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
 
-/** qid.type; FIFOs, sockets and devices have QTFILE. */
-export const QTDIR = 0x80;
-export const QTSYMLINK = 0x02;
-const QTFILE = 0;
-
 /**
- * Orders requests for attributes among changes: it moves on after every change, before the object is looked at again. Times that
- * are fewer than 2^31 changes apart can be compared.
+ * Counts changes, to order them with requests for attributes: it advances after each change, before the object is read again. Times
+ * compare correctly if they are fewer than 2^31 changes apart.
  */
 export const changeClock = {
   now: 0,
@@ -58,6 +51,10 @@ export const changeClock = {
   },
 };
 
+/**
+ * Attributes of an object as a byte record (ATTR_* of layout.ts). It begins with the body of Rgetattr, so what the native addon
+ * (native-shims/attr.c) fills is ready to send; fields for the host follow. Security models overwrite owner, mode, type and rdev.
+ */
 export class Attr {
   readonly bytes: Buffer;
   /** The part of `bytes` that is the body of Rgetattr. */
@@ -66,121 +63,128 @@ export class Attr {
   /** View of `bytes`; faster than Buffer's methods. */
   readonly view: DataView;
 
-  /** When the host was asked for them, by `changeClock`: the answer may come much later. */
+  /** The `changeClock` when the host was asked; the answer may come much later. */
   asked = 0;
 
-  constructor(bytes: Buffer = Buffer.alloc(attrBytes)) {
+  constructor(bytes: Buffer = Buffer.alloc(ATTR_BYTES)) {
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    this.wire = bytes.subarray(0, attrWireBytes);
+    this.wire = bytes.subarray(0, ATTR_WIRE_BYTES);
   }
 
+  /** P9_STATS_* below 2^31. */
+  get valid(): number {
+    return this.view.getUint32(ATTR_VALID, true);
+  }
+  set valid(bits: number) {
+    this.view.setUint32(ATTR_VALID, bits, true);
+  }
   get qidType(): number {
-    return this.bytes[8]!;
+    return this.bytes[ATTR_QID_TYPE]!;
   }
   set qidType(type: number) {
-    this.bytes[8] = type;
+    this.bytes[ATTR_QID_TYPE] = type;
   }
   get qidVersion(): number {
-    return this.view.getUint32(9, true);
+    return this.view.getUint32(ATTR_QID_VERSION, true);
   }
   set qidVersion(version: number) {
-    this.view.setUint32(9, version, true);
+    this.view.setUint32(ATTR_QID_VERSION, version, true);
   }
   /** qid.path as two 32-bit halves, which avoids BigInt: it is never computed with. */
   get qidPathLow(): number {
-    return this.view.getUint32(13, true);
+    return this.view.getUint32(ATTR_QID_PATH, true);
   }
   get qidPathHigh(): number {
-    return this.view.getUint32(17, true);
+    return this.view.getUint32(ATTR_QID_PATH + 4, true);
   }
   setQidPath(low: number, high: number): void {
-    this.view.setUint32(13, low, true);
-    this.view.setUint32(17, high, true);
+    this.view.setUint32(ATTR_QID_PATH, low, true);
+    this.view.setUint32(ATTR_QID_PATH + 4, high, true);
   }
   /** st_mode with type bits. Setting it also sets qid.type. */
   get mode(): number {
-    return this.view.getUint32(21, true);
+    return this.view.getUint32(ATTR_MODE, true);
   }
   set mode(mode: number) {
-    this.view.setUint32(21, mode, true);
-    this.bytes[8] = qidTypeOf(mode);
+    this.view.setUint32(ATTR_MODE, mode, true);
+    this.bytes[ATTR_QID_TYPE] = qidTypeOf(mode);
   }
   get type(): number {
     return this.mode & S_IFMT;
   }
   get uid(): number {
-    return this.view.getUint32(25, true);
+    return this.view.getUint32(ATTR_UID, true);
   }
   set uid(uid: number) {
-    this.view.setUint32(25, uid, true);
+    this.view.setUint32(ATTR_UID, uid, true);
   }
   get gid(): number {
-    return this.view.getUint32(29, true);
+    return this.view.getUint32(ATTR_GID, true);
   }
   set gid(gid: number) {
-    this.view.setUint32(29, gid, true);
+    this.view.setUint32(ATTR_GID, gid, true);
   }
   get nlink(): number {
-    return this.view.getUint32(33, true);
+    return this.view.getUint32(ATTR_NLINK, true);
   }
   set nlink(nlink: number) {
-    setU64(this.bytes, 33, nlink);
+    setU64(this.bytes, ATTR_NLINK, nlink);
   }
   get rdev(): number {
-    return this.view.getUint32(41, true);
+    return this.view.getUint32(ATTR_RDEV, true);
   }
   set rdev(rdev: number) {
-    this.view.setUint32(41, rdev, true);
-    this.view.setUint32(45, 0, true);
+    this.view.setUint32(ATTR_RDEV, rdev, true);
+    this.view.setUint32(ATTR_RDEV + 4, 0, true);
   }
   get size(): number {
-    return u64(this.bytes, 49);
+    return u64(this.bytes, ATTR_SIZE);
   }
   set size(size: number) {
-    setU64(this.bytes, 49, size);
+    setU64(this.bytes, ATTR_SIZE, size);
   }
   get blksize(): number {
-    return this.view.getUint32(57, true);
+    return this.view.getUint32(ATTR_BLKSIZE, true);
   }
   set blksize(size: number) {
-    setU64(this.bytes, 57, size);
+    setU64(this.bytes, ATTR_BLKSIZE, size);
   }
   /** st_blocks, in bytes. */
   get blockBytes(): number {
-    return u64(this.bytes, 65) * 512;
+    return u64(this.bytes, ATTR_BLOCKS) * 512;
   }
   /** Negative before 1970. */
   get mtimeSec(): number {
-    return i64(this.bytes, 89);
+    return i64(this.bytes, ATTR_MTIME_SEC);
   }
   get ctimeSec(): number {
-    return i64(this.bytes, 105);
+    return i64(this.bytes, ATTR_CTIME_SEC);
   }
   get ctimeSecLow(): number {
-    return this.view.getUint32(105, true);
+    return this.view.getUint32(ATTR_CTIME_SEC, true);
   }
   get ctimeNsec(): number {
-    return this.view.getUint32(113, true);
+    return this.view.getUint32(ATTR_CTIME_NSEC, true);
   }
   set gen(gen: number) {
-    setU64(this.bytes, 137, gen);
+    setU64(this.bytes, ATTR_GEN, gen);
   }
   get gen(): number {
-    return this.view.getUint32(137, true);
+    return this.view.getUint32(ATTR_GEN, true);
   }
   /** The host's device number (new_encode_dev). */
   get dev(): number {
-    return this.view.getUint32(156, true);
+    return this.view.getUint32(ATTR_DEV, true);
   }
   get inoLow(): number {
-    return this.view.getUint32(160, true);
+    return this.view.getUint32(ATTR_INO, true);
   }
   get inoHigh(): number {
-    return this.view.getUint32(164, true);
+    return this.view.getUint32(ATTR_INO + 4, true);
   }
   get mountId(): number {
-    return this.view.getUint32(168, true);
+    return this.view.getUint32(ATTR_MOUNT_ID, true);
   }
 }
 

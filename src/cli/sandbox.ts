@@ -7,6 +7,7 @@ import { Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import type { ExportOptions } from '#exports/exports.ts';
 import { addonPath } from '#host/addon.ts';
+import { closeFd, dupCloexec } from '#host/fd.ts';
 import { UserDatabase } from '#host/nss.ts';
 import { userNamed } from '#host/process.ts';
 import {
@@ -21,7 +22,6 @@ import {
   type Rule,
 } from '#host/sandbox.ts';
 import { refuseDescriptors, socketPair } from '#host/sockets.ts';
-import { closeFd, dupCloexec } from '#host/vhost.ts';
 import { type ModelEntry, modelEntry, modelsWhere } from '#security/models.ts';
 import type { ServerOptions } from '#server.ts';
 import { bindAll, closeBound } from '#transport/bind.ts';
@@ -154,7 +154,7 @@ export async function enterSandbox(
     const abi = sandbox ? landlockAbi() : undefined;
     if (sandbox) keepCapabilities(capabilities);
     if (abi !== undefined) landlock(rules);
-    if (sandbox) filterCalls('next program');
+    if (sandbox) filterCalls('pre-exec');
     const handover: Handover = {
       ...{ listen, sandbox, privateRoot: rooted, groups },
       ...(abi === undefined ? {} : { landlock: abi }),
@@ -253,7 +253,7 @@ export function applySeccomp(
   const users = usersOf(exports);
   const descriptors = role === 'is a worker' || listen.some(isDevice);
   const filtered =
-    role === 'starts workers' ? filterCalls('starter') : filterCalls('server', { users, descriptors });
+    role === 'starts workers' ? filterCalls('launcher') : filterCalls('server', { users, descriptors });
   if (abi === undefined) {
     log.warn(
       `sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only ${rooted ? 'the private root directory keeps' : 'permissions keep'} this process from files outside its exports`,

@@ -7,9 +7,9 @@ import { RateLimitedLog } from '#base/rate-limited-log.ts';
 import { audienceWarnings } from '#exports/audience.ts';
 import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
 import { procFaults } from '#exports/validate.ts';
-import { endUnfinished, userNamed } from '#host/process.ts';
+import { sendMessage } from '#host/message.ts';
+import { exitInOrder, exitUnfinished, userNamed } from '#host/process.ts';
 import { datagramTo } from '#host/sockets.ts';
-import { sendMessage } from '#host/vhost.ts';
 import { defaultLimits } from '#quota/limits.ts';
 import { Server } from '#server.ts';
 import { closeBound } from '#transport/bind.ts';
@@ -168,7 +168,7 @@ function stopOnSignals(end: (why: string) => Promise<never>): void {
       void end(signal);
     } else if (performance.now() - first > sameSignalMs) {
       process.stderr.write(`ninepd: stopped at once by a second ${signal}; requests were left unanswered\n`);
-      endUnfinished();
+      exitUnfinished();
     }
   };
   process.on('SIGTERM', onSignal);
@@ -180,10 +180,10 @@ async function stop(server: Serving, notify: Notify, log: Logger, why: string): 
   notify('STOPPING=1');
   if (await server.close(graceMsMax)) {
     log.info('stopped');
-    process.exit(0);
+    exitInOrder();
   }
   process.stderr.write(`ninepd: stopped after ${graceMsMax / 1000} s with requests still running\n`);
-  endUnfinished();
+  exitUnfinished();
 }
 
 /** A socket to the service manager, if any: sd_notify(3). Created at start, before the seccomp filter forbids sockets. */

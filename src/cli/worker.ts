@@ -1,8 +1,8 @@
 import { ConfigError } from '#base/config-error.ts';
 import { peerKey } from '#base/peer.ts';
 import { RateLimitedLog } from '#base/rate-limited-log.ts';
-import { endUnfinished } from '#host/process.ts';
-import { closeFd } from '#host/vhost.ts';
+import { closeFd } from '#host/fd.ts';
+import { exitInOrder, exitUnfinished } from '#host/process.ts';
 import { Server } from '#server.ts';
 import { uriOf } from '#transport/endpoint.ts';
 import { ListenError, sourceOf } from '#transport/listen.ts';
@@ -97,8 +97,8 @@ class WorkerProcess {
   /** Called when the main process has closed its end of the channel, or has ended. */
   async #stop(): Promise<void> {
     const inTime = (await this.#server?.close(graceMsMax)) ?? true;
-    if (!inTime) endUnfinished();
-    process.exit(0);
+    if (!inTime) exitUnfinished();
+    exitInOrder();
   }
 }
 

@@ -2,19 +2,17 @@ import { E2BIG, ECANCELED, ENAMETOOLONG, Errno } from '#base/errno.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '#quota/limits.ts';
-import { addon, type GroupList } from './addon.ts';
+import { addon, layoutOf as at, type GroupList } from './addon.ts';
 import type { Credentials, Submitter } from './syscalls.ts';
 
 /**
  * The control block (native-shims/call.h): memory in which a call's credentials, numbers and texts are passed to the addon. Writing
  * it costs a tenth of passing arguments. It is filled and read without anything running in between, so one serves all calls.
  */
-const { layout } = addon;
-const at = (field: string): number => layout[field]!;
 const block = new ArrayBuffer(at('bytes'));
 const shim = new Uint32Array(block, at('shim'), 1);
 const slotOfCall = new Uint32Array(block, at('slot'), 1);
-const threadGroupOfCall = new Uint32Array(block, at('place'), 1);
+const threadGroupOfCall = new Uint32Array(block, at('pool'), 1);
 const queueOfCall = new Uint32Array(block, at('queue'), 1);
 const trustUsOfCall = new Uint32Array(block, at('trustUs'), 1);
 const textBytes = new Uint32Array(block, at('textBytes'), 2);
@@ -23,9 +21,9 @@ const asServer = new Uint32Array(block, at('server'), 1);
 const ids = new Uint32Array(block, at('uid'), 3);
 const groups = new Uint32Array(block, at('groups'), at('groupsMax'));
 const texts = new Uint8Array(block, at('texts'), at('textsBytesMax'));
-const blockedMsOfCall = new Uint32Array(block, at('took'), 1);
+const blockedMsOfCall = new Uint32Array(block, at('blockedMs'), 1);
 const done = new Int32Array(block, at('done'));
-const doneWords = 3;
+const doneWords = at('doneWords');
 
 /** Offsets, lengths and seconds, exact up to 2^53. Set between `beginCall` and the call. */
 export const wide = new Float64Array(block, at('wide'), 4);
@@ -164,12 +162,12 @@ export function blockedMs(): number {
   return blockedMsOfCall[0]!;
 }
 
-/** A group of pool threads (`struct place` of native-shims/pool.c), with a queue for each session. */
+/** A group of pool threads (`struct pool` of native-shims/pool.c), with a queue for each session. */
 export type ThreadGroup = number;
 /** For calls on no file system. */
 export const commonThreads: ThreadGroup = 0;
 /** For file systems of unknown type. */
-export const unknownFsThreads: ThreadGroup = at('placeApart');
+export const unknownFsThreads: ThreadGroup = at('poolUnkillable');
 
 const groupOfDevice = new Map<number, ThreadGroup>();
 
@@ -181,7 +179,7 @@ export function threadsFor(dev: number, mayHang: boolean): ThreadGroup {
   const known = groupOfDevice.get(dev);
   if (known !== undefined) return known;
   const first = mayHang ? unknownFsThreads : commonThreads;
-  const group = first + 1 + (groupOfDevice.size % (at('placeApart') - 1));
+  const group = first + 1 + (groupOfDevice.size % (at('poolUnkillable') - 1));
   groupOfDevice.set(dev, group);
   return group;
 }

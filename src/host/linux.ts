@@ -3,7 +3,7 @@ import { ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM, Errno } from '#base/errno.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';
-import { UTIME_NOW, UTIME_OMIT } from './constants.ts';
+import { HANDLE_BYTES_MAX, UTIME_NOW, UTIME_OMIT } from './constants.ts';
 import {
   beginCall,
   type CallData,
@@ -66,8 +66,6 @@ export const op = {
 
 /** PATH_MAX: readlink(2) returns at most one byte less. */
 const linkBytesMax = 4096;
-/** type[4] and MAX_HANDLE_SZ bytes. */
-const handleBytesMax = 4 + 128;
 /** Errors of name_to_handle_at(2) where file system, kernel or a seccomp filter have no handles. */
 const noHandles: ReadonlySet<Errno> = new Set([EOPNOTSUPP, EOVERFLOW, ENOSYS, EPERM]);
 
@@ -285,7 +283,7 @@ export class Linux implements Syscalls {
   }
 
   handle(fd: number): MaybePromise<Bytes | undefined> {
-    const into = Buffer.allocUnsafe(handleBytesMax);
+    const into = Buffer.allocUnsafe(HANDLE_BYTES_MAX);
     beginCall(op.handle, serverCreds, fd);
     return this.perform(result => {
       if (result < 0 && noHandles.has(Errno.of(-result))) return undefined;

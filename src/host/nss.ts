@@ -1,66 +1,67 @@
 import { randomInt } from 'node:crypto';
 import { EAGAIN, EIO, ENOENT, Errno } from '#base/errno.ts';
+import { GROUPS_HEAD_WORDS, GROUPS_PER_MESSAGE } from './constants.ts';
+import { watchFd } from './epoll.ts';
+import { closeFd } from './fd.ts';
+import { receive, sendMessage } from './message.ts';
 import type { UserGroups } from './process.ts';
-import { receive } from './sockets.ts';
-import { closeFd, sendMessage, watchFd } from './vhost.ts';
 
-interface Asker {
-  readonly resolve: (answer: UserGroups | undefined) => void;
+interface Waiter {
+  readonly resolve: (groups: UserGroups | undefined) => void;
   readonly reject: (error: Errno) => void;
 }
 
 interface Question {
   readonly uid: number;
-  readonly askers: Asker[];
+  readonly waiters: Waiter[];
   /** How often it was sent. */
   sent: number;
-  /** What has come of the answer. */
+  /** The groups received so far. */
   groups: number[];
 }
 
-/** The socket has room for more. */
+/** Questions without an answer; fewer than fit into the socket's buffer. */
 const sentMax = 64;
-const sentAgainMax = 2;
-const headWords = 6;
-const messageBytesMax = 64 * 1024;
-/** A turn of the event loop takes no more. */
-const messagesPerTurnMax = 8;
+/** How often a question is sent. */
+const attemptsMax = 2;
+/** Messages that one callback reads. */
+const messagesPerCallbackMax = 8;
 
 /**
- * The host's user database, asked through `ninepd-groups` at the other end of a socket (native-shims/groups/main.c has the
- * messages). When that has to be started again, what it has not answered is asked once more.
+ * The host's user database, queried through `ninepd-groups` by messages over a socket (native-shims/groups/main.c). When it was
+ * restarted, unanswered questions are sent again.
  */
 export class UserDatabase {
   readonly #fd: number;
-  readonly #say: (text: string) => void;
+  readonly #reportProblem: (text: string) => void;
   readonly #unwatch: () => void;
-  readonly #message = new Uint8Array(messageBytesMax);
+  readonly #message = new Uint8Array(4 * (GROUPS_HEAD_WORDS + GROUPS_PER_MESSAGE));
   readonly #words = new Uint32Array(this.#message.buffer);
   readonly #byUid = new Map<number, Question>();
   readonly #waiting: Question[] = [];
   readonly #sent = new Map<number, Question>();
-  /** Another process may have asked before on the same socket, and its answers may still come. */
+  /** Random, since answers to an earlier process with the same socket may still arrive. */
   #lastId = randomInt(1, 2 ** 32);
   #ended = false;
 
-  /** Takes over the socket; `say` is told what an administrator has to know. */
-  constructor(fd: number, say: (text: string) => void) {
+  /** Owns the socket. `reportProblem` gets texts for the administrator. */
+  constructor(fd: number, reportProblem: (text: string) => void) {
     this.#fd = fd;
-    this.#say = say;
+    this.#reportProblem = reportProblem;
     this.#unwatch = watchFd(fd, () => this.#readable());
   }
 
-  /** Undefined when the uid is not known. Rejects with EIO when nobody answers. */
+  /** Resolves to undefined for an unknown uid. Rejects with EIO if there is no answer. */
   readonly groupsOf = (uid: number): Promise<UserGroups | undefined> => {
     if (this.#ended) return Promise.reject(EIO);
     return new Promise((resolve, reject) => {
-      const asker = { resolve, reject };
-      const asked = this.#byUid.get(uid);
-      if (asked) {
-        asked.askers.push(asker);
+      const waiter = { resolve, reject };
+      const known = this.#byUid.get(uid);
+      if (known) {
+        known.waiters.push(waiter);
         return;
       }
-      const question = { uid, askers: [asker], sent: 0, groups: [] };
+      const question = { uid, waiters: [waiter], sent: 0, groups: [] };
       this.#byUid.set(uid, question);
       this.#waiting.push(question);
       this.#ask();
@@ -75,7 +76,7 @@ export class UserDatabase {
     for (const question of [...this.#byUid.values()]) this.#settle(question, EIO);
   }
 
-  /** What the other side takes no more of waits for its next message. */
+  /** Sends waiting questions. Those that do not fit wait until the next message arrives. */
   #ask(): void {
     while (this.#sent.size < sentMax && this.#waiting.length > 0) {
       const question = this.#waiting[0]!;
@@ -96,13 +97,13 @@ export class UserDatabase {
 
   #nextId(): number {
     this.#lastId = (this.#lastId + 1) >>> 0;
-    // 0 is no question's.
+    // 0 marks a notice.
     if (this.#lastId === 0) this.#lastId = 1;
     return this.#lastId;
   }
 
   #readable(): void {
-    for (let i = 0; i < messagesPerTurnMax && !this.#ended; i++) {
+    for (let i = 0; i < messagesPerCallbackMax && !this.#ended; i++) {
       const bytes = receive(this.#fd, this.#message);
       if (bytes === -EAGAIN.code) break;
       if (bytes <= 0) {
@@ -120,7 +121,7 @@ export class UserDatabase {
     const [id = 0, uid, failed = 0, gid = 0, count = 0, first = 0] = words;
     const question = this.#sent.get(id);
     if (!question || question.uid !== uid || first !== question.groups.length) return;
-    for (const group of words.subarray(headWords)) question.groups.push(group);
+    for (const group of words.subarray(GROUPS_HEAD_WORDS)) question.groups.push(group);
     if (failed === 0 && question.groups.length < count) return;
     this.#sent.delete(id);
     const { groups } = question;
@@ -130,28 +131,28 @@ export class UserDatabase {
 
   #settle(question: Question, answer: UserGroups | undefined | Errno): void {
     this.#byUid.delete(question.uid);
-    for (const { resolve, reject } of question.askers) {
+    for (const { resolve, reject } of question.waiters) {
       if (answer instanceof Errno) reject(answer);
       else resolve(answer);
     }
   }
 
-  #restarted([, wasKeeper, pid, status = 0]: Uint32Array): void {
+  #restarted([, wasSupervisor, pid, status = 0]: Uint32Array): void {
     const signal = status & 0x7f;
-    const how = wasKeeper ? 'killed' : signal === 0 ? `exit status ${status >> 8}` : `signal ${signal}`;
-    this.#say(`ninepd-groups (process ${pid}) has ended (${how}): another one is started`);
+    const how = wasSupervisor ? 'killed' : signal === 0 ? `exit status ${status >> 8}` : `signal ${signal}`;
+    this.#reportProblem(`ninepd-groups (process ${pid}) has ended (${how}): it is restarted`);
     const unanswered = [...this.#sent.values()];
     this.#sent.clear();
     for (const question of unanswered) {
-      if (question.sent < sentAgainMax) this.#waiting.push(question);
+      if (question.sent < attemptsMax) this.#waiting.push(question);
       else this.#settle(question, EIO);
     }
   }
 
   #end(): void {
-    this.#say(
-      'ninepd-groups has ended and cannot be started from here: no user can attach to an export of ' +
-        'security_model=passthrough until ninepd is started again',
+    this.#reportProblem(
+      'ninepd-groups has ended and cannot be restarted: no user can attach to an export with ' +
+        'security_model=passthrough until ninepd is restarted',
     );
     this.close();
   }

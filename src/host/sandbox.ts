@@ -1,6 +1,13 @@
 import { dirname, join } from 'node:path';
 import { ENOSYS, Errno } from '#base/errno.ts';
 import { addon, addonPath } from './addon.ts';
+import {
+  SECCOMP_NEEDS_DESCRIPTORS,
+  SECCOMP_NEEDS_USERS,
+  SECCOMP_ROLE_LAUNCHER,
+  SECCOMP_ROLE_PRE_EXEC,
+  SECCOMP_ROLE_SERVER,
+} from './constants.ts';
 import { beginCall, expectVoid, raw, runInline, shimOf } from './control-block.ts';
 import { serverCreds } from './syscalls.ts';
 
@@ -11,52 +18,59 @@ const op = {
   boundCapabilities: shimOf('boundCapabilities'),
   keepCapabilities: shimOf('keepCapabilities'),
   execute: shimOf('execute'),
-  filterCalls: shimOf('filterCalls'),
+  installSeccomp: shimOf('installSeccomp'),
 };
 
 const asBytes = (text: string) => Buffer.from(text).toString('latin1');
-/** Texts one behind the other, each with a NUL after it. */
-const joined = (texts: readonly string[]) => Buffer.from(texts.map(text => `${text}\0`).join(''));
+/** NUL-terminated strings. */
+const terminated = (texts: readonly string[]) => Buffer.from(texts.map(text => `${text}\0`).join(''));
 
-/** What may be done with a path and all below it. */
+/** A Landlock rule for a path and everything below it. */
 export interface Rule {
   readonly path: string;
-  /** `all` is everything but to execute; `remove` is to remove files and nothing else. */
+  /** `execute` includes reading; `all` is everything but executing; `remove` is removing files only. */
   readonly may: 'read' | 'execute' | 'all' | 'remove';
 }
 
+/** As in native-shims/landlock.c. */
 const letters: Readonly<Record<Rule['may'], string>> = { read: 'r', execute: 'x', all: 'w', remove: 'u' };
 
-/** What is at a path, which is absolute and leads through no symlink. What is bound is the host's, with all below it. */
+/**
+ * An entry of a private root. Paths are absolute and without symlinks. `read-only` and `writable` are recursive bind mounts of the
+ * host's path; `directory` is an empty one. The first letter of `is` is that of native-shims/private-root.c.
+ */
 export type MountEntry =
   | { readonly path: string; readonly is: 'directory' | 'read-only' | 'writable' }
   | { readonly path: string; readonly is: 'link'; readonly target: string };
 
 /**
- * Gives this thread, and what it executes, a root directory in which nothing is but these places, and which then is its
- * working directory. Returns why it may not have one, if so; nothing has changed then.
+ * Enters a private root with these entries, for this thread and what it executes; it becomes the working directory. Returns the Errno
+ * on failure, when nothing has changed: EPERM without CAP_SYS_ADMIN.
  */
-export function enterPrivateRoot(places: readonly MountEntry[]): Errno | undefined {
-  const rows = places.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]);
+export function enterPrivateRoot(entries: readonly MountEntry[]): Errno | undefined {
+  const strings = entries.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]);
   beginCall(op.privateRoot, serverCreds);
-  const failed = runInline(raw, joined(rows)) as number;
+  const failed = runInline(raw, terminated(strings)) as number;
   return failed < 0 ? Errno.of(-failed) : undefined;
 }
 
-/** The ABI of the kernel's Landlock; undefined when it has none, or one that is too old to be of use. */
+/** The kernel's Landlock ABI; undefined if it has none, or one below 2, which forbids rename(2) between directories. */
 export function landlockAbi(): number | undefined {
   beginCall(op.landlockAbi, serverCreds);
   const abi = runInline(raw) as number;
   return abi < 0 ? undefined : abi;
 }
 
-/** Shuts this thread, and what it executes, in to these paths: no others, no TCP socket of its own, no signal to others. */
+/**
+ * Restricts this thread and what it executes to these paths, and denies connect(2) and bind(2) of TCP sockets and signals to other
+ * processes, as far as the kernel's ABI has that.
+ */
 export function landlock(rules: readonly Rule[]): void {
   beginCall(op.landlock, serverCreds);
-  runInline(expectVoid, joined(rules.map(({ may, path }) => letters[may] + path)));
+  runInline(expectVoid, terminated(rules.map(({ may, path }) => letters[may] + path)));
 }
 
-/** A set of capabilities, by their names in capabilities(7), as two words. */
+/** A set of capabilities, by their names in capabilities(7), as two 32-bit words. */
 function wordsOf(names: Iterable<string>): [number, number] {
   const words: [number, number] = [0, 0];
   for (const name of names) {
@@ -67,55 +81,60 @@ function wordsOf(names: Iterable<string>): [number, number] {
   return words;
 }
 
-/** Takes all other capabilities out of what this thread, and what it executes, could ever have: only root can do that. */
+/** Drops all other capabilities from the bounding set of this thread and what it executes. Without CAP_SETPCAP, does nothing. */
 export function boundCapabilities(names: Iterable<string>): void {
   beginCall(op.boundCapabilities, serverCreds, ...wordsOf(names));
   runInline(expectVoid);
 }
 
-/** Keeps no other capabilities, for this thread and what it executes; from then on none can be gained. */
+/** Drops all other capabilities of this thread and what it executes, and sets no_new_privs. */
 export function keepCapabilities(names: Iterable<string>): void {
   beginCall(op.keepCapabilities, serverCreds, ...wordsOf(names));
   runInline(expectVoid);
 }
 
-/** Becomes another program, which inherits the descriptors named, besides the first three. Returns only by throwing. */
+/** execve(2) in this process. The program inherits the given descriptors besides 0 to 2. Throws the Errno on failure. */
 export function execute(
   path: string,
   args: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
   descriptors: readonly number[],
 ): never {
-  const settings = Object.entries(env).flatMap(([name, value]) =>
+  const variables = Object.entries(env).flatMap(([name, value]) =>
     value === undefined ? [] : `${name}=${value}`,
   );
   const words = Int32Array.from(descriptors);
   beginCall(op.execute, serverCreds, 0, 0, 0, asBytes(path));
-  runInline(expectVoid, [joined(args), joined(settings), new Uint8Array(words.buffer)]);
+  runInline(expectVoid, [terminated(args), terminated(variables), new Uint8Array(words.buffer)]);
   throw new Error('execve(2) has returned');
 }
 
-/** In the order of their numbers in seccomp.c. */
-const filters = ['server', 'starter', 'next program'] as const;
+const roles = {
+  server: SECCOMP_ROLE_SERVER,
+  launcher: SECCOMP_ROLE_LAUNCHER,
+  'pre-exec': SECCOMP_ROLE_PRE_EXEC,
+} as const;
 
-/** What a server needs that others are refused: threads that become guests' users, descriptors that come over a socket. */
+export type SeccompRole = keyof typeof roles;
+
+/** What a server is allowed besides: to take the ids of guests' users, to receive descriptors in messages. */
 export interface ServerNeeds {
   readonly users?: boolean;
   readonly descriptors?: boolean;
 }
 
 /**
- * From now on no thread of this process can call what a `server` has no use for; some calls end the process. A `starter` may start
- * processes, and only those calls that end it are kept from it; `next program` takes no more than io_uring from what is executed.
- * Returns false where this kernel or processor has no filters. Throws an Errno when the filter cannot be installed.
+ * Installs a seccomp filter on all threads of this process. A `server` may make the calls that it needs; a `launcher` starts processes,
+ * and may make all but fatal calls; `pre-exec` denies only io_uring to the program that is executed next. Returns false if the kernel
+ * or architecture has no filters. Throws an Errno if the filter cannot be installed.
  */
-export function installSeccomp(filter: (typeof filters)[number], needs: ServerNeeds = {}): boolean {
-  const bits = (needs.users ? 1 : 0) | (needs.descriptors ? 2 : 0);
-  beginCall(op.filterCalls, serverCreds, filters.indexOf(filter), bits);
+export function installSeccomp(role: SeccompRole, needs: ServerNeeds = {}): boolean {
+  const bits = (needs.users ? SECCOMP_NEEDS_USERS : 0) | (needs.descriptors ? SECCOMP_NEEDS_DESCRIPTORS : 0);
+  beginCall(op.installSeccomp, serverCreds, roles[role], bits);
   const failed = runInline(raw) as number;
   if (failed < 0 && failed !== -ENOSYS.code) throw Errno.of(-failed);
   return failed === 0;
 }
 
-/** The program that tells groups from outside: native-shims/groups. */
+/** The program `ninepd-groups` (native-shims/groups). */
 export const groupsProgram: string = join(dirname(addonPath), 'ninepd-groups');

@@ -7,7 +7,7 @@ const op = {
   peer: shimOf('vsockPeer'),
 };
 
-/** vsock(7): a context id, which is a machine, and a port; both have 32 bits, and 0xffffffff is "any" when binding. */
+/** vsock(7): a context id, which identifies a machine, and a port. Both are 32 bits; 0xffffffff means any when binding. */
 export interface VsockAddress {
   readonly cid: number;
   readonly port: number;
@@ -19,17 +19,17 @@ export function bindVsock({ cid, port }: VsockAddress): number {
   return runInline(raw) as number;
 }
 
-/** The address of this end; undefined for a descriptor that is no AF_VSOCK socket. */
+/** getsockname(2); undefined if the descriptor is not an AF_VSOCK socket. */
 export function vsockName(fd: number): VsockAddress | undefined {
-  return addressBy(op.name, fd);
+  return addressOf(op.name, fd);
 }
 
-/** The address of the other end; undefined when it has gone, or the descriptor is no AF_VSOCK socket. */
+/** getpeername(2); undefined if the peer has closed or the descriptor is not an AF_VSOCK socket. */
 export function vsockPeer(fd: number): VsockAddress | undefined {
-  return addressBy(op.peer, fd);
+  return addressOf(op.peer, fd);
 }
 
-function addressBy(shim: number, fd: number): VsockAddress | undefined {
+function addressOf(shim: number, fd: number): VsockAddress | undefined {
   const words = new Uint32Array(2);
   beginCall(shim, serverCreds, fd);
   const result = runInline(raw, new Uint8Array(words.buffer)) as number;

@@ -17,7 +17,6 @@ export const P9_DIRECTORY = 0o200000;
 export const P9_SYNC = 0o4000000;
 
 /** Tgetattr.request_mask. */
-export const P9_STATS_BASIC = 0x7ff;
 export const P9_STATS_ALL = 0x3fff;
 
 /** Tsetattr.valid (P9_ATTR_*). */

@@ -2,8 +2,9 @@
  * Field types of messages: how a field is read, validated, written, measured, printed and noted in the 9P manual. Codec, trace
  * and types of a message are derived from them.
  */
-import { attrWireBytes } from '#base/attr.ts';
+
 import { EFBIG, EINVAL, EISDIR, ENOTEMPTY, EOVERFLOW, ERANGE, type Errno } from '#base/errno.ts';
+import { ATTR_WIRE_BYTES, STATFS_BYTES } from '#base/layout.ts';
 import { type Bytes, type Name, nameOf, type Step, stepOf } from '#base/name.ts';
 import { xattrNameBytesMax } from '#quota/limits.ts';
 import { Malformed, Reader, type Writer } from './bytes.ts';
@@ -242,8 +243,8 @@ export function unpack<F extends Fields>({ fields }: { readonly fields: F }, byt
   ) as Reading<F>;
 }
 
-/** The body of Rgetattr: the first `attrWireBytes` of base/attr.ts. */
-export const attr = record(attrWireBytes, {
+/** The body of Rgetattr: the first ATTR_WIRE_BYTES of `Attr`. */
+export const attr = record(ATTR_WIRE_BYTES, {
   valid: wide,
   qid,
   mode,
@@ -267,7 +268,7 @@ export const attr = record(attrWireBytes, {
 });
 
 /** The body of Rstatfs, as `Tree.statfs` fills it. */
-export const statfs = record(60, {
+export const statfs = record(STATFS_BYTES, {
   type: bits,
   bsize: u32,
   blocks: i64,

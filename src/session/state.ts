@@ -1,7 +1,8 @@
 import { type Node, type SessionContext, stampOf } from '#backend/tree.ts';
 import type { Attr } from '#base/attr.ts';
+import { P9_STATS_BASIC } from '#base/layout.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
-import { dataReplyHeadBytes, P9_STATS_BASIC } from '#protocol/constants.ts';
+import { dataReplyHeadBytes } from '#protocol/constants.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import { ioHeaderBytes, type Limits } from '#quota/limits.ts';
 import { SessionQuota } from '#quota/session-quota.ts';
@@ -56,8 +57,7 @@ export abstract class SessionState {
   /** Sets qid.version, `valid` and blksize (a multiple of the host's that fits msize) after `Tree.stat`. */
   finishAttr(node: Node, attr: Attr): Attr {
     attr.qidVersion = this.versionOf(node, attr);
-    attr.bytes[0] = P9_STATS_BASIC & 0xff; // Set whatever request_mask says: all basic fields are filled.
-    attr.bytes[1] = attr.bytes[1]! | (P9_STATS_BASIC >> 8);
+    attr.valid |= P9_STATS_BASIC; // Set whatever request_mask says: all basic fields are filled.
     const host = attr.blksize || pageBytes;
     const room = this.msize - ioHeaderBytes;
     attr.blksize = room < host ? host : room - (room % host);

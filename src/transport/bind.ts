@@ -1,6 +1,6 @@
 import { ConfigError } from '#base/config-error.ts';
+import { closeFd } from '#host/fd.ts';
 import { isListening } from '#host/sockets.ts';
-import { closeFd } from '#host/vhost.ts';
 import { type Endpoint, uriOf } from './endpoint.ts';
 import { ListenError, listen, namedFd, removeSocket } from './listen.ts';
 

@@ -4,11 +4,12 @@ import { dirname, join } from 'node:path';
 import { ConfigError } from '#base/config-error.ts';
 import { noId } from '#base/ids.ts';
 import type { Peer } from '#base/peer.ts';
+import { closeFd, dupCloexec } from '#host/fd.ts';
 import { groupNamed, peerCredentials } from '#host/process.ts';
 import { isListening } from '#host/sockets.ts';
-import { closeFd, dupCloexec } from '#host/vhost.ts';
 import { inheritedAudience, tcpAudience } from './audience.ts';
 import { type BoundEndpoint, type Endpoint, type SocketFile, socketPathBytesMax, uriOf } from './endpoint.ts';
+import { fdOf, takeHandle } from './handle.ts';
 import { type Accept, ListenError, type Listener } from './listener.ts';
 import type { Source } from './stream.ts';
 import { acceptFrom, connectedVsock, isVsock, listenVsock, vsockPeerOf } from './vsock.ts';
@@ -90,16 +91,6 @@ export function namedFd(name: string): number {
   );
 }
 
-/** Detaches the libuv handle from an accepted socket, since only a new `net.Socket` can be given a buffer to read into. */
-function takeHandle(socket: net.Socket): object {
-  const owner = socket as unknown as { _handle: object | null };
-  const handle = owner._handle!;
-  owner._handle = null;
-  // Closes nothing, as the handle is detached; net.Server.close waits for this socket's end.
-  socket.destroy();
-  return handle;
-}
-
 function serverFor(accept: Accept): net.Server {
   return net.createServer({ pauseOnConnect: true }, socket => {
     const peer = peerOf(socket);
@@ -113,8 +104,7 @@ function peerOf(socket: net.Socket): Peer {
     const label = `tcp ${address.includes(':') ? `[${address}]` : address}:${port}`;
     return { label, origin: { kind: 'tcp', address, port: port! } };
   }
-  const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
-  return fdPeer(fd);
+  return fdPeer(fdOf(socket));
 }
 
 function fdPeer(fd: number): Peer {
@@ -225,8 +215,7 @@ export function removeSocket({ path, ino, dev }: SocketFile): void {
 
 /** Duplicates a server's socket and closes the server, in one callback, so that no connection is accepted and lost. */
 function detachSocket(server: net.Server): number {
-  const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
-  const duplicate = dupCloexec(fd);
+  const duplicate = dupCloexec(fdOf(server));
   server.close();
   return duplicate;
 }

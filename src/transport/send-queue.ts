@@ -1,6 +1,7 @@
 import type { Socket } from 'node:net';
-import { send } from '#host/sockets.ts';
+import { sendMessage } from '#host/message.ts';
 import { bufferBytesMin, returnBuffer, takeBuffer } from './buffer-pool.ts';
+import { fdOf } from './handle.ts';
 
 /** A detached reply of this size or more is written from its own buffer instead of being copied. */
 const ownWriteBytesMin = 16384;
@@ -45,7 +46,7 @@ export class SendQueue {
    * host has sent RST.
    */
   get peerIsGone(): boolean {
-    const sent = send(descriptorOf(this.#socket), nothing);
+    const sent = sendMessage(fdOf(this.#socket), nothing);
     return sent < 0 && sent !== -EAGAIN;
   }
 
@@ -134,7 +135,7 @@ export class SendQueue {
   #write(buffer: Buffer, count: number): void {
     this.#runDeferred();
     const bytes = count === buffer.length ? buffer : buffer.subarray(0, count);
-    const sent = this.#socket.writableLength === 0 ? Math.max(0, send(descriptorOf(this.#socket), bytes)) : 0;
+    const sent = this.#socket.writableLength === 0 ? Math.max(0, sendMessage(fdOf(this.#socket), bytes)) : 0;
     if (sent === count) {
       returnBuffer(buffer);
       return;
@@ -148,10 +149,4 @@ export class SendQueue {
     this.#closed = true;
     this.#sendBuffer();
   }
-}
-
-/** The descriptor of an open socket, or −1. Read each time, since a stored number may have been reused for another file. */
-function descriptorOf(socket: Socket): number {
-  const { _handle: handle } = socket as unknown as { readonly _handle: { readonly fd: number } | null };
-  return handle?.fd ?? -1;
 }

@@ -3,10 +3,11 @@ import { Socket } from 'node:net';
 import { constants } from 'node:os';
 import { getSystemErrorName } from 'node:util';
 import type { Peer } from '#base/peer.ts';
-import { dupCloexec } from '#host/vhost.ts';
+import { dupCloexec } from '#host/fd.ts';
 import { bindVsock, type VsockAddress, vsockName, vsockPeer } from '#host/vsock.ts';
 import { vsockAudience } from './audience.ts';
 import type { BoundEndpoint, Endpoint } from './endpoint.ts';
+import { handleOf } from './handle.ts';
 import { type Accept, ListenError, type Listener } from './listener.ts';
 import type { Source } from './stream.ts';
 import { anyCid, anyPort, hostCid, localCid, vsockUri } from './vsock-address.ts';
@@ -36,9 +37,9 @@ function handleClass(): new (role: number) => StreamHandle {
   socket.on('error', () => undefined);
   // Fails at once, since / is not a socket.
   socket.connect({ path: '/' });
-  const { _handle: handle } = socket as unknown as { _handle: object };
+  const handle = handleOf(socket);
   socket.destroy();
-  cachedClass = handle.constructor as new (role: number) => StreamHandle;
+  cachedClass = handle!.constructor as new (role: number) => StreamHandle;
   return cachedClass;
 }
 

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { closeFd } from '#host/fd.ts';
 import { socketPair } from '#host/sockets.ts';
-import { closeFd } from '#host/vhost.ts';
 import { Channel, type Handoff, type Report } from './channel.ts';
 
 /** The script of a worker and its arguments. It gets its number in `workerVariable`, and its channel at `channelDescriptor`. */

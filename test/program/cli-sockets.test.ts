@@ -4,6 +4,7 @@ import { linkSync, statSync } from 'node:fs';
 import net from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { fdOf } from '#transport/handle.ts';
 import { canServe, dir, files, program, Running, refused, start } from './cli-program.ts';
 
 describe('sockets of the service manager', () => {
@@ -11,7 +12,7 @@ describe('sockets of the service manager', () => {
   const launch = `LISTEN_PID=$$ exec "${process.execPath}" "${program}" serve "$0" "$@"`;
 
   function activated(args: readonly string[], fds: net.Server[], env: NodeJS.ProcessEnv): Running {
-    const handles = fds.map(server => (server as unknown as { _handle: { fd: number } })._handle.fd);
+    const handles = fds.map(server => fdOf(server));
     const child = spawn('sh', ['-c', launch, files, ...args], {
       env: { ...process.env, ...env },
       stdio: ['ignore', 'ignore', 'pipe', ...handles],
@@ -78,7 +79,7 @@ for i in range(2): print(s.recv(4096).decode(), flush=True)`,
     const { server, port } = await listening();
     const client = net.connect(port, '127.0.0.1');
     const [connection] = (await once(server, 'connection')) as [net.Socket];
-    const fd = (connection as unknown as { _handle: { fd: number } })._handle.fd;
+    const fd = fdOf(connection);
     const running = new Running(
       spawn(process.execPath, [program, 'serve', files, '--listen', 'fd://3'], {
         stdio: ['ignore', 'ignore', 'pipe', fd],
@@ -125,7 +126,7 @@ describe('a listener that others can reach', () => {
     const path = join(dir, 's');
     const server = net.createServer().listen({ path, readableAll: true, writableAll: true });
     await once(server, 'listening');
-    const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
+    const fd = fdOf(server);
     const running = new Running(
       spawn(process.execPath, [program, 'serve', files, '--listen', 'fd://3'], {
         stdio: ['ignore', 'ignore', 'pipe', fd],

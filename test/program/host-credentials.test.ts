@@ -10,6 +10,7 @@ import { O_EXCL, O_RDONLY, O_WRONLY } from '#host/constants.ts';
 import { inline, pool } from '#host/linux.ts';
 import { descriptorLimit, effectiveCapabilities, groupsOf, peerCredentials } from '#host/process.ts';
 import { type Credentials, noSession, serverCreds as server } from '#host/syscalls.ts';
+import { fdOf } from '#transport/handle.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
 const user = (uid: number, gid = uid, groups: readonly number[] = []): Credentials => ({ uid, gid, groups });
@@ -312,5 +313,3 @@ describe('what the process asks about itself', () => {
     expect(await refusal(() => peerCredentials(dir))).toBe(errno.Errno.of(88));
   });
 });
-
-const fdOf = (socket: object): number => (socket as { _handle: { fd: number } })._handle.fd;

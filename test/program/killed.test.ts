@@ -1,8 +1,10 @@
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Client } from '#client/client.ts';
 import { command } from '../support/compiled.ts';
@@ -152,6 +154,29 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
     await hangsIn('getattr0');
     expect(await server.stop()).toBe(1);
     await server.silent;
+  });
+});
+
+describe('a process that ends in order', () => {
+  it('closes its pipes though a call hangs', async () => {
+    const top = mkdtempSync(join(tmpdir(), 'ninepd-hanging-'));
+    const mount = await Stalling.mount(top);
+    const host = pathToFileURL(join(import.meta.dirname, '../../dist/host')).href;
+    const script = `
+      import { existsSync, openSync } from 'node:fs';
+      import { unknownFs } from '${host}/local.js';
+      import { exitInOrder } from '${host}/process.js';
+      import { noSession, serverCreds } from '${host}/syscalls.js';
+      void unknownFs(noSession).write(serverCreds, openSync('${top}/write0', 'r+'), [new Uint8Array(1)], 0);
+      while (!existsSync('${top}/write0.hangs')) await new Promise(resolve => setTimeout(resolve, 1));
+      exitInOrder();`;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
+    const [status] = await once(child, 'close');
+    expect(status).toBe(0);
+    await mount.end();
+    rmSync(top, { recursive: true });
   });
 });
 

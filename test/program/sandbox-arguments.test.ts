@@ -5,7 +5,8 @@ import net from 'node:net';
 import { arch, constants as os, release } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { closeFd, sendMessage } from '#host/vhost.ts';
+import { closeFd } from '#host/fd.ts';
+import { sendMessage } from '#host/message.ts';
 import { attempted, compileRawCalls, withAttempts } from '../support/attempts.ts';
 import { canServe, dir, files, program, Running, start } from './cli-program.ts';
 

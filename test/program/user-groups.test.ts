@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { E2BIG, EACCES, EIO } from '#base/errno.ts';
 import { Client } from '#client/client.ts';
+import { receiveMessage, sendMessage } from '#host/message.ts';
 import { UserDatabase } from '#host/nss.ts';
 import { socketPair } from '#host/sockets.ts';
-import { receiveMessage, sendMessage } from '#host/vhost.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { childrenOf, type Process, processOf } from '../support/processes.ts';
 
@@ -105,16 +105,16 @@ describe.each([
 
 describe('ninepd-groups', () => {
   const named = (all: Process[]) => all.filter(({ name }) => name === 'ninepd-groups');
-  const keepers = () => named(childrenOf(server.pid));
-  /** Those that answer, with those that have become one's keeper. */
+  const supervisors = () => named(childrenOf(server.pid));
+  /** Those that answer, with those that have become one's supervisor. */
   const all = () => {
-    const found = keepers();
+    const found = supervisors();
     for (const one of found) found.push(...named(childrenOf(one.pid)));
     return found;
   };
-  const helper = (keeper: Process) =>
+  const worker = (supervisor: Process) =>
     vi.waitFor(() => {
-      const [found] = named(childrenOf(keeper.pid));
+      const [found] = named(childrenOf(supervisor.pid));
       expect(found).toBeDefined();
       return found!;
     }, waitMs);
@@ -133,27 +133,25 @@ describe('ninepd-groups', () => {
       const { pid } = all().at(-1)!;
       process.kill(pid, 'SIGKILL');
       expect(await attaches(users[1])).toBe(true);
-      expect(server.log()).toContain(
-        `ninepd-groups (process ${pid}) has ended (signal 9): another one is started`,
-      );
+      expect(server.log()).toContain(`ninepd-groups (process ${pid}) has ended (signal 9): it is restarted`);
     }
   });
 
   it('takes the place of the process that starts it again', async () => {
     await start(['--workers', '2']);
-    const [keeper] = keepers();
-    const successor = await helper(keeper!);
-    process.kill(keeper!.pid, 'SIGKILL');
-    const next = await helper(successor);
+    const [supervisor] = supervisors();
+    const successor = await worker(supervisor!);
+    process.kill(supervisor!.pid, 'SIGKILL');
+    const next = await worker(successor);
     process.kill(next.pid, 'SIGKILL');
     for (let i = 0; i < 4; i++) expect(await attaches(users[1])).toBe(true);
     const said = () => server.log();
     await vi.waitFor(
-      () => expect(said()).toContain(`process ${keeper!.pid}) has ended (killed): another`),
+      () => expect(said()).toContain(`process ${supervisor!.pid}) has ended (killed): it is restarted`),
       waitMs,
     );
     await vi.waitFor(
-      () => expect(said()).toContain(`process ${next.pid}) has ended (signal 9): another`),
+      () => expect(said()).toContain(`process ${next.pid}) has ended (signal 9): it is restarted`),
       waitMs,
     );
   });
@@ -165,7 +163,7 @@ describe('ninepd-groups', () => {
     // Whoever opens the file waits until somebody writes to it.
     const outcome = attaches(users[1]);
     for (let i = 0; i < 2; i++) {
-      const { pid } = await helper(keepers()[0]!);
+      const { pid } = await worker(supervisors()[0]!);
       expect(await withinMoment(outcome)).toBe('nothing');
       process.kill(pid, 'SIGKILL');
       await vi.waitFor(() => expect(server.log()).toContain(`process ${pid}) has ended`), waitMs);
@@ -175,21 +173,21 @@ describe('ninepd-groups', () => {
 
     // What can be answered is, though it was asked of one that has ended.
     const again = attaches(users[1]);
-    const keeper = keepers()[0]!;
-    const { pid } = await helper(keeper);
+    const supervisor = supervisors()[0]!;
+    const { pid } = await worker(supervisor);
     expect(await withinMoment(again)).toBe('nothing');
-    execFileSync('nsenter', [`--mount=/proc/${keeper.pid}/ns/mnt`, 'umount', '-l', '/etc/passwd']);
+    execFileSync('nsenter', [`--mount=/proc/${supervisor.pid}/ns/mnt`, 'umount', '-l', '/etc/passwd']);
     process.kill(pid, 'SIGKILL');
     expect(await again).toBe(true);
   });
 
   it('leaves an error and a line when all of it was ended at once', async () => {
     await start();
-    const [keeper] = keepers();
-    const { pid } = await helper(keeper!);
+    const [supervisor] = supervisors();
+    const { pid } = await worker(supervisor!);
     process.kill(pid, 'SIGSTOP');
     process.kill(pid, 'SIGKILL');
-    process.kill(keeper!.pid, 'SIGKILL');
+    process.kill(supervisor!.pid, 'SIGKILL');
     await vi.waitFor(() => expect(server.log()).toMatch(/ERROR.*ninepd-groups has ended and cannot/), waitMs);
     expect(await attaches(users[1])).toBe(EIO);
     expect(server.log()).toMatch(/the groups of uid 70001 cannot be had/);
@@ -240,7 +238,7 @@ describe('a question about groups', () => {
     say(first, 9, 0, 50, 2, 1, 52);
     say(second, 9, 0, 60, 2, 0, 61, 62);
     expect(await begun).toEqual({ gid: 60, groups: [61, 62] });
-    expect(said).toEqual(['ninepd-groups (process 123) has ended (signal 11): another one is started']);
+    expect(said).toEqual(['ninepd-groups (process 123) has ended (signal 11): it is restarted']);
     asked.close();
     await expect(asked.groupsOf(1)).rejects.toBe(EIO);
   });

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
 import { Wire } from '#client/wire.ts';
+import { fdOf } from '#transport/handle.ts';
 import { Frontend, Monitor } from '../support/vhost-frontend.ts';
 import { canServe, dir, files, P9_RDWR, program, Running, refused, start } from './cli-program.ts';
 
@@ -204,7 +205,7 @@ describe('a listening socket of the service manager', () => {
     const server = net.createServer().listen(0, '127.0.0.1');
     await once(server, 'listening');
     const { port } = server.address() as net.AddressInfo;
-    const { fd } = (server as unknown as { _handle: { fd: number } })._handle;
+    const fd = fdOf(server);
     const launch = `LISTEN_FDS=1 LISTEN_PID=$$ exec "${process.execPath}" "${program}" serve "${files}" --workers 2`;
     const running = new Running(spawn('sh', ['-c', launch], { stdio: ['ignore', 'ignore', 'pipe', fd] }));
     await running.says(/^listening on fd:\/\/3$/m);
@@ -223,7 +224,7 @@ describe('a listening socket of the service manager', () => {
     await once(server, 'listening');
     const client = net.connect((server.address() as net.AddressInfo).port, '127.0.0.1');
     const [connection] = (await once(server, 'connection')) as [net.Socket];
-    const { fd } = (connection as unknown as { _handle: { fd: number } })._handle;
+    const fd = fdOf(connection);
     const args = [program, 'serve', files, '--workers', '2', '--listen', 'fd://3'];
     const running = new Running(spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'pipe', fd] }));
     await running.says(/^listening on fd:\/\/3$/m);

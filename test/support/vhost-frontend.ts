@@ -1,6 +1,9 @@
 import { closeSync } from 'node:fs';
 import { Errno } from '#base/errno.ts';
-import { closeFd, Mapping, signal, watchFd } from '#host/vhost.ts';
+import { watchFd } from '#host/epoll.ts';
+import { signal } from '#host/eventfd.ts';
+import { closeFd } from '#host/fd.ts';
+import { Mapping } from '#host/mapping.ts';
 import { decodeReply, encodeRequest } from '#protocol/codec.ts';
 import type { Draft, Op, RMessage, TMessage } from '#protocol/operations.ts';
 import { feature, protocolFeature, request } from '#transport/vhost-user/messages.ts';

@@ -1,6 +1,8 @@
 import { ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
-import { closeFd, dupCloexec, receiveMessage, sendMessage } from '#host/vhost.ts';
+import { closeFd, dupCloexec } from '#host/fd.ts';
+import { receiveMessage, sendMessage } from '#host/message.ts';
+import { fdOf } from '#transport/handle.ts';
 
 export interface Region {
   guestAddress: number;
@@ -58,7 +60,7 @@ export class Monitor {
   static async connect(path: string): Promise<Monitor> {
     const socket: Socket = connect({ path });
     await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject));
-    const descriptor = dupCloexec((socket as unknown as { _handle: { fd: number } })._handle.fd);
+    const descriptor = dupCloexec(fdOf(socket));
     socket.destroy();
     return new Monitor(descriptor);
   }

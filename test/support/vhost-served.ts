@@ -5,11 +5,12 @@ import { join } from 'node:path';
 import { LocalTree } from '#backend/local/local-tree.ts';
 import type { Tree } from '#backend/tree.ts';
 import { type Logger, silent } from '#base/log.ts';
-import { dupCloexec } from '#host/vhost.ts';
+import { dupCloexec } from '#host/fd.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import type { ServerShare } from '#quota/server-share.ts';
 import { mapped } from '#security/mapped.ts';
 import { Session } from '#session/session.ts';
+import { fdOf } from '#transport/handle.ts';
 import { VhostUserListener } from '#transport/vhost-user/listener.ts';
 
 /** A directory served as a virtio-9p device, in this process. */
@@ -59,7 +60,7 @@ export async function serveDirectory(options: ServedOptions = {}): Promise<Serve
     log,
   );
   const server = createServer({ pauseOnConnect: true }, socket => {
-    const { fd } = (socket as unknown as { _handle: { fd: number } })._handle;
+    const fd = fdOf(socket);
     face.accept({ fd: dupCloexec(fd) }, { label: 'unix test' });
     socket.destroy();
   });

@@ -1,7 +1,14 @@
-import { QTSYMLINK } from '#base/attr.ts';
+import {
+  DIRENT_NAME,
+  DIRENT_NAME_BYTES,
+  DIRENT_QID_PATH,
+  DIRENT_QID_TYPE,
+  DIRENT_TYPE,
+  QTFILE,
+  QTSYMLINK,
+} from '#base/layout.ts';
 import { DT_LNK, DT_REG } from '#protocol/constants.ts';
 import type { DTypes } from './dtype-cache.ts';
-import { nameAt, nameLengthAt, pathAt, typeAt } from './packed-entry.ts';
 import { QidPaths, type Volume } from './volume.ts';
 
 /**
@@ -20,25 +27,25 @@ export function translateDirents(
   const excepted = exceptions && exceptions.size > 0 ? exceptions : undefined;
   if (smallInos && index === 0 && !root && !excepted) return;
   for (let at = 0; at < bytes; ) {
-    const low = packed.readUInt32LE(at + pathAt);
-    const high = packed.readUInt32LE(at + pathAt + 4);
-    const length = packed.readUInt16LE(at + nameLengthAt);
-    if (excepted && packed[at + typeAt] === DT_REG) {
+    const low = packed.readUInt32LE(at + DIRENT_QID_PATH);
+    const high = packed.readUInt32LE(at + DIRENT_QID_PATH + 4);
+    const length = packed.readUInt16LE(at + DIRENT_NAME_BYTES);
+    if (excepted && packed[at + DIRENT_TYPE] === DT_REG) {
       const type = excepted.get(high * 0x1_0000_0000 + low);
       if (type !== undefined) {
-        packed[at + typeAt] = type;
-        packed[at] = type === DT_LNK ? QTSYMLINK : 0;
+        packed[at + DIRENT_TYPE] = type;
+        packed[at + DIRENT_QID_TYPE] = type === DT_LNK ? QTSYMLINK : QTFILE;
       }
     }
     if (!QidPaths.isPlain(index, high)) {
       const [pathLow, pathHigh] = paths.of(index, low, high);
-      packed.writeUInt32LE(pathLow, at + pathAt);
-      packed.writeUInt32LE(pathHigh, at + pathAt + 4);
+      packed.writeUInt32LE(pathLow, at + DIRENT_QID_PATH);
+      packed.writeUInt32LE(pathHigh, at + DIRENT_QID_PATH + 4);
     }
-    if (root && length === 2 && packed[at + nameAt] === 0x2e && packed[at + nameAt + 1] === 0x2e) {
-      packed.writeUInt32LE(root.pathLow, at + pathAt);
-      packed.writeUInt32LE(root.pathHigh, at + pathAt + 4);
+    if (root && length === 2 && packed[at + DIRENT_NAME] === 0x2e && packed[at + DIRENT_NAME + 1] === 0x2e) {
+      packed.writeUInt32LE(root.pathLow, at + DIRENT_QID_PATH);
+      packed.writeUInt32LE(root.pathHigh, at + DIRENT_QID_PATH + 4);
     }
-    at += nameAt + length;
+    at += DIRENT_NAME + length;
   }
 }

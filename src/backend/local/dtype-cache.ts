@@ -1,8 +1,8 @@
 import type { Attr } from '#base/attr.ts';
+import { DIRENT_COOKIE, DIRENT_NAME, DIRENT_NAME_BYTES, DIRENT_QID_PATH, DIRENT_TYPE } from '#base/layout.ts';
 import { DT_DIR, DT_REG } from '#protocol/constants.ts';
 import type { LocalNode } from './node.ts';
 import type { LocalOpen } from './open-file.ts';
-import { cookieAt, nameAt, nameLengthAt, pathAt, typeAt } from './packed-entry.ts';
 
 /** Whoever makes an object under its name before it is stamped, as QEMU does, is done after so long. */
 const settledMsMin = 2000;
@@ -103,15 +103,15 @@ function begin({ volume }: LocalNode, attr: Attr): Scan | undefined {
 function note(scan: Scan, packed: Buffer, bytes: number): boolean {
   const { exceptions } = scan;
   let last = 0;
-  for (let at = 0; at < bytes; at += nameAt + packed.readUInt16LE(at + nameLengthAt)) {
+  for (let at = 0; at < bytes; at += DIRENT_NAME + packed.readUInt16LE(at + DIRENT_NAME_BYTES)) {
     last = at;
-    const type = packed[at + typeAt]!;
+    const type = packed[at + DIRENT_TYPE]!;
     if (type === DT_REG || type === DT_DIR) continue;
-    const high = packed.readUInt32LE(at + pathAt + 4);
+    const high = packed.readUInt32LE(at + DIRENT_QID_PATH + 4);
     if (high >= exactHighMax || exceptions.size === rememberedMax) return false;
-    exceptions.set(high * 0x1_0000_0000 + packed.readUInt32LE(at + pathAt), type);
+    exceptions.set(high * 0x1_0000_0000 + packed.readUInt32LE(at + DIRENT_QID_PATH), type);
   }
-  scan.nextLow = packed.readUInt32LE(last + cookieAt);
-  scan.nextHigh = packed.readUInt32LE(last + cookieAt + 4);
+  scan.nextLow = packed.readUInt32LE(last + DIRENT_COOKIE);
+  scan.nextHigh = packed.readUInt32LE(last + DIRENT_COOKIE + 4);
   return true;
 }

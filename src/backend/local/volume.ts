@@ -1,5 +1,6 @@
 import { Attr, S_IFDIR, S_IFREG } from '#base/attr.ts';
 import { EACCES, EDQUOT, ENOSPC, EOPNOTSUPP, Errno, EXDEV } from '#base/errno.ts';
+import { STATFS_BYTES, STATFS_FSID, STATFS_TYPE } from '#base/layout.ts';
 import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
 import type { Name } from '#base/name.ts';
 import { allocOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
@@ -297,16 +298,16 @@ export class Volumes {
    * for the root of a mount that guests may not enter.
    */
   discover(submitter: Submitter, fd: number, attr: Attr): MaybePromise<Volume> {
-    const statfs = allocOwned(64);
+    const statfs = allocOwned(STATFS_BYTES);
     return andThen(unknownFs(submitter).statfs(serverCreds, fd, statfs), async () => {
       const known = this.find(attr);
       if (known) {
         known.arriving++;
         return known;
       }
-      const type = statfs.readUInt32LE(0);
+      const type = statfs.readUInt32LE(STATFS_TYPE);
       if (this.#isRefused(attr, type)) throw EACCES;
-      const index = this.paths.deviceIndex(attr.dev, statfs.subarray(48, 56));
+      const index = this.paths.deviceIndex(attr.dev, statfs.subarray(STATFS_FSID, STATFS_FSID + 8));
       const volume = new Volume(attr, index, type, this.#freezable);
       const onMount = this.#byMount.get(attr.mountId) ?? new Map<number, Volume>();
       onMount.set(attr.dev, volume);

@@ -1,13 +1,20 @@
 import { qidTypeOf, S_IFMT, setU64 } from '#base/attr.ts';
 import { EINVAL } from '#base/errno.ts';
+import {
+  DIRENT_COOKIE,
+  DIRENT_NAME,
+  DIRENT_NAME_BYTES,
+  DIRENT_QID_PATH,
+  DIRENT_QID_TYPE,
+  DIRENT_QID_VERSION,
+  DIRENT_TYPE,
+} from '#base/layout.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Node } from '../tree.ts';
 import type { MemoryQuota } from './memory-quota.ts';
 
 /** What an entry costs besides its name. */
 const entryBytes = 64;
-/** Bytes of a packed 9P entry besides its name: qid[13] offset[8] type[1] and the length of the name. */
-const entryHeadBytes = 24;
 /** Cookies of `.` and `..`; those of other entries follow. 0 is none: it would start the listing anew. */
 const selfCookie = 1;
 const parentCookie = 2;
@@ -65,7 +72,7 @@ export class Entries<N extends Node> {
   pack(self: Node, parent: Node, cookie: number, into: Uint8Array): number {
     let at = 0;
     const put = (name: Bytes, node: Node, next: number): boolean => {
-      if (into.length - at < entryHeadBytes + name.length) return false;
+      if (into.length - at < DIRENT_NAME + name.length) return false;
       at = packEntry(into, at, name, node, next);
       return true;
     };
@@ -99,15 +106,15 @@ export class Entries<N extends Node> {
 }
 
 function packEntry(into: Uint8Array, at: number, name: Bytes, node: Node, cookie: number): number {
-  const packed = Buffer.from(into.buffer, into.byteOffset + at, entryHeadBytes + name.length);
-  packed[0] = qidTypeOf(node.type);
-  packed.writeUInt32LE(0, 1);
-  packed.writeUInt32LE(node.pathLow, 5);
-  packed.writeUInt32LE(node.pathHigh, 9);
-  setU64(packed, 13, cookie);
+  const packed = Buffer.from(into.buffer, into.byteOffset + at, DIRENT_NAME + name.length);
+  packed[DIRENT_QID_TYPE] = qidTypeOf(node.type);
+  packed.writeUInt32LE(0, DIRENT_QID_VERSION);
+  packed.writeUInt32LE(node.pathLow, DIRENT_QID_PATH);
+  packed.writeUInt32LE(node.pathHigh, DIRENT_QID_PATH + 4);
+  setU64(packed, DIRENT_COOKIE, cookie);
   // DT_* of dirent.h are the type bits of a mode (IFTODT).
-  packed[21] = (node.type & S_IFMT) >> 12;
-  packed.writeUInt16LE(name.length, 22);
-  packed.write(name, entryHeadBytes, 'latin1');
+  packed[DIRENT_TYPE] = (node.type & S_IFMT) >> 12;
+  packed.writeUInt16LE(name.length, DIRENT_NAME_BYTES);
+  packed.write(name, DIRENT_NAME, 'latin1');
   return at + packed.length;
 }

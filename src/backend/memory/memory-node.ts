@@ -1,14 +1,17 @@
+import { type Attr, S_IFDIR, S_IFREG, S_ISGID, S_ISUID, setU64 } from '#base/attr.ts';
 import {
-  type Attr,
-  S_IFDIR,
-  S_IFREG,
-  S_ISGID,
-  S_ISUID,
-  setU64,
-  validBasic,
-  validBtime,
-  validGen,
-} from '#base/attr.ts';
+  ATTR_ATIME_SEC,
+  ATTR_BLOCKS,
+  ATTR_BTIME_SEC,
+  ATTR_CTIME_SEC,
+  ATTR_DATA_VERSION,
+  ATTR_INO,
+  ATTR_MTIME_SEC,
+  ATTR_VALID,
+  P9_STATS_BASIC,
+  P9_STATS_BTIME,
+  P9_STATS_GEN,
+} from '#base/layout.ts';
 import type { Bytes } from '#base/name.ts';
 import type { Node } from '../tree.ts';
 import type { Moment } from './clock.ts';
@@ -34,6 +37,12 @@ export interface InitialState {
   readonly rdev?: number;
   /** Symlinks only. */
   readonly target?: Bytes;
+}
+
+/** Seconds, and nanoseconds behind them. */
+function putTime(bytes: Buffer, at: number, { sec, nsec }: Moment): void {
+  setU64(bytes, at, sec);
+  setU64(bytes, at + 8, nsec);
 }
 
 /** An object in memory. It lives while it has a name or somebody holds it. */
@@ -92,7 +101,8 @@ export class MemoryNode implements Node {
   /** Everything of the record but qid.version. */
   describe(attr: Attr): void {
     const { bytes } = attr;
-    setU64(bytes, 0, validBasic | validBtime | validGen);
+    bytes.fill(0, ATTR_DATA_VERSION);
+    setU64(bytes, ATTR_VALID, P9_STATS_BASIC | P9_STATS_BTIME | P9_STATS_GEN);
     attr.setQidPath(this.pathLow, this.pathHigh);
     attr.mode = this.type | this.mode;
     attr.uid = this.uid;
@@ -101,16 +111,14 @@ export class MemoryNode implements Node {
     attr.rdev = this.rdev;
     attr.size = this.pages?.size ?? (this.entries ? pageBytes : this.target.length);
     attr.blksize = pageBytes;
-    setU64(bytes, 65, (this.pages?.allocated ?? 0) / 512);
-    [this.atime, this.mtime, this.ctime, this.btime].forEach(({ sec, nsec }, i) => {
-      setU64(bytes, 73 + 16 * i, sec);
-      setU64(bytes, 81 + 16 * i, nsec);
-    });
+    setU64(bytes, ATTR_BLOCKS, (this.pages?.allocated ?? 0) / 512);
+    putTime(bytes, ATTR_ATIME_SEC, this.atime);
+    putTime(bytes, ATTR_MTIME_SEC, this.mtime);
+    putTime(bytes, ATTR_CTIME_SEC, this.ctime);
+    putTime(bytes, ATTR_BTIME_SEC, this.btime);
     // An inode number is never given twice, so that nothing needs telling apart by its generation.
     attr.gen = 0;
-    bytes.fill(0, 145, 160);
-    setU64(bytes, 160, this.ino);
-    bytes.fill(0, 168, 176);
+    setU64(bytes, ATTR_INO, this.ino);
   }
 
   /** Content or entries changed. */

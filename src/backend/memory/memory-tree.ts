@@ -12,6 +12,17 @@ import {
   type Errno,
 } from '#base/errno.ts';
 import { nobody, noId } from '#base/ids.ts';
+import {
+  STATFS_BAVAIL,
+  STATFS_BFREE,
+  STATFS_BLOCKS,
+  STATFS_BSIZE,
+  STATFS_FFREE,
+  STATFS_FILES,
+  STATFS_FSID,
+  STATFS_NAMELEN,
+  STATFS_TYPE,
+} from '#base/layout.ts';
 import { type Bytes, type Name, nameBytesMax } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
 import type { Credentials, Submitter } from '#host/syscalls.ts';
@@ -87,15 +98,15 @@ export class MemoryTree implements Tree {
 
   statfs(_ctx: CallContext, _node: MemoryNode, into: Buffer): void {
     const { bytesMax, free } = this.#space;
-    into.writeUInt32LE(V9FS_MAGIC, 0);
-    into.writeUInt32LE(pageBytes, 4);
-    setU64(into, 8, Math.floor(bytesMax / pageBytes));
-    setU64(into, 16, Math.floor(free / pageBytes));
-    setU64(into, 24, Math.floor(free / pageBytes));
-    setU64(into, 32, Math.floor(bytesMax / nodeBytes));
-    setU64(into, 40, Math.floor(free / nodeBytes));
-    setU64(into, 48, 0);
-    into.writeUInt32LE(nameBytesMax, 56);
+    into.writeUInt32LE(V9FS_MAGIC, STATFS_TYPE);
+    into.writeUInt32LE(pageBytes, STATFS_BSIZE);
+    setU64(into, STATFS_BLOCKS, Math.floor(bytesMax / pageBytes));
+    setU64(into, STATFS_BFREE, Math.floor(free / pageBytes));
+    setU64(into, STATFS_BAVAIL, Math.floor(free / pageBytes));
+    setU64(into, STATFS_FILES, Math.floor(bytesMax / nodeBytes));
+    setU64(into, STATFS_FFREE, Math.floor(free / nodeBytes));
+    setU64(into, STATFS_FSID, 0);
+    into.writeUInt32LE(nameBytesMax, STATFS_NAMELEN);
   }
 
   /** Frames a change of `nodes` with what the watch is told; objects that nobody holds do not count. */

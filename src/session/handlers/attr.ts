@@ -2,6 +2,7 @@ import type { Change, Node } from '#backend/tree.ts';
 import { S_IFDIR, S_IFREG } from '#base/attr.ts';
 import { EINVAL, EISDIR, ENAMETOOLONG } from '#base/errno.ts';
 import { noId } from '#base/ids.ts';
+import { STATFS_BSIZE, STATFS_BYTES, STATFS_NAMELEN, STATFS_TYPE } from '#base/layout.ts';
 import { andThen } from '#base/maybe-promise.ts';
 import { allocOwned } from '#base/owned.ts';
 import type { Time } from '#host/syscalls.ts';
@@ -32,8 +33,6 @@ const knownBits =
   P9_ATTR_ATIME_SET |
   P9_ATTR_MTIME_SET;
 const settableBits = P9_ATTR_MODE | P9_ATTR_UID | P9_ATTR_GID | P9_ATTR_SIZE | P9_ATTR_ATIME | P9_ATTR_MTIME;
-
-const statfsBytes = 64;
 
 /**
  * The time of a set ATIME or MTIME bit: the server's clock unless the *_SET bit is set too. EINVAL for bad nanoseconds. A file system
@@ -88,11 +87,11 @@ export const attributes = {
 
   async statfs(request, { fid: number }) {
     const { attachment, node } = request.object(number);
-    const statfs = allocOwned(statfsBytes);
+    const statfs = allocOwned(STATFS_BYTES);
     await attachment.tree.statfs(request.as(attachment), node, statfs);
-    statfs.writeUInt32LE(V9FS_MAGIC, 0);
-    if (statfs.readUInt32LE(4) === 0) statfs.writeUInt32LE(4096, 4);
-    statfs.writeUInt32LE(255, 56);
+    statfs.writeUInt32LE(V9FS_MAGIC, STATFS_TYPE);
+    if (statfs.readUInt32LE(STATFS_BSIZE) === 0) statfs.writeUInt32LE(4096, STATFS_BSIZE);
+    statfs.writeUInt32LE(255, STATFS_NAMELEN);
     return { statfs };
   },
 

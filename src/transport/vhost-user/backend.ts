@@ -1,6 +1,7 @@
 import type { Logger } from '#base/log.ts';
 import type { Peer } from '#base/peer.ts';
-import { closeFd, watchFd } from '#host/vhost.ts';
+import { watchFd } from '#host/epoll.ts';
+import { closeFd } from '#host/fd.ts';
 import { Device, type OpenSession } from './device.ts';
 import type { RegionLayout } from './memory.ts';
 import {

@@ -1,6 +1,8 @@
 import { Errno } from '#base/errno.ts';
 import type { Peer } from '#base/peer.ts';
-import { closeFd, receiveMessage, sendMessage, watchFd } from '#host/vhost.ts';
+import { watchFd } from '#host/epoll.ts';
+import { closeFd } from '#host/fd.ts';
+import { receiveMessage, sendMessage } from '#host/message.ts';
 import { Backend, type BackendOptions, type RequestHandler } from './backend.ts';
 import {
   type Header,

@@ -1,6 +1,7 @@
 import type { Logger } from '#base/log.ts';
 import type { Peer } from '#base/peer.ts';
-import { mappingFaults, signal } from '#host/vhost.ts';
+import { signal } from '#host/eventfd.ts';
+import { mappingFaults } from '#host/mapping.ts';
 import type { SessionPort, TransportPort } from '#session/exchange.ts';
 import { Chain, type ChainOwner } from './chain.ts';
 import { Gap } from './gap.ts';

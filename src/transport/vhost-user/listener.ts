@@ -1,7 +1,7 @@
 import { endianness } from 'node:os';
 import type { Logger } from '#base/log.ts';
 import type { Peer } from '#base/peer.ts';
-import { closeFd, dupCloexec } from '#host/vhost.ts';
+import { closeFd, dupCloexec } from '#host/fd.ts';
 import type { Source } from '../stream.ts';
 import { Connection } from './connection.ts';
 import type { OpenSession } from './device.ts';

@@ -1,6 +1,6 @@
 import { type BigIntStats, fstatSync } from 'node:fs';
 import { Errno } from '#base/errno.ts';
-import { Mapping } from '#host/vhost.ts';
+import { Mapping } from '#host/mapping.ts';
 import { VhostUserError } from './messages.ts';
 
 /** A memory region as the monitor describes it: its addresses in the guest and in the monitor, and its offset in the file. */
@@ -87,7 +87,7 @@ export class GuestMemory {
   release(): void {
     for (const { mappings } of this.#removed) {
       // Without memory for the replacement the mapping stays until its last view is garbage-collected.
-      for (const mapping of mappings) trySever(mapping);
+      for (const mapping of mappings) tryDetach(mapping);
     }
     this.#removed = [];
   }
@@ -145,9 +145,9 @@ export class GuestMemory {
   }
 }
 
-function trySever(mapping: Mapping): void {
+function tryDetach(mapping: Mapping): void {
   try {
-    mapping.sever();
+    mapping.detach();
   } catch (error) {
     if (!(error instanceof Errno)) throw error;
   }

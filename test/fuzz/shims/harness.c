@@ -3,7 +3,7 @@
  * memory ends where they end, so that the address sanitizer sees every byte too far. What is packed is unpacked again.
  */
 #include "call.h"
-#include "memory.h"
+#include "mapping.h"
 #include "syscalls.h"
 
 #include <dirent.h>
@@ -19,7 +19,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
-enum { STEPS_MAX = 64, SEGMENT_BYTES_MAX = 4096, ENTRY_HEAD_BYTES = 24, ENTRIES = 40, FDS_MAX = 20, MAPPINGS_TRIED = 64 };
+enum { STEPS_MAX = 64, SEGMENT_BYTES_MAX = 4096, ENTRIES = 40, FDS_MAX = 20, MAPPINGS_TRIED = 64 };
 
 /* Where everything happens: removed as soon as it is open. */
 static int directory = -1, file = -1;
@@ -54,7 +54,7 @@ static void entry_name(char *into, int number) {
 
 /* What is only looked at, opened and closed. */
 static const char *others[] = {"stat", "statAt", "statfs", "getxattr", "listxattr", "readlink", "handle", "openHandle", "lock",
-                               "testLock", "read", "faults", "sever", "lookup", "isListening", "vsockName", "vsockPeer"};
+                               "testLock", "read", "faults", "detach", "lookup", "isListening", "vsockName", "vsockPeer"};
 
 static uint32_t shim_called(const char *name) {
   for (int i = 0; i < shim_count; i++) {
@@ -117,7 +117,7 @@ static void text_of(struct input *in, struct control *control, int which) {
 
 /* Memory of exactly its size. */
 static struct iovec segment_of(struct input *in) {
-  static const size_t usual[] = {0, 1, 3, 4, 8, 23, 24, 60, 64, 132, 176, 300, 1024, SEGMENT_BYTES_MAX};
+  static const size_t usual[] = {0, 1, 3, 4, 8, 23, 24, STATFS_BYTES, 64, HANDLE_BYTES_MAX, ATTR_BYTES, 300, 1024, SEGMENT_BYTES_MAX};
   uint8_t choice = byte_of(in);
   size_t bytes = choice < 200 ? usual[choice % (sizeof usual / sizeof *usual)] : word_of(in) % SEGMENT_BYTES_MAX;
   struct iovec segment = {.iov_base = malloc(bytes), .iov_len = bytes};
@@ -129,8 +129,8 @@ static struct iovec segment_of(struct input *in) {
 static int64_t call(const char *name, struct control *control, struct iovec *segments, int count) {
   control->shim = shim_called(name);
   control->creds.server = 1;
-  uint32_t took = 0;
-  return control_bytes(control) < 0 ? -EINVAL : perform(control, NULL, segments, count, &took);
+  uint32_t blocked_ms = 0;
+  return control_bytes(control) < 0 ? -EINVAL : perform(control, NULL, segments, count, &blocked_ms);
 }
 
 /* qid[13] offset[8] type[1] name[s], as often as there is room, and no name that is hidden. */
@@ -138,18 +138,18 @@ static void check_entries(const struct control *control, const struct iovec *int
   MUST(bytes <= (int64_t)into->iov_len);
   const uint8_t *at = into->iov_base, *end = at + (bytes > 0 ? bytes : 0);
   while (at < end) {
-    MUST(end - at >= ENTRY_HEAD_BYTES);
-    size_t name_bytes = (size_t)(at[22] | at[23] << 8);
-    MUST(name_bytes > 0 && name_bytes <= 255 && (size_t)(end - at) >= ENTRY_HEAD_BYTES + name_bytes);
-    const char *name = (const char *)at + ENTRY_HEAD_BYTES;
+    MUST(end - at >= DIRENT_NAME);
+    size_t name_bytes = (size_t)(at[DIRENT_NAME_BYTES] | at[DIRENT_NAME_BYTES + 1] << 8);
+    MUST(name_bytes > 0 && name_bytes <= 255 && (size_t)(end - at) >= DIRENT_NAME + name_bytes);
+    const char *name = (const char *)at + DIRENT_NAME;
     MUST(!memchr(name, 0, name_bytes) && !memchr(name, '/', name_bytes));
     uint32_t prefix = control->text_bytes[0];
     MUST(prefix == 0 || prefix > name_bytes || memcmp(name, control->texts, prefix) != 0);
-    uint8_t type = at[21];
+    uint8_t type = at[DIRENT_TYPE];
     MUST(type == DT_DIR || type == DT_REG || type == DT_FIFO || type == DT_CHR || type == DT_BLK || type == DT_LNK || type == DT_SOCK);
     bool is_directory = (name_bytes == 1 && *name == '.') || (name_bytes == 2 && memcmp(name, "..", 2) == 0);
     MUST((type == DT_DIR) == is_directory);
-    at += ENTRY_HEAD_BYTES + name_bytes;
+    at += DIRENT_NAME + name_bytes;
   }
 }
 
@@ -167,8 +167,8 @@ static void try_readdir(struct input *in, struct control *control) {
     check_entries(control, &into, got);
     if (got <= 0) break;
     const uint8_t *at = into.iov_base, *last = at;
-    for (; at < (uint8_t *)into.iov_base + got; at += ENTRY_HEAD_BYTES + (at[22] | at[23] << 8)) last = at;
-    memcpy(&cookie, last + 13, sizeof cookie);
+    for (; at < (uint8_t *)into.iov_base + got; at += DIRENT_NAME + (at[DIRENT_NAME_BYTES] | at[DIRENT_NAME_BYTES + 1] << 8)) last = at;
+    memcpy(&cookie, last + DIRENT_COOKIE, sizeof cookie);
   }
   free(into.iov_base);
 }
@@ -234,7 +234,7 @@ static void try_map(struct input *in, struct control *control) {
   if (index < 0) return;
   char *start = mapping_start((int)index);
   MUST(start);
-  /* Beyond the end of the file the handler of SIGBUS puts memory in the mapping's place. */
+  /* Beyond the end of the file the handler of SIGBUS replaces the mapping with anonymous memory. */
   size_t bytes = (size_t)control->wide[1];
   if (!odd && bytes > 0 && bytes < 1 << 24) {
     volatile char *touched = start + word_of(in) % bytes;
@@ -242,7 +242,7 @@ static void try_map(struct input *in, struct control *control) {
   }
   control->number[0] = (int32_t)index;
   MUST(call("faults", control, NULL, 0) >= 0);
-  if (byte_of(in) % 2) MUST(call("sever", control, NULL, 0) == 0);
+  if (byte_of(in) % 2) MUST(call("detach", control, NULL, 0) == 0);
   mapping_end((int)index);
   MUST(!mapping_start((int)index));
 }

@@ -1,5 +1,5 @@
 /** Arbitrary monitor messages: another device is not affected, and the socket stays usable. */
-import { closeFd } from '../../../src/host/vhost.ts';
+import { closeFd } from '../../../src/host/fd.ts';
 import { eventfd } from '../../support/eventfd.ts';
 import { Frontend, Monitor, request, u32 } from '../../support/vhost-frontend.ts';
 import { assert, Choices } from '../choices.ts';

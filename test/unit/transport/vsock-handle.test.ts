@@ -4,14 +4,14 @@ import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
-import { dupCloexec } from '#host/vhost.ts';
+import { dupCloexec } from '#host/fd.ts';
+import { fdOf } from '#transport/handle.ts';
 import type { Source } from '#transport/stream.ts';
 import { acceptFrom, connectedVsock } from '#transport/vsock.ts';
 
 // Making a net.Socket from a descriptor of a family that Node does not know uses internals of this version of Node. They do not
 // depend on the family, so this tests a Unix socket; the guest tests use AF_VSOCK.
 
-const fdOf = (one: object) => (one as { _handle: { fd: number } })._handle.fd;
 const none = () => undefined;
 
 function socketOf(source: Source): net.Socket {

@@ -1,5 +1,5 @@
-#ifndef WATCH_H
-#define WATCH_H
+#ifndef EPOLL_H
+#define EPOLL_H
 
 #include <node_api.h>
 
@@ -7,6 +7,5 @@
 void set_function(napi_env env, napi_value object, const char *name, napi_callback function, void *data);
 
 napi_value watch_open(napi_env env, napi_callback_info info);
-napi_value memory_of(napi_env env, napi_callback_info info);
 
 #endif

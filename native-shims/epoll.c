@@ -1,12 +1,10 @@
 /*
- * Node's side of vhost-user: descriptors that JavaScript waits for, and guest memory as ArrayBuffers.
- *
- * All descriptors of an event loop are in one epoll instance, and that is what libuv watches. libuv's header is part of
- * Node's and not of node-api-headers; the functions below are declared by hand. Their ABI is the same in all of libuv 1.
+ * Readiness of descriptors as callbacks in JavaScript. All descriptors of an event loop are in one epoll instance, which libuv polls.
+ * node-api-headers lacks libuv's header, so its functions are declared here; their ABI is stable in libuv 1.
  */
 #define NAPI_VERSION 8
-#include "watch.h"
-#include "memory.h"
+#include "epoll.h"
+#include "shared.h"
 
 #include <errno.h>
 #include <stdbool.h>
@@ -14,7 +12,7 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
-enum { UV_POLL = 8, UV_READABLE = 1, READY_MAX = 64 };
+enum { UV_POLL = 8, UV_READABLE = 1 };
 
 extern size_t uv_handle_size(int type);
 extern int uv_poll_init(struct uv_loop_s *loop, void *handle, int fd);
@@ -31,12 +29,12 @@ struct watch {
   napi_async_context context;
   napi_async_cleanup_hook_handle cleanup;
   napi_ref callback, block;
-  uint32_t *ready; /* READY_MAX words of JavaScript's */
+  uint32_t *ready; /* EPOLL_READY_MAX words in `block` */
   void *handle;
   int epoll, watched;
 };
 
-/* A callback's exception goes where an uncaught one goes. */
+/* An exception of the callback is handled as an uncaught one. */
 static void call_back(struct watch *watch, napi_value callback, int count) {
   napi_env env = watch->env;
   napi_value receiver, argument, error;
@@ -49,10 +47,10 @@ static void call_back(struct watch *watch, napi_value callback, int count) {
 static void on_ready(void *handle, int status, int unused) {
   (void)unused;
   struct watch *watch = uv_handle_get_data(handle);
-  struct epoll_event events[READY_MAX];
+  struct epoll_event events[EPOLL_READY_MAX];
   napi_handle_scope scope;
   napi_value callback;
-  int count = status < 0 ? 0 : epoll_wait(watch->epoll, events, READY_MAX, 0);
+  int count = status < 0 ? 0 : epoll_wait(watch->epoll, events, EPOLL_READY_MAX, 0);
   if (count <= 0 || napi_open_handle_scope(watch->env, &scope) != napi_ok) return;
   for (int i = 0; i < count; i++) watch->ready[i] = events[i].data.u32;
   if (napi_get_reference_value(watch->env, watch->callback, &callback) == napi_ok) call_back(watch, callback, count);
@@ -71,7 +69,7 @@ static int32_t int_of(napi_env env, napi_value value) {
   return number;
 }
 
-/* add(fd, id, edge): reports the id while the descriptor is readable or hung up; with edge, each time it becomes so. */
+/* add(fd, id, edge): reports the id while the descriptor is readable or hung up; with `edge`, each time it becomes so (EPOLLET). */
 static napi_value add(napi_env env, napi_callback_info info) {
   struct watch *watch;
   napi_value arguments[3];
@@ -86,8 +84,8 @@ static napi_value add(napi_env env, napi_callback_info info) {
   return result_of(env, done);
 }
 
-/* remove(fd), which must come before its close(2): others may hold the same open file, and epoll(7) would go on. */
-static napi_value drop(napi_env env, napi_callback_info info) {
+/* remove(fd), before close(2): epoll(7) reports an open file as long as any process has a descriptor of it. */
+static napi_value remove_fd(napi_env env, napi_callback_info info) {
   struct watch *watch;
   napi_value fd;
   size_t count = 1;
@@ -115,7 +113,7 @@ static void leave(napi_async_cleanup_hook_handle unused, void *context) {
   uv_close(watch->handle, closed);
 }
 
-/* The handle and its epoll instance, watched by the loop; it does not keep the loop alive. */
+/* Creates the epoll instance and libuv's handle, which does not keep the loop alive. */
 static bool start(struct watch *watch) {
   struct uv_loop_s *loop;
   watch->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -132,14 +130,14 @@ static bool start(struct watch *watch) {
   return false;
 }
 
-/* watch(block, callback): { add, remove }, or undefined. The callback gets the count of ids that are in the block. */
+/* watch(block, callback): { add, remove }, or undefined. The callback gets the count of ids in the block. */
 napi_value watch_open(napi_env env, napi_callback_info info) {
   napi_value arguments[2], name, result;
   size_t count = 2, bytes = 0;
   void *block = NULL;
   napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
   if (napi_get_arraybuffer_info(env, arguments[0], &block, &bytes) != napi_ok) return NULL;
-  struct watch *watch = bytes < READY_MAX * sizeof(uint32_t) ? NULL : calloc(1, sizeof *watch);
+  struct watch *watch = bytes < EPOLL_READY_MAX * sizeof(uint32_t) ? NULL : calloc(1, sizeof *watch);
   if (!watch) return NULL;
   watch->env = env;
   watch->ready = block;
@@ -154,31 +152,6 @@ napi_value watch_open(napi_env env, napi_callback_info info) {
   napi_add_async_cleanup_hook(env, leave, watch, &watch->cleanup);
   napi_create_object(env, &result);
   set_function(env, result, "add", add, watch);
-  set_function(env, result, "remove", drop, watch);
+  set_function(env, result, "remove", remove_fd, watch);
   return result;
-}
-
-static void unreachable(napi_env env, void *start, void *index) {
-  (void)env;
-  (void)start;
-  mapping_end((int)(intptr_t)index);
-}
-
-/*
- * memory(mapping, bytes): the first bytes of a mapping of `map` as an ArrayBuffer, to be asked for once; undefined when
- * that fails. The mapping ends when the last view of it is collected, so nothing can reach memory that is not mapped.
- */
-napi_value memory_of(napi_env env, napi_callback_info info) {
-  napi_value arguments[2], buffer;
-  size_t count = 2;
-  double bytes = 0;
-  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
-  int index = int_of(env, arguments[0]);
-  napi_get_value_double(env, arguments[1], &bytes);
-  char *start = mapping_start(index);
-  if (!start) return NULL;
-  void *hint = (void *)(intptr_t)index;
-  if (napi_create_external_arraybuffer(env, start, (size_t)bytes, unreachable, hint, &buffer) == napi_ok) return buffer;
-  mapping_end(index);
-  return NULL;
 }

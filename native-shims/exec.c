@@ -1,8 +1,8 @@
 /*
- * What a program gives up before it executes itself again. All of it is the calling thread's, and execve(2) leaves no other
- * thread: what begins then has it from its first instruction, whatever threads it starts.
+ * Capabilities, and execve(2) of this process. Capabilities belong to a thread; since execve(2) ends all other threads, the new
+ * program and all its threads have those of the calling thread.
  */
-#include "apart.h"
+#include "closer.h"
 #include "syscalls.h"
 
 #include <dirent.h>
@@ -16,24 +16,24 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-enum { CAPS_MAX = 64, WORDS_MAX = 4096 };
+enum { CAPS_MAX = 64, STRINGS_MAX = 4096 };
 
-static bool wanted(const struct call *c, int cap) {
+static bool is_listed(const struct call *c, int cap) {
   return (uint32_t)c->number[cap / 32] >> cap % 32 & 1;
 }
 
-/* Takes what is not in the two words out of the bounding set, where this process may do that (CAP_SETPCAP). */
+/* Drops from the bounding set what is not in the two words. Needs CAP_SETPCAP; without it, nothing is done. */
 int64_t sys_bound_capabilities(const struct call *c) {
   for (int cap = 0; cap < CAPS_MAX; cap++) {
-    if (wanted(c, cap) || prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 1) continue;
+    if (is_listed(c, cap) || prctl(PR_CAPBSET_READ, cap, 0, 0, 0) != 1) continue;
     if (prctl(PR_CAPBSET_DROP, cap, 0, 0, 0) != 0 && errno != EPERM) return -(int64_t)errno;
   }
   return 0;
 }
 
 /*
- * Keeps of this thread's capabilities those in the two words, over execve(2) as well: as root by the bounding set, as
- * another user by the ambient set. From now on nothing that is executed can gain any (PR_SET_NO_NEW_PRIVS).
+ * Drops this thread's capabilities that are not in the two words. The others are kept over execve(2): for root by the bounding set,
+ * for other users by the ambient set. No executed program can gain any (PR_SET_NO_NEW_PRIVS).
  */
 int64_t sys_keep_capabilities(const struct call *c) {
   struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
@@ -50,18 +50,18 @@ int64_t sys_keep_capabilities(const struct call *c) {
   return done < 0 ? done : RESULT(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 }
 
-/* Makes a list of the texts of a segment, each with a NUL behind it. */
-static bool words_of(const struct iovec *segment, char **words) {
+/* Makes argv or envp of the NUL-terminated strings of a segment. False if it is malformed or has too many. */
+static bool strings_of(const struct iovec *segment, char **strings) {
   char *at = segment->iov_base, *end = at + segment->iov_len;
   int count = 0;
   if (segment->iov_len > 0 && end[-1] != 0) return false;
-  for (; at < end && count < WORDS_MAX; at += strlen(at) + 1) words[count++] = at;
-  words[count] = NULL;
+  for (; at < end && count < STRINGS_MAX; at += strlen(at) + 1) strings[count++] = at;
+  strings[count] = NULL;
   return at == end;
 }
 
-/* Of Linux 5.11; before, what has been open since before Node was is found in /proc/self/fd. */
-static int64_t close_all_on_exec(void) {
+/* close_range(2) with CLOSE_RANGE_CLOEXEC is of Linux 5.11; on older kernels /proc/self/fd is read. */
+static int64_t set_cloexec_on_all(void) {
   enum { CALL_CLOSE_RANGE = 436, ON_EXEC = 4 };
   if (syscall(CALL_CLOSE_RANGE, 3U, ~0U, ON_EXEC) == 0) return 0;
   if (errno != ENOSYS && errno != EINVAL) return -(int64_t)errno;
@@ -76,8 +76,8 @@ static int64_t close_all_on_exec(void) {
 }
 
 /*
- * Standard input is /dev/null, and so is what output or error would be if it were a directory: from one of those openat(2) leads out
- * of the private root.
+ * Opens /dev/null as standard input, and as output or error if that is a directory: openat(2) from one would lead out of the private
+ * root.
  */
 static int64_t null_input(void) {
   struct stat found;
@@ -92,16 +92,16 @@ static int64_t null_input(void) {
 }
 
 /*
- * Executes the program that the first text names, with the arguments of the first segment, the environment of the second
- * and, besides standard input, output and error, the descriptors of the third (words). Returns only if that fails. Whoever
- * started this program may have left it others: one of a directory would lead out of every sandbox. Standard input is /dev/null.
+ * Executes the program named by the first text. The segments are its arguments, its environment, and the descriptors (int32) that
+ * it inherits besides 0 to 2. Returns only on failure. All other descriptors are closed, those that this process inherited too:
+ * one of a directory would lead out of the sandbox.
  */
 int64_t sys_execute(const struct call *c) {
-  static char *arguments[WORDS_MAX + 1], *environment[WORDS_MAX + 1];
+  static char *arguments[STRINGS_MAX + 1], *environment[STRINGS_MAX + 1];
   if (c->segment_count != 3) return -EINVAL;
-  if (!words_of(&c->segment[0], arguments) || !words_of(&c->segment[1], environment)) return -E2BIG;
+  if (!strings_of(&c->segment[0], arguments) || !strings_of(&c->segment[1], environment)) return -E2BIG;
   const int32_t *kept = c->segment[2].iov_base;
-  int64_t done = close_all_on_exec();
+  int64_t done = set_cloexec_on_all();
   if (done < 0) return done;
   done = null_input();
   if (done < 0) return done;
@@ -109,6 +109,6 @@ int64_t sys_execute(const struct call *c) {
   for (size_t i = 0; i < c->segment[2].iov_len / sizeof *kept; i++) {
     if (fcntl(kept[i], F_SETFD, 0) != 0) return -(int64_t)errno;
   }
-  apart_retire();
+  closer_stop();
   return RESULT(execve(c->text[0], arguments, environment));
 }

@@ -1,21 +1,18 @@
-/* What vhost-user asks of the host: messages that carry descriptors, and eventfds. */
+/* Messages with descriptors (SCM_RIGHTS of unix(7)). */
 #include "syscalls.h"
 
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MESSAGE_FDS_MAX = 16 };
-
-union descriptors {
+union control_message {
   struct cmsghdr align;
   char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
 };
 
-/* A descriptor from a stranger is made non-blocking, so that writing to it cannot make this process wait. */
+/* Returns 1 if there was room for the descriptor. It is made non-blocking, so that a peer's descriptor cannot block a write. */
 static int take_fd(int fd, uint8_t *into, size_t room) {
   if (room < 4) {
     close(fd);
@@ -27,12 +24,12 @@ static int take_fd(int fd, uint8_t *into, size_t room) {
 }
 
 /*
- * Up to as many bytes as the first segment has room for. The second takes the count of descriptors that came with them
- * and the descriptors, a word each; those it has no room for are closed. -EPROTO when the kernel had to cut them off. Without a
- * second segment nothing but bytes is received: recv(2), for which the filter of seccomp.c needs no recvmsg(2).
+ * recvmsg(2) into the first segment, without blocking. The second gets the count of descriptors and the descriptors, a word each;
+ * those without room are closed. -EPROTO if the kernel has truncated them (MSG_CTRUNC); all are closed then. Without a second segment
+ * recv(2), which receives bytes only and needs no recvmsg(2) of the seccomp filter.
  */
 int64_t sys_receive_message(const struct call *c) {
-  union descriptors control;
+  union control_message control;
   if (c->segment_count == 1) return RESULT(recv(c->number[0], c->segment->iov_base, c->segment->iov_len, MSG_DONTWAIT));
   if (c->segment_count != 2 || c->segment[1].iov_len < 4) return -EINVAL;
   struct msghdr message = {
@@ -45,8 +42,8 @@ int64_t sys_receive_message(const struct call *c) {
   size_t room = c->segment[1].iov_len - 4;
   uint32_t count = 0;
   int64_t got = RESULT(recvmsg(c->number[0], &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
-  bool cut = got >= 0 && message.msg_flags & MSG_CTRUNC;
-  if (cut) room = 0;
+  bool truncated = got >= 0 && message.msg_flags & MSG_CTRUNC;
+  if (truncated) room = 0;
   for (struct cmsghdr *part = got < 0 ? NULL : CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     for (size_t at = 0; at + CMSG_LEN(sizeof(int)) <= part->cmsg_len; at += sizeof(int)) {
@@ -56,12 +53,12 @@ int64_t sys_receive_message(const struct call *c) {
     }
   }
   put32(into, count);
-  return cut ? -EPROTO : got;
+  return truncated ? -EPROTO : got;
 }
 
-/* All of the first segment or a part of it, with the descriptors that the second holds. */
+/* sendmsg(2) of the first segment with the descriptors in the second, without blocking. Bytes sent, which may be fewer. */
 int64_t sys_send_message(const struct call *c) {
-  union descriptors control = {0};
+  union control_message control = {0};
   struct msghdr message = {.msg_iov = (struct iovec *)c->segment, .msg_iovlen = 1};
   size_t bytes = c->segment_count < 2 ? 0 : c->segment[1].iov_len;
   if (bytes > MESSAGE_FDS_MAX * sizeof(int)) return -EINVAL;
@@ -75,17 +72,4 @@ int64_t sys_send_message(const struct call *c) {
     memcpy(CMSG_DATA(part), c->segment[1].iov_base, bytes);
   }
   return RESULT(sendmsg(c->number[0], &message, MSG_DONTWAIT | MSG_NOSIGNAL));
-}
-
-int64_t sys_duplicate(const struct call *c) { return RESULT(fcntl(c->number[0], F_DUPFD_CLOEXEC, 3)); }
-
-int64_t sys_eventfd(const struct call *c) {
-  (void)c;
-  return RESULT(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-}
-
-/* Adds one to an eventfd. */
-int64_t sys_signal(const struct call *c) {
-  uint64_t one = 1;
-  return RESULT(write(c->number[0], &one, sizeof one));
 }

@@ -1,13 +1,12 @@
 /*
- * The memory of guests. Its file belongs to the monitor, which may truncate it: an access to a page beyond its end then
- * raises SIGBUS in this process (mmap(2)). The handler puts anonymous memory in the mapping's place and lets the access
- * go on; whoever uses the mapping learns of it from `faults`. System calls on such pages fail with EFAULT and raise
- * nothing.
+ * Guest memory. Its file belongs to the monitor, which may truncate it: an access to a page beyond the end then raises SIGBUS (mmap(2)).
+ * The handler replaces the mapping with anonymous memory, after which the access succeeds; `faults` reports it. System calls
+ * on such pages fail with EFAULT and raise no signal.
  *
- * The handler reads the table without the lock: a mapping is complete before `live` is set, and is taken away only by the
- * finalizer of the ArrayBuffer that leads to it, so that nobody can touch it any more.
+ * The handler reads the table without the lock: an entry is complete before `live` is set, and is removed by the finalizer of its
+ * ArrayBuffer only, when nothing can access the memory.
  */
-#include "memory.h"
+#include "mapping.h"
 #include "syscalls.h"
 
 #include <pthread.h>
@@ -50,7 +49,7 @@ static void on_bus_error(int signal, siginfo_t *info, void *context) {
   if (before.sa_flags & SA_SIGINFO) {
     before.sa_sigaction(signal, info, context);
   } else {
-    sigaction(SIGBUS, &before, NULL); /* and the access is tried again */
+    sigaction(SIGBUS, &before, NULL); /* the access is repeated */
   }
 }
 
@@ -60,8 +59,8 @@ static void handle_bus_errors(void) {
   sigaction(SIGBUS, &action, &before);
 }
 
-/* The index of a free place in the table, or -ENOSPC. */
-static int free_place(void) {
+/* The index of a free entry, or -ENOSPC. */
+static int free_index(void) {
   int used = atomic_load(&mappings_used);
   for (int i = 0; i < used; i++) {
     if (!atomic_load(&mappings[i].live)) return i;
@@ -72,9 +71,9 @@ static int free_place(void) {
   return used;
 }
 
-static int64_t remember(char *start, size_t bytes) {
+static int64_t add_mapping(char *start, size_t bytes) {
   pthread_mutex_lock(&mutex);
-  int index = free_place();
+  int index = free_index();
   if (index >= 0) {
     mappings[index].start = start;
     mappings[index].bytes = bytes;
@@ -85,15 +84,15 @@ static int64_t remember(char *start, size_t bytes) {
   return index;
 }
 
-/* Maps a part of a file, shared. The number of the mapping. */
+/* mmap(2) of a part of a file, shared. Returns the index of the mapping. */
 int64_t sys_map(const struct call *c) {
-  int64_t at = whole(c->wide[0]), bytes = whole(c->wide[1]);
+  int64_t at = offset_of(c->wide[0]), bytes = offset_of(c->wide[1]);
   if (at < 0 || bytes < 0) return -EINVAL;
   int flags = MAP_SHARED | MAP_NORESERVE;
   char *start = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, flags, c->number[0], at);
   if (start == MAP_FAILED) return -(int64_t)errno;
   madvise(start, (size_t)bytes, MADV_DONTDUMP);
-  int64_t index = remember(start, (size_t)bytes);
+  int64_t index = add_mapping(start, (size_t)bytes);
   if (index < 0) munmap(start, (size_t)bytes);
   return index;
 }
@@ -103,17 +102,14 @@ char *mapping_start(int index) {
   return known ? mappings[index].start : NULL;
 }
 
-/*
- * Parts a mapping from its file at once: the guest's memory is free and out of reach, and whoever still holds the mapping
- * finds anonymous memory there.
- */
-int64_t sys_sever(const struct call *c) {
+/* Replaces a mapping with anonymous memory, which releases the guest's memory although views of it still exist. */
+int64_t sys_detach(const struct call *c) {
   int index = c->number[0];
   if (!mapping_start(index)) return -EINVAL;
   return replace(&mappings[index]) ? 0 : -(int64_t)errno;
 }
 
-/* Whether SIGBUS took a mapping away; with -1, how many it took away so far. */
+/* 1 if SIGBUS has replaced the mapping, else 0; for -1, how many were replaced so far. */
 int64_t sys_faults(const struct call *c) {
   int index = c->number[0];
   if (index < 0) return atomic_load(&faults_seen) & INT32_MAX;

@@ -1,4 +1,7 @@
-/* The Node-API side. It makes no system calls, throws nothing, and after loading creates objects for `groupList` and `memory` only. */
+/*
+ * The Node-API side. It makes no system calls, throws nothing, and after loading creates objects for `groupList` and
+ * `memory` only.
+ */
 #define NAPI_VERSION 8
 #include "creds-threads.h"
 #include "creds.h"
@@ -153,8 +156,8 @@ static void finished(struct loop *loop) {
 }
 
 /*
- * On the event loop: delivers the finished jobs of one queue. Those of other queues are delivered in another callback, so that the
- * microtasks of a callback all belong to one session.
+ * On the event loop: delivers the finished jobs of one queue. Those of other queues are delivered in another
+ * callback, so that the microtasks of a callback all belong to one session.
  */
 static void deliver(napi_env env, napi_value callback, void *context, void *unused) {
   (void)unused;
@@ -194,8 +197,9 @@ void set_function(napi_env env, napi_value object, const char *name, napi_callba
 }
 
 /*
- * attach(block, finished): { run, submit, handOff, withdraw, useGroups } for this control block, or undefined. `finished` is called
- * with the count of finished jobs. Cleanup hooks run last in, first out, so `leave` runs before Node closes `wake`.
+ * attach(block, finished): { run, submit, handOff, withdraw, useGroups } for this control block, or undefined.
+ * `finished` is called with the count of finished jobs. Cleanup hooks run last in, first out, so `leave` runs before
+ * Node closes `wake`.
  */
 static napi_value attach(napi_env env, napi_callback_info info) {
   napi_value arguments[2], name, result;
@@ -245,8 +249,9 @@ static void unmap(napi_env env, void *start, void *index) {
 }
 
 /*
- * memory(mapping, bytes): the first bytes of a mapping of `map` as an ArrayBuffer; to be called once for it. Undefined on failure.
- * The mapping ends when the last view of it is collected, so that no view reaches memory that is not mapped.
+ * memory(mapping, bytes): the first bytes of a mapping of `map` as an ArrayBuffer; to be called once for it.
+ * Undefined on failure. The mapping ends when the last view of it is collected, so that no view reaches memory that
+ * is not mapped.
  */
 static napi_value memory(napi_env env, napi_callback_info info) {
   napi_value arguments[2], buffer;

@@ -9,8 +9,8 @@
 enum { GROUPS_MAX = 64, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
 
 /*
- * Credentials of a call. `server` is not 0 for those of the process; uid, gid and groups are unused then. `group_count` may exceed
- * GROUPS_MAX; the groups then are in a list.
+ * Credentials of a call. `server` is not 0 for those of the process; uid, gid and groups are unused then.
+ * `group_count` may exceed GROUPS_MAX; the groups then are in a list.
  */
 struct creds {
   uint32_t server, uid, gid, group_count;
@@ -60,8 +60,8 @@ struct call {
 typedef int64_t shim(const struct call *call);
 
 /*
- * AS_SERVER: has no caller, or needs the server's privileges. MEASURED: may block on a disk. SLOW_QUEUE: blocks for long as a rule,
- * or must not queue behind calls that do.
+ * AS_SERVER: has no caller, or needs the server's privileges. MEASURED: may block on a disk. SLOW_QUEUE: blocks for
+ * long as a rule, or must not queue behind calls that do.
  */
 enum { AS_SERVER = 1, MEASURED = 2, SLOW_QUEUE = 4 };
 

@@ -1,9 +1,9 @@
 /*
- * Child processes that share everything with the server but can be left behind. A call that a FUSE daemon or a file server does not
- * answer cannot be ended, not even by SIGKILL, once it was sent (request_wait_answer of fs/fuse/dev.c), and a thread in such a call
- * keeps its process from ending: whoever started ninepd would wait for ever. So a thread lends its thread-local memory to a child,
- * which makes the calls, and waits for it. The child is killed when that thread ends (PR_SET_PDEATHSIG); if it hangs it stays, in
- * state D, until its call returns.
+ * Child processes that share everything with the server but can be left behind. A call that a FUSE daemon or a file
+ * server does not answer cannot be ended, not even by SIGKILL, once it was sent (request_wait_answer of
+ * fs/fuse/dev.c), and a thread in such a call keeps its process from ending: whoever started ninepd would wait for
+ * ever. So a thread lends its thread-local memory to a child, which makes the calls, and waits for it. The child is
+ * killed when that thread ends (PR_SET_PDEATHSIG); if it hangs it stays, in state D, until its call returns.
  */
 #include "child.h"
 
@@ -49,8 +49,8 @@ static int begin(void *argument) {
 }
 
 /*
- * The wait is not CLONE_VFORK's, in which a debugger and the leak sanitizer cannot stop the thread, and not waitpid(3)'s, which is a
- * cancellation point and uses the memory that is lent.
+ * The wait is not CLONE_VFORK's, in which a debugger and the leak sanitizer cannot stop the thread, and not
+ * waitpid(3)'s, which is a cancellation point and uses the memory that is lent.
  */
 bool child_run(int (*body)(void *), void *argument, int *status) {
   struct start start = {body, argument, getpid()};

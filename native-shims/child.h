@@ -13,8 +13,8 @@ bool child_run(int (*body)(void *), void *argument, int *status);
 bool in_child(void);
 
 /*
- * Has the kernel kill the calling child when the server ends. A change of effective ids clears that (commit_creds of kernel/cred.c),
- * so it is called again after each. In a thread of the server it does nothing.
+ * Has the kernel kill the calling child when the server ends. A change of effective ids clears that (commit_creds of
+ * kernel/cred.c), so it is called again after each. In a thread of the server it does nothing.
  */
 void child_die_with_server(void);
 

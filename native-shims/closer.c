@@ -1,10 +1,11 @@
 /*
- * The process `ninepd-closer`. Sockets, pipes and terminals stay open as long as a thread or a child of the server hangs, since all
- * share one table of descriptors; threads hang in local file systems as well, when a disk fails or is frozen. So a child that makes
- * no other call closes them when the server has begun to end, SIGKILL included.
+ * The process `ninepd-closer`. Sockets, pipes and terminals stay open as long as a thread or a child of the server
+ * hangs, since all share one table of descriptors; threads hang in local file systems as well, when a disk fails or
+ * is frozen. So a child that makes no other call closes them when the server has begun to end, SIGKILL included.
  *
- * The child waits for a robust futex (set_robust_list(2)) that the thread which lends to it owns: the kernel marks it when that
- * thread ends, and `closer_stop` changes it. No signal is needed for either: the seccomp filter forbids to send any.
+ * The child waits for a robust futex (set_robust_list(2)) that the thread which lends to it owns: the kernel marks it
+ * when that thread ends, and `closer_stop` changes it. No signal is needed for either: the seccomp filter forbids to
+ * send any.
  */
 #include "closer.h"
 #include "child.h"

@@ -1,7 +1,7 @@
 /*
- * Threads for inline calls of callers in many groups. setgroups(2) copies and sorts the groups (groups_sort of kernel/groups.c):
- * 65,536 take 10 to 30 ms, which the event loop would spend on each call, since it returns to the server's credentials after each.
- * These threads keep their credentials, so a call costs two switches of threads.
+ * Threads for inline calls of callers in many groups. setgroups(2) copies and sorts the groups (groups_sort of
+ * kernel/groups.c): 65,536 take 10 to 30 ms, which the event loop would spend on each call, since it returns to the
+ * server's credentials after each. These threads keep their credentials, so a call costs two switches of threads.
  */
 #include "creds-threads.h"
 #include "creds.h"

@@ -1,6 +1,7 @@
 /*
- * Readiness of descriptors as callbacks in JavaScript. All descriptors of an event loop are in one epoll instance, which libuv polls.
- * node-api-headers lacks libuv's header, so its functions are declared here; their ABI is stable in libuv 1.
+ * Readiness of descriptors as callbacks in JavaScript. All descriptors of an event loop are in one epoll instance,
+ * which libuv polls. node-api-headers lacks libuv's header, so its functions are declared here; their ABI is stable
+ * in libuv 1.
  */
 #define NAPI_VERSION 8
 #include "epoll.h"
@@ -69,7 +70,10 @@ static int32_t int_of(napi_env env, napi_value value) {
   return number;
 }
 
-/* add(fd, id, edge): reports the id while the descriptor is readable or hung up; with `edge`, each time it becomes so (EPOLLET). */
+/*
+ * add(fd, id, edge): reports the id while the descriptor is readable or hung up; with `edge`, each time it becomes so
+ * (EPOLLET).
+ */
 static napi_value add(napi_env env, napi_callback_info info) {
   struct watch *watch;
   napi_value arguments[3];

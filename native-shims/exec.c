@@ -32,8 +32,8 @@ int64_t sys_bound_capabilities(const struct call *c) {
 }
 
 /*
- * Drops this thread's capabilities that are not in the two words. The others are kept over execve(2): for root by the bounding set,
- * for other users by the ambient set. No executed program can gain any (PR_SET_NO_NEW_PRIVS).
+ * Drops this thread's capabilities that are not in the two words. The others are kept over execve(2): for root by the
+ * bounding set, for other users by the ambient set. No executed program can gain any (PR_SET_NO_NEW_PRIVS).
  */
 int64_t sys_keep_capabilities(const struct call *c) {
   struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
@@ -76,8 +76,8 @@ static int64_t set_cloexec_on_all(void) {
 }
 
 /*
- * Opens /dev/null as standard input, and as output or error if that is a directory: openat(2) from one would lead out of the private
- * root.
+ * Opens /dev/null as standard input, and as output or error if that is a directory: openat(2) from one would lead out
+ * of the private root.
  */
 static int64_t null_input(void) {
   struct stat found;

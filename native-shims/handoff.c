@@ -1,11 +1,11 @@
 /*
- * A call that changes a file system may block for long: on FIFREEZE, on a lease (F_SETLEASE) or delegation to be broken, on the
- * journal, on freeing blocks. No flag like RWF_NOWAIT prevents that, and the thread sleeps uninterruptibly. So each event loop has a
- * helper, a thread that makes the call while the loop waits. After HANDOFF_WAIT_NS the loop continues, and takes another helper
- * for its next call.
+ * A call that changes a file system may block for long: on FIFREEZE, on a lease (F_SETLEASE) or delegation to be
+ * broken, on the journal, on freeing blocks. No flag like RWF_NOWAIT prevents that, and the thread sleeps
+ * uninterruptibly. So each event loop has a helper, a thread that makes the call while the loop waits. After
+ * HANDOFF_WAIT_NS the loop continues, and takes another helper for its next call.
  *
- * A hand-off costs two thread switches: 2.5 µs, twice that with cold caches. A pool call costs five times as much, mostly for the
- * promise and for waking the event loop.
+ * A hand-off costs two thread switches: 2.5 µs, twice that with cold caches. A pool call costs five times as much,
+ * mostly for the promise and for waking the event loop.
  */
 #include "handoff.h"
 #include "creds.h"

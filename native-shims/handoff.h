@@ -9,11 +9,12 @@ enum {
 };
 
 /*
- * Makes a call that changes a file system, for which the loop waits HANDOFF_WAIT_NS (4 ms) at most. Returns its result, or
- * HANDOFF_LATE: the result then comes with those of the pool. `blocked_ms` as of `perform`.
+ * Makes a call that changes a file system, for which the loop waits HANDOFF_WAIT_NS (4 ms) at most. Returns its
+ * result, or HANDOFF_LATE: the result then comes with those of the pool. `blocked_ms` as of `perform`.
  *
- * The call is made on the loop's own thread if a change in the same pool that began less than the block's `trust_us` ago has
- * returned, and the caller has no `groups` (see `perform`). Otherwise its data is copied: HANDOFF_BYTES_MAX at most, else -EINVAL.
+ * The call is made on the loop's own thread if a change in the same pool that began less than the block's `trust_us`
+ * ago has returned, and the caller has no `groups` (see `perform`). Otherwise its data is copied: HANDOFF_BYTES_MAX
+ * at most, else -EINVAL.
  */
 int64_t hand_off(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
                  int segment_count, uint32_t *blocked_ms);

@@ -1,6 +1,6 @@
 /*
- * Landlock: restricts the files, TCP ports and processes that this thread and its children can reach (landlock(7)). The numbers are
- * defined here since older kernel headers lack them.
+ * Landlock: restricts the files, TCP ports and processes that this thread and its children can reach (landlock(7)).
+ * The numbers are defined here since older kernel headers lack them.
  */
 #include "syscalls.h"
 
@@ -74,8 +74,8 @@ int64_t sys_landlock_abi(const struct call *c) {
 }
 
 /*
- * Restricts this thread. The segment has the rules, each a letter and a NUL-terminated path. Denied is everything else: files, TCP
- * connect and bind (ABI 4), abstract Unix sockets and signals to processes outside (ABI 6).
+ * Restricts this thread. The segment has the rules, each a letter and a NUL-terminated path. Denied is everything
+ * else: files, TCP connect and bind (ABI 4), abstract Unix sockets and signals to processes outside (ABI 6).
  */
 int64_t sys_landlock(const struct call *c) {
   int64_t abi = sys_landlock_abi(c);

@@ -1,10 +1,10 @@
 /*
- * Guest memory. Its file belongs to the monitor, which may truncate it: an access to a page beyond the end then raises SIGBUS (mmap(2)).
- * The handler replaces the mapping with anonymous memory, after which the access succeeds; `faults` reports it. System calls
- * on such pages fail with EFAULT and raise no signal.
+ * Guest memory. Its file belongs to the monitor, which may truncate it: an access to a page beyond the end then
+ * raises SIGBUS (mmap(2)). The handler replaces the mapping with anonymous memory, after which the access succeeds;
+ * `faults` reports it. System calls on such pages fail with EFAULT and raise no signal.
  *
- * The handler reads the table without the lock: an entry is complete before `live` is set, and is removed by the finalizer of its
- * ArrayBuffer only, when nothing can access the memory.
+ * The handler reads the table without the lock: an entry is complete before `live` is set, and is removed by the
+ * finalizer of its ArrayBuffer only, when nothing can access the memory.
  */
 #include "mapping.h"
 #include "syscalls.h"

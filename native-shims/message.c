@@ -24,9 +24,9 @@ static int take_fd(int fd, uint8_t *into, size_t room) {
 }
 
 /*
- * recvmsg(2) into the first segment, without blocking. The second gets the count of descriptors and the descriptors, a word each;
- * those without room are closed. -EPROTO if the kernel has truncated them (MSG_CTRUNC); all are closed then. Without a second segment
- * recv(2), which receives bytes only and needs no recvmsg(2) of the seccomp filter.
+ * recvmsg(2) into the first segment, without blocking. The second gets the count of descriptors and the descriptors,
+ * a word each; those without room are closed. -EPROTO if the kernel has truncated them (MSG_CTRUNC); all are closed
+ * then. Without a second segment recv(2), which receives bytes only and needs no recvmsg(2) of the seccomp filter.
  */
 int64_t sys_receive_message(const struct call *c) {
   union control_message control;

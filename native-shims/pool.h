@@ -6,8 +6,8 @@
 #include <stdbool.h>
 
 /*
- * Each file system has a pool of threads, so that one that hangs delays no other. In those from POOL_UNKILLABLE on, calls may hang
- * for ever, and not even SIGKILL ends them: their threads are child processes (child.h).
+ * Each file system has a pool of threads, so that one that hangs delays no other. In those from POOL_UNKILLABLE on,
+ * calls may hang for ever, and not even SIGKILL ends them: their threads are child processes (child.h).
  */
 enum { POOLS = 128, POOL_UNKILLABLE = 64 };
 

@@ -1,6 +1,7 @@
 /*
- * The private root: a tmpfs in a new mount namespace (mount_namespaces(7)) that has only the listed paths, each bind-mounted from
- * the host. Landlock does not restrict chmod(2), chown(2), setxattr(2), utimensat(2) and stat(2); here they have no path to act on.
+ * The private root: a tmpfs in a new mount namespace (mount_namespaces(7)) that has only the listed paths, each
+ * bind-mounted from the host. Landlock does not restrict chmod(2), chown(2), setxattr(2), utimensat(2) and stat(2);
+ * here they have no path to act on.
  */
 #include "syscalls.h"
 
@@ -32,8 +33,9 @@ static int64_t attach_mount(int mount, int directory, const char *path) {
 }
 
 /*
- * An entry: a NUL-terminated letter and absolute path without symlinks. `l` is a symlink, and the next string its target; `d` is an
- * empty directory; `r` and `w` are bind mounts from the host, read-only and writable (`MountEntry` in src/host/sandbox.ts).
+ * An entry: a NUL-terminated letter and absolute path without symlinks. `l` is a symlink, and the next string its
+ * target; `d` is an empty directory; `r` and `w` are bind mounts from the host, read-only and writable (`MountEntry`
+ * in src/host/sandbox.ts).
  */
 struct entry {
   char letter, *path, *target;

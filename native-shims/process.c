@@ -30,8 +30,9 @@ int64_t sys_effective_capabilities(const struct call *c) {
 }
 
 /*
- * Writes the primary group, then all groups, as words, as far as there is room. Returns the count of groups, which may be more, or
- * -ENOENT for an unknown uid, or -E2BIG for one in more than NGROUPS_MAX. For the pool, since name services may use the network.
+ * Writes the primary group, then all groups, as words, as far as there is room. Returns the count of groups, which
+ * may be more, or -ENOENT for an unknown uid, or -E2BIG for one in more than NGROUPS_MAX. For the pool, since name
+ * services may use the network.
  */
 int64_t sys_groups_of(const struct call *c) {
   char strings[16384];
@@ -116,8 +117,8 @@ void close_streams(void) {
 }
 
 /*
- * Ends the pool's threads, each after its job, and all child processes, so that none outlives the server. -ETIMEDOUT if one still runs
- * after number[0] milliseconds; the closer then runs too.
+ * Ends the pool's threads, each after its job, and all child processes, so that none outlives the server. -ETIMEDOUT
+ * if one still runs after number[0] milliseconds; the closer then runs too.
  */
 int64_t sys_stop_threads(const struct call *c) {
   int ms = c->number[0];

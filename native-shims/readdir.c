@@ -13,8 +13,8 @@
 enum { READ_BYTES_MIN = 1024, READ_BYTES_MAX = 32768 };
 
 /*
- * Cookie of an entry after which a listing cannot continue: the kernel's position is 0, which would start it again and make a client
- * read for ever, or 2^63 or more, which lseek(2) refuses. ext4 uses this number for its end.
+ * Cookie of an entry after which a listing cannot continue: the kernel's position is 0, which would start it again
+ * and make a client read for ever, or 2^63 or more, which lseek(2) refuses. ext4 uses this number for its end.
  */
 static const int64_t END = INT64_MAX;
 

@@ -6,8 +6,8 @@
  *   fatal      calls that only an attacker would make: the process is killed (SIGSYS)
  *   others     ENOSYS, as on a kernel without the call: libraries then fall back to older calls
  *
- * The filter is a binary search by number, about 8 comparisons deep. From Linux 5.11 on the kernel caches which numbers are allowed with
- * any arguments, and runs no filter for them.
+ * The filter is a binary search by number, about 8 comparisons deep. From Linux 5.11 on the kernel caches which
+ * numbers are allowed with any arguments, and runs no filter for them.
  */
 #include "closer.h"
 #include "pool.h"
@@ -64,7 +64,7 @@ static const int allowed[] = {
     SYS_mmap, SYS_munmap, SYS_mprotect, SYS_madvise, SYS_mremap, SYS_brk, SYS_membarrier, SYS_pkey_alloc, SYS_pkey_free,
     SYS_pkey_mprotect, SYS_set_robust_list, SYS_get_robust_list, SYS_rseq, SYS_set_tid_address, SYS_prctl,
     SYS_sched_yield, SYS_sched_getaffinity, SYS_sched_getparam, SYS_sched_getscheduler, SYS_rt_sigaction,
-    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_rt_sigtimedwait, SYS_sigaltstack, SYS_restart_syscall, SYS_exit,
+    SYS_rt_sigprocmask, SYS_rt_sigreturn, SYS_sigaltstack, SYS_restart_syscall, SYS_exit,
     SYS_exit_group,
     /* time and identity */
     SYS_clock_gettime, SYS_clock_getres, SYS_clock_nanosleep, SYS_nanosleep, SYS_gettimeofday, SYS_getpid, SYS_gettid,
@@ -105,8 +105,8 @@ static const int fatal[] = {
 enum verdict { NEXT, ALLOW, REFUSE, KILL, UNKNOWN, CHECKED };
 
 /*
- * `equal` if the argument under the mask is `value`, else `other`. NEXT: the next row of the same call decides. Only the low 32 bits
- * are compared: all these arguments are int in the kernel.
+ * `equal` if the argument under the mask is `value`, else `other`. NEXT: the next row of the same call decides. Only
+ * the low 32 bits are compared: all these arguments are int in the kernel.
  */
 struct check {
   int number, argument;
@@ -288,10 +288,11 @@ static bool has_filters(void) {
 }
 
 /*
- * Installs the filter of a role (SECCOMP_ROLE_*) on all threads: a server, with SECCOMP_NEEDS_* in the second number; a launcher of
- * workers, for which all but fatal calls are allowed; or a program to be executed, for which only io_uring is denied, since libuv
- * sets one up before any JavaScript runs. clone3(2) gets ENOSYS, because its flags are in memory that a filter cannot read; libc
- * then calls clone(2). -ENOSYS only if the kernel or architecture has no filters; -EBUSY if a thread has a filter of its own.
+ * Installs the filter of a role (SECCOMP_ROLE_*) on all threads: a server, with SECCOMP_NEEDS_* in the second number;
+ * a launcher of workers, for which all but fatal calls are allowed; or a program to be executed, for which only
+ * io_uring is denied, since libuv sets one up before any JavaScript runs. clone3(2) gets ENOSYS, because its flags
+ * are in memory that a filter cannot read; libc then calls clone(2). -ENOSYS only if the kernel or architecture has
+ * no filters; -EBUSY if a thread has a filter of its own.
  */
 int64_t sys_install_seccomp(const struct call *c) {
   int role = c->number[0];

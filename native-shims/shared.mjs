@@ -1,13 +1,10 @@
-// What C and TypeScript both need to know: byte layouts, numbers of this project, and names of the host's constants.
-// `node shared.mjs` (build.mjs runs it) writes from it, where they differ: shared.h, ../src/base/layout.ts, ../src/host/constants.ts.
+// What C and TypeScript share: byte layouts, numbers, and names of the host's constants. `node shared.mjs` (build.mjs runs it)
+// generates shared.h, ../src/base/layout.ts and ../src/host/constants.ts, and writes those that differ.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/**
- * Records without padding, little-endian. A row is a field and its bytes, with what a reader cannot know; a row without bytes names
- * an offset.
- */
+/** Little-endian records. A row is a field, its bytes and a comment; a row without bytes names an offset. */
 const records = {
   ATTR: {
     about: 'Attributes of an object: the body of Rgetattr, ready to send, then fields for the host only',

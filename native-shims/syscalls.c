@@ -43,8 +43,8 @@ static bool is_regular(int fd) {
 }
 
 /*
- * O_NONBLOCK, so that opening a FIFO or device does not block. For a regular file, -EAGAIN means a lease (F_SETLEASE of fcntl(2)) that
- * has to be broken first; with number[2], that is waited for.
+ * O_NONBLOCK, so that opening a FIFO or device does not block. For a regular file, -EAGAIN means a lease (F_SETLEASE
+ * of fcntl(2)) that has to be broken first; with number[2], that is waited for.
  */
 int64_t sys_reopen(const struct call *c) {
   struct proc_path path = proc_path(c->number[0]);
@@ -77,8 +77,8 @@ static int64_t cost_of_close(int fd, uint64_t bytes) {
 }
 
 /*
- * With number[1], returns CLOSE_* without closing if `cost_of_close` of so many bytes is not 0. Otherwise returns 0 whatever close(2)
- * says: the descriptor is closed in any case, and EINTR must not be retried.
+ * With number[1], returns CLOSE_* without closing if `cost_of_close` of so many bytes is not 0. Otherwise returns 0
+ * whatever close(2) says: the descriptor is closed in any case, and EINTR must not be retried.
  */
 int64_t sys_close(const struct call *c) {
   int64_t left = c->number[1] > 0 ? cost_of_close(c->number[0], (uint64_t)c->number[1]) : 0;
@@ -158,8 +158,8 @@ int64_t sys_read(const struct call *c) {
 }
 
 /*
- * A read that ends short at a page boundary has reached a page that is not in memory, or the end of the file: a second read tells.
- * One that ends short elsewhere has reached the end of the file.
+ * A read that ends short at a page boundary has reached a page that is not in memory, or the end of the file: a
+ * second read tells. One that ends short elsewhere has reached the end of the file.
  */
 int64_t sys_read_cached(const struct call *c) {
   enum { PAGE_BYTES = 4096 };

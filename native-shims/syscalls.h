@@ -41,8 +41,9 @@ static inline struct proc_path proc_path(int fd) {
 }
 
 /*
- * An O_PATH descriptor of /proc/self/fd, for calls that take a directory: a path from there has one component instead of four. −1 in
- * a child (child.h), for which it leads to the descriptors of another process, and only who may trace that can follow them (proc(5)).
+ * An O_PATH descriptor of /proc/self/fd, for calls that take a directory: a path from there has one component instead
+ * of four. −1 in a child (child.h), for which it leads to the descriptors of another process, and only who may trace
+ * that can follow them (proc(5)).
  */
 int proc_fds(void);
 void open_proc_fds(void);

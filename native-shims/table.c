@@ -8,8 +8,8 @@
 #include <time.h>
 
 /*
- * Not MEASURED are calls that do not block on a local file system: stat (the inode is in memory), readCached (RWF_NOWAIT), lock and
- * testLock (F_OFD_SETLK), handle. Nor is fsync, which always blocks.
+ * Not MEASURED are calls that do not block on a local file system: stat (the inode is in memory), readCached
+ * (RWF_NOWAIT), lock and testLock (F_OFD_SETLK), handle. Nor is fsync, which always blocks.
  */
 const struct row shims[] = {
     {"lookup", sys_lookup, MEASURED},
@@ -107,8 +107,8 @@ static long voluntary_switches(void) {
 }
 
 /*
- * A call that took long has blocked, or its thread was preempted. The count of voluntary context switches tells which, but costs as
- * much as a call: so it is read only for COUNTING_NS after a long call of any thread.
+ * A call that took long has blocked, or its thread was preempted. The count of voluntary context switches tells
+ * which, but costs as much as a call: so it is read only for COUNTING_NS after a long call of any thread.
  */
 static int64_t measured(const struct row *row, const struct call *call, uint32_t *blocked_ms) {
   static _Atomic int64_t counting_until;

@@ -1,6 +1,6 @@
 /*
- * Extended attributes by descriptor. f*xattr(2) is three times as fast as a path through /proc/self/fd, but refuses O_PATH descriptors
- * (EBADF), as do the *xattrat(2) calls of Linux 6.13 with an empty path.
+ * Extended attributes by descriptor. f*xattr(2) is three times as fast as a path through /proc/self/fd, but refuses
+ * O_PATH descriptors (EBADF), as do the *xattrat(2) calls of Linux 6.13 with an empty path.
  */
 #include "syscalls.h"
 

@@ -1,16 +1,17 @@
 /*
- * ninepd-groups: tells a sandboxed server which groups a user of the host is in. Name services read files that are replaced, load
- * libraries and ask other processes, which the server cannot; nor can it start a program.
+ * ninepd-groups: tells a sandboxed server which groups a user of the host is in. Name services read files that are
+ * replaced, load libraries and ask other processes, which the server cannot; nor can it start a program.
  *
  * Standard input is a SOCK_SEQPACKET socket. Messages are 32-bit words in host order:
  *
  *   question  id, uid
- *   answer    id, uid, errno, primary gid, count of groups, index of the first group in this message, groups; one or more messages
+ *   answer    id, uid, errno, primary gid, count of groups, index of the first group in this message, groups;
+ *             one or more messages
  *   notice    0, 0 or 1, process id, status of waitpid(2): a worker has ended and another is started; 1 if it was the supervisor
  *
- * The program consists of two processes. The worker answers. The supervisor restarts it, with a delay if it ends soon; questions not
- * answered then have to be asked again. A worker whose supervisor has ended becomes the supervisor. Both end when the other side
- * closes the socket.
+ * The program consists of two processes. The worker answers. The supervisor restarts it, with a delay if it ends
+ * soon; questions not answered then have to be asked again. A worker whose supervisor has ended becomes the
+ * supervisor. Both end when the other side closes the socket.
  */
 #include "../shared.h"
 #include "../user-groups.h"

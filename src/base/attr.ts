@@ -37,8 +37,8 @@ export const S_ISUID = 0o4000;
 export const S_ISGID = 0o2000;
 
 /**
- * Counts changes, to order them with requests for attributes: it advances after each change, before the object is read again. Times
- * compare correctly if they are fewer than 2^31 changes apart.
+ * Counts changes, to order them with requests for attributes: it advances after each change, before the object is read
+ * again. Times compare correctly if they are fewer than 2^31 changes apart.
  */
 export const changeClock = {
   now: 0,

@@ -16,9 +16,9 @@ function callReady(count: number): void {
 const epoll = addon.watch(ids.buffer as ArrayBuffer, callReady);
 
 /**
- * Calls `ready` while the descriptor is readable or its peer has closed; with `edge`, once for each write to it, and it need not be
- * read (EPOLLET). Returns a function that stops it, to be called before the descriptor is closed. Throws the Errno of epoll_ctl(2):
- * EPERM for a regular file.
+ * Calls `ready` while the descriptor is readable or its peer has closed; with `edge`, once for each write to it, and it need
+ * not be read (EPOLLET). Returns a function that stops it, to be called before the descriptor is closed. Throws the Errno of
+ * epoll_ctl(2): EPERM for a regular file.
  */
 export function watchFd(fd: number, ready: Ready, edge = false): () => void {
   if (epoll === undefined)

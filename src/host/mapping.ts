@@ -12,8 +12,8 @@ export function mappingFaults(): number {
 }
 
 /**
- * A part of a file, mapped shared. It stays mapped as long as a view of the buffer exists. If the owner truncates the file, an access
- * finds anonymous memory instead of raising SIGBUS.
+ * A part of a file, mapped shared. It stays mapped as long as a view of the buffer exists. If the owner truncates the file,
+ * an access finds anonymous memory instead of raising SIGBUS.
  */
 export class Mapping {
   readonly buffer: ArrayBuffer;
@@ -33,8 +33,8 @@ export class Mapping {
   }
 
   /**
-   * Replaces the mapping with anonymous memory: the file's memory is released, and views of the buffer stay valid, as do system calls
-   * that use them at the moment.
+   * Replaces the mapping with anonymous memory: the file's memory is released, and views of the buffer stay valid, as do
+   * system calls that use them at the moment.
    */
   detach(): void {
     beginCall(op.detach, serverCreds, this.#index);

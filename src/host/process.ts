@@ -45,8 +45,8 @@ export interface UserGroups {
 }
 
 /**
- * The groups of a uid in the host's user database; undefined for an unknown uid. E2BIG for a user in more than NGROUPS_MAX groups.
- * Runs on the pool, since name services may use the network.
+ * The groups of a uid in the host's user database; undefined for an unknown uid. E2BIG for a user in more than NGROUPS_MAX
+ * groups. Runs on the pool, since name services may use the network.
  */
 export function groupsOf(uid: number, submitter: Submitter): MaybePromise<UserGroups | undefined> {
   return ask(uid, submitter, groupsUsual);
@@ -108,8 +108,8 @@ export function exitInOrder(): never {
 }
 
 /**
- * Ends the process with status 1 while calls run. A child process or thread that hangs may outlive it, but keeps no socket, pipe or
- * terminal open.
+ * Ends the process with status 1 while calls run. A child process or thread that hangs may outlive it, but keeps no socket,
+ * pipe or terminal open.
  */
 export function exitUnfinished(): never {
   process.on('exit', () => {

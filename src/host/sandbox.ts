@@ -36,16 +36,16 @@ export interface Rule {
 const letters: Readonly<Record<Rule['may'], string>> = { read: 'r', execute: 'x', all: 'w', remove: 'u' };
 
 /**
- * An entry of a private root. Paths are absolute and without symlinks. `read-only` and `writable` are recursive bind mounts of the
- * host's path; `directory` is an empty one. The first letter of `is` is that of native-shims/private-root.c.
+ * An entry of a private root. Paths are absolute and without symlinks. `read-only` and `writable` are recursive bind mounts
+ * of the host's path; `directory` is an empty one. The first letter of `is` is that of native-shims/private-root.c.
  */
 export type MountEntry =
   | { readonly path: string; readonly is: 'directory' | 'read-only' | 'writable' }
   | { readonly path: string; readonly is: 'link'; readonly target: string };
 
 /**
- * Enters a private root with these entries, for this thread and what it executes; it becomes the working directory. Returns the Errno
- * on failure, when nothing has changed: EPERM without CAP_SYS_ADMIN.
+ * Enters a private root with these entries, for this thread and what it executes; it becomes the working directory. Returns
+ * the Errno on failure, when nothing has changed: EPERM without CAP_SYS_ADMIN.
  */
 export function enterPrivateRoot(entries: readonly MountEntry[]): Errno | undefined {
   const strings = entries.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]);
@@ -62,8 +62,8 @@ export function landlockAbi(): number | undefined {
 }
 
 /**
- * Restricts this thread and what it executes to these paths, and denies connect(2) and bind(2) of TCP sockets and signals to other
- * processes, as far as the kernel's ABI has that.
+ * Restricts this thread and what it executes to these paths, and denies connect(2) and bind(2) of TCP sockets and signals to
+ * other processes, as far as the kernel's ABI has that.
  */
 export function landlock(rules: readonly Rule[]): void {
   beginCall(op.landlock, serverCreds);
@@ -124,9 +124,9 @@ export interface ServerNeeds {
 }
 
 /**
- * Installs a seccomp filter on all threads of this process. A `server` may make the calls that it needs; a `launcher` starts processes,
- * and may make all but fatal calls; `pre-exec` denies only io_uring to the program that is executed next. Returns false if the kernel
- * or architecture has no filters. Throws an Errno if the filter cannot be installed.
+ * Installs a seccomp filter on all threads of this process. A `server` may make the calls that it needs; a `launcher` starts
+ * processes, and may make all but fatal calls; `pre-exec` denies only io_uring to the program that is executed next. Returns
+ * false if the kernel or architecture has no filters. Throws an Errno if the filter cannot be installed.
  */
 export function installSeccomp(role: SeccompRole, needs: ServerNeeds = {}): boolean {
   const bits = (needs.users ? SECCOMP_NEEDS_USERS : 0) | (needs.descriptors ? SECCOMP_NEEDS_DESCRIPTORS : 0);

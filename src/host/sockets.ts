@@ -30,8 +30,8 @@ export function socketPair(): [number, number] {
 }
 
 /**
- * Has the kernel refuse descriptors in messages (SO_PASSRIGHTS = 0, Linux 6.16) on this Unix socket and those accepted from it. Without
- * the option, and for other kinds of socket, does nothing.
+ * Has the kernel refuse descriptors in messages (SO_PASSRIGHTS = 0, Linux 6.16) on this Unix socket and those accepted from
+ * it. Without the option, and for other kinds of socket, does nothing.
  */
 export function refuseDescriptors(fd: number): void {
   beginCall(op.refuseDescriptors, serverCreds, fd);

@@ -1,6 +1,6 @@
 /**
- * The libuv handle of a socket or server. Node has no public name for it, nor for its descriptor; `_handle` is the same in Node 20 to
- * 26. No other module uses it.
+ * The libuv handle of a socket or server. Node has no public name for it, nor for its descriptor; `_handle` is the same in
+ * Node 20 to 26. No other module uses it.
  */
 import type { Server, Socket } from 'node:net';
 

@@ -6,15 +6,24 @@
 #include <sys/uio.h>
 
 /* A caller with more than GROUPS_MAX groups has them in a list (creds.h). */
-enum { GROUPS_MAX = 64, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
+enum { GROUPS_MAX = 64, RANGES_MAX = 32, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
+
+/* Whether a caller other than root has the capabilities of file access (creds.c): never, always, or in its ranges (ranges.c). */
+enum { FILE_CAPS_NONE, FILE_CAPS_ALL, FILE_CAPS_RANGES };
+
+struct id_range {
+  uint32_t first, count;
+};
 
 /*
- * Credentials of a call. `server` is not 0 for those of the process; uid, gid and groups are unused then.
- * `group_count` may exceed GROUPS_MAX; the groups then are in a list.
+ * Credentials of a call. `server` is not 0 for those of the process; the rest is unused then. `group_count` may exceed GROUPS_MAX;
+ * the groups then are in a list. `ranges` has `uid_ranges` of users, and from RANGES_MAX on `gid_ranges` of groups.
  */
 struct creds {
-  uint32_t server, uid, gid, group_count;
+  uint32_t server, file_caps, uid_ranges, gid_ranges;
+  uint32_t uid, gid, group_count;
   uint32_t groups[GROUPS_MAX];
+  struct id_range ranges[2 * RANGES_MAX];
 };
 
 /*

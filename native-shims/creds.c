@@ -180,8 +180,17 @@ void creds_leave(void) {
 }
 
 /*
- * A caller other than root has no capability, as any process of that user; root has what the server has. With the server's
- * as real and saved ids, and its permitted capabilities, the thread gets back from there.
+ * What lets a caller other than root past permissions, sticky directories and protected_hardlinks, where a guest's kernel has
+ * checked them. Not CAP_FSETID: set-id bits fall when he writes or changes an owner (setattr_should_drop_suidgid of
+ * fs/attr.c), and S_ISGID of a group that he is not in. Not CAP_LINUX_IMMUTABLE, CAP_MKNOD, CAP_SETFCAP, CAP_SYS_ADMIN,
+ * CAP_SYS_RESOURCE.
+ */
+enum { FILE_ACCESS = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH | 1 << CAP_FOWNER };
+
+/*
+ * A caller other than root has no capability, as any process of that user, or those of FILE_ACCESS that the server has; root
+ * has what the server has. With the server's as real and saved ids, and its permitted capabilities, the thread gets back from
+ * there.
  */
 static struct identity identity_of(const struct creds *wanted, struct group_list *groups) {
   struct identity to = {.uid = wanted->uid, .gid = wanted->gid, .group_count = wanted->group_count, .groups = wanted->groups};
@@ -190,6 +199,7 @@ static struct identity identity_of(const struct creds *wanted, struct group_list
     to.groups = groups->gids;
   }
   if (wanted->uid == 0) memcpy(to.effective, server.effective, sizeof to.effective);
+  else if (wanted->file_caps == FILE_CAPS_ALL) to.effective[0] = server.effective[0] & FILE_ACCESS;
   return to;
 }
 

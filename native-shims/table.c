@@ -1,5 +1,6 @@
 /* The table of shims, which src/host finds by name, and `perform`. */
 #include "creds.h"
+#include "ranges.h"
 #include "syscalls.h"
 
 #include <stdbool.h>
@@ -124,6 +125,14 @@ static int64_t measured(const struct row *row, const struct call *call, uint32_t
   return result;
 }
 
+static int64_t attempt(const struct row *row, const struct call *call, uint32_t *blocked_ms) {
+  int64_t result;
+  if (row->flags & MEASURED) return measured(row, call, blocked_ms);
+  do result = row->run(call);
+  while (result == -EINTR);
+  return result;
+}
+
 int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
                 uint32_t *blocked_ms) {
   static const struct creds as_server = {.server = 1};
@@ -141,10 +150,13 @@ int64_t perform(const struct control *control, struct group_list *groups, const 
   /* A text with a NUL inside would name another object. */
   if (strlen(call.text[0]) != control->text_bytes[0] || strlen(second) != control->text_bytes[1]) return -EINVAL;
   const struct row *row = &shims[control->shim];
-  int64_t result = creds_assume(row->flags & AS_SERVER ? &as_server : &control->creds, groups);
+  const struct creds *caller = row->flags & AS_SERVER ? &as_server : &control->creds;
+  int64_t result = creds_assume(caller, groups);
   if (result < 0) return result;
-  if (row->flags & MEASURED) return measured(row, &call, blocked_ms);
-  do result = row->run(&call);
-  while (result == -EINTR);
-  return result;
+  result = attempt(row, &call, blocked_ms);
+  if ((result != -EACCES && result != -EPERM) || !in_ranges(caller, row, &call)) return result;
+  struct creds over = *caller;
+  over.file_caps = FILE_CAPS_ALL;
+  int64_t failed = creds_assume(&over, groups);
+  return failed < 0 ? failed : attempt(row, &call, blocked_ms);
 }

@@ -47,6 +47,26 @@ export class HostErrorLog {
     else this.#once(`groups ${errno.name}`, () => `${of} cannot be had (${errno}): the user cannot attach`);
   }
 
+  /** A user of an export with `check=host` may not create with a gid, which is not the host's problem but its administrator's. */
+  notInGroup(uid: number, gid: number): void {
+    this.#once(
+      'not in group',
+      () =>
+        `uid ${uid} may not create with gid ${gid} (EPERM): the host's user database does not have it in that group. Add it there ` +
+        "(usermod -aG), make the directory set-gid with that group, or use check=guest if the guest's root is trusted",
+    );
+  }
+
+  /** A guest's root may not set xattrs of this namespace. */
+  needsSysAdmin(namespace: 'trusted' | 'security'): void {
+    this.#once(
+      namespace,
+      () =>
+        `${namespace}.* xattrs cannot be set (EPERM): they need CAP_SYS_ADMIN, which the sandbox leaves to the server with ` +
+        '--trusted-xattrs on',
+    );
+  }
+
   #once(key: string, text: () => string): void {
     if (this.#kinds.isFirst(key)) this.#warn(text());
   }

@@ -19,6 +19,7 @@ const examples = {
   anonuid: '65534',
   anongid: '65534',
   map: '0:100000:65536',
+  check: 'host',
 } as const;
 type Key = keyof typeof examples;
 const keys = Object.keys(examples) as Key[];
@@ -27,6 +28,7 @@ const repeatable: ReadonlySet<Key> = new Set<Key>(['allow', 'map']);
 
 const multidevs = ['remap', 'forbid'] as const;
 const squashes = ['none', 'root', 'all'] as const;
+const checks = ['guest', 'host'] as const;
 
 /** Splits at single commas. Two commas are one literal comma, as in QEMU's options. */
 export function splitAtCommas(text: string): string[] {
@@ -85,6 +87,7 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
     ...present('anonuid', readId('anonuid', one('anonuid'), report)),
     ...present('anongid', readId('anongid', one('anongid'), report)),
     ...present('map', values.get('map')),
+    ...present('check', oneOf('check', one('check'), checks, report)),
   };
 }
 

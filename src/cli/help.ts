@@ -36,6 +36,9 @@ Exports:
                                    anonuid=UID and anongid=GID
       map=GUEST:HOST:COUNT         passthrough only: maps a range of the guest's user and group ids to the
                                    host's; with u: or g: before it, of one kind only; may be repeated
+      check=guest|host             passthrough only: who checks permissions, by whose knowledge of groups:
+                                   the guest's kernel (the default; with map= over its own ids), or the
+                                   host's (the default with squash=)
       freezable=on                 its file systems are frozen now and then (fsfreeze); a change then delays
                                    only its own request, at the price of speed
       multidevs=remap|forbid       what is mounted below the directory is served (the default), or refused

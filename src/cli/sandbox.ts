@@ -23,6 +23,7 @@ import {
 } from '#host/sandbox.ts';
 import { refuseDescriptors, socketPair } from '#host/sockets.ts';
 import { type ModelEntry, modelEntry, modelsWhere } from '#security/models.ts';
+import { asksForGroups } from '#security/squash.ts';
 import type { ServerOptions } from '#server.ts';
 import { bindAll, closeBound } from '#transport/bind.ts';
 import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
@@ -127,6 +128,10 @@ function usersOf(exports: readonly ExportOptions[]): boolean {
   return actingAsGuests(modelsOf(exports)).length > 0;
 }
 
+function groupsWanted(exports: readonly ExportOptions[]): boolean {
+  return exports.some(one => modelEntry(one.securityModel)!.needs.guestCreds && asksForGroups(one));
+}
+
 /** Whether the program must run twice. */
 export function runsTwice(options: ServeOptions): boolean {
   return options.sandbox || options.user !== undefined;
@@ -141,7 +146,7 @@ export async function enterSandbox(
 ): Promise<never> {
   const { exports, sandbox, user } = options;
   if (sandbox) for (const one of exports) warnOfOwner(one, options, log);
-  const groups = sandbox && usersOf(exports) ? Array.from({ length: options.workers }, startGroups) : [];
+  const groups = sandbox && groupsWanted(exports) ? Array.from({ length: options.workers }, startGroups) : [];
   const listen = (await bindAll(endpoints, text => log.warn(text))).map(aboveStandard);
   try {
     for (const one of listen) if ('fd' in one && !isDevice(one)) refuseDescriptors(one.fd);

@@ -3,7 +3,7 @@ import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { poolCallsPerSessionMax, poolThreadsPerVolumeMax } from '#quota/limits.ts';
 import { addon, layoutOf as at, type GroupList } from './addon.ts';
-import type { Credentials, Submitter } from './syscalls.ts';
+import type { Credentials, IdRange, Submitter } from './syscalls.ts';
 
 /**
  * The control block (native-shims/call.h): memory in which a call's credentials, numbers and texts are passed to the addon. Writing
@@ -18,6 +18,10 @@ const trustUsOfCall = new Uint32Array(block, at('trustUs'), 1);
 const textBytes = new Uint32Array(block, at('textBytes'), 2);
 const numbers = new Int32Array(block, at('number'), 4);
 const asServer = new Uint32Array(block, at('server'), 1);
+/** file_caps, uid_ranges, gid_ranges. */
+const fileCaps = new Uint32Array(block, at('fileCaps'), 3);
+const rangesMax = at('rangesMax');
+const ranges = new Uint32Array(block, at('ranges'), 4 * rangesMax);
 const ids = new Uint32Array(block, at('uid'), 3);
 const groups = new Uint32Array(block, at('groups'), at('groupsMax'));
 const texts = new Uint8Array(block, at('texts'), at('textsBytesMax'));
@@ -67,6 +71,7 @@ function writeCreds(creds: Credentials): void {
   written = undefined;
   // −1 only: 4294967295 is NONUNAME from a guest, and the shim refuses it.
   asServer[0] = creds.uid === -1 ? 1 : 0;
+  writeFileCaps(creds.fileCaps);
   const count = creds.groups.length;
   ids[0] = creds.uid;
   ids[1] = creds.gid;
@@ -74,6 +79,20 @@ function writeCreds(creds: Credentials): void {
   if (count > groups.length) useGroups(listOf(creds.groups));
   else for (let i = 0; i < count; i++) groups[i] = creds.groups[i]!;
   written = creds;
+}
+
+/** FILE_CAPS_NONE, FILE_CAPS_ALL or FILE_CAPS_RANGES of call.h. */
+function writeFileCaps(over: Credentials['fileCaps']): void {
+  fileCaps[0] = over === undefined ? 0 : over === 'all' ? 1 : 2;
+  if (over === undefined || over === 'all') return;
+  fileCaps[1] = writeRanges(0, over.uids);
+  fileCaps[2] = writeRanges(2 * rangesMax, over.gids);
+}
+
+function writeRanges(start: number, of: readonly IdRange[]): number {
+  if (of.length > rangesMax) throw E2BIG;
+  for (const [i, { first, count }] of of.entries()) ranges.set([first, count], start + 2 * i);
+  return of.length;
 }
 
 /** Copies in the addon, each freed after its array was collected. */

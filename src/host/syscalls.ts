@@ -12,6 +12,22 @@ export interface Credentials {
   readonly gid: number;
   /** Supplementary groups; with more than NGROUPS_MAX a call fails with E2BIG. */
   readonly groups: readonly number[];
+  /**
+   * Over which objects a uid other than 0 has the server's capabilities of file access: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
+   * CAP_FOWNER, CAP_CHOWN. Uid 0 has all of the server's over all.
+   */
+  readonly fileCaps?: 'all' | OwnerRanges;
+}
+
+/** Objects whose owner is in one of `uids` and whose group in one of `gids`, at most 32 each. */
+export interface OwnerRanges {
+  readonly uids: readonly IdRange[];
+  readonly gids: readonly IdRange[];
+}
+
+export interface IdRange {
+  readonly first: number;
+  readonly count: number;
 }
 
 /** The credentials with which the process was started. */

@@ -1,3 +1,5 @@
+import type { IdRange, OwnerRanges } from '#host/syscalls.ts';
+
 /** The largest id: −1 means "unchanged" to chown(2). */
 export const idMax = 0xffff_fffe;
 
@@ -29,6 +31,11 @@ export class IdMap {
     );
   }
 
+  /** The mapped ids of the host. */
+  get hostRanges(): IdRange[] {
+    return this.#ranges.map(({ host, count }) => ({ first: host, count }));
+  }
+
   /** The host's id for the guest's; undefined if unmapped. */
   toHost(id: number): number | undefined {
     for (const { guest, host, count } of this.#ranges) {
@@ -44,6 +51,15 @@ export class IdMap {
     }
     return undefined;
   }
+}
+
+/** Whether an object of this owner and group is one of those. */
+export function rangesHave(over: 'all' | OwnerRanges, uid: number, gid: number): boolean {
+  return over === 'all' || (isIn(over.uids, uid) && isIn(over.gids, gid));
+}
+
+function isIn(ranges: readonly IdRange[], id: number): boolean {
+  return ranges.some(({ first, count }) => id >= first && id < first + count);
 }
 
 const other = { u: 'g', g: 'u' } as const;

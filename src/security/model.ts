@@ -50,8 +50,13 @@ export interface SecurityModel {
   credsOfUser(uid: number, submitter: Submitter): MaybePromise<Credentials>;
   /** Credentials of the host call. */
   credsFor(creds: Credentials): Credentials;
-  /** Credentials of the host call that creates an object of group `gid`. */
-  credsForCreate(creds: Credentials, gid: number): Credentials;
+  /** Credentials of the host call that creates an object of group `gid` in `dir`. EPERM if the caller may not have that group. */
+  credsForCreate(creds: Credentials, gid: number, dir: Target): MaybePromise<Credentials>;
+  /**
+   * Credentials of the host call that sets an ACL, which clears S_ISGID unless the caller is in the object's group
+   * (posix_acl_update_mode). Absent: those of `credsFor`.
+   */
+  credsForAcl?(target: Target, creds: Credentials): MaybePromise<Credentials>;
 
   hostForm(want: GuestForm): HostForm;
   /** Sets owner, mode and type of a new object. On an error the caller removes the object. */
@@ -77,6 +82,8 @@ export interface SecurityModel {
   xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes;
   /** The client's name of a host's xattr; undefined hides it. */
   xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined;
+  /** A host call refused to set or remove xattr `name` with EPERM. */
+  xattrRefused?(name: Bytes, creds: Credentials): void;
   /** Convert the value of xattr `name` between client and host, where it contains ids. */
   valueToHost?(name: Bytes, value: Uint8Array): Uint8Array;
   valueToClient?(name: Bytes, value: Uint8Array): Uint8Array;

@@ -74,7 +74,7 @@ export const models = [
     name: 'passthrough',
     aliases: [],
     summary: ["files belong to the guest's users and groups. Needs root."],
-    options: idOptions,
+    options: [...idOptions, 'check'],
     needs: {
       ...needsNothing,
       capabilities: ['CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER', 'CAP_FSETID', 'CAP_SETGID', 'CAP_SETUID'],
@@ -84,7 +84,9 @@ export const models = [
     },
     create: async (options, { hostErrors, groupsOf }) => {
       const { passthrough } = await import('./passthrough.ts');
-      const model = passthrough(groupsOf, (uid, errno) => hostErrors.noGroups(uid, errno));
+      const { checkOf, guestsObjects } = await import('./squash.ts');
+      const check = checkOf(options);
+      const model = passthrough(groupsOf, { check, over: guestsObjects(options), log: hostErrors });
       return mappingIds(model, options);
     },
   },

@@ -3,10 +3,11 @@ import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EOVERFLOW } from '#base/errno.ts';
 import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
-import type { Credentials, Submitter } from '#host/syscalls.ts';
+import type { Credentials, OwnerRanges, Submitter } from '#host/syscalls.ts';
 import { mapAcl } from './acl-ids.ts';
 import { IdMap, idMax, mapProblems } from './id-map.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
+import { type Check, givesGroup } from './passthrough.ts';
 import { SharedGroups } from './shared-groups.ts';
 
 /** Which ids a guest's users have on the host, and which ids of the host they see. */
@@ -24,7 +25,30 @@ export interface IdOptions {
    * unchanged.
    */
   readonly map?: readonly string[];
+  /**
+   * Who decides what a guest's users may do. `guest`: the guest's kernel, with `map` over objects whose owner and group are
+   * mapped, and the host's over all others. `host`: the host's kernel. Default: `guest`, with `squash` `host`.
+   */
+  readonly check?: Check;
 }
+
+export function checkOf({ check, squash = 'none' }: IdOptions): Check {
+  return check ?? (squash === 'none' ? 'guest' : 'host');
+}
+
+/** The objects over which the guest's kernel judges with `check: 'guest'`. */
+export function guestsObjects({ map = [] }: IdOptions): 'all' | OwnerRanges {
+  if (map.length === 0) return 'all';
+  return { uids: IdMap.of(map, 'u').hostRanges, gids: IdMap.of(map, 'g').hostRanges };
+}
+
+/** Whether users' groups are looked up in the host's user database. */
+export function asksForGroups(options: IdOptions): boolean {
+  return checkOf(options) === 'host' || guestsObjects(options) !== 'all';
+}
+
+/** Ranges of one kind in a call's credentials: RANGES_MAX of native-shims/call.h. */
+const rangesMax = 32;
 
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 const capability = 'security.capability';
@@ -57,7 +81,23 @@ export function idProblems(options: IdOptions): string[] {
       problems.push(`${key}=${id} is no id: write a number, as in ${key}=65534`);
     }
   }
-  return [...problems, ...mapProblems(map)];
+  return [...problems, ...checkProblems(options), ...mapProblems(map)];
+}
+
+function checkProblems(options: IdOptions): string[] {
+  const { check, squash = 'none', map = [] } = options;
+  if (check !== undefined && check !== 'guest' && check !== 'host')
+    return [`check=${check} is not possible: say check=guest or check=host`];
+  if (check === 'guest' && squash !== 'none') {
+    return [
+      `check=guest trusts the guest's kernel to check its users, squash=${squash} does not: leave one of them out`,
+    ];
+  }
+  const most = Math.max(...(['u', 'g'] as const).map(kind => IdMap.of(map, kind).hostRanges.length));
+  if (checkOf(options) === 'host' || most <= rangesMax) return [];
+  return [
+    `map= has ${most} ranges of one kind, and check=guest takes ${rangesMax}: join some, or say check=host`,
+  ];
 }
 
 /**
@@ -119,7 +159,7 @@ class Ids implements SecurityModel {
       );
       const own = uid === 0 ? this.#gids.toHost(0) : known.gid;
       const gid = own !== undefined && this.#mayAct(own) ? own : nobody;
-      return this.#guest({ uid: known.uid, gid, groups });
+      return this.#guest({ ...known, gid, groups });
     });
   }
 
@@ -133,8 +173,20 @@ class Ids implements SecurityModel {
     return this.#model.credsFor(hostOf(creds));
   }
 
-  credsForCreate(creds: Credentials, gid: number): Credentials {
-    return this.#model.credsForCreate(hostOf(creds), this.#groupOfNew(creds, gid));
+  credsForCreate(creds: Credentials, gid: number, dir: Target): MaybePromise<Credentials> {
+    const host = hostOf(creds);
+    const create = () => this.#model.credsForCreate(host, this.#groupOfNew(creds, gid), dir);
+    const group = this.#squash === 'root' && gid === 0 ? this.#gids.toHost(0) : undefined;
+    if (group === undefined || host.gid === this.#anonymous.host.gid) return create();
+    // The group of a set-gid directory, which is not squashed.
+    return andThen(givesGroup(dir, group), given =>
+      given ? this.#model.credsForCreate(host, host.gid, dir) : create(),
+    );
+  }
+
+  credsForAcl(target: Target, creds: Credentials): MaybePromise<Credentials> {
+    const host = hostOf(creds);
+    return this.#model.credsForAcl?.(target, host) ?? this.#model.credsFor(host);
   }
 
   #groupOfNew(creds: Credentials, gid: number): number {
@@ -193,6 +245,10 @@ class Ids implements SecurityModel {
   xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined {
     const shown = this.#model.xattrToClient(name, hostOf(creds));
     return shown !== undefined && this.#isHidden(shown) ? undefined : shown;
+  }
+
+  xattrRefused(name: Bytes, creds: Credentials): void {
+    this.#model.xattrRefused?.(name, hostOf(creds));
   }
 
   /** Other `system.` xattrs may contain ids that are not mapped (system.nfs4_acl). */

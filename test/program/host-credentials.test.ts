@@ -90,6 +90,61 @@ describe.each([
     await sys.close(fd);
   });
 
+  test('a caller with capabilities of file access has these four and no others', async () => {
+    const capable: Credentials = { ...user(1000), fileCaps: 'all' };
+    writeFileSync(at('of root'), 'x');
+    chmodSync(at('of root'), 0o6711);
+    mkdirSync(at('closed to all'), { mode: 0 });
+    const fd = await sys.lookup(server, dir, n('of root'));
+    const closed = await sys.lookup(capable, dir, n('closed to all'));
+    expect(await refusal(() => sys.reopen(user(1000), fd, O_RDONLY))).toBe(errno.EACCES);
+    // CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_CHOWN; a write clears set-id bits without CAP_FSETID.
+    const open = await sys.reopen(capable, fd, O_WRONLY);
+    await sys.write(capable, open, [asOwned(Buffer.from('y'))], 0);
+    await sys.close(open);
+    expect(lstatSync(at('of root')).mode & 0o7777).toBe(0o711);
+    await sys.close(await sys.create(capable, closed, n('made'), O_WRONLY | O_EXCL, 0o600));
+    expect(lstatSync(join(at('closed to all'), 'made')).uid).toBe(1000);
+    await sys.chmod(capable, fd, 0o2755);
+    expect(lstatSync(at('of root')).mode & 0o7777).toBe(0o755);
+    await sys.chown(capable, fd, 7, 8);
+    expect([lstatSync(at('of root')).uid, lstatSync(at('of root')).gid]).toEqual([7, 8]);
+    // CAP_SYS_ADMIN, CAP_MKNOD, CAP_SETFCAP
+    const one = asOwned(Buffer.from('1'));
+    expect(await refusal(() => sys.setxattr(capable, fd, 'trusted.a', one, 0))).toBe(errno.EPERM);
+    expect(await refusal(() => sys.setxattr(capable, fd, 'security.a', one, 0))).toBe(errno.EPERM);
+    expect(await refusal(() => sys.mknod(capable, dir, n('null'), 0o020666, 0x103))).toBe(errno.EPERM);
+    for (const held of [fd, closed]) await sys.close(held);
+  });
+
+  test('a caller with capabilities over ranges has them where owner and group lie in both', async () => {
+    const range = (first: number, count: number) => ({ first, count });
+    const ranges = {
+      uids: [range(0xffff_fff0, 4), range(50_000, 10)],
+      gids: [range(60_000, 10), range(0xffff_fff0, 14)],
+    };
+    const capable: Credentials = { ...user(1000), fileCaps: ranges };
+    const opens = async (uid: number, gid: number) => {
+      const name = `owned-${uid}-${gid}`;
+      writeFileSync(at(name), '', { mode: 0o600 });
+      chownSync(at(name), uid, gid);
+      const fd = await sys.lookup(server, dir, n(name));
+      const outcome = await refusal(async () => sys.close(await sys.reopen(capable, fd, O_RDONLY)));
+      await sys.close(fd);
+      return outcome === 'not refused' ? true : outcome;
+    };
+    for (const uid of [50_000, 50_009, 0xffff_fff0, 0xffff_fff3]) {
+      for (const gid of [60_000, 60_009, 0xffff_fff0, 0xffff_fffd]) expect(await opens(uid, gid)).toBe(true);
+      for (const gid of [0, 59_999, 60_010, 0xffff_ffef, 0xffff_fffe])
+        expect([uid, gid, await opens(uid, gid)]).toEqual([uid, gid, errno.EACCES]);
+    }
+    for (const uid of [0, 49_999, 50_010, 0xffff_ffef, 0xffff_fff4, 60_000])
+      expect([uid, await opens(uid, 60_000)]).toEqual([uid, errno.EACCES]);
+    const many = Array.from({ length: 33 }, (_x, i) => range(i * 10, 1));
+    const tooMany: Credentials = { ...user(1000), fileCaps: { uids: many, gids: [] } };
+    expect(await refusal(() => sys.mkdir(tooMany, dir, n('many'), 0o700))).toBe(errno.E2BIG);
+  });
+
   test('a caller gets no set-gid file of a group that it is not in (CVE-2022-0358)', async () => {
     mkdirSync(at('shared'));
     chownSync(at('shared'), 0, 777);
@@ -158,6 +213,9 @@ describe.each([
       user(1004, 101, [6]),
       user(0, 0, [0]),
       user(0, 100, [4, 5]),
+      { ...user(1000, 100), fileCaps: 'all' } as const,
+      { ...user(1005, 100, [4, 5]), fileCaps: 'all' } as const,
+      { ...user(1005, 100), fileCaps: { uids: [{ first: 1000, count: 2 }], gids: [{ first: 0, count: 9 }] } },
       server,
     ];
     // One thread: it keeps the credentials of a call until the next call.
@@ -171,8 +229,9 @@ describe.each([
           const { uid, gid } = lstatSync(at(name));
           expect([uid, gid], label).toEqual(creds === server ? [0, 0] : [creds.uid, creds.gid]);
         }
-        // Only root has capabilities, whoever was there before.
-        const mayTake = second === server || second.uid === 0 || second.uid === first.uid;
+        // Only root and who is to have them has capabilities, whoever was there before. The directory is root's.
+        const mayTake =
+          second === server || second.uid === 0 || second.uid === first.uid || second.fileCaps === 'all';
         const taken = await refusal(() => sys.rename(second, dir, n(`turn-${i}-${j}-0`), dir, n('taken'), 0));
         expect(taken, `${i} ${j}`).toBe(mayTake ? 'not refused' : errno.EPERM);
         if (mayTake) await sys.unlink(server, dir, n('taken'), true);

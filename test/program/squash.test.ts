@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ConfigError, type ExportOptions, Server } from '#index.ts';
 import { mapAcl } from '#security/acl-ids.ts';
 import { IdMap, mapProblems } from '#security/id-map.ts';
+import { idProblems } from '#security/squash.ts';
 import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/test-client.ts';
 
 const none = 0xffff_ffff;
@@ -104,6 +105,7 @@ describe('passthrough', () => {
   async function serve(options: Omit<ExportOptions, 'path'>): Promise<void> {
     server = await Server.open({
       exports: [{ ...options, path: files, name: 'x', securityModel: 'passthrough' }],
+      groupsOf: uid => (uid === 1000 ? { gid: 1000, groups: [1000] } : undefined),
     });
     await server.listen(`unix://${path()}`);
   }
@@ -244,9 +246,8 @@ describe('passthrough', () => {
       const user = await as(1000);
       await user.clunk(await user.create(0, 'u', { gid: 1000 }));
       expect(owner('u')).toEqual([1000, 1000]);
-      // Whoever says that its group is root's gets no more than root itself.
-      await user.clunk(await user.create(0, 'v', { gid: 0 }));
-      expect(owner('v')).toEqual([1000, 3001]);
+      // Whoever says that its group is root's is not in the anonymous one either.
+      expect(await errnoOf(user.create(0, 'v', { gid: 0 }))).toBe('EPERM');
     });
 
     it('all makes everybody one, nobody when no other is named', async () => {
@@ -290,6 +291,14 @@ describe('passthrough', () => {
     expect((await faults({ map: ['0:0:1'] })).join()).toContain('security_model=passthrough');
     const passthrough = { securityModel: 'passthrough' } as const;
     expect((await faults({ ...passthrough, anonuid: 5 })).join()).toContain('squash=root');
+    expect((await faults({ check: 'host' })).join()).toContain('security_model=passthrough');
+    expect((await faults({ ...passthrough, check: 'nobody' as 'host' })).join()).toContain('check=guest or');
+    expect((await faults({ ...passthrough, check: 'guest', squash: 'root' })).join()).toContain(
+      'leave one of them out',
+    );
+    const many = { ...passthrough, map: Array.from({ length: 33 }, (_x, i) => `u:${i * 10}:${i * 10}:1`) };
+    expect((await faults(many)).join()).toContain('takes 32');
+    expect(idProblems({ ...many, check: 'host' })).toEqual([]);
     expect(await faults({ ...passthrough, squash: 'all', anonuid: -1, anongid: 0xffff_ffff })).toHaveLength(
       2,
     );

@@ -51,7 +51,9 @@ afterEach(async () => {
 afterAll(() => rmSync(top, { recursive: true }));
 
 const start = async (args: readonly string[] = [], userDatabase = database) => {
-  const exports = [{ path: files, name: 'files', securityModel: 'passthrough' as const }];
+  const exports = [
+    { path: files, name: 'files', securityModel: 'passthrough' as const, settings: ['check=host'] },
+  ];
   server = await Ninepd.start({ exports, args: [...args], userDatabase });
 };
 const connect = () => Client.connect({ port: server.port });

@@ -5,7 +5,7 @@ import { andThen, type MaybePromise, onError, recover } from '#base/maybe-promis
 import { type Name, nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '#host/constants.ts';
-import { type Syscalls, serverCreds } from '#host/syscalls.ts';
+import { type Credentials, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import type { GuestForm, HostForm, SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import type { LocalNode, NodeTable } from './node.ts';
@@ -98,9 +98,14 @@ export class Creator {
     return order.shape.staged ? this.#makeAside(order) : this.#makeInPlace(order);
   }
 
-  #makeInPlace({ ctx, dir, dirfd, name, want, openFlags }: CreateJob): MaybePromise<number> {
+  #makeInPlace(order: CreateJob): MaybePromise<number> {
+    const { ctx, dir, dirfd, want } = order;
+    const creator = this.#model.credsForCreate(ctx.creds, want.gid, { sys: dir.volume.sys(ctx), fd: dirfd });
+    return andThen(creator, as => this.#makeAs(as, order));
+  }
+
+  #makeAs(creator: Credentials, { ctx, dir, dirfd, name, want, openFlags }: CreateJob): MaybePromise<number> {
     const sys = dir.volume.sys(ctx);
-    const creator = this.#model.credsForCreate(ctx.creds, want.gid);
     const type = want.mode & S_IFMT;
     const bits = want.mode & 0o7777;
     if (openFlags !== undefined) return sys.create(creator, dirfd, name, openFlags | O_EXCL, bits);

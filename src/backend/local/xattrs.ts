@@ -2,11 +2,14 @@ import { EPERM, ERANGE, Errno } from '#base/errno.ts';
 import { andThen, type MaybePromise, recover } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { allocOwned, asOwned, type Owned } from '#base/owned.ts';
+import type { Credentials } from '#host/syscalls.ts';
 import { xattrValueBytesMax } from '#quota/limits.ts';
 import type { SecurityModel } from '#security/model.ts';
 import { writableFile } from '#security/write-access.ts';
 import type { CallContext } from '../tree.ts';
 import type { LocalNode, NodeTable } from './node.ts';
+
+const accessAcl = 'system.posix_acl_access';
 
 /** Most values fit; a larger one is asked for again with room for the largest there can be. */
 const firstTryBytes = 512;
@@ -55,7 +58,15 @@ export class LocalXattrs {
     const sys = node.volume.sys(ctx);
     const as = this.#model.credsFor(ctx.creds);
     const kept = asOwned(this.#model.valueToHost?.(name, value) ?? value);
-    return this.#nodes.use(ctx, node, fd => sys.setxattr(as, fd, hostName, kept, flags));
+    return this.#nodes.use(ctx, node, fd =>
+      this.#telling(name, ctx.creds, () => {
+        if (name !== accessAcl || !this.#model.credsForAcl)
+          return sys.setxattr(as, fd, hostName, kept, flags);
+        return andThen(this.#model.credsForAcl({ sys, fd }, ctx.creds), member =>
+          sys.setxattr(member, fd, hostName, kept, flags),
+        );
+      }),
+    );
   }
 
   remove(ctx: CallContext, node: LocalNode, name: Bytes): MaybePromise<void> {
@@ -64,13 +75,21 @@ export class LocalXattrs {
     const sys = node.volume.sys(ctx);
     return this.#nodes.use(ctx, node, fd =>
       recover<void>(
-        () => sys.removexattr(as, fd, hostName),
+        () => this.#telling(name, ctx.creds, () => sys.removexattr(as, fd, hostName)),
         async error => {
           if (error !== EPERM || name !== 'security.capability') throw error;
           if ((await writableFile({ sys, fd }, as)) === undefined) throw error;
         },
       ),
     );
+  }
+
+  /** Tells the model of a refusal. */
+  #telling(name: Bytes, creds: Credentials, act: () => MaybePromise<void>): MaybePromise<void> {
+    return recover<void>(act, error => {
+      if (error === EPERM) this.#model.xattrRefused?.(name, creds);
+      throw error;
+    });
   }
 }
 

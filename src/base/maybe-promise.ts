@@ -70,3 +70,32 @@ export function series(
 ): MaybePromise<void> {
   return forEach(steps, step => (step ? step() : undefined));
 }
+
+/**
+ * A procedure whose calls may block, as a generator that yields the promises it waits for. `runSteps` runs it to its end,
+ * without a promise if no call blocks, which an async function cannot. It is written like one: `function*` for `async
+ * function`, and `yield* wait(call)` for `await call`.
+ */
+export type Steps<T> = Generator<Promise<unknown>, T, unknown>;
+
+/** Waits for a result, in `Steps`. */
+export function* wait<T>(result: MaybePromise<T>): Steps<T> {
+  return result instanceof Promise ? ((yield result) as T) : result;
+}
+
+export function runSteps<T>(steps: Steps<T>): MaybePromise<T> {
+  const { done, value } = steps.next();
+  return done ? value : finish(steps, value);
+}
+
+async function finish<T>(steps: Steps<T>, waiting: Promise<unknown>): Promise<T> {
+  for (;;) {
+    const resume = await waiting.then(
+      value => () => steps.next(value),
+      error => () => steps.throw(error),
+    );
+    const { done, value } = resume();
+    if (done) return value;
+    waiting = value;
+  }
+}

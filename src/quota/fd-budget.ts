@@ -14,7 +14,7 @@ export interface FdHolder {
   /** Set by the holder on every use. */
   touched: boolean;
   /** Closes the descriptor if no more is lost by that than is allowed; false keeps it. Never throws. */
-  giveUp(allowed?: Loss): boolean;
+  evict(allowed?: Loss): boolean;
 }
 
 /**
@@ -112,7 +112,7 @@ export class FdBudget {
       held.delete(holder);
       const spared = spares && holder.touched;
       holder.touched = false;
-      if (!spared && holder.giveUp(loss)) freed++;
+      if (!spared && holder.evict(loss)) freed++;
       else held.add(holder);
     }
     return freed;

@@ -72,7 +72,7 @@ const deeds: Record<string, Deed> = {
   },
   'a look at an object whose directories lost theirs': async ({ tree, root, found }) => {
     const nodes = [await found('dir'), await found('dir', 'sub'), await found('dir', 'sub', 'file')];
-    for (const node of nodes) expect(node.giveUp()).toBe(true);
+    for (const node of nodes) expect(node.evict()).toBe(true);
     return async () => {
       try {
         await tree.stat(root, nodes[2]!, new Attr());
@@ -247,7 +247,7 @@ describe.each(Object.entries(models))(
       };
       const lost = async (...names: string[]) => {
         const node = await found(...names);
-        expect(node.giveUp()).toBe(true);
+        expect(node.evict()).toBe(true);
         return node;
       };
       await act({ tree, root, path: base, found, lost });

@@ -158,7 +158,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
         }
         const opened = [];
         for (let i = 0; i < 3; i++) opened.push(await tree.open(root, node, rw));
-        expect(node.giveUp()).toBe(true);
+        expect(node.evict()).toBe(true);
         unlinkSync(join(dir, 'f'));
         const attr = new Attr();
         for (const file of opened) {

@@ -2,26 +2,15 @@ import type { Attr } from '#base/attr.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Submitter } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
-import type { LocalNode, NodeTable } from './node.ts';
+import type { CachedAttr, LocalNode } from './node.ts';
+import type { NodeTable } from './node-table.ts';
 
-/** Longer than a tick of any kernel's clock (10 ms at HZ=100). */
+/** More than a tick of the kernel's clock (10 ms at HZ=100). */
 const tickMsMax = 20;
 
-/** What a model was seen to show, and the ctime at which it was looked at. */
-export interface CachedAttr {
-  /** Of the seconds the lower half, which goes round in 136 years. */
-  readonly ctimeSec: number;
-  readonly ctimeNsec: number;
-  readonly uid: number;
-  readonly gid: number;
-  readonly mode: number;
-  readonly rdev: number;
-}
-
 /**
- * Overlays what the client sees on the host's attributes. What a model has shown is kept with the node and shown again as
- * long as it cannot be stale: the object's ctime has not moved, and its ctime tells of every change (as git trusts its
- * index). Whatever anybody changes about an object moves its ctime.
+ * Replaces the host's attributes by those that the client sees. What the model computed is kept in the node and used while
+ * ctime is unchanged, if the file system's ctime shows every change (as git trusts its index).
  */
 export class AttrCache {
   readonly #nodes: NodeTable;
@@ -32,7 +21,7 @@ export class AttrCache {
     this.#model = model;
   }
 
-  /** `attr` holds the host's attributes, which were read in this turn. */
+  /** `attr` has the host's attributes, read in this callback. */
   applyModel(submitter: Submitter, node: LocalNode, attr: Attr): MaybePromise<void> {
     if (!this.#model.overlaysAttrs) {
       attr.setQidPath(node.pathLow, node.pathHigh);
@@ -47,28 +36,29 @@ export class AttrCache {
       attr.setQidPath(node.pathLow, node.pathHigh);
       return;
     }
-    const trusted = tellsOfChanges(node, attr);
+    // Decided before the model reads.
+    const trusted = ctimeShowsChanges(node, attr);
     const sys = node.volume.sys(submitter);
     return andThen(
       this.#nodes.use(submitter, node, fd => this.#model.overlayAttrs({ sys, fd }, attr)),
       () => {
         node.type = attr.type;
-        node.cachedAttr = trusted ? seenIn(attr) : undefined;
+        node.cachedAttr = trusted ? cached(attr) : undefined;
         attr.setQidPath(node.pathLow, node.pathHigh);
       },
     );
   }
 }
 
-/** Whether any later change will show in ctime; asked before the model looks. */
-function tellsOfChanges({ volume }: LocalNode, attr: Attr): boolean {
+/** Whether every later change will move ctime. */
+function ctimeShowsChanges({ volume }: LocalNode, attr: Attr): boolean {
   if (volume.ctimeTells === 'exact') return true;
   if (volume.ctimeTells === 'unknown') return false;
   const ageMs = Date.now() - attr.ctimeSec * 1000 - attr.ctimeNsec / 1e6;
   return ageMs > tickMsMax;
 }
 
-function seenIn(attr: Attr): CachedAttr {
+function cached(attr: Attr): CachedAttr {
   const { ctimeSecLow: ctimeSec, ctimeNsec, uid, gid, mode, rdev } = attr;
   return { ctimeSec, ctimeNsec, uid, gid, mode, rdev };
 }

@@ -9,7 +9,8 @@ import {
 } from '#base/layout.ts';
 import { DT_LNK, DT_REG } from '#protocol/constants.ts';
 import type { DTypes } from './dtype-cache.ts';
-import { QidPaths, type Volume } from './volume.ts';
+import { QidPaths } from './qid-paths.ts';
+import type { Volume } from './volume.ts';
 
 /**
  * Turns the raw inode numbers of packed directory entries into the qid.paths that getattr gives, and the types of those in

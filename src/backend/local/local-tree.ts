@@ -1,7 +1,7 @@
 import { openSync } from 'node:fs';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '#base/attr.ts';
 import { EEXIST, EINVAL, EMFILE, ENOENT, ENOTDIR, Errno, ESTALE } from '#base/errno.ts';
-import { andThen, type MaybePromise, onError, recover } from '#base/maybe-promise.ts';
+import { andThen, type MaybePromise, onError, runSteps, type Steps, wait } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import { lengthOf, type Owned, type OwnedSegments, type Segments } from '#base/owned.ts';
 import { O_DIRECTORY, O_DSYNC, O_PATH, O_RDONLY, O_TRUNC } from '#host/constants.ts';
@@ -24,26 +24,27 @@ import { Changes } from './changes.ts';
 import { Creator } from './create.ts';
 import { OwnerLocks } from './locks.ts';
 import { Namespace } from './namespace.ts';
-import { type LocalNode, NodeTable } from './node.ts';
-import { openFlags, refuseToOpen, wantOf, writeAll, writeAllNow } from './open.ts';
+import type { LocalNode } from './node.ts';
+import { NodeTable } from './node-table.ts';
+import { guestFormOf, openFlags, refuseToOpen, writeAll, writeAllNow } from './open.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
 import { Orphans } from './orphans.ts';
 import { DirReader } from './readdir.ts';
 import { Volumes } from './volume.ts';
 import { LocalXattrs } from './xattrs.ts';
 
-/** What a tree on the host needs: the descriptor budget (shared by all trees), and the security model. */
+/** What a tree is opened with. All trees share the descriptor budget. */
 export interface LocalTreeParts {
   readonly descriptors: FdBudget;
   readonly model: SecurityModel;
-  /** Nothing may be changed, not even by the server for itself. */
+  /** Nothing is changed, not even orphans removed. */
   readonly readonly?: boolean;
-  /** Its file systems are frozen now and then (FIFREEZE): no change is made on the event loop's thread. */
+  /** Its file systems may be frozen (FIFREEZE): no change runs on the event loop's thread. */
   readonly freezable?: boolean;
-  /** Whether what is mounted below the directory is refused (EACCES). */
+  /** Whether mounts below the directory are refused (EACCES). */
   readonly oneMount?: boolean;
-  /** The volumes to use; tests replace them. */
-  readonly volumes?: Volumes;
+  /** For tests. */
+  readonly volumes?: Volumes<LocalNode>;
 }
 
 type CreateHow = OpenHow & { readonly exclusive: boolean; readonly mode: number; readonly gid: number };
@@ -53,10 +54,10 @@ interface Created {
   readonly file: LocalOpen;
 }
 
-/** How often a create that may open an existing file tries again when the name comes and goes under it. */
+/** Attempts of a create without O_EXCL, when others create and remove the name meanwhile. */
 const createTriesMax = 16;
 
-/** A directory of the host. Every change runs through here, whatever the model. */
+/** A directory of the host, with any security model. */
 export class LocalTree implements Tree {
   readonly root: LocalNode;
   readonly #model: SecurityModel;
@@ -85,12 +86,12 @@ export class LocalTree implements Tree {
     this.#dirReader = new DirReader(nodes, this.#opens, parts.model, orphans);
   }
 
-  /** Opens the directory `path`. Throws what open(2) says (a Node.js error), for the one path that is ever resolved. */
+  /** Opens the directory `path`: the only path that is resolved. Throws the Node.js error of open(2). */
   static async open(path: string, parts: LocalTreeParts): Promise<LocalTree> {
     const fd = openSync(path, O_PATH | O_DIRECTORY);
-    const volumes = parts.volumes ?? new Volumes(parts.freezable ?? false, parts.oneMount);
+    const volumes = parts.volumes ?? new Volumes<LocalNode>(parts.freezable ?? false, parts.oneMount);
     const nodes = new NodeTable(volumes, parts.descriptors);
-    const root = await nodes.arrive(noSession, unknownFs(noSession), fd, new Attr(), undefined, undefined);
+    const root = await nodes.adopt(noSession, unknownFs(noSession), fd, new Attr(), undefined, undefined);
     nodes.root = root;
     return new LocalTree(root, nodes, parts);
   }
@@ -110,17 +111,17 @@ export class LocalTree implements Tree {
   walk(ctx: CallContext, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode | Errno> {
     if (dir.type !== S_IFDIR) return ENOTDIR;
     if (isReserved(this.#model, name)) return ENOENT;
-    const as = this.#model.credsFor(ctx.creds);
+    const creds = this.#model.credsFor(ctx.creds);
     return this.#nodes.use(ctx, dir, dirfd =>
-      andThen(dir.volume.lookup(ctx, as, dirfd, name), fd =>
-        fd < 0 ? Errno.of(-fd) : this.#arrive(ctx, fd, dir, name, attr),
+      andThen(dir.volume.lookup(ctx, creds, dirfd, name), fd =>
+        fd < 0 ? Errno.of(-fd) : this.#adopt(ctx, fd, dir, name, attr),
       ),
     );
   }
 
-  /** From a fresh O_PATH descriptor to a held node and its attributes. */
-  #arrive(ctx: CallContext, fd: number, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode> {
-    return andThen(this.#nodes.arrive(ctx, dir.volume.sys(ctx), fd, attr, dir, name), node =>
+  /** The node of a new O_PATH descriptor, referenced, and its attributes as the client sees them. */
+  #adopt(ctx: CallContext, fd: number, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode> {
+    return andThen(this.#nodes.adopt(ctx, dir.volume.sys(ctx), fd, attr, dir, name), node =>
       andThen(
         onError(
           () =>
@@ -174,18 +175,18 @@ export class LocalTree implements Tree {
   open(ctx: CallContext, node: LocalNode, how: OpenHow): MaybePromise<LocalOpen> {
     refuseToOpen(node);
     const { volume } = node;
-    const { creds, session } = ctx;
-    const as = this.#model.credsFor(creds);
+    const { session } = ctx;
+    const creds = this.#model.credsFor(ctx.creds);
     const flags = openFlags(how);
     const reopen = () =>
       this.#nodes.use(ctx, node, fd => {
         const sys = how.truncate ? volume.sysToTruncate(ctx, fd) : volume.sys(ctx);
-        return sys.reopen(as, fd, flags);
+        return sys.reopen(creds, fd, flags);
       });
     const truncate = () =>
-      this.#changes.around(ctx, node, () =>
+      this.#changes.around(ctx, [node], () =>
         andThen(
-          this.#withTarget(ctx, node, target => this.#model.beforeWrite(target, creds)),
+          this.#withTarget(ctx, node, target => this.#model.beforeWrite(target, ctx.creds)),
           reopen,
         ),
       );
@@ -198,53 +199,52 @@ export class LocalTree implements Tree {
 
   openDir(ctx: CallContext, node: LocalNode): MaybePromise<LocalOpen> {
     if (node.type !== S_IFDIR) throw ENOTDIR;
-    const { creds, session } = ctx;
+    const { session } = ctx;
     const sys = node.volume.sys(ctx);
+    const creds = this.#model.credsFor(ctx.creds);
     const flags = O_RDONLY | O_DIRECTORY;
-    const reopen = () => this.#nodes.use(ctx, node, fd => sys.reopen(this.#model.credsFor(creds), fd, flags));
     return this.#opens.counted(session, EMFILE, () =>
-      andThen(reopen(), fd => this.#opens.add(session, node, fd, flags, true, false)),
+      andThen(
+        this.#nodes.use(ctx, node, fd => sys.reopen(creds, fd, flags)),
+        fd => this.#opens.add(session, node, fd, flags, true, false),
+      ),
     );
   }
 
   create(ctx: CallContext, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): MaybePromise<Created> {
-    this.#refuseToMake(dir, name);
-    return this.#changes.around(ctx, dir, () => this.#createOrOpen(ctx, dir, name, how, attr, 0));
+    this.#refuseToCreate(dir, name);
+    return this.#changes.around(ctx, [dir], () => runSteps(this.#createOrOpen(ctx, dir, name, how, attr)));
   }
 
-  #createOrOpen(
-    ctx: CallContext,
-    dir: LocalNode,
-    name: Name,
-    how: CreateHow,
-    attr: Attr,
-    tries: number,
-  ): MaybePromise<Created> {
-    if (tries === createTriesMax) throw ESTALE;
-    return recover<Created>(
-      () => this.#createNew(ctx, dir, name, how, attr),
-      error => {
+  *#createOrOpen(ctx: CallContext, dir: LocalNode, name: Name, how: CreateHow, attr: Attr): Steps<Created> {
+    for (let tries = 0; tries < createTriesMax; tries++) {
+      try {
+        return yield* wait(this.#createNew(ctx, dir, name, how, attr));
+      } catch (error) {
         if (error !== EEXIST || how.exclusive) throw error;
-        return andThen(this.walk(ctx, dir, name, attr), found => {
-          if (found === ENOENT) return this.#createOrOpen(ctx, dir, name, how, attr, tries + 1);
-          if (found instanceof Errno) throw found;
-          return onError(
-            () => this.#openFound(ctx, found, how, attr),
-            () => this.release(found),
-          );
-        });
-      },
-    );
+      }
+      const found = yield* wait(this.walk(ctx, dir, name, attr));
+      if (found === ENOENT) continue;
+      if (found instanceof Errno) throw found;
+      try {
+        return yield* this.#openFound(ctx, found, how, attr);
+      } catch (error) {
+        this.release(found);
+        throw error;
+      }
+    }
+    throw ESTALE;
   }
 
-  #openFound(ctx: CallContext, node: LocalNode, how: CreateHow, attr: Attr): MaybePromise<Created> {
-    return andThen(this.open(ctx, node, how), file => {
-      if (!how.truncate) return { node, file };
-      return onError(
-        () => andThen(this.stat(ctx, node, attr), () => ({ node, file })),
-        () => this.#opens.close(file),
-      );
-    });
+  *#openFound(ctx: CallContext, node: LocalNode, how: CreateHow, attr: Attr): Steps<Created> {
+    const file = yield* wait(this.open(ctx, node, how));
+    try {
+      if (how.truncate) yield* wait(this.stat(ctx, node, attr));
+      return { node, file };
+    } catch (error) {
+      this.#opens.close(file);
+      throw error;
+    }
   }
 
   #createNew(
@@ -268,29 +268,34 @@ export class LocalTree implements Tree {
   }
 
   make(ctx: CallContext, dir: LocalNode, name: Name, what: NewNode, attr: Attr): MaybePromise<LocalNode> {
-    this.#refuseToMake(dir, name);
-    const want = wantOf(what, ctx.creds);
-    return this.#changes.around(ctx, dir, () => this.#creator.make(ctx, dir, name, want, attr));
+    this.#refuseToCreate(dir, name);
+    const want = guestFormOf(what, ctx.creds);
+    return this.#changes.around(ctx, [dir], () => this.#creator.make(ctx, dir, name, want, attr));
   }
 
-  #refuseToMake(dir: LocalNode, name: Name): void {
+  #refuseToCreate(dir: LocalNode, name: Name): void {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
     if (isReserved(this.#model, name)) throw EINVAL;
   }
 
+  /** Names with the reserved prefix do not exist for clients. */
+  #refuseHidden(name: Name): void {
+    if (isReserved(this.#model, name)) throw ENOENT;
+  }
+
   link(ctx: CallContext, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
-    this.#refuseToMake(dir, name);
+    this.#refuseToCreate(dir, name);
     return this.#names.link(ctx, node, dir, name);
   }
 
   rename(ctx: CallContext, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
-    if (isReserved(this.#model, from)) throw ENOENT;
-    this.#refuseToMake(toDir, to);
+    this.#refuseHidden(from);
+    this.#refuseToCreate(toDir, to);
     return this.#names.rename(ctx, fromDir, from, toDir, to);
   }
 
   unlink(ctx: CallContext, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
-    if (isReserved(this.#model, name)) throw ENOENT;
+    this.#refuseHidden(name);
     return this.#names.unlink(ctx, dir, name, kind);
   }
 
@@ -309,12 +314,12 @@ export class LocalTree implements Tree {
 
   write(ctx: CallContext, file: LocalOpen, from: OwnedSegments, offset: number): MaybePromise<number> {
     const { volume } = file.node;
-    // O_SYNC contains the bit of O_DSYNC; either waits for the disk.
+    // O_SYNC and O_DSYNC, whose bit it contains, wait for the disk.
     const waits = (file.flags & O_DSYNC) !== 0 || lengthOf(from) > volume.inlineBytesMax;
     const sys = waits ? volume.pool(ctx) : volume.sys(ctx);
-    const as = this.#model.credsFor(ctx.creds);
+    const creds = this.#model.credsFor(ctx.creds);
     return this.#changes.writing(ctx, file, () =>
-      this.#opens.use(file, fd => writeAll((rest, at) => sys.write(as, fd, rest, at), from, offset)),
+      this.#opens.use(file, fd => writeAll((rest, at) => sys.write(creds, fd, rest, at), from, offset)),
     );
   }
 
@@ -325,9 +330,9 @@ export class LocalTree implements Tree {
     offset: number,
   ): MaybePromise<number> | undefined {
     if (lengthOf(from) > file.node.volume.inlineBytesMax) return undefined;
-    const as = this.#model.credsFor(ctx.creds);
+    const creds = this.#model.credsFor(ctx.creds);
     return this.#changes.writingNow(ctx, file, (sys, fd) =>
-      writeAllNow((rest, at) => sys.write(as, fd, rest, at), from, offset),
+      writeAllNow((rest, at) => sys.write(creds, fd, rest, at), from, offset),
     );
   }
 
@@ -366,11 +371,11 @@ export class LocalTree implements Tree {
   }
 
   setXattr(ctx: CallContext, node: LocalNode, name: Bytes, value: Owned, flags: number): MaybePromise<void> {
-    return this.#changes.around(ctx, node, () => this.#xattrs.set(ctx, node, name, value, flags));
+    return this.#changes.around(ctx, [node], () => this.#xattrs.set(ctx, node, name, value, flags));
   }
 
   removeXattr(ctx: CallContext, node: LocalNode, name: Bytes): MaybePromise<void> {
-    return this.#changes.around(ctx, node, () => this.#xattrs.remove(ctx, node, name));
+    return this.#changes.around(ctx, [node], () => this.#xattrs.remove(ctx, node, name));
   }
 
   lock(owner: LockKey, file: LocalOpen, range: LockRange): MaybePromise<boolean> {

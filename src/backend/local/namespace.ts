@@ -7,10 +7,11 @@ import { serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import type { Changes } from './changes.ts';
-import type { LocalNode, NodeTable } from './node.ts';
+import type { LocalNode } from './node.ts';
+import type { NodeTable } from './node-table.ts';
 import type { Orphans } from './orphans.ts';
 
-/** What gives names to objects that exist and takes them away. */
+/** Links, renames and unlinks. */
 export class Namespace {
   readonly #nodes: NodeTable;
   readonly #changes: Changes;
@@ -27,34 +28,35 @@ export class Namespace {
   link(ctx: CallContext, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
     if (node.type === S_IFDIR) throw EPERM;
     const sys = dir.volume.sys(ctx);
-    const as = this.#model.credsFor(ctx.creds);
-    const linked = this.#changes.aroundAll(ctx, [node, dir], () =>
-      this.#nodes.use(ctx, node, fd => this.#nodes.use(ctx, dir, dirfd => sys.link(as, fd, dirfd, name))),
+    const creds = this.#model.credsFor(ctx.creds);
+    const linked = this.#changes.around(ctx, [node, dir], () =>
+      this.#nodes.use(ctx, node, fd => this.#nodes.use(ctx, dir, dirfd => sys.link(creds, fd, dirfd, name))),
     );
-    return andThen(linked, () => this.#nodes.places.seenAt(node, dir, name, true));
+    return andThen(linked, () => this.#nodes.names.seen(node, dir, name, true));
   }
 
   rename(ctx: CallContext, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
     if (fromDir.type !== S_IFDIR) throw ENOTDIR;
     const sys = fromDir.volume.sys(ctx);
-    const as = this.#model.credsFor(ctx.creds);
+    const creds = this.#model.credsFor(ctx.creds);
+    const rename = (fromfd: number, tofd: number) => sys.rename(creds, fromfd, from, tofd, to, 0);
     return this.#withKnown(ctx, fromDir, from, moved =>
       this.#withKnown(ctx, toDir, to, victim => {
-        const renamed = this.#changes.aroundAll(ctx, [fromDir, toDir, moved, victim], () =>
+        const renamed = this.#changes.around(ctx, [fromDir, toDir, moved, victim], () =>
           this.#nodes.use(ctx, fromDir, fromfd =>
             this.#nodes.use(ctx, toDir, tofd =>
-              this.#emptying(ctx, toDir, tofd, to, () => sys.rename(as, fromfd, from, tofd, to, 0)),
+              this.#retryEmptied(ctx, toDir, tofd, to, () => rename(fromfd, tofd)),
             ),
           ),
         );
         return andThen(renamed, () => {
-          // rename(2) of one link over another of the same file does nothing.
+          // rename(2) over another link of the same file does nothing.
           if (moved === victim) return;
-          const { places } = this.#nodes;
-          if (victim) places.lost(victim, toDir, to);
+          const { names } = this.#nodes;
+          if (victim) names.removed(victim, toDir, to);
           if (!moved) return;
-          places.lost(moved, fromDir, from);
-          places.seenAt(moved, toDir, to, true);
+          names.removed(moved, fromDir, from);
+          names.seen(moved, toDir, to, true);
         });
       }),
     );
@@ -63,21 +65,23 @@ export class Namespace {
   unlink(ctx: CallContext, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
     const sys = dir.volume.sys(ctx);
-    const as = this.#model.credsFor(ctx.creds);
+    const creds = this.#model.credsFor(ctx.creds);
     return this.#withKnown(ctx, dir, name, victim => {
-      const gone = this.#changes.aroundAll(ctx, [dir, victim], () =>
+      const unlinked = this.#changes.around(ctx, [dir, victim], () =>
         this.#nodes.use(ctx, dir, dirfd =>
-          this.#emptying(ctx, dir, dirfd, name, () => sys.unlink(as, dirfd, name, kind === 'directory')),
+          this.#retryEmptied(ctx, dir, dirfd, name, () =>
+            sys.unlink(creds, dirfd, name, kind === 'directory'),
+          ),
         ),
       );
-      return andThen(gone, () => {
-        if (victim) this.#nodes.places.lost(victim, dir, name);
+      return andThen(unlinked, () => {
+        if (victim) this.#nodes.names.removed(victim, dir, name);
       });
     });
   }
 
-  /** Runs what wants the directory `name` empty: what a killed server has left in it does not count. */
-  #emptying(
+  /** Runs `act`; if it fails because the directory `name` has only orphans in it, removes them and runs it again. */
+  #retryEmptied(
     ctx: CallContext,
     dir: LocalNode,
     dirfd: number,
@@ -91,69 +95,63 @@ export class Namespace {
   }
 
   /**
-   * Runs `act` with the node of an entry, held and with its descriptor, if a client has it: what is about to lose its name
-   * must not be left with a file handle that will lead nowhere. Of others a descriptor is held when they are large: then close(2)
-   * frees their blocks and not `act`, which may have a directory locked.
+   * Runs `act` with the node of an entry if there is one, referenced and with a descriptor: an object that loses its name may
+   * not leave a node with a file handle that leads nowhere. Of large objects without a node a descriptor is held, so that their
+   * blocks are freed by close(2), and not while `act` has a directory locked.
    */
-  #withKnown<T>(
+  #withKnown(
     ctx: CallContext,
     dir: LocalNode,
     name: Name,
-    act: (node: LocalNode | undefined) => MaybePromise<T>,
-  ): MaybePromise<T> {
+    act: (node: LocalNode | undefined) => MaybePromise<void>,
+  ): MaybePromise<void> {
     const attr = new Attr();
-    return andThen(this.#lookFor(ctx, dir, name, attr), node => {
-      if (!node)
-        return attr.nlink === 0 || isLight(attr) ? act(undefined) : this.#holding(ctx, dir, name, act);
+    return andThen(this.#lookUp(ctx, dir, name, attr), node => {
+      if (!node) {
+        const exists = attr.nlink > 0;
+        const large = exists && !isLight(attr) && dir.volume.local;
+        return large ? this.#withEntry(ctx, dir, name, () => act(undefined)) : act(undefined);
+      }
       this.#nodes.hold(node);
       return andFinally(
-        () => this.#nodes.keeping(ctx, node, has => act(has ? node : undefined)),
+        () => this.#nodes.tryUse(ctx, node, fd => act(fd < 0 ? undefined : node)),
         () => this.#nodes.release(node),
       );
     });
   }
 
-  /** Runs `act` while a descriptor of the entry is held, and is done when that is closed. */
-  #holding<T>(
+  async #withEntry(
     ctx: CallContext,
     dir: LocalNode,
     name: Name,
-    act: (node: undefined) => MaybePromise<T>,
-  ): MaybePromise<T> {
+    act: () => MaybePromise<void>,
+  ): Promise<void> {
     const { volume } = dir;
-    if (!volume.local) return act(undefined);
-    return andThen(
-      this.#nodes.use(ctx, dir, dirfd => volume.lookup(ctx, serverCreds, dirfd, name)),
-      fd =>
-        andFinally(
-          () => act(undefined),
-          () => (fd < 0 ? undefined : volume.close(fd)),
-        ),
-    );
+    const fd = await this.#nodes.use(ctx, dir, dirfd => volume.lookup(ctx, serverCreds, dirfd, name));
+    try {
+      await act();
+    } finally {
+      if (fd >= 0) await volume.close(fd);
+    }
   }
 
-  /** `attr` receives the entry's attributes, and has no links where there is none. */
-  #lookFor(
-    ctx: CallContext,
-    dir: LocalNode,
-    name: Name,
-    attr = new Attr(),
-  ): MaybePromise<LocalNode | undefined> {
+  /** The node of an entry, if there is one. `attr` gets the entry's attributes; nlink is 0 if there is no entry. */
+  #lookUp(ctx: CallContext, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode | undefined> {
     const sys = dir.volume.sys(ctx);
     const found = this.#nodes.use(ctx, dir, dirfd => sys.statAt(serverCreds, dirfd, name, attr));
     return andThen(found, result => {
       const node = result < 0 ? undefined : this.#nodes.find(attr);
-      if (node) this.#nodes.places.seenAt(node, dir, name, attr.nlink > 1);
+      if (node) this.#nodes.names.seen(node, dir, name, attr.nlink > 1);
       return node;
     });
   }
 
   isEntry(ctx: CallContext, dir: LocalNode, name: Name, node: LocalNode): MaybePromise<boolean> {
-    return andThen(this.#lookFor(ctx, dir, name), found => found === node);
+    return andThen(this.#lookUp(ctx, dir, name, new Attr()), found => found === node);
   }
 }
 
-/** rename(2) and rmdir(2) say either of a directory that is not empty; xfs says EEXIST of one that is renamed over. */
+/** rename(2) and rmdir(2) return ENOTEMPTY or EEXIST; xfs returns EEXIST for a rename over a directory that is not empty. */
 function isNotEmpty(error: unknown): boolean {
   return error === ENOTEMPTY || error === EEXIST;
 }

@@ -4,24 +4,22 @@ import { O_DSYNC, O_TRUNC } from '#host/constants.ts';
 import type { InlineSyscalls } from '#host/syscalls.ts';
 import type { FdBudget } from '#quota/fd-budget.ts';
 import type { OpenDir, OpenFile, SessionContext } from '../tree.ts';
-import type { LocalNode, NodeTable, Opened } from './node.ts';
+import type { LocalNode, Opened } from './node.ts';
+import type { NodeTable } from './node-table.ts';
 
-/**
- * A descriptor of a file or directory that was opened. It is there until it is closed, and with it the object, whatever anybody
- * does to its names.
- */
+/** An open file or directory. Its descriptor is never evicted, so the object exists until it is closed, whatever its names. */
 export class LocalOpen implements OpenFile, OpenDir, Opened {
   readonly node: LocalNode;
   readonly readable: boolean;
   readonly writable: boolean;
   readonly flags: number;
-  /** −1 once it is closed. */
+  /** −1 after close. */
   fd: number;
   busy = 0;
   closed = false;
-  /** Its node has a descriptor of its own, or goes on without one. */
+  /** Its node has a descriptor of its own, or could get none. */
   replaced = false;
-  /** Whose it is. */
+  /** Its session, for calls after the request. */
   readonly session: SessionContext;
   readonly #table: OpenTable;
 
@@ -44,8 +42,8 @@ export class LocalOpen implements OpenFile, OpenDir, Opened {
   }
 
   /**
-   * The calls to use on `fd` now, on this thread; undefined when one may wait: the file system's calls wait at present, or
-   * writes are synchronous (O_SYNC contains the bit of O_DSYNC).
+   * The calls to make on `fd` on this thread; undefined if they may wait: calls go to the pool at present, or writes are
+   * synchronous (O_SYNC contains the bit of O_DSYNC).
    */
   get inline(): InlineSyscalls | undefined {
     return (this.flags & O_DSYNC) === 0 ? this.node.volume.inline : undefined;
@@ -56,7 +54,7 @@ export class LocalOpen implements OpenFile, OpenDir, Opened {
   }
 }
 
-/** The open files and directories of one tree. Each holds its node. */
+/** The open files and directories of one tree. Each references its node. */
 export class OpenTable {
   readonly #nodes: NodeTable;
   readonly #descriptors: FdBudget;
@@ -66,14 +64,14 @@ export class OpenTable {
     this.#descriptors = descriptors;
   }
 
-  /** Runs `act`, which ends with an `add`. Throws `full` when the session has its share of descriptors already. */
+  /** Counts a descriptor for the session and runs `act`, which calls `add`. Throws `full` if the session has its share. */
   counted<T>({ pins }: SessionContext, full: Errno, act: () => MaybePromise<T>): MaybePromise<T> {
     if (!this.#descriptors.mayPin(pins)) throw full;
     this.#descriptors.pin(pins);
     return onError(act, () => this.#descriptors.unpin(pins));
   }
 
-  /** Takes charge of `fd`, which was counted. */
+  /** Takes over `fd`, which was counted. */
   add(
     session: SessionContext,
     node: LocalNode,
@@ -84,11 +82,11 @@ export class OpenTable {
   ): LocalOpen {
     const open = new LocalOpen(this, session, node, fd, flags, readable, writable);
     this.#nodes.hold(node);
-    node.opens = joined(node.opens, open);
+    node.opens = withOpen(node.opens, open);
     return open;
   }
 
-  /** The descriptor stays as it is until `giveBack`. */
+  /** Keeps the descriptor open until `giveBack`. */
   borrow(open: LocalOpen): void {
     open.busy++;
   }
@@ -97,22 +95,22 @@ export class OpenTable {
     if (--open.busy === 0 && open.closed) this.#drop(open);
   }
 
-  /** Runs `act` with the descriptor, which stays open until the answer is there. */
+  /** Runs `act` with the descriptor, which stays open until the result has settled. */
   use<T>(open: LocalOpen, act: (fd: number) => MaybePromise<T>): MaybePromise<T> {
     this.borrow(open);
-    let answer: MaybePromise<T>;
+    let result: MaybePromise<T>;
     try {
-      answer = act(open.fd);
+      result = act(open.fd);
     } catch (error) {
       this.giveBack(open);
       throw error;
     }
-    if (answer instanceof Promise) return answer.finally(() => this.giveBack(open));
+    if (result instanceof Promise) return result.finally(() => this.giveBack(open));
     this.giveBack(open);
-    return answer;
+    return result;
   }
 
-  /** Closes once the last running call is done. */
+  /** Closes after the last running call. */
   close(open: LocalOpen): void {
     if (open.closed) return;
     open.closed = true;
@@ -121,30 +119,30 @@ export class OpenTable {
 
   #drop(open: LocalOpen): void {
     const { node } = open;
-    // The node uses its descriptor, and somebody else holds the node.
+    // The node uses this descriptor, and others reference the node.
     if (!open.replaced && node.fd < 0 && node.opens === open && node.refs > 1) {
       open.replaced = true;
       this.borrow(open);
       void andThen(this.#nodes.equipFrom(open.session, node, open.fd), () => this.giveBack(open));
       return;
     }
-    node.opens = without(node.opens, open);
+    node.opens = withoutOpen(node.opens, open);
     const closed = node.volume.close(open.fd);
     open.fd = -1;
-    // It is the session's until it is closed.
+    // Counted until it is closed.
     void andThen(closed, () => this.#descriptors.unpin(open.session.pins));
     this.#nodes.release(node);
   }
 }
 
-/** What is open on a node: most have nothing, or one thing, and a set has more than one. */
-function joined(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
+/** The open files of a node: undefined, one, or a set of several. */
+function withOpen(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
   if (!opens) return open;
   if (!(opens instanceof Set)) return new Set([opens, open]);
   return opens.add(open);
 }
 
-function without(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
+function withoutOpen(opens: LocalNode['opens'], open: LocalOpen): LocalNode['opens'] {
   if (!(opens instanceof Set)) return opens === open ? undefined : opens;
   opens.delete(open);
   return opens.size > 1 ? opens : opens.values().next().value;

@@ -10,27 +10,25 @@ import type { SecurityModel } from '#security/model.ts';
 import type { Volume } from './volume.ts';
 
 /**
- * An object is half made for far less than a millisecond. One that is this old belongs to a server that has ended; if it
- * does not after all (a machine that was suspended, a clock of a network file system that is off), its maker finds it
- * gone and refuses that one request, and nothing that anybody has seen is lost.
+ * Objects are staged for less than a millisecond. One of this age belongs to a server that was killed. If it does not (the
+ * machine was suspended, or the clock of a network file system is wrong), its server finds it removed and one request fails; no
+ * client has seen the object.
  */
 const ageSecondsMin = 30;
 
-/** How many random bytes the name of an object that is being made has. */
-export const unfinishedNameBytes = 12;
+/** Bytes of a temporary name, written in hex after the reserved prefix. */
+export const tempNameBytes = 12;
 
-/** Entries that are hidden take room in a batch that those of a listing do not. */
+/** Additional bytes for a listing with the hidden entries. */
 const spareBytes = 4096;
 
 /**
- * What a server that was killed leaves behind of objects that it was making: empty directories (and files, where the file
- * system has no unnamed ones) under names that are the model's own. No guest sees them or can make such a name, and they
- * are no more than the requests that ran.
+ * Removes orphans: the staged objects of a killed server. They are empty directories (and files, on file systems without
+ * O_TMPFILE) with the model's reserved prefix, hidden from guests, and at most as many as requests ran.
  *
- * They are cleared away where somebody comes upon them: in a listing, and where a directory must be empty. So a start
- * costs nothing, however large the tree, and what stays in a directory that nobody ever looks into is in nobody's way. A
- * hidden place for all of them at the export's root would have to be on the same mount and in the same quota as every
- * directory below, would show in the root's link count, and renames between two directories exclude each other.
+ * Removed are those in a directory that is listed or must be empty: so starting costs nothing, whatever the size of the tree,
+ * and orphans elsewhere disturb nobody. A common hidden directory at the root would have to be on the mount and in the quota of
+ * every directory below, would show in the root's link count, and renames between directories exclude each other.
  */
 export class Orphans {
   readonly #model: SecurityModel;
@@ -42,25 +40,24 @@ export class Orphans {
   }
 
   /**
-   * Clears the part of a directory that a listing of so many bytes from `cookie` on has passed over. Nobody waits for it,
-   * and what fails stays for the next time.
+   * Removes the orphans in the part of a directory that a listing of `bytes` from the cookie on has read. In the background;
+   * ignores errors.
    */
   async clearPart(sys: Syscalls, fd: number, low: number, high: number, bytes: number): Promise<void> {
     if (this.#readonly) return;
-    // With a position of its own.
     await this.#opened(sys, fd, own => this.#clearBatch(sys, own, low, high, bytes + spareBytes)).catch(
       () => undefined,
     );
   }
 
-  /** Makes the directory `name` empty, if all that is in it are leftovers. Returns whether it cleared anything away. */
+  /** Empties the directory `name` if it has only orphans in it. Whether it removed any. */
   async clearAll(submitter: Submitter, volume: Volume, dirfd: number, name: Name): Promise<boolean> {
     if (this.#readonly || this.#model.reservedPrefix === '') return false;
     const sys = volume.sys(submitter);
     const pathFd = await volume.lookup(submitter, serverCreds, dirfd, name);
     if (pathFd < 0) return false;
     try {
-      return await this.#opened(sys, pathFd, fd => this.#clearOwn(sys, fd));
+      return await this.#opened(sys, pathFd, fd => this.#clearOrphans(sys, fd));
     } catch (error) {
       if (error instanceof Errno) return false;
       throw error;
@@ -69,7 +66,7 @@ export class Orphans {
     }
   }
 
-  async #clearOwn(sys: Syscalls, fd: number): Promise<boolean> {
+  async #clearOrphans(sys: Syscalls, fd: number): Promise<boolean> {
     for (let any = false; ; any = true) {
       const { cleared, others } = await this.#clearBatch(sys, fd, 0, 0, spareBytes);
       if (others > 0) return false;
@@ -78,7 +75,7 @@ export class Orphans {
   }
 
   async #opened<T>(sys: Syscalls, dir: number, act: (fd: number) => Promise<T>): Promise<T> {
-    const fd = await openUnseen(sys, dir);
+    const fd = await openNoAtime(sys, dir);
     try {
       return await act(fd);
     } finally {
@@ -86,12 +83,12 @@ export class Orphans {
     }
   }
 
-  /** Somebody on the host may have chosen a name that begins alike. */
-  #isUnfinished(name: Bytes): boolean {
+  /** The whole name is checked: a name on the host may begin with the prefix by chance. */
+  #isTempName(name: Bytes): boolean {
     const { reservedPrefix } = this.#model;
     if (reservedPrefix === '' || !name.startsWith(reservedPrefix)) return false;
     return (
-      name.length === reservedPrefix.length + 2 * unfinishedNameBytes &&
+      name.length === reservedPrefix.length + 2 * tempNameBytes &&
       /^[0-9a-f]*$/.test(name.slice(reservedPrefix.length))
     );
   }
@@ -106,7 +103,7 @@ export class Orphans {
     const into = allocOwned(bytes);
     const packed = await sys.readdir(serverCreds, fd, low, high, into, '', '');
     const names = parseDirents(into.subarray(0, packed)).map(({ name }) => name);
-    const own = names.filter(name => this.#isUnfinished(name));
+    const own = names.filter(name => this.#isTempName(name));
     let cleared = 0;
     for (const name of own) if (await clearOne(sys, fd, nameOf(name))) cleared++;
     const dots = names.filter(name => name === '.' || name === '..').length;
@@ -119,7 +116,7 @@ async function clearOne(sys: Syscalls, dirfd: number, name: Name): Promise<boole
   if ((await sys.statAt(serverCreds, dirfd, name, attr)) !== 0) return false;
   if (attr.mtimeSec > Date.now() / 1000 - ageSecondsMin) return false;
   try {
-    // A directory that is not empty is not one that was being made.
+    // Fails for a directory with content, which was not staged.
     await sys.unlink(serverCreds, dirfd, name, attr.type === S_IFDIR);
     return true;
   } catch (error) {
@@ -128,8 +125,8 @@ async function clearOne(sys: Syscalls, dirfd: number, name: Name): Promise<boole
   }
 }
 
-/** Opens a directory in which nobody but the server reads: its atime stays, where that is for the server to say (open(2)). */
-function openUnseen(sys: Syscalls, dir: number): MaybePromise<number> {
+/** Opens a directory for the server itself, without a change of atime if the server owns it (O_NOATIME, open(2)). */
+function openNoAtime(sys: Syscalls, dir: number): MaybePromise<number> {
   const flags = O_RDONLY | O_DIRECTORY;
   return recover<number>(
     () => sys.reopen(serverCreds, dir, flags | O_NOATIME),

@@ -7,15 +7,15 @@ import type { SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import { translateDirents } from './dirents.ts';
 import { DTypeCache, type DTypes } from './dtype-cache.ts';
-import type { NodeTable } from './node.ts';
+import type { NodeTable } from './node-table.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 import type { Orphans } from './orphans.ts';
 
-/** For listings of models that keep no types of their own. */
+/** For models without types of their own. */
 const noExceptions: DTypes = new Map();
 const noAttr = new Attr();
 
-/** Entries of open directories, as `Tree.readdir` and `readdirNow` return them. */
+/** Implements `Tree.readdir` and `readdirNow`. */
 export class DirReader {
   readonly #nodes: NodeTable;
   readonly #opens: OpenTable;
@@ -63,8 +63,8 @@ export class DirReader {
   }
 
   /**
-   * Completes the `result` of a readdir(2) into `into`, and returns its bytes. `attr` are the directory's attributes from before;
-   * `known` are the types that it was not asked for.
+   * Completes the entries that `Syscalls.readdir` has packed with this `result`, and returns their bytes. `attr`: the directory's
+   * attributes before. `known`: the cached types, if the call has not read them.
    */
   #listed(
     dir: LocalOpen,

@@ -1,6 +1,6 @@
+import type { LocalNode } from '#backend/local/node.ts';
 import { type Volume, Volumes } from '#backend/local/volume.ts';
 import type { Attr } from '#base/attr.ts';
-import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { InlineSyscalls, Submitter, Syscalls } from '#host/syscalls.ts';
 import { FdBudget, type FdHolder } from '#quota/fd-budget.ts';
 import type { PinnedFds } from '#quota/pinned-fds.ts';
@@ -38,17 +38,16 @@ export class ShortDescriptors extends FdBudget {
   }
 
   giveUpAll(): void {
-    for (const holder of this.#held) if (holder.giveUp('nothing')) this.leave(holder);
+    for (const holder of this.#held) if (holder.evict('nothing')) this.leave(holder);
   }
 }
 
 /** Volumes that are modified when they are first seen. */
-abstract class ChangedVolumes extends Volumes {
-  override discover(submitter: Submitter, fd: number, attr: Attr): MaybePromise<Volume> {
-    return andThen(super.discover(submitter, fd, attr), volume => {
-      this.change(volume);
-      return volume;
-    });
+abstract class ChangedVolumes extends Volumes<LocalNode> {
+  override async discover(submitter: Submitter, fd: number, attr: Attr): Promise<Volume<LocalNode>> {
+    const volume = await super.discover(submitter, fd, attr);
+    this.change(volume);
+    return volume;
   }
 
   protected abstract change(volume: Volume): void;

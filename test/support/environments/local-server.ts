@@ -1,6 +1,7 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { LocalTree } from '#backend/local/local-tree.ts';
+import type { LocalNode } from '#backend/local/node.ts';
 import { Volumes } from '#backend/local/volume.ts';
 import { groupsOf as groupsOfHost } from '#host/process.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
@@ -49,7 +50,7 @@ async function openTrees(place: Place, modelName: ModelName, conditions: LocalCo
   if (short) before.push(() => short.giveUpAll());
   const volumes = () => {
     if (conditions.calls === 'strained') return new StrainedVolumes(false);
-    if (conditions.calls === undefined) return new Volumes(false);
+    if (conditions.calls === undefined) return new Volumes<LocalNode>(false);
     const straining = new StrainingVolumes(false);
     before.push(() => straining.beginRequest());
     return straining;

@@ -97,7 +97,7 @@ describe.each(models)('an object has one node, $model.name', ({ model, publishes
       writeFileSync(join(path, 'name'), '');
       const first = await tree.walk(root, tree.root, name, new Attr());
       if (first instanceof Errno) throw first;
-      first.giveUp();
+      first.evict();
       rmSync(join(path, 'name'));
       writeFileSync(join(path, 'name'), '');
       expect(await tree.isEntry(root, tree.root, name, first)).toBe(false);
@@ -126,7 +126,7 @@ describe('an object of overlayfs', () => {
     const node = await tree.walk(root, tree.root, nameOf('f'), new Attr());
     if (node instanceof Errno) throw node;
     await tree.change(root, node, { mode: 0o640 });
-    expect(node.giveUp()).toBe(true);
+    expect(node.evict()).toBe(true);
     const attr = new Attr();
     await tree.stat(root, node, attr);
     expect([attr.size, attr.mode & 0o777]).toEqual([7, 0o640]);

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { QidPaths } from '#backend/local/volume.ts';
+import { QidPaths } from '#backend/local/qid-paths.ts';
 
 const fsid = Buffer.from('0102030405060708', 'hex');
 const path = ([low, high]: readonly [number, number]) => (BigInt(high) << 32n) | BigInt(low);

@@ -6,8 +6,9 @@ import { addon, layoutOf as at, type GroupList } from './addon.ts';
 import type { Credentials, IdRange, Submitter } from './syscalls.ts';
 
 /**
- * The control block (native-shims/call.h): memory in which a call's credentials, numbers and texts are passed to the addon. Writing
- * it costs a tenth of passing arguments. It is filled and read without anything running in between, so one serves all calls.
+ * The control block (native-shims/call.h): memory in which a call's credentials, numbers and texts are passed to the addon.
+ * Writing it costs a tenth of passing arguments. It is filled and read without anything running in between, so one serves all
+ * calls.
  */
 const block = new ArrayBuffer(at('bytes'));
 const shim = new Uint32Array(block, at('shim'), 1);
@@ -191,8 +192,8 @@ export const unknownFsThreads: ThreadGroup = at('poolUnkillable');
 const groupOfDevice = new Map<number, ThreadGroup>();
 
 /**
- * The thread group of a file system, by device number: all exports share it. `mayHang`: in a group whose threads may never return.
- * With more file systems than groups, some share one.
+ * The thread group of a file system, by device number: all exports share it. `mayHang`: in a group whose threads may never
+ * return. With more file systems than groups, some share one.
  */
 export function threadsFor(dev: number, mayHang: boolean): ThreadGroup {
   const known = groupOfDevice.get(dev);
@@ -234,8 +235,9 @@ const isLate = at('late') | 0;
 export type OnLate = (ended: Promise<unknown>) => void;
 
 /**
- * Makes calls on a helper thread that the event loop waits 4 ms for; a call that takes longer returns a promise, and has then copied
- * its data (native-shims/handoff.h). If the last change ended less than `trustUs` µs ago, the call is made on this thread.
+ * Makes calls on a helper thread that the event loop waits 4 ms for; a call that takes longer returns a promise, and has then
+ * copied its data (native-shims/handoff.h). If the last change ended less than `trustUs` µs ago, the call is made on this
+ * thread.
  */
 export function handedOffAt(
   group: ThreadGroup,

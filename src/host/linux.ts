@@ -75,9 +75,9 @@ const nanoseconds = (time: Time): number =>
   time === 'now' ? UTIME_NOW : time === 'omit' ? UTIME_OMIT : time.nsec;
 
 /**
- * The system calls of Linux, made by the addon. `change` makes those that change an object: a lease (F_SETLEASE) or a delegation of
- * the host's NFS server may block them besides the file system. `writing` makes writes to open files, and creates unnamed files.
- * `statFlags` are flags of statAt.
+ * The system calls of Linux, made by the addon. `change` makes those that change an object: a lease (F_SETLEASE) or a
+ * delegation of the host's NFS server may block them besides the file system. `writing` makes writes to open files, and creates
+ * unnamed files. `statFlags` are flags of statAt.
  */
 export class Linux implements Syscalls {
   protected readonly perform: Perform;

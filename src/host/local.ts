@@ -51,8 +51,8 @@ export function unknownFs(submitter: Submitter): Syscalls {
 }
 
 /**
- * Bytes of size and of blocks up to which freeing an object's blocks is quick: a guest can make each block an extent, and each takes
- * 2 to 70 µs. XFS keeps blocks beyond the end of larger files and frees them when a written file is closed.
+ * Bytes of size and of blocks up to which freeing an object's blocks is quick: a guest can make each block an extent, and each
+ * takes 2 to 70 µs. XFS keeps blocks beyond the end of larger files and frees them when a written file is closed.
  */
 const lightBytesMax = 64 * 1024;
 
@@ -71,8 +71,8 @@ export interface FsEvents {
 }
 
 /**
- * Calls on a local file system. Those that read run on this thread; `change` and `writing` are as of `Linux`. A lookup does not leave
- * the file system, since the one mounted there may hang, and attributes are those that the kernel has in memory.
+ * Calls on a local file system. Those that read run on this thread; `change` and `writing` are as of `Linux`. A lookup does not
+ * leave the file system, since the one mounted there may hang, and attributes are those that the kernel has in memory.
  *
  * The most frequent calls are written out: V8 inlines them into their callers, which halves their cost.
  */
@@ -140,9 +140,9 @@ export function statInMemory(creds: Credentials, fd: number, attr: Attr): void {
 
 /**
  * The last close(2) of an unnamed object frees its blocks, with O_PATH too; that of a written file may free or write some (XFS:
- * blocks beyond its end; ext4 and btrfs: content that was replaced). The shim closes on this thread what has a name and is light, and
- * O_PATH descriptors of named objects; should a name vanish meanwhile, that call frees the blocks and is measured. Light objects
- * without a name are closed by `free`, all others on the pool.
+ * blocks beyond its end; ext4 and btrfs: content that was replaced). The shim closes on this thread what has a name and is
+ * light, and O_PATH descriptors of named objects; should a name vanish meanwhile, that call frees the blocks and is measured.
+ * Light objects without a name are closed by `free`, all others on the pool.
  */
 function closeLocal(fd: number, group: ThreadGroup, events: FsEvents, free: Perform): MaybePromise<void> {
   beginCall(op.close, serverCreds, fd, lightBytesMax);
@@ -220,8 +220,8 @@ export interface DiskCalls {
 }
 
 /**
- * The calls of a file system on a disk. Changes are handed off (native-shims/handoff.c). Writes, and changes of unnamed objects, which
- * only the file system itself can block, run on this thread within `trustUs` µs of a change that went through.
+ * The calls of a file system on a disk. Changes are handed off (native-shims/handoff.c). Writes, and changes of unnamed
+ * objects, which only the file system itself can block, run on this thread within `trustUs` µs of a change that went through.
  */
 export function diskCalls(group: ThreadGroup, trustUs: number, events: FsEvents): DiskCalls {
   const { onBlocked, onLate } = events;

@@ -4,8 +4,8 @@ import type { Bytes, Name } from '#base/name.ts';
 import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';
 
 /**
- * As whom a host call runs: the shim sets the thread's filesystem uid, gid and groups (credentials(7)). Immutable and shared: equal
- * credentials are usually one object.
+ * As whom a host call runs: the shim sets the thread's filesystem uid, gid and groups (credentials(7)). Immutable and shared:
+ * equal credentials are usually one object.
  */
 export interface Credentials {
   readonly uid: number;
@@ -51,10 +51,11 @@ export const noSession: Submitter = Object.freeze({ queue: 0 });
 export type Time = { readonly sec: number; readonly nsec: number } | 'now' | 'omit';
 
 /**
- * The system calls of a tree, each on a descriptor and at most one checked name. Throws (or rejects with) the `Errno` of a failure,
- * unless a method returns −errno. Retries on EINTR.
+ * The system calls of a tree, each on a descriptor and at most one checked name. Throws (or rejects with) the `Errno` of a
+ * failure, unless a method returns −errno. Retries on EINTR.
  *
- * A call may wait on a pool thread, so it takes `Owned` memory. `InlineSyscalls` are done when they return, and take any memory.
+ * A call may wait on a pool thread, so it takes `Owned` memory. `InlineSyscalls` are done when they return, and take any
+ * memory.
  */
 export interface Syscalls {
   /**
@@ -119,10 +120,10 @@ export interface Syscalls {
   fsync(creds: Credentials, fd: number, dataOnly: boolean): MaybePromise<void>;
 
   /**
-   * Packs directory entries from `cookie` (d_off) on as whole 9P entries (qid[13] offset[8] type[1] name[s]). qid.path is the raw
-   * inode number, qid.version 0. Leaves out names that start with `hide`, unless it is empty. With a `typeXattr`, a regular file of
-   * the host has the type of that xattr (a mode, u32 little-endian), if it has one.
-   * Returns the bytes packed, with READDIR_HID set if a name was left out; 0 at the end; EINVAL if the first entry does not fit.
+   * Packs directory entries from `cookie` (d_off) on as whole 9P entries (qid[13] offset[8] type[1] name[s]). qid.path is the
+   * raw inode number, qid.version 0. Leaves out names that start with `hide`, unless it is empty. With a `typeXattr`, a regular
+   * file of the host has the type of that xattr (a mode, u32 little-endian), if it has one. Returns the bytes packed, with
+   * READDIR_HID set if a name was left out; 0 at the end; EINVAL if the first entry does not fit.
    */
   readdir(
     creds: Credentials,
@@ -143,8 +144,8 @@ export interface Syscalls {
   removexattr(creds: Credentials, fd: number, name: Bytes): MaybePromise<void>;
 
   /**
-   * fcntl(F_OFD_SETLK): never waits. type: 0 read, 1 write, 2 unlock; length 0 means to the end. False if another descriptor has a
-   * conflicting lock.
+   * fcntl(F_OFD_SETLK): never waits. type: 0 read, 1 write, 2 unlock; length 0 means to the end. False if another descriptor
+   * has a conflicting lock.
    */
   lock(creds: Credentials, fd: number, type: number, start: number, length: number): MaybePromise<boolean>;
   /** fcntl(F_OFD_GETLK). A conflicting lock (pid −1 for an OFD lock), or undefined. */
@@ -163,15 +164,15 @@ export interface Syscalls {
 }
 
 /**
- * Calls that use memory only until they return. Those that read are done by then. Those that change may return a promise, and have
- * then copied their data, which is at most `handOffBytesMax` bytes.
+ * Calls that use memory only until they return. Those that read are done by then. Those that change may return a promise, and
+ * have then copied their data, which is at most `handOffBytesMax` bytes.
  */
 export interface InlineSyscalls extends Syscalls {
   stat(creds: Credentials, fd: number, attr: Attr): void;
   read(creds: Credentials, fd: number, into: Segments, offset: number): number;
   /**
-   * preadv2 with RWF_NOWAIT: bytes read, up to the end of the file, all from memory. −EAGAIN if part is on the disk, −EOPNOTSUPP if
-   * the file system does not support it.
+   * preadv2 with RWF_NOWAIT: bytes read, up to the end of the file, all from memory. −EAGAIN if part is on the disk,
+   * −EOPNOTSUPP if the file system does not support it.
    */
   readCached(creds: Credentials, fd: number, into: Segments, offset: number): number;
   write(creds: Credentials, fd: number, from: Segments, offset: number): MaybePromise<number>;

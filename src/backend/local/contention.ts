@@ -1,57 +1,57 @@
 /**
- * A disk keeps its callers waiting at times: what is read is not in memory, a transaction of the journal is being written, too
- * much is dirty. Nothing tells beforehand for metadata and writes (RWF_NOWAIT is for reads, and for some writes of some
- * file systems), so a file system is taken by its word: after a call that kept a thread waiting, its calls go to the pool for
- * `restPerWait` times as long. So the event loop waits for a disk less than half a percent of the time. While an fsync
- * runs, which is when a journal makes others wait, they go there from the start.
+ * A disk blocks callers at times: data is not in memory, a journal transaction is being written, too many pages are dirty. For
+ * metadata and writes nothing tells beforehand (RWF_NOWAIT is for reads, and some writes of some file systems). So after a call
+ * that was blocked, the file system's calls go to the pool for `poolMsPerMs` times as long, up to `poolMsMax`: the event loop
+ * is blocked by a disk less than half a percent of the time. During an fsync, when a journal blocks others, they go to the pool
+ * from the start.
  */
-const restPerWait = 200;
-const restMsMax = 60_000;
+const poolMsPerMs = 200;
+const poolMsMax = 60_000;
 
 export class Contention {
-  readonly #changed: (strained: boolean) => void;
+  readonly #changed: (contended: boolean) => void;
   #until = 0;
   #timer: NodeJS.Timeout | undefined;
   #running = 0;
-  #strained = false;
+  #contended = false;
 
-  /** `changed` is told when calls shall go to the pool, and when they need not any more. */
-  constructor(changed: (strained: boolean) => void) {
+  /** `changed` is called with whether calls go to the pool from now on. */
+  constructor(changed: (contended: boolean) => void) {
     this.#changed = changed;
   }
 
-  /** A call has waited that long. */
+  /** A call was blocked for `ms`. */
   readonly blocked = (ms: number): void => {
     const now = performance.now();
-    this.#until = Math.max(this.#until, now + Math.min(ms * restPerWait, restMsMax));
-    this.#arm(now);
-    this.#tell();
+    this.#until = Math.max(this.#until, now + Math.min(ms * poolMsPerMs, poolMsMax));
+    this.#setTimer(now);
+    this.#update();
   };
 
-  /** `call` takes long. */
+  /** `call` takes long: contended until it ends. */
   readonly during = (call: Promise<unknown>): void => {
     this.#running++;
-    this.#tell();
-    const over = () => {
+    this.#update();
+    const ended = () => {
       this.#running--;
-      this.#tell();
+      this.#update();
     };
-    call.then(over, over);
+    call.then(ended, ended);
   };
 
-  #arm(now: number): void {
+  #setTimer(now: number): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = undefined;
       const later = performance.now();
-      if (later < this.#until) this.#arm(later);
-      this.#tell();
+      if (later < this.#until) this.#setTimer(later);
+      this.#update();
     }, this.#until - now).unref();
   }
 
-  #tell(): void {
-    const strained = this.#running > 0 || this.#timer !== undefined;
-    if (strained === this.#strained) return;
-    this.#strained = strained;
-    this.#changed(strained);
+  #update(): void {
+    const contended = this.#running > 0 || this.#timer !== undefined;
+    if (contended === this.#contended) return;
+    this.#contended = contended;
+    this.#changed(contended);
   }
 }

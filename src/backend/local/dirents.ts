@@ -13,9 +13,8 @@ import { QidPaths } from './qid-paths.ts';
 import type { Volume } from './volume.ts';
 
 /**
- * Turns the raw inode numbers of packed directory entries into the qid.paths that getattr gives, and the types of those in
- * `exceptions` into what they stand for. `..` of the export's root becomes the root itself. Where nothing can be
- * different, the entries are not even looked at.
+ * Replaces the inode numbers of packed directory entries by qid.paths, as in getattr, and the types of those in `exceptions`.
+ * `..` of the export's root becomes the root. Returns at once where nothing can differ.
  */
 export function translateDirents(
   packed: Buffer,
@@ -25,14 +24,14 @@ export function translateDirents(
   root: { readonly pathLow: number; readonly pathHigh: number } | undefined,
   exceptions: DTypes | undefined,
 ): void {
-  const excepted = exceptions && exceptions.size > 0 ? exceptions : undefined;
-  if (smallInos && index === 0 && !root && !excepted) return;
+  const types = exceptions && exceptions.size > 0 ? exceptions : undefined;
+  if (smallInos && index === 0 && !root && !types) return;
   for (let at = 0; at < bytes; ) {
     const low = packed.readUInt32LE(at + DIRENT_QID_PATH);
     const high = packed.readUInt32LE(at + DIRENT_QID_PATH + 4);
     const length = packed.readUInt16LE(at + DIRENT_NAME_BYTES);
-    if (excepted && packed[at + DIRENT_TYPE] === DT_REG) {
-      const type = excepted.get(high * 0x1_0000_0000 + low);
+    if (types && packed[at + DIRENT_TYPE] === DT_REG) {
+      const type = types.get(high * 0x1_0000_0000 + low);
       if (type !== undefined) {
         packed[at + DIRENT_TYPE] = type;
         packed[at + DIRENT_QID_TYPE] = type === DT_LNK ? QTSYMLINK : QTFILE;

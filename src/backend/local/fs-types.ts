@@ -18,12 +18,12 @@ import {
 } from '#host/constants.ts';
 
 /**
- * What a call on a file system may have to wait for, which decides on which thread it is made (docs/filesystems.md):
- * `nothing`, since all of it is in memory; a `disk` of this machine; `others`, who may never answer.
+ * What calls on a file system may wait for, which decides on which threads they run (docs/filesystems.md): `nothing`, as all of
+ * it is in memory; a `disk` of this machine; `others`, such as a server or daemon, which may never reply.
  */
 export type WaitsFor = 'nothing' | 'disk' | 'others';
 
-/** By statfs(2)'s f_type. What is not named here (FUSE, NFS, CephFS, SMB, 9p, what is unknown) waits for others. */
+/** By f_type of statfs(2). All others (FUSE, NFS, CephFS, SMB, 9p, unknown ones) wait for `others`. */
 const known: ReadonlyMap<number, WaitsFor> = new Map([
   [RAMFS_MAGIC, 'nothing'],
   [TMPFS_MAGIC, 'nothing'],
@@ -80,26 +80,26 @@ export function isKernelState(type: number): boolean {
   return kernelState.has(type);
 }
 
-/** Whether a file may have holes. Elsewhere what lies between the end of a file and a write beyond it is filled with zeros. */
+/** Whether files may have holes. If not, a write beyond the end fills the gap with zeros. */
 export function hasHoles(type: number): boolean {
   return type !== MSDOS_SUPER_MAGIC && type !== EXFAT_SUPER_MAGIC;
 }
 
-/** Whether a file handle leads back to an object for sure. A FUSE daemon may have forgotten it, or never answer. */
+/** Whether a file handle always leads back to its object. A FUSE daemon may have forgotten it, or never reply. */
 export function keepsHandles(type: number): boolean {
   return type !== FUSE_SUPER_MAGIC;
 }
 
 /**
- * File systems on which every change moves ctime, extended attributes included, and which since Linux 6.13 give each
- * change that follows a look a ctime of its own (FS_MGTIME, "multigrain timestamps").
+ * File systems where every change moves ctime, of extended attributes too, and where since Linux 6.13 each change after a stat
+ * gets a ctime of its own (FS_MGTIME, multigrain timestamps).
  */
 const exactTypes = new Set([BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC]);
 const multigrainKernel = [6, 13] as const;
 
 /**
- * What an object's ctime tells. `exact`: as long as it is the same, nothing has changed since it was looked at. `coarse`: the
- * same, if it was older than a tick of the clock then. `unknown`: nothing.
+ * What an unchanged ctime means. `exact`: the object has not changed since it was read. `coarse`: the same, if ctime was then
+ * older than a clock tick. `unknown`: nothing.
  */
 export type CtimeTells = 'exact' | 'coarse' | 'unknown';
 

@@ -6,12 +6,12 @@ export type Moment = Exclude<Time, string>;
 const nsecMax = 999_999_999;
 const secMax = Number.MAX_SAFE_INTEGER;
 
-/** The nearest moment that is kept here. As in fs/inode.c, timestamp_truncate, the bounds have no nanoseconds. */
+/** The nearest time that is kept. The bounds have no nanoseconds (timestamp_truncate of fs/inode.c). */
 export function nearest({ sec, nsec }: Moment): Moment {
   return Math.abs(sec) < secMax ? { sec, nsec } : { sec: Math.sign(sec) * secMax, nsec: 0 };
 }
 
-/** The time of day, later with every look: no two changes share a ctime, so that a stamp moves with each. */
+/** The time of day, later at every call: no two changes have the same ctime, so each moves the stamp. */
 export class Clock {
   #last: Moment = { sec: 0, nsec: 0 };
 

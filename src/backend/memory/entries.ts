@@ -13,30 +13,30 @@ import type { Bytes, Name } from '#base/name.ts';
 import type { Node } from '../tree.ts';
 import type { MemoryQuota } from './memory-quota.ts';
 
-/** What an entry costs besides its name. */
+/** Bytes counted for an entry besides its name. */
 const entryBytes = 64;
-/** Cookies of `.` and `..`; those of other entries follow. 0 is none: it would start the listing anew. */
+/** Cookies of `.` and `..`; those of other entries follow. 0 starts a listing. */
 const selfCookie = 1;
 const parentCookie = 2;
 
 interface Entry<N extends Node> {
   readonly name: Name;
-  /** Given once, increasing, never used again: what makes a listing resume at the right place whatever came and went. */
+  /** Increasing and never reused: a listing resumes in the right position, whatever was added and removed. */
   readonly cookie: number;
   node: N;
   gone: boolean;
 }
 
-/** The entries of a directory, by name and in the order in which they came. */
+/** The entries of a directory, by name and in order of creation. */
 export class Entries<N extends Node> {
   readonly #byName = new Map<Name, Entry<N>>();
-  /** By rising cookie; entries that are gone stay until they are many. */
+  /** By cookie. Removed entries stay until there are many. */
   #order: Entry<N>[] = [];
   #nextCookie = parentCookie + 1;
-  readonly #space: MemoryQuota;
+  readonly #quota: MemoryQuota;
 
-  constructor(space: MemoryQuota) {
-    this.#space = space;
+  constructor(quota: MemoryQuota) {
+    this.#quota = quota;
   }
 
   get count(): number {
@@ -47,15 +47,15 @@ export class Entries<N extends Node> {
     return this.#byName.get(name)?.node;
   }
 
-  /** Adds a name that is not there; ENOSPC when there is no space for it. */
+  /** Adds a name that does not exist. ENOSPC if the quota is full. */
   add(name: Name, node: N): void {
-    this.#space.take(entryBytes + name.length);
+    this.#quota.take(entryBytes + name.length);
     const entry: Entry<N> = { name, cookie: this.#nextCookie++, node, gone: false };
     this.#byName.set(name, entry);
     this.#order.push(entry);
   }
 
-  /** Makes a name that is there lead to another object; it keeps its place in listings. */
+  /** Makes an existing name refer to another object. It keeps its position in listings. */
   replace(name: Name, node: N): void {
     this.#byName.get(name)!.node = node;
   }
@@ -63,12 +63,12 @@ export class Entries<N extends Node> {
   remove(name: Name): void {
     const entry = this.#byName.get(name)!;
     this.#byName.delete(name);
-    this.#space.give(entryBytes + name.length);
+    this.#quota.give(entryBytes + name.length);
     entry.gone = true;
     if (this.#order.length > 2 * this.count + 64) this.#order = this.#order.filter(({ gone }) => !gone);
   }
 
-  /** Packs whole entries behind `cookie`; `self` is the directory, `parent` what `..` leads to. */
+  /** Packs whole entries after `cookie`, with `self` as `.` and `parent` as `..`. EINVAL if the first does not fit. */
   pack(self: Node, parent: Node, cookie: number, into: Uint8Array): number {
     let at = 0;
     const put = (name: Bytes, node: Node, next: number): boolean => {
@@ -84,16 +84,16 @@ export class Entries<N extends Node> {
     return at;
   }
 
-  /** Whether all entries behind `cookie` were put. */
+  /** Whether all entries after `cookie` were packed. */
   #packFrom(cookie: number, put: (name: Bytes, node: Node, next: number) => boolean): boolean {
-    for (let i = this.#firstBehind(cookie); i < this.#order.length; i++) {
+    for (let i = this.#firstAfter(cookie); i < this.#order.length; i++) {
       const entry = this.#order[i]!;
       if (!entry.gone && !put(entry.name, entry.node, entry.cookie)) return false;
     }
     return true;
   }
 
-  #firstBehind(cookie: number): number {
+  #firstAfter(cookie: number): number {
     let low = 0;
     let high = this.#order.length;
     while (low < high) {

@@ -20,14 +20,14 @@ import type { MemoryQuota } from './memory-quota.ts';
 import { Pages, pageBytes } from './pages.ts';
 import { Xattrs } from './xattrs.ts';
 
-/** What an object costs besides its content, names and xattrs. */
+/** Bytes counted for an object besides its content, names and xattrs. */
 export const nodeBytes = 512;
 
-/** S_IXGRP: without it S_ISGID means mandatory locking, which stays. */
+/** S_IXGRP: without it S_ISGID means mandatory locking, which a write does not clear. */
 const groupExec = 0o010;
 const capability = 'security.capability';
 
-/** What an object is made with. */
+/** The state of a new object. */
 export interface InitialState {
   /** S_IFMT and 07777. */
   readonly mode: number;
@@ -39,13 +39,13 @@ export interface InitialState {
   readonly target?: Bytes;
 }
 
-/** Seconds, and nanoseconds behind them. */
+/** Writes seconds u64 and nanoseconds u64. */
 function putTime(bytes: Buffer, at: number, { sec, nsec }: Moment): void {
   setU64(bytes, at, sec);
   setU64(bytes, at + 8, nsec);
 }
 
-/** An object in memory. It lives while it has a name or somebody holds it. */
+/** An object in memory. Freed when it has no name and no reference. */
 export class MemoryNode implements Node {
   readonly type: number;
   readonly ino: number;
@@ -60,34 +60,33 @@ export class MemoryNode implements Node {
   mtime: Moment;
   ctime: Moment;
   readonly btime: Moment;
-  /** How often it is held. */
   refs = 0;
   /** Regular files only. */
   readonly pages: Pages | undefined;
   /** Directories only. */
   readonly entries: Entries<MemoryNode> | undefined;
   readonly xattrs: Xattrs;
-  /** Directories only: what `..` leads to. The root is its own parent. */
+  /** Directories only. The root is its own parent. */
   parent: MemoryNode | undefined;
-  readonly #space: MemoryQuota;
+  readonly #quota: MemoryQuota;
   #freed = false;
 
-  /** Throws ENOSPC when there is no space for one more object. */
-  constructor(ino: number, beginning: InitialState, now: Moment, space: MemoryQuota) {
-    space.take(nodeBytes);
-    this.#space = space;
+  /** ENOSPC if the quota is full. */
+  constructor(ino: number, initial: InitialState, now: Moment, quota: MemoryQuota) {
+    quota.take(nodeBytes);
+    this.#quota = quota;
     this.ino = ino;
-    this.type = beginning.mode & 0o170000;
-    this.mode = beginning.mode & 0o7777;
-    this.uid = beginning.uid;
-    this.gid = beginning.gid;
-    this.rdev = beginning.rdev ?? 0;
-    this.target = beginning.target ?? '';
+    this.type = initial.mode & 0o170000;
+    this.mode = initial.mode & 0o7777;
+    this.uid = initial.uid;
+    this.gid = initial.gid;
+    this.rdev = initial.rdev ?? 0;
+    this.target = initial.target ?? '';
     this.nlink = this.type === S_IFDIR ? 2 : 1;
     this.atime = this.mtime = this.ctime = this.btime = now;
-    this.pages = this.type === S_IFREG ? new Pages(space) : undefined;
-    this.entries = this.type === S_IFDIR ? new Entries(space) : undefined;
-    this.xattrs = new Xattrs(space);
+    this.pages = this.type === S_IFREG ? new Pages(quota) : undefined;
+    this.entries = this.type === S_IFDIR ? new Entries(quota) : undefined;
+    this.xattrs = new Xattrs(quota);
   }
 
   get pathLow(): number {
@@ -98,7 +97,7 @@ export class MemoryNode implements Node {
     return Math.floor(this.ino / 0x1_0000_0000);
   }
 
-  /** Everything of the record but qid.version. */
+  /** Fills `attr`, except for qid.version. */
   describe(attr: Attr): void {
     const { bytes } = attr;
     bytes.fill(0, ATTR_DATA_VERSION);
@@ -116,7 +115,7 @@ export class MemoryNode implements Node {
     putTime(bytes, ATTR_MTIME_SEC, this.mtime);
     putTime(bytes, ATTR_CTIME_SEC, this.ctime);
     putTime(bytes, ATTR_BTIME_SEC, this.btime);
-    // An inode number is never given twice, so that nothing needs telling apart by its generation.
+    // Inode numbers are not reused.
     attr.gen = 0;
     setU64(bytes, ATTR_INO, this.ino);
   }
@@ -126,19 +125,19 @@ export class MemoryNode implements Node {
     this.mtime = this.ctime = now;
   }
 
-  /** Before data changes: capabilities fall for everybody, set-id bits for all but root (file_remove_privs). */
+  /** Before data changes: clears file capabilities and, with `setIds`, set-id bits (file_remove_privs). */
   dropPrivileges(setIds: boolean): void {
     if (this.type === S_IFDIR) return;
     if (this.xattrs.has(capability)) this.xattrs.remove(capability);
     if (setIds) this.mode &= ~(S_ISUID | (this.mode & groupExec ? S_ISGID : 0));
   }
 
-  /** Gives the space back once nobody can reach the object any more. */
+  /** Returns the object's bytes to the quota if it has neither name nor reference. */
   freeIfUnreachable(): void {
     if (this.refs > 0 || this.nlink > 0 || this.#freed) return;
     this.#freed = true;
     this.pages?.free();
     this.xattrs.free();
-    this.#space.give(nodeBytes);
+    this.#quota.give(nodeBytes);
   }
 }

@@ -1,7 +1,7 @@
 import type { OpenDir, OpenFile } from '../tree.ts';
 import type { MemoryNode } from './memory-node.ts';
 
-/** A file or directory that was opened; it holds its node until it is closed. */
+/** An open file or directory. Holds its node until it is closed. */
 export class MemoryOpen implements OpenFile, OpenDir {
   readonly node: MemoryNode;
   readonly readable: boolean;

@@ -1,6 +1,6 @@
 import { ENOSPC } from '#base/errno.ts';
 
-/** The bytes that a tree in memory may take: content in whole pages, and what objects, names and xattrs cost. */
+/** Bytes that a tree in memory may use: whole pages of content, objects, names and xattrs. */
 export class MemoryQuota {
   readonly bytesMax: number;
   #used = 0;
@@ -13,14 +13,14 @@ export class MemoryQuota {
     return this.bytesMax - this.#used;
   }
 
-  /** Whether `bytes` were to be had. */
+  /** Takes `bytes`; false if they are not free. */
   tryTake(bytes: number): boolean {
     if (bytes > this.free) return false;
     this.#used += bytes;
     return true;
   }
 
-  /** Throws ENOSPC when there is not that much. */
+  /** Takes `bytes`; ENOSPC if they are not free. */
   take(bytes: number): void {
     if (!this.tryTake(bytes)) throw ENOSPC;
   }

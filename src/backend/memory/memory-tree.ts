@@ -33,34 +33,34 @@ import { type InitialState, MemoryNode, nodeBytes } from './memory-node.ts';
 import { MemoryOpen } from './memory-open.ts';
 import { MemoryQuota } from './memory-quota.ts';
 import { pageBytes } from './pages.ts';
-import { beginningOf, entriesOf, entriesToAddTo, isWithin, pagesOf, refuseToReplace } from './rules.ts';
+import { entriesOf, entriesToAddTo, initialStateOf, isWithin, pagesOf, refuseToReplace } from './rules.ts';
 import { refuseXattr } from './xattrs.ts';
 
 interface MemoryTreeOptions {
-  /** What the tree may take in all; ENOSPC beyond it. */
+  /** Bytes that the tree may use in all; ENOSPC beyond. */
   readonly bytesMax: number;
 }
 
 /**
- * A tree of files in memory, with the semantics and the errnos of a local file system. Permissions are not checked: the
- * guest's kernel does that. Nobody outside the server can reach it, so that outside locks do not exist.
+ * A tree in memory, with the semantics and errnos of a local file system. Permissions are not checked: the guest's kernel does
+ * that. There are no locks outside the server.
  */
 export class MemoryTree implements Tree {
   readonly root: MemoryNode;
-  readonly #space: MemoryQuota;
+  readonly #quota: MemoryQuota;
   readonly #clock = new Clock();
   readonly #scratch = new Attr();
   #lastIno = 0;
 
   constructor({ bytesMax }: MemoryTreeOptions) {
-    this.#space = new MemoryQuota(bytesMax);
-    this.root = this.#begin({ mode: S_IFDIR | 0o755, uid: 0, gid: 0 });
+    this.#quota = new MemoryQuota(bytesMax);
+    this.root = this.#newNode({ mode: S_IFDIR | 0o755, uid: 0, gid: 0 });
     this.root.parent = this.root;
     this.root.refs = 1;
   }
 
-  #begin(beginning: InitialState): MemoryNode {
-    return new MemoryNode(++this.#lastIno, beginning, this.#clock.now(), this.#space);
+  #newNode(initial: InitialState): MemoryNode {
+    return new MemoryNode(++this.#lastIno, initial, this.#clock.now(), this.#quota);
   }
 
   credentials(_submitter: Submitter, uid: number): Credentials {
@@ -97,7 +97,7 @@ export class MemoryTree implements Tree {
   }
 
   statfs(_ctx: CallContext, _node: MemoryNode, into: Buffer): void {
-    const { bytesMax, free } = this.#space;
+    const { bytesMax, free } = this.#quota;
     into.writeUInt32LE(V9FS_MAGIC, STATFS_TYPE);
     into.writeUInt32LE(pageBytes, STATFS_BSIZE);
     setU64(into, STATFS_BLOCKS, Math.floor(bytesMax / pageBytes));
@@ -109,22 +109,22 @@ export class MemoryTree implements Tree {
     into.writeUInt32LE(nameBytesMax, STATFS_NAMELEN);
   }
 
-  /** Frames a change of `nodes` with what the watch is told; objects that nobody holds do not count. */
+  /** Runs a change of `nodes`, and reports the stamps before and after it of those that are referenced. */
   #around<T>(ctx: CallContext, nodes: readonly (MemoryNode | undefined)[], act: () => T): T {
     const held = [...new Set(nodes)].filter(node => node !== undefined && node.refs > 0) as MemoryNode[];
-    const tell = (when: 'before' | 'after') => {
+    const report = (when: 'before' | 'after') => {
       for (const node of held) {
         node.describe(this.#scratch);
         ctx.session.observer[when](node, stampOf(this.#scratch));
       }
     };
-    // What loses its last name within must still be there to be told of.
+    // A node that loses its last name is still reported.
     for (const node of held) this.hold(node);
-    tell('before');
+    report('before');
     try {
       return act();
     } finally {
-      tell('after');
+      report('after');
       for (const node of held) this.release(node);
     }
   }
@@ -133,14 +133,14 @@ export class MemoryTree implements Tree {
     this.#around(ctx, [node], () => {
       const { uid, gid, mode, size, atime, mtime } = change;
       if (uid !== undefined || gid !== undefined) {
-        // chown(2): set-id bits fall for everybody, root included.
+        // chown(2) clears set-id bits, for root too.
         node.dropPrivileges(true);
         node.uid = uid ?? node.uid;
         node.gid = gid ?? node.gid;
         node.ctime = this.#clock.now();
       }
       if (mode !== undefined) {
-        // chmod(2): nothing asks for the mode of a symlink.
+        // chmod(2): a symlink has no mode.
         if (node.type === S_IFLNK) throw EOPNOTSUPP;
         node.mode = mode & 0o7777;
         node.ctime = this.#clock.now();
@@ -197,8 +197,8 @@ export class MemoryTree implements Tree {
   ): { readonly node: MemoryNode; readonly file: MemoryOpen } {
     const found = entriesOf(dir).get(name);
     if (found && how.exclusive) throw EEXIST;
-    const beginning = { mode: S_IFREG | (how.mode & 0o7777), uid: ctx.creds.uid, gid: how.gid };
-    const node = found ?? this.#around(ctx, [dir], () => this.#enter(dir, name, beginning));
+    const initial = { mode: S_IFREG | (how.mode & 0o7777), uid: ctx.creds.uid, gid: how.gid };
+    const node = found ?? this.#around(ctx, [dir], () => this.#enter(dir, name, initial));
     const file = found ? this.open(ctx, node, how) : this.#opened(node, how.read, how.write, how.append);
     this.hold(node);
     node.describe(attr);
@@ -206,15 +206,15 @@ export class MemoryTree implements Tree {
   }
 
   make(ctx: CallContext, dir: MemoryNode, name: Name, what: NewNode, attr: Attr): MemoryNode {
-    const node = this.#around(ctx, [dir], () => this.#enter(dir, name, beginningOf(what, ctx.creds)));
+    const node = this.#around(ctx, [dir], () => this.#enter(dir, name, initialStateOf(what, ctx.creds)));
     this.hold(node);
     node.describe(attr);
     return node;
   }
 
-  #enter(dir: MemoryNode, name: Name, beginning: InitialState): MemoryNode {
+  #enter(dir: MemoryNode, name: Name, initial: InitialState): MemoryNode {
     const entries = entriesToAddTo(dir, name);
-    const node = this.#begin(beginning);
+    const node = this.#newNode(initial);
     try {
       entries.add(name, node);
     } catch (error) {
@@ -299,7 +299,7 @@ export class MemoryTree implements Tree {
     return dir.entries?.get(name) === node;
   }
 
-  // Nothing waits, so that memory of the current callback does as well.
+  // No call waits.
   readNow(file: MemoryOpen, into: Segments, offset: number): number {
     return this.#read(file, into, offset);
   }
@@ -353,7 +353,7 @@ export class MemoryTree implements Tree {
 
   #pack(dir: MemoryOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number {
     const { node } = dir;
-    // getdents(2) of a removed directory finds nothing, not even `.`.
+    // getdents(2) of a removed directory returns nothing, not even `.`.
     if (node.nlink === 0) return 0;
     return entriesOf(node).pack(node, node.parent!, cookieLow + cookieHigh * 0x1_0000_0000, into);
   }

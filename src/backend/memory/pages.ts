@@ -4,20 +4,20 @@ import type { MemoryQuota } from './memory-quota.ts';
 
 export const pageBytes = 4096;
 
-/** Largest size of a file: what a number holds exactly. */
+/** Largest file: the largest integer that a number holds exactly. */
 const fileBytesMax = Number.MAX_SAFE_INTEGER;
 
-/** The content of a file: only the pages that were written exist, the rest reads as zeros and costs nothing. */
+/** The content of a file. Only written pages exist; holes read as zeros. */
 export class Pages {
   size = 0;
   readonly #pages = new Map<number, Uint8Array>();
-  readonly #space: MemoryQuota;
+  readonly #quota: MemoryQuota;
 
-  constructor(space: MemoryQuota) {
-    this.#space = space;
+  constructor(quota: MemoryQuota) {
+    this.#quota = quota;
   }
 
-  /** Bytes of memory that the content takes. */
+  /** Bytes of the pages that exist. */
   get allocated(): number {
     return this.#pages.size * pageBytes;
   }
@@ -44,7 +44,7 @@ export class Pages {
     }
   }
 
-  /** Writes as much as there is space for; ENOSPC when that is nothing, EFBIG beyond the largest file. */
+  /** Writes what the quota allows. ENOSPC if that is nothing, EFBIG beyond the largest file. */
   write(from: Segments, offset: number): number {
     let at = offset;
     for (const segment of from) {
@@ -75,7 +75,7 @@ export class Pages {
   #pageToWrite(index: number): Uint8Array | undefined {
     const known = this.#pages.get(index);
     if (known) return known;
-    if (!this.#space.tryTake(pageBytes)) return undefined;
+    if (!this.#quota.tryTake(pageBytes)) return undefined;
     const page = new Uint8Array(pageBytes);
     this.#pages.set(index, page);
     return page;
@@ -87,7 +87,7 @@ export class Pages {
     if (size < this.size) {
       const keep = Math.ceil(size / pageBytes);
       for (const index of this.#pages.keys()) if (index >= keep) this.#drop(index);
-      // What lies behind the new end must read as zeros when the file grows again.
+      // Zeros beyond the new end, in case the file grows again.
       this.#pages.get(keep - 1)?.fill(0, size - (keep - 1) * pageBytes);
     }
     this.size = size;
@@ -95,11 +95,11 @@ export class Pages {
 
   #drop(index: number): void {
     this.#pages.delete(index);
-    this.#space.give(pageBytes);
+    this.#quota.give(pageBytes);
   }
 
   free(): void {
-    this.#space.give(this.allocated);
+    this.#quota.give(this.allocated);
     this.#pages.clear();
   }
 }

@@ -7,7 +7,7 @@ import type { Entries } from './entries.ts';
 import type { InitialState, MemoryNode } from './memory-node.ts';
 import type { Pages } from './pages.ts';
 
-/** The content of what can be opened and read; the errnos are those that open(2) gives for the rest. */
+/** The content of a regular file; for other types the errno of open(2). */
 export function pagesOf(node: MemoryNode): Pages {
   if (node.pages) return node.pages;
   if (node.type === S_IFLNK) throw ELOOP;
@@ -19,7 +19,7 @@ export function entriesOf(node: MemoryNode): Entries<MemoryNode> {
   return node.entries;
 }
 
-/** The entries of a directory that takes the new name: EEXIST when it has it, ENOENT when it was removed itself. */
+/** The entries of a directory that gets a new name. EEXIST if it has the name, ENOENT if the directory was removed. */
 export function entriesToAddTo(dir: MemoryNode, name: Name): Entries<MemoryNode> {
   const entries = entriesOf(dir);
   if (entries.get(name)) throw EEXIST;
@@ -27,7 +27,7 @@ export function entriesToAddTo(dir: MemoryNode, name: Name): Entries<MemoryNode>
   return entries;
 }
 
-/** Whether `dir` is `top` or lies below it. */
+/** Whether `dir` is `top` or below it. */
 export function isWithin(dir: MemoryNode, top: MemoryNode): boolean {
   for (let at = dir; ; at = at.parent!) {
     if (at === top) return true;
@@ -35,15 +35,15 @@ export function isWithin(dir: MemoryNode, top: MemoryNode): boolean {
   }
 }
 
-/** may_delete of fs/namei.c: a directory replaces only an empty directory, anything else only what is no directory. */
+/** may_delete of fs/namei.c: a directory may replace an empty directory only, anything else a non-directory only. */
 export function refuseToReplace(moved: MemoryNode, victim: MemoryNode): void {
   if (moved.entries && !victim.entries) throw ENOTDIR;
   if (!moved.entries && victim.entries) throw EISDIR;
   if (victim.entries && victim.entries.count > 0) throw ENOTEMPTY;
 }
 
-/** What `make` makes, as an object begins. */
-export function beginningOf(what: NewNode, creds: Credentials): InitialState {
+/** The initial state of an object for `make`. */
+export function initialStateOf(what: NewNode, creds: Credentials): InitialState {
   const owner = { uid: creds.uid, gid: what.gid };
   if (what.type === 'directory') return { ...owner, mode: S_IFDIR | (what.mode & 0o7777) };
   if (what.type === 'special') return { ...owner, mode: what.mode, rdev: what.rdev };

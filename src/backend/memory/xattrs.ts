@@ -9,7 +9,7 @@ import type { MemoryQuota } from './memory-quota.ts';
 const XATTR_CREATE = 1;
 const XATTR_REPLACE = 2;
 
-/** What an attribute costs besides its name and value. */
+/** Bytes counted for an attribute besides its name and value. */
 const xattrBytes = 32;
 
 const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
@@ -18,7 +18,7 @@ function isRoot(creds: Credentials): boolean {
   return creds.uid === 0 || creds === serverCreds;
 }
 
-/** Throws what xattr(7) and the kernel say of a name on an object of this type. */
+/** Throws the errno of xattr(7) for a name that an object of this type cannot have. */
 export function refuseXattr(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): void {
   if (name.length === 0 || name.length > xattrNameBytesMax) throw ERANGE;
   if (name.startsWith('user.')) {
@@ -35,10 +35,10 @@ export function refuseXattr(name: Bytes, creds: Credentials, use: 'get' | 'set',
 /** The extended attributes of one object. */
 export class Xattrs {
   readonly #values = new Map<Bytes, Uint8Array>();
-  readonly #space: MemoryQuota;
+  readonly #quota: MemoryQuota;
 
-  constructor(space: MemoryQuota) {
-    this.#space = space;
+  constructor(quota: MemoryQuota) {
+    this.#quota = quota;
   }
 
   has(name: Bytes): boolean {
@@ -66,8 +66,8 @@ export class Xattrs {
     if (!old && flags & XATTR_REPLACE) throw ENODATA;
     const before = old ? cost(name, old) : 0;
     const now = cost(name, value);
-    if (now > before) this.#space.take(now - before);
-    else this.#space.give(before - now);
+    if (now > before) this.#quota.take(now - before);
+    else this.#quota.give(before - now);
     this.#values.set(name, value.slice());
   }
 
@@ -75,11 +75,11 @@ export class Xattrs {
     const old = this.#values.get(name);
     if (!old) throw ENODATA;
     this.#values.delete(name);
-    this.#space.give(cost(name, old));
+    this.#quota.give(cost(name, old));
   }
 
   free(): void {
-    for (const [name, value] of this.#values) this.#space.give(cost(name, value));
+    for (const [name, value] of this.#values) this.#quota.give(cost(name, value));
     this.#values.clear();
   }
 }

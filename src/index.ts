@@ -3,8 +3,7 @@
 export { LocalTree, type LocalTreeParts } from '#backend/local/local-tree.ts';
 export { MemoryTree } from '#backend/memory/memory-tree.ts';
 export type * from '#backend/tree.ts';
-export { stampOf } from '#backend/tree.ts';
-export { Attr } from '#base/attr.ts';
+export { Attr, stampOf } from '#base/attr.ts';
 export { ConfigError } from '#base/config-error.ts';
 export * from '#base/errno.ts';
 export type { Logger } from '#base/log.ts';

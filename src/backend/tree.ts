@@ -231,14 +231,3 @@ export interface Tree {
   /** Frees everything. No call may follow. */
   close(): void;
 }
-
-/** The change stamp. Never 0, which as qid.version turns off the client's caching. */
-export function stampOf(attr: Attr): ChangeStamp {
-  const { view } = attr;
-  let h = Math.imul(view.getUint32(ATTR_CTIME_SEC, true) ^ 0x9e3779b9, 0x85ebca6b);
-  h = Math.imul((h ^ (h >>> 15)) + view.getUint32(ATTR_CTIME_NSEC, true), 0xc2b2ae35);
-  h = Math.imul((h ^ (h >>> 13)) + view.getUint32(ATTR_SIZE, true), 0x27d4eb2f);
-  h = Math.imul((h ^ (h >>> 16)) + view.getUint32(ATTR_SIZE + 4, true), 0x165667b1);
-  h = (h ^ (h >>> 15)) >>> 0;
-  return h === 0 ? 1 : h;
-}

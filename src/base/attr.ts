@@ -211,3 +211,14 @@ export function setU64(bytes: Buffer, at: number, value: number): void {
 export function encodeDevice(major: number, minor: number): number {
   return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0;
 }
+
+/** Hash of ctime and size. Never 0, since it serves as qid.version, and 0 turns the client's caching off. */
+export function stampOf(attr: Attr): number {
+  const { view } = attr;
+  let h = Math.imul(view.getUint32(ATTR_CTIME_SEC, true) ^ 0x9e3779b9, 0x85ebca6b);
+  h = Math.imul((h ^ (h >>> 15)) + view.getUint32(ATTR_CTIME_NSEC, true), 0xc2b2ae35);
+  h = Math.imul((h ^ (h >>> 13)) + view.getUint32(ATTR_SIZE, true), 0x27d4eb2f);
+  h = Math.imul((h ^ (h >>> 16)) + view.getUint32(ATTR_SIZE + 4, true), 0x165667b1);
+  h = (h ^ (h >>> 15)) >>> 0;
+  return h === 0 ? 1 : h;
+}

@@ -18,6 +18,16 @@ export function lengthOf(segments: Segments): number {
   return length;
 }
 
+/** Copies bytes into segments, which must hold at least as many. */
+export function spread(bytes: Uint8Array, segments: Segments): void {
+  let at = 0;
+  for (const segment of segments) {
+    const piece = bytes.subarray(at, at + segment.length);
+    segment.set(piece);
+    at += piece.length;
+  }
+}
+
 /** Allocates uninitialized memory. Small sizes are disjoint slices of Node's buffer pool. */
 export function allocOwned(bytes: number): Owned<Buffer> {
   return Buffer.allocUnsafe(bytes) as Owned<Buffer>;

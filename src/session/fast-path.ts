@@ -12,7 +12,7 @@ import { headerBytes, writeHeadBytes } from '#protocol/constants.ts';
 import { lerror, type Op, operations, type RMessage } from '#protocol/operations.ts';
 import type { Exchange } from './exchange.ts';
 import { Fid, plain } from './fids.ts';
-import { files } from './handlers/io.ts';
+import * as files from './handlers/io.ts';
 import { opening } from './handlers/open.ts';
 import { walkLater } from './handlers/walk.ts';
 import { stepAt } from './name-cache.ts';
@@ -37,19 +37,18 @@ const Tclunk = operations.clunk.type;
 const highMax = 0x20_0000;
 
 export function answerFast(request: Request): FastReply {
-  const { head, from } = request.exchange;
-  switch (head[from + 4]) {
-    case Tgetattr:
+  switch (request.op) {
+    case 'getattr':
       return getattr(request);
-    case Twalk:
+    case 'walk':
       return walk(request);
-    case Tclunk:
+    case 'clunk':
       return clunk(request);
-    case Tread:
+    case 'read':
       return read(request);
-    case Twrite:
+    case 'write':
       return write(request);
-    case Tlopen:
+    case 'lopen':
       return lopen(request);
     default:
       return undefined;
@@ -187,8 +186,10 @@ function read(request: Request): FastReply {
   const high = u32(head, from + 15);
   if (high >= highMax) return undefined;
   const offset = high * 0x1_0000_0000 + u32(head, from + 11);
-  const reply = files.read(request, { fid: u32(head, from + 7), offset, count: u32(head, from + 19) });
-  if (reply instanceof Promise || reply instanceof Errno || reply.data.bytes) return reply;
+  const fid = request.findFid(u32(head, from + 7));
+  if (!fid) return undefined;
+  const reply = files.read(request, fid, offset, u32(head, from + 19));
+  if (reply instanceof Promise || reply.data.bytes) return reply;
   const { count } = reply.data;
   put32(x.out, begin(x, 11 + count, Tread, tag), count);
   return commit(x, 11, count);
@@ -199,14 +200,14 @@ function write(request: Request): FastReply {
   const { exchange: x, tag } = request;
   const { head, from } = x;
   if (x.to - from !== writeHeadBytes) return undefined;
-  const number = u32(head, from + 7);
   const high = u32(head, from + 15);
   const count = u32(head, from + 19);
   if (high >= highMax || u32(head, from) !== writeHeadBytes + count) return undefined;
-  if (request.findFid(number)?.attachment.readonly !== false) return undefined;
+  const fid = request.findFid(u32(head, from + 7));
+  if (fid?.attachment.readonly !== false) return undefined;
   const offset = high * 0x1_0000_0000 + u32(head, from + 11);
-  const reply = files.write(request, { fid: number, offset, data: { count } });
-  if (reply instanceof Promise || reply instanceof Errno) return reply;
+  const reply = files.write(request, fid, offset, count);
+  if (reply instanceof Promise) return reply;
   put32(x.out, begin(x, 11, Twrite, tag), reply.count);
   return commit(x, 11);
 }

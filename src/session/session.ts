@@ -1,6 +1,7 @@
 import { ECANCELED, EIO, EOPNOTSUPP, EPROTO, Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
+import { spread } from '#base/owned.ts';
 import {
   decodeRequest,
   encodeError,
@@ -22,7 +23,6 @@ import { answered, answerFast } from './fast-path.ts';
 import { handlers } from './handlers/table.ts';
 import { refuseToChange } from './read-only.ts';
 import { flushWaitMs, Request } from './request.ts';
-import { spread } from './segments.ts';
 import { SessionState } from './state.ts';
 import { Tags, waitAtMost } from './tags.ts';
 import { teardown } from './teardown.ts';

@@ -1,5 +1,5 @@
-import { type Node, type SessionContext, stampOf } from '#backend/tree.ts';
-import type { Attr } from '#base/attr.ts';
+import type { Node, SessionContext } from '#backend/tree.ts';
+import { type Attr, stampOf } from '#base/attr.ts';
 import { P9_STATS_BASIC } from '#base/layout.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import { dataReplyHeadBytes } from '#protocol/constants.ts';

@@ -14,7 +14,7 @@ const layers: Readonly<Record<string, { values: readonly string[]; types?: reado
   host: { values: ['base', 'quota'] },
   security: { values: ['base', 'quota', 'host'] },
   backend: { values: ['base', 'quota', 'host', 'protocol', 'security'] },
-  session: { values: ['base', 'quota', 'protocol', 'backend'], types: ['host'] },
+  session: { values: ['base', 'quota', 'protocol'], types: ['host', 'backend'] },
   exports: { values: ['base', 'quota', 'host', 'security', 'backend'], types: ['session', 'transport'] },
   transport: { values: ['base', 'quota', 'host', 'protocol', 'session'] },
   workers: { values: ['base', 'host', 'transport'] },

@@ -1,9 +1,9 @@
-import { Attr, changeClock, S_IFDIR, S_IFREG } from '#base/attr.ts';
+import { Attr, changeClock, S_IFDIR, S_IFREG, stampOf } from '#base/attr.ts';
 import { EDQUOT, EINVAL, EISDIR, ENOSPC } from '#base/errno.ts';
 import { andThen, type MaybePromise, runSteps, type Steps, wait } from '#base/maybe-promise.ts';
 import { type InlineSyscalls, type Submitter, serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
-import { type CallContext, type Change, type ChangeObserver, type ChangeStamp, stampOf } from '../tree.ts';
+import type { CallContext, Change, ChangeObserver, ChangeStamp } from '../tree.ts';
 import type { LocalNode } from './node.ts';
 import type { NodeTable } from './node-table.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';

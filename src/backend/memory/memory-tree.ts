@@ -1,4 +1,4 @@
-import { Attr, S_IFDIR, S_IFLNK, S_IFREG, setU64 } from '#base/attr.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFREG, setU64, stampOf } from '#base/attr.ts';
 import {
   EBADF,
   EEXIST,
@@ -27,7 +27,7 @@ import { type Bytes, type Name, nameBytesMax } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
 import type { Credentials, Submitter } from '#host/syscalls.ts';
 import { V9FS_MAGIC } from '#protocol/constants.ts';
-import { type CallContext, type Change, type NewNode, type OpenHow, stampOf, type Tree } from '../tree.ts';
+import type { CallContext, Change, NewNode, OpenHow, Tree } from '../tree.ts';
 import { Clock, nearest } from './clock.ts';
 import { type InitialState, MemoryNode, nodeBytes } from './memory-node.ts';
 import { MemoryOpen } from './memory-open.ts';

@@ -3,8 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MemoryTree } from '#backend/memory/memory-tree.ts';
-import { stampOf } from '#backend/tree.ts';
-import { Attr, S_IFIFO, S_IFREG } from '#base/attr.ts';
+import { Attr, S_IFIFO, S_IFREG, stampOf } from '#base/attr.ts';
 import {
   EINVAL,
   EISDIR,

@@ -6,14 +6,14 @@ import type { Tree } from '#backend/tree.ts';
 import { Errno } from '#base/errno.ts';
 import { noId } from '#base/ids.ts';
 import type { Logger } from '#base/log.ts';
-import { asOwned, type OwnedSegments, type Segments } from '#base/owned.ts';
 import { decodeReply, encodeRequest, frameTag } from '#protocol/codec.ts';
-import { dialect, NOFID, NOTAG, writeHeadBytes } from '#protocol/constants.ts';
+import { dialect, NOFID, NOTAG } from '#protocol/constants.ts';
 import { type Op, operations, type RMessage, type TMessage } from '#protocol/operations.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { mapped } from '#security/mapped.ts';
-import { type DetachedExchange, replyHeadBytesMax, type TransportPort } from '#session/exchange.ts';
+import type { TransportPort } from '#session/exchange.ts';
 import { Session } from '#session/session.ts';
+import { StrictExchange } from '../../support/strict-exchange.ts';
 
 /** A temporary host directory and trees on it; `close` removes both. */
 export class TempExport {
@@ -146,9 +146,19 @@ export class SessionHarness implements TransportPort {
   }
 
   sendFrame(frame: Buffer): void {
-    const exchange = new TestExchange(frame, this);
+    const exchange = new StrictExchange(
+      frame,
+      reply => {
+        if (reply) this.replies.push({ tag: frameTag(reply), frame: reply });
+        else this.dropped++;
+      },
+      act => {
+        this.deferred?.push(act);
+        return this.deferred !== undefined;
+      },
+    );
     this.session.receive(exchange);
-    exchange.end();
+    exchange.endCallback();
   }
 
   /** Sends requests that arrive together, as from one read of a socket. */
@@ -191,66 +201,6 @@ export class SessionHarness implements TransportPort {
       if (error instanceof Errno) return error.name;
       throw error;
     }
-  }
-}
-
-/** An exchange in plain memory. */
-class TestExchange implements DetachedExchange {
-  readonly head: Buffer;
-  readonly from = 0;
-  readonly to: number;
-  readonly payload: OwnedSegments;
-  out = Buffer.alloc(replyHeadBytesMax);
-  readonly at = 0;
-  readonly #harness: SessionHarness;
-  #answered = false;
-  #detached = false;
-
-  constructor(frame: Buffer, harness: SessionHarness) {
-    const isWrite = frame[4] === operations.write.type;
-    this.head = isWrite ? frame.subarray(0, writeHeadBytes) : frame;
-    this.to = this.head.length;
-    this.payload = isWrite ? [asOwned(frame.subarray(writeHeadBytes))] : [];
-    this.#harness = harness;
-  }
-
-  reserveData(count: number): Segments {
-    this.out = Buffer.alloc(Math.max(replyHeadBytesMax, 11 + count));
-    return [this.out.subarray(11, 11 + count)];
-  }
-
-  defer(act: () => void): boolean {
-    this.#harness.deferred?.push(act);
-    return this.#harness.deferred !== undefined;
-  }
-
-  commit(headBytes: number, dataBytes: number): void {
-    this.#answer();
-    const frame = this.out.subarray(0, headBytes + dataBytes);
-    if (frame.readUInt32LE(0) !== frame.length) throw new Error('size[4] is not the length of the reply');
-    this.#harness.replies.push({ tag: frameTag(frame), frame });
-  }
-
-  drop(): void {
-    this.#answer();
-    this.#harness.dropped++;
-  }
-
-  /** Overwrites the memory of a request that was not detached. */
-  end(): void {
-    if (this.#detached) return;
-    this.head.fill(0xdb);
-    for (const segment of this.payload) segment.fill(0xdb);
-  }
-
-  detach(): DetachedExchange {
-    this.#detached = true;
-    return this;
-  }
-
-  #answer(): void {
-    if (this.#answered) throw new Error('answered twice');
-    this.#answered = true;
   }
 }
 

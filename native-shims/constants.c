@@ -26,9 +26,6 @@
 
 #define ROW(name) {#name, (uint32_t)name},
 
-const struct constant constants[] = {
-    HOST_CONSTANTS ROW(CAP_CHOWN) ROW(CAP_DAC_OVERRIDE) ROW(CAP_DAC_READ_SEARCH) ROW(CAP_FOWNER) ROW(CAP_FSETID) ROW(CAP_SETGID)
-    ROW(CAP_SETUID) ROW(CAP_SYS_CHROOT) ROW(CAP_SYS_ADMIN) ROW(CAP_SYS_RESOURCE) ROW(CAP_MKNOD) ROW(CAP_SETFCAP)
-};
+const struct constant constants[] = {HOST_CONSTANTS};
 
 const int constant_count = sizeof constants / sizeof *constants;

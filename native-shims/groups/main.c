@@ -132,6 +132,11 @@ static int status_of(pid_t worker) {
   return status;
 }
 
+static int64_t longer_delay(int64_t ms) {
+  if (ms == 0) return RESTART_MS_MIN;
+  return ms * 2 < RESTART_MS_MAX ? ms * 2 : RESTART_MS_MAX;
+}
+
 static void supervise(void) {
   int64_t restart_ms = 0;
   pid_t supervisor = getpid();
@@ -141,7 +146,7 @@ static void supervise(void) {
     if (worker == 0) work(supervisor);
     if (worker > 0) send_notice(false, worker, status_of(worker));
     bool steady = worker > 0 && now_ms() - began >= STEADY_MS;
-    restart_ms = steady ? 0 : restart_ms == 0 ? RESTART_MS_MIN : restart_ms * 2 < RESTART_MS_MAX ? restart_ms * 2 : RESTART_MS_MAX;
+    restart_ms = steady ? 0 : longer_delay(restart_ms);
     for (until = now_ms() + restart_ms; now_ms() < until;) wait_ms(until - now_ms(), 0);
   }
 }

@@ -179,6 +179,7 @@ static void drop_privileges(void) {
 int main(int count, char **arguments) {
   prctl(PR_SET_NAME, "ninepd-groups");
   prctl(PR_SET_PDEATHSIG, 0);
+  if (chdir("/") != 0) return 1; /* the server's working directory may be unmounted when it has ended */
   set_signals();
   drop_privileges();
   fcntl(SERVER, F_SETFL, fcntl(SERVER, F_GETFL) & ~O_NONBLOCK);

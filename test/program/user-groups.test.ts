@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, chownSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, mkdtempSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -137,6 +137,14 @@ describe('ninepd-groups', () => {
       expect(await attaches(users[1])).toBe(true);
       expect(server.log()).toContain(`ninepd-groups (process ${pid}) has ended (signal 9): it is restarted`);
     }
+  });
+
+  it('keeps no working directory of the server in use', async () => {
+    await start();
+    expect(await attaches(users[1])).toBe(true);
+    const processes = all();
+    expect(processes.length).toBeGreaterThan(1);
+    expect(processes.map(({ pid }) => readlinkSync(`/proc/${pid}/cwd`))).toEqual(processes.map(() => '/'));
   });
 
   it('takes the place of the process that starts it again', async () => {

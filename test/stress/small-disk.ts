@@ -15,6 +15,8 @@ function run(command: string, ...args: string[]): string {
   return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
 }
 
+const inUseMsMax = 5000;
+
 /** An ext4 on a loop device that can fail on demand. Needs root. */
 export class SmallDisk {
   /** The mount point. */
@@ -88,11 +90,21 @@ export class SmallDisk {
     run('dd', `if=${whole}`, `of=${this.#image}`, 'conv=notrunc,sparse', 'bs=64K', 'status=none');
     truncateSync(this.#image, this.#bytes);
     run('losetup', '--set-capacity', this.#device);
-    // e2fsck(8): 1 says that errors were corrected.
-    const { status, stdout, stderr } = spawnSync('e2fsck', ['-p', this.#device], { encoding: 'utf8' });
-    if (status !== 0 && status !== 1)
-      throw new Error(`e2fsck ended with status ${status}: ${stdout}${stderr}`);
+    this.#check();
     rmSync(whole);
+  }
+
+  /**
+   * e2fsck(8): status 1 means that errors were corrected, 8 that the device is in use: a server of another test that starts at the
+   * moment has a copy of all mounts until it is in its private root.
+   */
+  #check(): void {
+    for (const end = Date.now() + inUseMsMax; ; ) {
+      const { status, stdout, stderr } = spawnSync('e2fsck', ['-p', this.#device], { encoding: 'utf8' });
+      if (status === 0 || status === 1) return;
+      if (status !== 8 || Date.now() > end)
+        throw new Error(`e2fsck ended with status ${status}: ${stdout}${stderr}`);
+    }
   }
 
   remove(): void {

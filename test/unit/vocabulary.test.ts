@@ -85,6 +85,17 @@ const replacedInTests: Readonly<Record<string, string>> = {
   eventDescriptor: 'eventfd',
 };
 
+/** Names that were replaced in native-shims. */
+const replacedInShims: Readonly<Record<string, string>> = {
+  places: 'pools',
+  apart: 'child, or slow',
+  carrier: 'creds thread',
+  making: 'private_root',
+  sever: 'detach',
+  keeper: 'supervisor',
+  stranger: 'peer',
+};
+
 /** Calls with a name that is no term. */
 const replacedCalls: Readonly<Record<string, string>> = { must: 'assert' };
 
@@ -119,6 +130,11 @@ it('uses no name that was replaced in tests, scripts and benchmarks', () => {
   const { attempt: _, ...names } = { ...replaced, ...replacedInTests };
   expect(used(tests, names, /\b([A-Za-z]+)\b/g)).toEqual([]);
   expect(used(tests, replacedCalls, /(?<!\.)\b([a-z]+)\(/g)).toEqual([]);
+});
+
+it('uses no name that was replaced in native-shims', () => {
+  const shims = filesBelow(join(root, 'native-shims')).filter(path => /\.[ch]$/.test(path));
+  expect(used(shims, replacedInShims, /\b(\w+)\b/g)).toEqual([]);
 });
 
 it('gives no file of tests, scripts and benchmarks a name that was replaced', () => {

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import * as layout from '#base/layout.ts';
+import { layoutOf } from '#host/addon.ts';
 import { Reader } from '#protocol/bytes.ts';
 import { parseDirents } from '#protocol/dirent.ts';
 import { attr, type Fields, qid, statfs } from '#protocol/kinds.ts';
@@ -30,6 +31,11 @@ describe('the layouts that C and TypeScript share', () => {
     expect(files).toHaveLength(3);
     for (const [path, text] of files)
       expect(readFileSync(path, 'utf8'), `${path}: run node native-shims/build.mjs`).toBe(text);
+  });
+
+  it('have no field that the addon does not export', () => {
+    expect(layoutOf('bytes')).toBeGreaterThan(0);
+    expect(() => layoutOf('none')).toThrow(/layout of none: rebuild it/);
   });
 
   it.each([

@@ -16,7 +16,6 @@
 
 import type { Attr } from '#base/attr.ts';
 import type { Errno } from '#base/errno.ts';
-import { ATTR_CTIME_NSEC, ATTR_CTIME_SEC, ATTR_SIZE } from '#base/layout.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';

@@ -1,8 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, lstatSync } from 'node:fs';
+import { chmodSync, existsSync, lstatSync, renameSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { EIO } from '#base/errno.ts';
 import type { ExportOptions } from '#index.ts';
 import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/test-client.ts';
+import { interceptCalls } from '../support/intercept-calls.ts';
 import { Ninepd } from '../support/ninepd.ts';
 import { childrenOf } from '../support/processes.ts';
 import {
@@ -136,6 +138,28 @@ describe('with squash=root', () => {
 });
 
 describe('with check=host', () => {
+  it('a create that fails midway removes nothing that took the name meanwhile and is another user’s', async () => {
+    await serve({ check: 'host' });
+    folder('sticky', 0, 0, 0o1777);
+    const c = await as(1000);
+    const sticky = await c.walk(0, 'sticky');
+    let made = false;
+    const restore = interceptCalls((name, call) => {
+      if (name === 'mknod') made = true;
+      if (name !== 'lookup' || !made) return call();
+      made = false;
+      renameSync(at('sticky', 'x'), at('sticky', 'y'));
+      file('sticky/x', 1001, 1001, 0o600);
+      throw EIO;
+    });
+    try {
+      expect(await errnoOf(c.mknod(sticky, 'x', 0o010644, 0, 0, 1000))).not.toBe('none');
+    } finally {
+      restore();
+    }
+    expect(what('sticky', 'x')).toBe('1001:1001 600');
+  });
+
   it('root is root, and needs no group', async () => {
     await serve({ check: 'host' });
     const root = await as(0);

@@ -6,7 +6,7 @@ import { type Name, nameOf } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '#host/constants.ts';
 import { expectCount } from '#host/control-block.ts';
-import { type Syscalls, serverCreds } from '#host/syscalls.ts';
+import { type Credentials, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import type { GuestForm, HostForm, SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import type { LocalNode } from './node.ts';
@@ -114,7 +114,7 @@ export class Creator {
       yield* wait(withFd(sys, fd, () => this.#model.setInitialAttrs({ sys, fd }, creds, want)));
       return fd;
     } catch (error) {
-      yield* remove(sys, dirfd, name, type === S_IFDIR);
+      yield* remove(sys, creds, dirfd, name, type === S_IFDIR);
       throw error;
     }
   }
@@ -129,7 +129,8 @@ export class Creator {
     try {
       return yield* wait(withFd(sys, staged.fd, () => runSteps(this.#finishStaged(job, staged))));
     } catch (error) {
-      if (staged.tempName !== undefined) yield* remove(sys, dirfd, staged.tempName, form.type === S_IFDIR);
+      if (staged.tempName !== undefined)
+        yield* remove(sys, serverCreds, dirfd, staged.tempName, form.type === S_IFDIR);
       throw error;
     }
   }
@@ -191,7 +192,7 @@ export class Creator {
       const found = yield* wait(dir.volume.lookup(ctx, serverCreds, dirfd, tempName));
       return { fd: expectCount(found), tempName };
     } catch (error) {
-      yield* remove(sys, dirfd, tempName, true);
+      yield* remove(sys, serverCreds, dirfd, tempName, true);
       throw error;
     }
   }
@@ -224,9 +225,16 @@ function* isRemoved(sys: Syscalls, fd: number): Steps<boolean> {
   return attr.nlink === 0;
 }
 
-function* remove(sys: Syscalls, dirfd: number, name: Name, directory: boolean): Steps<void> {
+/** Removes as the creator: another object may have the name by now. */
+function* remove(
+  sys: Syscalls,
+  creator: Credentials,
+  dirfd: number,
+  name: Name,
+  directory: boolean,
+): Steps<void> {
   try {
-    yield* wait(sys.unlink(serverCreds, dirfd, name, directory));
+    yield* wait(sys.unlink(creator, dirfd, name, directory));
   } catch (error) {
     if (error !== ENOENT) throw error;
   }

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -167,6 +168,16 @@ static const struct check checks[] = {
     {SYS_prlimit64, 0, ALL, 0, ALLOW, REFUSE}, /* limits of this process */
 };
 
+/* For `none`, whose modes are the host's: without S_ISUID, which would lend the server's user to everybody. */
+static const struct check for_modes[] = {
+    {SYS_fchmod, 1, S_ISUID, 0, ALLOW, REFUSE},
+    {SYS_fchmodat, 2, S_ISUID, 0, ALLOW, REFUSE},
+    {CALL_FCHMODAT2, 2, S_ISUID, 0, ALLOW, REFUSE},
+#ifdef __x86_64__
+    {SYS_chmod, 1, S_ISUID, 0, ALLOW, REFUSE},
+#endif
+};
+
 enum { CALLS = 512, CODE_MAX = 2048 };
 
 /* The verdict for numbers from `from` to the next range. */
@@ -177,7 +188,7 @@ struct range {
 
 struct program {
   uint8_t verdicts[CALLS];
-  struct check own[3]; /* of this process or role */
+  struct check own[8]; /* of this process or role */
   size_t own_count;
   struct range ranges[CALLS + 2];
   struct sock_filter code[CODE_MAX];
@@ -283,6 +294,8 @@ static void server_calls(struct program *p, int needs) {
   LIST(p, allowed, ALLOW);
   for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) p->verdicts[checks[i].number] = CHECKED;
   p->verdicts[SYS_recvmsg] = needs & SECCOMP_NEEDS_DESCRIPTORS ? ALLOW : REFUSE;
+  bool modes = (needs & (SECCOMP_NEEDS_USERS | SECCOMP_NEEDS_MODES)) == SECCOMP_NEEDS_MODES;
+  for (size_t i = 0; modes && i < sizeof for_modes / sizeof *for_modes; i++) own_check(p, for_modes[i]);
   own_check(p, (struct check){SYS_tgkill, 0, ALL, self, ALLOW, REFUSE}); /* abort(3) */
   own_check(p, (struct check){SYS_kill, 0, ALL, self, ALLOW, REFUSE});
 }

@@ -109,6 +109,7 @@ enum {
 enum {
   SECCOMP_NEEDS_USERS = 1,
   SECCOMP_NEEDS_DESCRIPTORS = 2,
+  SECCOMP_NEEDS_MODES = 4,
 };
 
 /* Words of an answer of ninepd-groups: before the groups, and groups at most. */

@@ -93,6 +93,7 @@ const shimNumbers = {
   'What a server needs besides: threads that take the ids of users, descriptors in messages': {
     SECCOMP_NEEDS_USERS: '1',
     SECCOMP_NEEDS_DESCRIPTORS: '2',
+    SECCOMP_NEEDS_MODES: '4',
   },
   'Words of an answer of ninepd-groups: before the groups, and groups at most': {
     GROUPS_HEAD_WORDS: '6',

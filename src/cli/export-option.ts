@@ -1,5 +1,6 @@
+import { didYouMean } from '#base/did-you-mean.ts';
 import type { ExportOptions } from '#exports/exports.ts';
-import { modelNames } from '#security/models.ts';
+import { chowns, modelNames, type SecurityModelName } from '#security/models.ts';
 
 /**
  * The keys of `--export`, with an example value each. Names and meaning are those of QEMU's `-fsdev local`, otherwise those of
@@ -8,9 +9,12 @@ import { modelNames } from '#security/models.ts';
 const examples = {
   name: 'files',
   security_model: 'mapped',
+  accessmode: 'mapped',
   readonly: 'on',
   fmode: '0600',
   dmode: '0700',
+  owner: '1000:1000',
+  chown: 'refuse',
   multidevs: 'remap',
   freezable: 'on',
   allow: 'cid:5',
@@ -27,6 +31,10 @@ const keys = Object.keys(examples) as Key[];
 const repeatable: ReadonlySet<Key> = new Set<Key>(['allow', 'map']);
 
 const multidevs = ['remap', 'forbid'] as const;
+
+/** libvirt's words for the models: accessmode of <filesystem>. */
+const accessModes = { passthrough: 'passthrough', mapped: 'mapped', squash: 'none' } as const;
+
 const squashes = ['none', 'root', 'all'] as const;
 const checks = ['guest', 'host'] as const;
 
@@ -75,10 +83,12 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
   return {
     path,
     ...present('name', one('name')),
-    ...present('securityModel', oneOf('security_model', one('security_model'), modelNames, report)),
+    ...present('securityModel', readModel(one('security_model'), one('accessmode'), report)),
     ...present('readonly', flag('readonly')),
     ...present('fmode', mode('fmode')),
     ...present('dmode', mode('dmode')),
+    ...present('owner', one('owner')),
+    ...present('chown', oneOf('chown', one('chown'), chowns, report)),
     ...present('freezable', flag('freezable')),
     ...present('multidevs', oneOf('multidevs', one('multidevs'), multidevs, report)),
     ...present('allow', values.get('allow')),
@@ -102,7 +112,9 @@ function readSettings(settings: readonly string[], report: (what: string) => voi
     const key = (equals < 0 ? setting : setting.slice(0, equals)) as Key;
     const given = values.get(key);
     if (!keys.includes(key)) {
-      report(`unknown key "${key}": the keys are ${keys.join(', ')}; write a comma in a path or name twice`);
+      report(
+        `unknown key "${key}"${didYouMean(key, keys)}: the keys are ${keys.join(', ')}; write a comma in a path or name twice`,
+      );
     } else if (equals < 0) {
       report(`"${key}" needs a value, as in ${key}=${examples[key]}`);
     } else if (given && !repeatable.has(key)) {
@@ -121,8 +133,26 @@ function oneOf<T extends string>(
   report: (what: string) => void,
 ): T | undefined {
   if (value === undefined || allowed.includes(value as T)) return value as T | undefined;
-  report(`${key}=${value} is not possible: use ${allowed.map(one => `${key}=${one}`).join(' or ')}`);
+  report(
+    `${key}=${value} is not possible${didYouMean(value, allowed)}: use ${allowed.map(one => `${key}=${one}`).join(' or ')}`,
+  );
   return undefined;
+}
+
+/** The model by its name, or by libvirt's. */
+function readModel(
+  name: string | undefined,
+  accessMode: string | undefined,
+  report: (what: string) => void,
+): SecurityModelName | undefined {
+  const words = Object.keys(accessModes) as (keyof typeof accessModes)[];
+  const mode = oneOf('accessmode', accessMode, words, report);
+  const model = oneOf('security_model', name, modelNames, report);
+  if (mode !== undefined && model !== undefined && accessModes[mode] !== model)
+    report(
+      `accessmode=${mode} is security_model=${accessModes[mode]}, but security_model=${model} is given too`,
+    );
+  return model ?? (mode && accessModes[mode]);
 }
 
 function readMode(

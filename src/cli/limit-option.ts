@@ -1,3 +1,4 @@
+import { didYouMean } from '#base/did-you-mean.ts';
 import { defaultLimits, type Limits } from '#quota/limits.ts';
 
 /** The limits by their names on the command line, such as fids-per-session. */
@@ -13,10 +14,14 @@ export function parseLimits(texts: readonly string[], problem: (text: string) =>
   const limits: Partial<Record<keyof Limits, number>> = {};
   for (const text of texts) {
     const [, written = text, digits] = /^([^=]*)=([0-9]{1,15})$/.exec(text) ?? [];
-    const name = names.get(written.replace(/=.*$/, ''));
-    if (name === undefined)
-      problem(`--limit ${text}: there is no such limit: the limits are ${[...names.keys()].join(', ')}`);
-    else if (digits === undefined || Number(digits) === 0) {
+    const key = written.replace(/=.*$/, '');
+    const name = names.get(key);
+    if (name === undefined) {
+      const known = [...names.keys()];
+      problem(
+        `--limit ${text}: there is no such limit${didYouMean(key, known)}: the limits are ${known.join(', ')}`,
+      );
+    } else if (digits === undefined || Number(digits) === 0) {
       problem(
         `--limit ${text}: a whole number of at least 1 is needed, as in --limit fids-per-session=100000`,
       );

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { didYouMean } from '#base/did-you-mean.ts';
 import type { ExportOptions } from '#exports/exports.ts';
 import { type Limits, msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '#quota/limits.ts';
 import { modelNames, type SecurityModelName } from '#security/models.ts';
@@ -14,11 +15,15 @@ export type LogLevel = (typeof logLevels)[number];
 export interface ServeOptions {
   /** In order. Empty: ./share, which is created if missing. */
   readonly exports: readonly ExportOptions[];
+  /** The model of exports that name none. */
+  readonly securityModel: SecurityModelName;
   /** Empty: the sockets passed by the service manager, otherwise `defaultListen`. */
   readonly listen: readonly Endpoint[];
   readonly msizeMax: number;
   /** Number of processes; 1 starts no worker. */
   readonly workers: number;
+  /** Neither --export nor --security-model was given: a user who is not root may be a developer who serves a directory of its own. */
+  readonly quickStart: boolean;
   /** Only those that were given. */
   readonly limits: Partial<Limits>;
   readonly sandbox: boolean;
@@ -58,17 +63,23 @@ const commands = ['serve', 'help', 'version'];
 export function parseCommandLine(args: readonly string[]): CommandLine {
   const problems: string[] = [];
   const { given, words } = readTokens(args, problems);
-  const command = words.shift() ?? 'serve';
+  const command = isPath(words[0]) ? 'serve' : (words.shift() ?? 'serve');
   if (given.has('help') || command === 'help') return { command: 'help' };
   if (given.has('version') || command === 'version') return { command: 'version' };
   if (command !== 'serve') {
-    const hint =
-      command.includes('/') || command.startsWith('.') ? `; to serve that directory: serve ${command}` : '';
-    problems.push(`there is no command "${command}": the commands are ${commands.join(', ')}${hint}`);
+    problems.push(
+      `there is no command "${command}"${didYouMean(command, commands)}: the commands are ${commands.join(', ')}; ` +
+        `to serve a directory of that name: ./${command}`,
+    );
   }
   const [directory, ...rest] = words;
   for (const word of rest) problems.push(`"${word}" is a second directory: give further ones with --export`);
   return { command: 'serve', options: serveOptions(given, directory, problems), problems };
+}
+
+/** Whether the first word is a directory and no command. */
+function isPath(word: string | undefined): boolean {
+  return word !== undefined && (word.includes('/') || word.startsWith('.'));
 }
 
 type Given = ReadonlyMap<OptionName, readonly string[]>;
@@ -93,7 +104,8 @@ function readTokens(args: readonly string[], problems: string[]): { given: Given
     }
     const name = token.name as OptionName;
     if (!Object.hasOwn(options, token.name)) {
-      problems.push(`there is no option ${token.rawName}: --help shows those there are`);
+      const meant = didYouMean(token.name, Object.keys(options));
+      problems.push(`there is no option ${token.rawName}${meant}: --help shows those there are`);
       if (token.inlineValue === undefined) valueOfUnknown = token.index + 1;
       continue;
     }
@@ -128,8 +140,10 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
   const exports = directory === undefined ? [] : [{ path: directory }];
   for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, problem) ?? []].flat());
   return {
-    exports: exports.map(one => withDefault(one, securityModel)),
+    exports: exports.map(one => ({ securityModel, ...one })),
+    securityModel,
     listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, problem)),
+    quickStart: !given.has('export') && !given.has('security-model'),
     msizeMax: msizeOf(one('msize-max'), problem),
     workers: workersOf(one('workers'), problem),
     limits: parseLimits(given.get('limit') ?? [], problem),
@@ -138,10 +152,6 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
     trustedXattrs: choice('trusted-xattrs', one('trusted-xattrs'), onOff, 'off', problem) === 'on',
     logLevel: choice('log-level', one('log-level'), logLevels, 'info', problem),
   };
-}
-
-function withDefault(one: ExportOptions, securityModel: SecurityModelName): ExportOptions {
-  return { securityModel, ...one };
 }
 
 function endpoint(uri: string, problem: (text: string) => void): Endpoint[] {
@@ -159,7 +169,9 @@ function choice<T extends string>(
   problem: (text: string) => void,
 ): T {
   if (value === undefined || allowed.includes(value as T)) return (value as T | undefined) ?? otherwise;
-  problem(`--${name} ${value} is not possible: use one of ${allowed.join(', ')}`);
+  problem(
+    `--${name} ${value} is not possible${didYouMean(value, allowed)}: use one of ${allowed.join(', ')}`,
+  );
   return otherwise;
 }
 

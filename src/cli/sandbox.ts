@@ -256,9 +256,12 @@ export function applySeccomp(
   if (!sandbox) return;
   readyForVsock();
   const users = usersOf(exports);
+  const modes = modelsOf(exports).some(({ needs }) => needs.modes);
   const descriptors = role === 'is a worker' || listen.some(isDevice);
   const filtered =
-    role === 'starts workers' ? filterCalls('launcher') : filterCalls('server', { users, descriptors });
+    role === 'starts workers'
+      ? filterCalls('launcher')
+      : filterCalls('server', { users, descriptors, modes });
   if (abi === undefined) {
     log.warn(
       `sandbox: this kernel has no Landlock (Linux 5.19 or later, and lsm=landlock,…): only ${rooted ? 'the private root directory keeps' : 'permissions keep'} this process from files outside its exports`,

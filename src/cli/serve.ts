@@ -6,7 +6,7 @@ import type { Logger } from '#base/log.ts';
 import { RateLimitedLog } from '#base/rate-limited-log.ts';
 import { audienceWarnings } from '#exports/audience.ts';
 import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
-import { procFaults } from '#exports/validate.ts';
+import { hasRecords, procFaults } from '#exports/validate.ts';
 import { sendMessage } from '#host/message.ts';
 import { exitInOrder, exitUnfinished, userNamed } from '#host/process.ts';
 import { datagramTo } from '#host/sockets.ts';
@@ -31,7 +31,12 @@ import {
 } from './sandbox.ts';
 
 export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
-export const defaultExport: ExportOptions = { path: 'share' };
+const defaultPath = 'share';
+
+/** The exports of the options; without any ./share. */
+export function exportsOf({ exports, securityModel }: ServeOptions): readonly ExportOptions[] {
+  return exports.length > 0 ? exports : [{ path: defaultPath, securityModel }];
+}
 
 /** Grace period for running requests after the first signal: less than the 10 s of container managers. */
 export const graceMsMax = 8_000;
@@ -46,7 +51,10 @@ export async function serve(options: ServeOptions, optionProblems: readonly stri
   const log = makeLogger(options.logLevel);
   surviveFaults(log);
   try {
-    await start(withExports(options, log), handover, log);
+    if (options.exports.length === 0) makeDefault(options, log);
+    const exports = exportsOf(options);
+    const chosen = handover ? exports : await withModel(exports, options, log);
+    await start({ ...options, exports: chosen }, handover, log);
   } catch (error) {
     if (handover) closeBound(handover.listen);
     if (!(error instanceof ConfigError)) throw error;
@@ -133,16 +141,37 @@ export function surviveFaults(log: Logger): void {
   );
 }
 
-/** Adds the default export if there is none; creates its directory, owned by the user that serves it. */
-function withExports(options: ServeOptions, log: Logger): ServeOptions {
-  if (options.exports.length > 0) return options;
-  const { path } = defaultExport;
-  if (mkdirSync(path, { recursive: true }) !== undefined) {
-    log.info(`created ./${path}`);
-    const owner = options.user === undefined ? undefined : userNamed(options.user);
-    if (owner) chownSync(path, owner.uid, owner.gid);
+/** Creates the directory of the default export if it is missing, owned by the user that serves it. */
+function makeDefault({ user }: ServeOptions, log: Logger): void {
+  if (mkdirSync(defaultPath, { recursive: true }) === undefined) return;
+  log.info(`created ./${defaultPath}`);
+  const owner = user === undefined ? undefined : userNamed(user);
+  if (owner) chownSync(defaultPath, owner.uid, owner.gid);
+}
+
+/**
+ * The model of the quick start: `none` for a user who is not root, who serves files of its own, unless the directory has records of
+ * `mapped`. The choice is added to the arguments, for the second run and the workers.
+ */
+async function withModel(
+  exports: readonly ExportOptions[],
+  { quickStart }: ServeOptions,
+  log: Logger,
+): Promise<readonly ExportOptions[]> {
+  const [one] = exports;
+  if (!quickStart || one === undefined || process.getuid!() === 0) return exports;
+  if (await hasRecords(one.path)) {
+    log.info(
+      `export ${one.path}: it was served with security_model=mapped, and is again; --security-model none ignores its records`,
+    );
+    return exports;
   }
-  return { ...options, exports: [defaultExport] };
+  log.info(
+    `export ${one.path}: security_model=none, since you are not root: guests' files are yours, their exec bits and symlinks real. ` +
+      'For guests that you do not trust use --security-model mapped',
+  );
+  process.argv.splice(2, 0, '--security-model', 'none');
+  return [{ ...one, securityModel: 'none' }];
 }
 
 function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {

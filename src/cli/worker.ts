@@ -12,7 +12,7 @@ import { channelDescriptor, workerVariable } from '#workers/worker.ts';
 import { makeLogger } from './logging.ts';
 import { parseCommandLine, type ServeOptions } from './options.ts';
 import { applySeccomp, handedOver, hostServices } from './sandbox.ts';
-import { defaultExport, defaultListen, graceMsMax, surviveFaults } from './serve.ts';
+import { defaultListen, exportsOf, graceMsMax, surviveFaults } from './serve.ts';
 
 /** Delay before a report is sent again that did not fit into the channel. */
 const reportAgainMs = 100;
@@ -40,7 +40,7 @@ class WorkerProcess {
     const log = makeLogger(logLevel, `worker ${process.env[workerVariable]}: `);
     this.#log = new RateLimitedLog(log);
     surviveFaults(log);
-    const exports = options.exports.length > 0 ? options.exports : [defaultExport];
+    const exports = exportsOf(options);
     try {
       const handover = handedOver();
       if (handover) applySeccomp(handover, { ...options, exports }, 'is a worker', log);

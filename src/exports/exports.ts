@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { LocalTree } from '#backend/local/local-tree.ts';
 import type { Tree } from '#backend/tree.ts';
 import { ConfigError } from '#base/config-error.ts';
+import { didYouMean } from '#base/did-you-mean.ts';
 import { HostErrorLog } from '#base/host-error-log.ts';
 import { type Logger, silent } from '#base/log.ts';
 import type { Bytes } from '#base/name.ts';
@@ -17,7 +18,6 @@ import {
   type SecurityModelName,
 } from '#security/models.ts';
 import type { GroupsOf } from '#security/passthrough.ts';
-import { idProblems } from '#security/squash.ts';
 import { Access, type AccessOptions, accessProblems } from './access.ts';
 import { checkedRoot } from './validate.ts';
 
@@ -176,12 +176,11 @@ async function directoryProblems(one: ExportOptions): Promise<string[]> {
   const { path, securityModel, readonly = false } = one;
   const entry = modelEntry(securityModel);
   if (!entry)
-    return [`there is no security model "${securityModel as string}": choose ${modelNames.join(' or ')}`];
-  return [
-    ...optionProblems(entry, one),
-    ...idProblems(one),
-    ...(await checkedRoot(resolve(path), entry, readonly)),
-  ];
+    return [
+      `there is no security model "${securityModel as string}"${didYouMean(`${securityModel}`, modelNames)}: ` +
+        `choose ${modelNames.join(' or ')}`,
+    ];
+  return [...(await optionProblems(entry, one)), ...(await checkedRoot(resolve(path), entry, readonly))];
 }
 
 function nameProblems(given: string | undefined, name: string, index: number): string[] {

@@ -1,9 +1,11 @@
-import { accessSync, closeSync, constants, existsSync, openSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, opendirSync, openSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { EACCES, ENODATA, EOPNOTSUPP, EROFS, Errno } from '#base/errno.ts';
 import { O_DIRECTORY, O_PATH } from '#host/constants.ts';
 import { inline } from '#host/linux.ts';
 import { effectiveCapabilities } from '#host/process.ts';
 import { serverCreds } from '#host/syscalls.ts';
+import { modeXattr } from '#security/mapped-record.ts';
 import { type ModelEntry, modelsWhere } from '#security/models.ts';
 
 /** Probe xattr in the namespace of the records: if it can be set, records can be set. */
@@ -17,6 +19,38 @@ export async function checkedRoot(path: string, model: ModelEntry, readonly: boo
   if (model.needs.userXattrs && unusable === undefined)
     problems.push(...(await xattrProblems(path, model, readonly)));
   return problems;
+}
+
+/** How many entries are looked at for records. */
+const probedEntries = 100;
+
+/** Whether `mapped` has kept records in a directory: in itself or in one of its first entries. False if it cannot be read. */
+export async function hasRecords(path: string): Promise<boolean> {
+  try {
+    if (await hasRecord(path)) return true;
+    const directory = opendirSync(path);
+    try {
+      for (let i = 0; i < probedEntries; i++) {
+        const entry = directory.readSync();
+        if (!entry) return false;
+        if (await hasRecord(join(path, entry.name))) return true;
+      }
+      return false;
+    } finally {
+      directory.closeSync();
+    }
+  } catch {
+    return false;
+  }
+}
+
+async function hasRecord(path: string): Promise<boolean> {
+  const fd = openSync(path, O_PATH | constants.O_NOFOLLOW);
+  try {
+    return (await inline.getxattr(serverCreds, fd, modeXattr, new Uint8Array(0))) >= 0;
+  } finally {
+    closeSync(fd);
+  }
 }
 
 /** Problems of /proc: the server reopens descriptors through /proc/self/fd. */

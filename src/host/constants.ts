@@ -85,6 +85,7 @@ export const SECCOMP_ROLE_PRE_EXEC = 2;
 // What a server needs besides: threads that take the ids of users, descriptors in messages.
 export const SECCOMP_NEEDS_USERS = 1;
 export const SECCOMP_NEEDS_DESCRIPTORS = 2;
+export const SECCOMP_NEEDS_MODES = 4;
 
 // Words of an answer of ninepd-groups: before the groups, and groups at most.
 export const GROUPS_HEAD_WORDS = 6;

@@ -3,6 +3,7 @@ import { ENOSYS, Errno } from '#base/errno.ts';
 import { addon, addonPath } from './addon.ts';
 import {
   SECCOMP_NEEDS_DESCRIPTORS,
+  SECCOMP_NEEDS_MODES,
   SECCOMP_NEEDS_USERS,
   SECCOMP_ROLE_LAUNCHER,
   SECCOMP_ROLE_PRE_EXEC,
@@ -117,10 +118,14 @@ const roles = {
 
 export type SeccompRole = keyof typeof roles;
 
-/** What a server is allowed besides: to take the ids of guests' users, to receive descriptors in messages. */
+/**
+ * What a server is allowed besides: to take the ids of guests' users, to receive descriptors in messages, to set modes without
+ * S_ISUID.
+ */
 export interface ServerNeeds {
   readonly users?: boolean;
   readonly descriptors?: boolean;
+  readonly modes?: boolean;
 }
 
 /**
@@ -129,7 +134,10 @@ export interface ServerNeeds {
  * false if the kernel or architecture has no filters. Throws an Errno if the filter cannot be installed.
  */
 export function installSeccomp(role: SeccompRole, needs: ServerNeeds = {}): boolean {
-  const bits = (needs.users ? SECCOMP_NEEDS_USERS : 0) | (needs.descriptors ? SECCOMP_NEEDS_DESCRIPTORS : 0);
+  const bits =
+    (needs.users ? SECCOMP_NEEDS_USERS : 0) |
+    (needs.descriptors ? SECCOMP_NEEDS_DESCRIPTORS : 0) |
+    (needs.modes ? SECCOMP_NEEDS_MODES : 0);
   beginCall(op.installSeccomp, serverCreds, roles[role], bits);
   const failed = runInline(raw) as number;
   if (failed < 0 && failed !== -ENOSYS.code) throw Errno.of(-failed);

@@ -1,4 +1,8 @@
 import { EINVAL } from '#base/errno.ts';
+import type { Bytes } from '#base/name.ts';
+
+/** The xattrs with a POSIX ACL: acl(5). */
+export const aclXattrs: ReadonlySet<Bytes> = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
 /**
  * Layout of system.posix_acl_*: version u32, then entries of tag u16, permissions u16 and id u32, all little-endian

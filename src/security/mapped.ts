@@ -6,6 +6,7 @@ import type { Bytes } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
 import { type Credentials, serverCreds } from '#host/syscalls.ts';
 import { symlinkTargetBytesMax } from '#quota/limits.ts';
+import { aclXattrs } from './acl-ids.ts';
 import { modeXattr, readField, recordPrefix, type Warn, writeField } from './mapped-record.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
 
@@ -19,7 +20,6 @@ export interface MappedOptions {
 const hostCapability = `${recordPrefix}security.capability`;
 /** Zero-length buffer: getxattr(2) then returns the size of the value. */
 const noBytes = allocOwned(0);
-const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 
 /** S_IXGRP: with it S_ISGID means set-gid; without it mandatory locking, which a write does not clear. */
 const groupExec = 0o010;
@@ -181,7 +181,7 @@ class Mapped implements SecurityModel {
       if (type !== S_IFREG && type !== S_IFDIR) throw use === 'get' ? ENODATA : EPERM;
       return name;
     }
-    if (acls.has(name)) {
+    if (aclXattrs.has(name)) {
       if (type === S_IFLNK) throw EOPNOTSUPP;
       return recordPrefix + name;
     }
@@ -196,7 +196,7 @@ class Mapped implements SecurityModel {
   xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined {
     if (!name.startsWith(recordPrefix)) return name.startsWith('user.') ? name : undefined;
     const inner = name.slice(recordPrefix.length);
-    if (acls.has(inner) || inner.startsWith('security.')) return inner;
+    if (aclXattrs.has(inner) || inner.startsWith('security.')) return inner;
     return inner.startsWith('trusted.') && isRoot(creds) ? inner : undefined;
   }
 }

@@ -2,6 +2,7 @@ import type { Attr } from '#base/attr.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Credentials, Submitter, Syscalls } from '#host/syscalls.ts';
+import type { Owner } from './owner.ts';
 
 /** An object: a descriptor (O_PATH or open), and the system calls to use on it. */
 export interface Target {
@@ -61,6 +62,8 @@ export interface SecurityModel {
   hostForm(want: GuestForm): HostForm;
   /** Sets owner, mode and type of a new object. On an error the caller removes the object. */
   setInitialAttrs(target: Target, creds: Credentials, want: GuestForm): MaybePromise<void>;
+  /** The owner that a client sees of every object, whatever its attributes. */
+  shownOwner?(creds: Credentials): Owner;
   /** Whether `overlayAttrs` changes anything. */
   readonly overlaysAttrs: boolean;
   /** Replaces the host's attributes in `attr` by those that the client sees. */

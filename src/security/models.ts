@@ -1,5 +1,6 @@
 import type { HostErrorLog } from '#base/host-error-log.ts';
 import type { SecurityModel } from './model.ts';
+import { parseOwner, serverOwner } from './owner.ts';
 import type { GroupsOf } from './passthrough.ts';
 import type { IdOptions } from './squash.ts';
 
@@ -9,6 +10,13 @@ export interface ModelOptions extends IdOptions {
   readonly fmode?: number;
   /** Permission bits of directories on the host. Default: 0700. */
   readonly dmode?: number;
+  /**
+   * `UID:GID`: the owner that guests see of every object. `caller`: each user sees itself as the owner. Default: the server's uid
+   * and gid.
+   */
+  readonly owner?: string;
+  /** What a guest's chown does: succeed without effect (the default), or fail with EPERM. */
+  readonly chown?: 'ignore' | 'refuse';
 }
 
 /** What a server gives to the models of its exports. */
@@ -25,6 +33,8 @@ export interface ModelNeeds {
   readonly furtherCapabilities: readonly string[];
   /** Host calls run with the ids and groups of the guest's users: the server must stay root. */
   readonly guestCreds: boolean;
+  /** Permission bits are the host's: the server calls chmod(2), which the seccomp filter refuses otherwise. */
+  readonly modes: boolean;
   /** A guest's trusted.* xattrs are the host's, for which `--trusted-xattrs on` keeps CAP_SYS_ADMIN: xattr(7). */
   readonly trustedXattrs: boolean;
   /** A file system with user.* xattrs: xattr(7). */
@@ -40,6 +50,8 @@ export interface ModelEntry {
   /** The options that it takes; all others are refused. */
   readonly options: readonly (keyof ModelOptions)[];
   readonly needs: ModelNeeds;
+  /** What is wrong with values of its options, each with what to do. */
+  readonly problems?: (options: ModelOptions) => string[] | Promise<string[]>;
   /** Imports the implementation, which needs the addon; `--help` works without. */
   readonly create: (options: ModelOptions, services: ModelServices) => Promise<SecurityModel>;
 }
@@ -48,10 +60,12 @@ const needsNothing: ModelNeeds = {
   capabilities: [],
   furtherCapabilities: [],
   guestCreds: false,
+  modes: false,
   trustedXattrs: false,
   userXattrs: false,
 };
 
+export const chowns = ['ignore', 'refuse'] as const;
 const idOptions = ['squash', 'anonuid', 'anongid', 'map'] as const;
 
 /** The registry of security models. The first is the default. */
@@ -80,8 +94,10 @@ export const models = [
       capabilities: ['CAP_CHOWN', 'CAP_DAC_OVERRIDE', 'CAP_FOWNER', 'CAP_FSETID', 'CAP_SETGID', 'CAP_SETUID'],
       furtherCapabilities: ['CAP_MKNOD', 'CAP_SETFCAP'],
       guestCreds: true,
+      modes: true,
       trustedXattrs: true,
     },
+    problems: idProblems,
     create: async (options, { hostErrors, groupsOf }) => {
       const { passthrough } = await import('./passthrough.ts');
       const { checkOf, guestsObjects } = await import('./squash.ts');
@@ -90,9 +106,37 @@ export const models = [
       return mappingIds(model, options);
     },
   },
+  {
+    name: 'none',
+    aliases: [],
+    summary: [
+      'files belong to the user that runs ninepd, and are what the guest makes:',
+      'exec bits and symlinks are real. For guests that you trust like programs',
+      'of your own. Needs no privilege.',
+    ],
+    options: ['owner', 'chown'],
+    needs: { ...needsNothing, modes: true },
+    problems: ({ owner, chown }) => [
+      ...(owner === undefined || owner === 'caller' || parseOwner(owner)
+        ? []
+        : [`owner=${owner} is no owner: write owner=UID:GID, as in owner=1000:1000, or owner=caller`]),
+      ...(chown === undefined || chowns.includes(chown)
+        ? []
+        : [`chown=${chown} is not possible: use chown=ignore or chown=refuse`]),
+    ],
+    create: async ({ owner = '', chown = 'ignore' }) => {
+      const { none } = await import('./none.ts');
+      const { effectiveCapabilities } = await import('#host/process.ts');
+      return none({
+        owner: owner === 'caller' ? owner : (parseOwner(owner) ?? serverOwner()),
+        chown,
+        clearsSetIds: effectiveCapabilities().has('CAP_FSETID'),
+      });
+    },
+  },
 ] as const satisfies readonly ModelEntry[];
 
-export type SecurityModelName = (typeof models)[number]['name' | 'aliases'][number] & string;
+export type SecurityModelName = (typeof models)[number]['name'] | (typeof models)[number]['aliases'][number];
 
 /** All names and aliases. */
 export const modelNames = models.flatMap(({ name, aliases }) => [name, ...aliases]) as SecurityModelName[];
@@ -102,7 +146,15 @@ export function modelEntry(model: SecurityModelName | SecurityModel = 'mapped'):
   if (typeof model === 'string')
     return models.find((one: ModelEntry) => one.name === model || one.aliases.includes(model));
   const create = (options: ModelOptions) => mappingIds(model, options);
-  return { name: model.name, aliases: [], summary: [], options: idOptions, needs: needsNothing, create };
+  return {
+    ...{ name: model.name, aliases: [], summary: [], options: idOptions },
+    ...{ needs: needsNothing, problems: idProblems, create },
+  };
+}
+
+async function idProblems(options: IdOptions): Promise<string[]> {
+  const squash = await import('./squash.ts');
+  return squash.idProblems(options);
 }
 
 async function mappingIds(model: SecurityModel, options: IdOptions): Promise<SecurityModel> {
@@ -118,12 +170,12 @@ export function modelsWhere(test: (entry: ModelEntry) => boolean): string {
     .join(' or ');
 }
 
-/** The problems of options that the model does not take, one for each set of models that do. */
-export function optionProblems(entry: ModelEntry, options: ModelOptions): string[] {
+/** The problems of values, and of options that the model does not take: one for each set of models that do. */
+export async function optionProblems(entry: ModelEntry, options: ModelOptions): Promise<string[]> {
   const all = [...new Set((models as readonly ModelEntry[]).flatMap(one => one.options))];
   const refused = all.filter(key => hasEffect(options[key]) && !entry.options.includes(key));
   const takenBy = (key: keyof ModelOptions) => modelsWhere(one => one.options.includes(key));
-  return [...new Set(refused.map(takenBy))].map(takers => {
+  const foreign = [...new Set(refused.map(takenBy))].map(takers => {
     const keys = refused.filter(key => takenBy(key) === takers);
     const [are, them] = keys.length > 1 ? ['are', 'them'] : ['is', 'it'];
     return (
@@ -131,6 +183,7 @@ export function optionProblems(entry: ModelEntry, options: ModelOptions): string
       `security_model=${entry.name}: leave ${them} out, or choose another model`
     );
   });
+  return [...foreign, ...((await entry.problems?.(options)) ?? [])];
 }
 
 /** False for an absent option, `squash=none` and an empty `map`. */

@@ -4,7 +4,7 @@ import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import type { Credentials, OwnerRanges, Submitter } from '#host/syscalls.ts';
-import { mapAcl } from './acl-ids.ts';
+import { aclXattrs, mapAcl } from './acl-ids.ts';
 import { IdMap, idMax, mapProblems } from './id-map.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
 import { type Check, givesGroup } from './passthrough.ts';
@@ -50,7 +50,6 @@ export function asksForGroups(options: IdOptions): boolean {
 /** Ranges of one kind in a call's credentials: RANGES_MAX of native-shims/call.h. */
 const rangesMax = 32;
 
-const acls = new Set(['system.posix_acl_access', 'system.posix_acl_default']);
 const capability = 'security.capability';
 /** vfs_ns_cap_data of linux/capability.h: file capabilities of a user namespace, with the uid of its root. */
 const capabilityWithRootBytes = 24;
@@ -253,13 +252,13 @@ class Ids implements SecurityModel {
 
   /** Other `system.` xattrs may contain ids that are not mapped (system.nfs4_acl). */
   #isHidden(name: Bytes): boolean {
-    return this.#mapped && name.startsWith('system.') && !acls.has(name);
+    return this.#mapped && name.startsWith('system.') && !aclXattrs.has(name);
   }
 
   valueToHost(name: Bytes, value: Uint8Array): Uint8Array {
     if (!this.#mapped) return value;
     if (name === capability && value.length === capabilityWithRootBytes) throw EINVAL;
-    return acls.has(name)
+    return aclXattrs.has(name)
       ? mapAcl(
           value,
           id => requireHostId(this.#uids, id),
@@ -273,7 +272,7 @@ class Ids implements SecurityModel {
     // They belong to a root that is not the guest's: the host's, or that of a user namespace.
     const otherRoot = value.length === capabilityWithRootBytes || this.#uids.toGuest(0) !== 0;
     if (name === capability && otherRoot) throw ENODATA;
-    if (!acls.has(name)) return value;
+    if (!aclXattrs.has(name)) return value;
     return mapAcl(
       value,
       id => this.#uids.toGuest(id) ?? nobody,

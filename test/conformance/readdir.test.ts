@@ -12,13 +12,17 @@ conform('Treaddir', harness => {
     await c.symlink(dir, 'symlink', 'x');
     await c.mknod(dir, 'fifo', 0o010600);
     await c.mknod(dir, 'socket', 0o140600);
-    await c.mknod(dir, 'char', 0o020600, 1, 3);
-    await c.mknod(dir, 'block', 0o060600, 8, 1);
+    const { char, block, ...types } = DT;
+    const expected = harness.backend.serverOwns ? types : DT;
+    if (expected === DT) {
+      await c.mknod(dir, 'char', 0o020600, 1, 3);
+      await c.mknod(dir, 'block', 0o060600, 8, 1);
+    }
     const open = await c.open(dir, O.RDONLY);
     const entries = await c.readdir(open, 0);
-    const types = Object.fromEntries(entries.map(({ name, type }) => [name, type]));
-    expect(types).toEqual({ '.': DT.directory, '..': DT.directory, ...DT });
-    expect(entries).toHaveLength(9);
+    const seen = Object.fromEntries(entries.map(({ name, type }) => [name, type]));
+    expect(seen).toEqual({ '.': DT.directory, '..': DT.directory, ...expected });
+    expect(entries).toHaveLength(2 + Object.keys(expected).length);
     for (let i = 0; i < 3; i++) expect(await c.readdir(open, entries.at(-1)!.offset)).toEqual([]);
   });
 

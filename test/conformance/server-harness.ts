@@ -22,6 +22,7 @@ export class ServerHarness {
   readonly backend: Backend;
   #serving: Serving | undefined;
   #base = 0;
+  #owner = { uid: 0, gid: 0 };
   #places = 0;
   readonly #ends: (() => Promise<unknown>)[] = [];
 
@@ -49,10 +50,22 @@ export class ServerHarness {
     this.#serving = await this.backend.serve();
     // Causes all lazy initialization that opens descriptors.
     const { c, dir } = await this.begin();
+    this.#owner = await c.look(dir);
     const fid = await c.create(dir, 'f');
     await c.call('fsync', { fid, datasync: 0 });
     await this.endAll();
     this.#base = descriptors();
+  }
+
+  /** The owner that is shown of what has this owner: the server's where it owns everything. */
+  owner(uid: number, gid: number): { uid: number; gid: number } {
+    const { uid: serverUid, gid: serverGid } = this.#owner;
+    return this.backend.serverOwns ? { uid: serverUid, gid: serverGid } : { uid, gid };
+  }
+
+  /** The mode that is shown of a file that was given this one. */
+  fileMode(mode: number): number {
+    return this.backend.serverOwns ? mode & ~0o6000 : mode;
   }
 
   async connect(options: { aname?: string; n_uname?: number; msize?: number } = {}): Promise<TestClient> {

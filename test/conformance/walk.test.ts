@@ -76,8 +76,9 @@ conform('Twalk', harness => {
     await c.symlink(dir, 'l', 'nowhere');
     await c.mknod(dir, 'p', 0o010644);
     await c.mknod(dir, 's', 0o140644);
-    await c.mknod(dir, 'c', 0o020644, 1, 3);
-    for (const name of ['l', 'p', 's', 'c']) {
+    const { serverOwns } = harness.backend;
+    if (!serverOwns) await c.mknod(dir, 'c', 0o020644, 1, 3);
+    for (const name of serverOwns ? ['l', 'p', 's'] : ['l', 'p', 's', 'c']) {
       const fid = await c.walk(dir, name);
       const clone = await c.walk(fid);
       expect((await c.look(clone)).qid).toEqual((await c.look(fid)).qid);

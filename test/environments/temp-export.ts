@@ -2,7 +2,7 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, readFileSync, rmSync } fr
 import { join } from 'node:path';
 import { listAttributesSync, removeAttributeSync } from 'fs-xattr';
 import { Files, type ModelOptions } from '../fuzz/model/nodes.ts';
-import { mappedOptions, passthroughOptions } from '../fuzz/model/options.ts';
+import { mappedOptions, noneOptions, passthroughOptions } from '../fuzz/model/options.ts';
 import { Sequence, type Step, usersOf } from '../fuzz/sequences.ts';
 import type { Backend } from '../support/backends.ts';
 import type { Serving } from '../support/serve.ts';
@@ -17,7 +17,11 @@ const users = [54_321, 54_322, 0];
 const groupsOf = (uid: number) => ({ gid: uid === 0 ? 0 : nobody, groups: [] });
 
 /** Options of the model for an environment. With `mapped`, file system limits on targets and devices do not apply: they are file contents. */
-function modelOptionsOf({ permissions, differs }: Backend): ModelOptions {
+function modelOptionsOf({ permissions, serverOwns, differs }: Backend): ModelOptions {
+  if (serverOwns) {
+    const id = differs.rights === 'of the owner' ? nobody : 0;
+    return { ...noneOptions({ uid: id, gid: id, groups: [] }), ...differs, exports: 'apart' };
+  }
   if (permissions) {
     const protectedHardlinks = readFileSync('/proc/sys/fs/protected_hardlinks', 'latin1').trim() === '1';
     const own = { permissions, users, groupsOf, protectedHardlinks, exports: 'apart' } as const;
@@ -72,11 +76,18 @@ export class TempExport {
       if (this.#mounted && name.toString('latin1') === mountPoint) continue;
       remove(this.#directory, name);
     }
-    reset(this.#directory, this.#mode);
+    this.#reset(this.#directory);
     if (!this.#mounted) return;
     const below = join(this.#directory, mountPoint);
     for (const name of readdirSync(below, { encoding: 'buffer' })) remove(below, name);
-    reset(below, this.#mode);
+    this.#reset(below);
+  }
+
+  #reset(directory: string): void {
+    const { uid, gid } = this.#modelOptions.server ?? { uid: 0, gid: 0 };
+    chownSync(directory, uid, gid);
+    chmodSync(directory, this.#mode);
+    for (const name of listAttributesSync(directory)) removeAttributeSync(directory, name);
   }
 
   /** Runs the steps of `next`, then audits the whole tree. Returns the failure, if any. */
@@ -116,10 +127,4 @@ export class TempExport {
 
 function remove(directory: string, name: Buffer): void {
   rmSync(Buffer.concat([Buffer.from(`${directory}/`), name]), { recursive: true });
-}
-
-function reset(directory: string, mode: number): void {
-  chownSync(directory, 0, 0);
-  chmodSync(directory, mode);
-  for (const name of listAttributesSync(directory)) removeAttributeSync(directory, name);
 }

@@ -88,6 +88,26 @@ describe('a server that a guest has taken over', () => {
     expect(statSync(join(files, 'f')).mode & 0o7777).toBe(0o644);
   });
 
+  it('sets no set-uid bit where it sets modes', async () => {
+    writeFileSync(join(files, 'f'), '');
+    const file = JSON.stringify(join(files, 'f'));
+    const descriptor = `fs.openSync(${file}, 'r')`;
+    const env = withCalls({
+      'a mode': `fs.chmodSync(${file}, 0o755)`,
+      'a mode by descriptor': `fs.fchmodSync(${descriptor}, 0o750)`,
+      'a set-uid mode': `fs.chmodSync(${file}, 0o4755)`,
+      'a set-uid mode by descriptor': `fs.fchmodSync(${descriptor}, 0o4755)`,
+      'a set-uid mode by fchmodat2': `call(452, ${descriptor}, Buffer.from('\\0'), 0o4755, 0x1000)`,
+      'an owner': `fs.chownSync(${file}, 0, 0)`,
+    });
+    const running = start(['serve', files, '--security-model', 'none', ...listen], { env });
+    await canServe({ port: await running.port() });
+    const { 'a mode': mode, 'a mode by descriptor': byDescriptor, ...refused } = await attempted(running);
+    for (const [attempt, result] of Object.entries(refused)) expect(result, attempt).toBe('EPERM');
+    expect([mode, byDescriptor]).not.toContain('EPERM');
+    expect(statSync(join(files, 'f')).mode & 0o7777).toBe(0o750);
+  });
+
   it('receives no descriptors unless it has a device, whose monitor passes some', async () => {
     const message = 'BigUint64Array.of(0n, 0n, 0n, 0n, 0n, 0n, 0n)';
     const env = withCalls({ receive: `call(${number.recvmsg}, ${sockets(30, 0)}[0], ${message}, 0x40)` });

@@ -1,4 +1,6 @@
 import { mapped } from '#security/mapped.ts';
+import { none } from '#security/none.ts';
+import { serverOwner } from '#security/owner.ts';
 import { describeShortage } from '../support/shortage-suite.ts';
 import { describeTree } from '../support/tree-suite.ts';
 
@@ -13,3 +15,7 @@ describeShortage(
   () => mapped({ fmode: 0o600, dmode: 0o700 }, () => {}),
   false,
 );
+
+const asUser = () => none({ owner: serverOwner(), chown: 'ignore', clearsSetIds: false });
+describeTree('none without any privilege', asUser, false);
+describeShortage('none without any privilege', asUser, false);

@@ -9,6 +9,10 @@ export interface Backend {
   readonly host: boolean;
   /** The server itself checks permissions. */
   readonly permissions: boolean;
+  /** Links, devices and modes are the host's. */
+  readonly real: boolean;
+  /** The server owns everything: chown has no effect; set-id bits, devices, trusted.* and security.* are refused. */
+  readonly serverOwns: boolean;
   readonly differs: Differences;
   /** Factor for numbers of repetitions; below 1 if it is slow. */
   readonly scale: number;
@@ -16,7 +20,12 @@ export interface Backend {
   serve(others?: readonly string[]): Promise<Serving>;
 }
 
-const ofModel = (model: ModelName) => ({ host: true, permissions: model === 'passthrough' });
+const ofModel = (model: ModelName) => ({
+  host: true,
+  permissions: model === 'passthrough',
+  real: model !== 'mapped',
+  serverOwns: model === 'none',
+});
 
 const onHost = (model: ModelName): Backend => ({
   ...ofModel(model),
@@ -30,6 +39,8 @@ const inMemory: Backend = {
   name: 'memory',
   host: false,
   permissions: false,
+  real: false,
+  serverOwns: false,
   scale: 1,
   differs: {},
   serve: () => serveMemory(),
@@ -46,7 +57,7 @@ const inEnvironment = (environment: Environment, model: ModelName): Backend => (
 /** In the environments of NINEPD_ENVIRONMENTS (`npm run test:environments`); default: the usual ones. */
 export const backends: readonly Backend[] =
   process.env.NINEPD_ENVIRONMENTS === undefined
-    ? [onHost('mapped'), onHost('passthrough'), inMemory]
+    ? [onHost('mapped'), onHost('passthrough'), onHost('none'), inMemory]
     : environmentsNamed(process.env.NINEPD_ENVIRONMENTS).flatMap(one =>
         one.models.map(model => inEnvironment(one, model)),
       );

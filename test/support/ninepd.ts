@@ -13,7 +13,7 @@ const stopMsMax = 10_000;
 export interface NinepdExport {
   path: string;
   name: string;
-  securityModel: 'mapped' | 'passthrough';
+  securityModel: 'mapped' | 'passthrough' | 'none';
   readonly?: boolean;
   /** Further settings, `key=value`. */
   settings?: readonly string[];
@@ -26,6 +26,8 @@ export interface NinepdOptions {
   /** Further command line options. */
   args?: string[];
   env?: NodeJS.ProcessEnv;
+  /** The uid and gid that it has from the start. */
+  user?: number;
   /** Its RLIMIT_NOFILE. */
   openFilesMax?: number;
   /** Files mounted over /etc/passwd and /etc/group in its mount namespace (needs root). */
@@ -124,7 +126,7 @@ export class Ninepd {
   }
 }
 
-function spawnNode(args: string[], { userDatabase, env, openFilesMax }: NinepdOptions): ChildProcess {
+function spawnNode(args: string[], { userDatabase, env, openFilesMax, user }: NinepdOptions): ChildProcess {
   const command = [process.execPath, ...args];
   if (userDatabase !== undefined) {
     const { passwd, group } = userDatabase;
@@ -134,5 +136,6 @@ function spawnNode(args: string[], { userDatabase, env, openFilesMax }: NinepdOp
   return spawn(command[0]!, command.slice(1), {
     stdio: ['ignore', 'ignore', 'pipe'],
     env: { ...process.env, ...env },
+    ...(user === undefined ? {} : { uid: user, gid: user }),
   });
 }

@@ -22,7 +22,7 @@ import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
 
-export type ModelName = 'mapped' | 'passthrough';
+export type ModelName = 'mapped' | 'passthrough' | 'none';
 
 /** A server on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
 export interface Serving {
@@ -148,6 +148,7 @@ export async function serveProgram(
 ): Promise<Serving> {
   const { socket, directory } = place;
   const unshare = shared(directory);
+  if (args.includes('--user')) execFileSync('chown', ['-R', args[args.indexOf('--user') + 1]!, directory]);
   const server = await Ninepd.start({
     exports: exportsOf(place).map(one => ({ ...one, securityModel })),
     listen: [`unix://${socket}`],

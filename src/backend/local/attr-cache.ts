@@ -1,7 +1,7 @@
 import type { Attr } from '#base/attr.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
-import type { Submitter } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
+import type { CallContext } from '../tree.ts';
 import type { CachedAttr, LocalNode } from './node.ts';
 import type { NodeTable } from './node-table.ts';
 
@@ -22,8 +22,13 @@ export class AttrCache {
   }
 
   /** `attr` has the host's attributes, read in this callback. */
-  applyModel(submitter: Submitter, node: LocalNode, attr: Attr): MaybePromise<void> {
+  applyModel(ctx: CallContext, node: LocalNode, attr: Attr): MaybePromise<void> {
     if (!this.#model.overlaysAttrs) {
+      const owner = this.#model.shownOwner?.(ctx.creds);
+      if (owner) {
+        attr.uid = owner.uid;
+        attr.gid = owner.gid;
+      }
       attr.setQidPath(node.pathLow, node.pathHigh);
       return;
     }
@@ -38,9 +43,9 @@ export class AttrCache {
     }
     // Decided before the model reads.
     const trusted = ctimeShowsChanges(node, attr);
-    const sys = node.volume.sys(submitter);
+    const sys = node.volume.sys(ctx);
     return andThen(
-      this.#nodes.use(submitter, node, fd => this.#model.overlayAttrs({ sys, fd }, attr)),
+      this.#nodes.use(ctx, node, fd => this.#model.overlayAttrs({ sys, fd }, attr)),
       () => {
         node.type = attr.type;
         node.cachedAttr = trusted ? cached(attr) : undefined;

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { Attr, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '#base/attr.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '#base/attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, EOPNOTSUPP, EPERM } from '#base/errno.ts';
 import { andThen, type MaybePromise, runSteps, type Steps, wait } from '#base/maybe-promise.ts';
 import { type Name, nameOf } from '#base/name.ts';
@@ -98,17 +98,16 @@ export class Creator {
     return runSteps(job.form.staged ? this.#createStaged(job) : this.#createInPlace(job));
   }
 
-  *#createInPlace({ ctx, dir, dirfd, name, want, openFlags }: CreateJob): Steps<number> {
+  *#createInPlace({ ctx, dir, dirfd, name, want, form, openFlags }: CreateJob): Steps<number> {
     const sys = dir.volume.sys(ctx);
     const creds = yield* wait(this.#model.credsForCreate(ctx.creds, want.gid, { sys, fd: dirfd }));
-    const type = want.mode & S_IFMT;
-    const bits = want.mode & 0o7777;
+    const { type, mode: bits } = form;
     if (openFlags !== undefined) {
       return yield* wait(sys.create(creds, dirfd, name, openFlags | O_EXCL, bits));
     }
     if (type === S_IFDIR) yield* wait(sys.mkdir(creds, dirfd, name, bits));
     else if (type === S_IFLNK) yield* wait(sys.symlink(creds, dirfd, name, want.target));
-    else yield* wait(sys.mknod(creds, dirfd, name, want.mode, want.rdev));
+    else yield* wait(sys.mknod(creds, dirfd, name, type | bits, want.rdev));
     try {
       const fd = expectCount(yield* wait(dir.volume.lookup(ctx, serverCreds, dirfd, name)));
       yield* wait(withFd(sys, fd, () => this.#model.setInitialAttrs({ sys, fd }, creds, want)));

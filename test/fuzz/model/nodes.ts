@@ -122,6 +122,8 @@ export interface ModelOptions extends Differences {
   groupsOf?(uid: number): Omit<User, 'uid'>;
   /** The server checks permissions, by the kernel's rules. */
   readonly permissions?: boolean;
+  /** With the model `none` the server acts as this user, who owns everything; chown has no effect. */
+  readonly server?: User;
   /** proc(5), /proc/sys/fs/protected_hardlinks. */
   readonly protectedHardlinks?: boolean;
   /** Two exports of one directory are independent: no link or rename between them. */
@@ -138,6 +140,11 @@ function isBeyond(rdev: number, most: { readonly major: number; readonly minor: 
   return minor > most.minor || major > most.major;
 }
 
+/** The bits of a mode that `none` keeps. */
+function serverModeMask(type: number): number {
+  return type === DIR ? 0o3777 : 0o1777;
+}
+
 /** The file system: objects and Linux's rules. Methods throw `Refused`. */
 export class Files {
   readonly root: ModelNode;
@@ -147,13 +154,14 @@ export class Files {
 
   constructor(modelOptions: ModelOptions, mode: number) {
     this.modelOptions = modelOptions;
-    this.root = new ModelNode(DIR, mode, 0, 0);
+    const { uid, gid } = modelOptions.server ?? root;
+    this.root = new ModelNode(DIR, mode, uid, gid);
     this.root.parent = this.root;
   }
 
   /** The user for permission checks: root if the server does not check them. */
   #as(user: User): User {
-    return this.modelOptions.permissions ? user : root;
+    return this.modelOptions.server ?? (this.modelOptions.permissions ? user : root);
   }
 
   /** The user with the group of the new object. */
@@ -163,8 +171,9 @@ export class Files {
 
   /** Mounts a directory on one in the root. */
   mountOn(name: string, mode: number): void {
-    const below = new ModelNode(DIR, mode, 0, 0);
-    const top = new ModelNode(DIR, mode, 0, 0);
+    const { uid, gid } = this.modelOptions.server ?? root;
+    const below = new ModelNode(DIR, mode, uid, gid);
+    const top = new ModelNode(DIR, mode, uid, gid);
     top.parent = this.root;
     top.mount = 1;
     below.mounted = top;
@@ -209,6 +218,11 @@ export class Files {
     gid: number,
     rdev = 0,
   ): ModelNode {
+    const { server } = this.modelOptions;
+    if ((type === CHAR || type === BLOCK) && server) {
+      this.entries(dir);
+      refuse('EPERM');
+    }
     if (this.existing(user, gid, dir, name)) refuse('EEXIST');
     if (dir.nlink === 0) refuse('ENOENT');
     const maker = this.#asMaker(user, gid);
@@ -219,7 +233,9 @@ export class Files {
     const { devicesMax } = this.modelOptions;
     if (devicesMax && isBeyond(rdev, devicesMax)) refuse('EINVAL');
     const inherits = this.modelOptions.setGidInherits && (dir.mode & 0o2000) !== 0;
-    const node = new ModelNode(type, mode, user.uid, inherits ? dir.gid : gid);
+    const owner = server ?? { uid: user.uid, gid };
+    const kept = server ? mode & serverModeMask(type) : mode;
+    const node = new ModelNode(type, kept, owner.uid, inherits ? dir.gid : owner.gid);
     node.mount = dir.mount;
     node.rdev = rdev;
     if (inherits) this.#inheritSetGid(maker, dir, node);
@@ -376,6 +392,7 @@ export class Files {
   }
 
   chown(user: User, node: ModelNode, uid: number | undefined, gid: number | undefined): void {
+    if (this.modelOptions.server) return;
     const as = this.#as(user);
     needToChown(as, node, uid, gid);
     node.dropPrivileges(true, this.#counts(as, node));
@@ -387,7 +404,7 @@ export class Files {
     if (node.type === LINK) refuse('EOPNOTSUPP');
     const as = this.#as(user);
     if (owns(as, node)) {
-      this.#setMode(as, node, mode);
+      this.#setMode(as, node, this.modelOptions.server ? mode & serverModeMask(node.type) : mode);
       return;
     }
     // From users who may write, the server takes it as part of a write (security/write-access.ts).
@@ -407,6 +424,8 @@ export class Files {
     if (name.startsWith('user.')) {
       if (node.type !== FILE && !node.isDirectory) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
       needForUserXattr(this.#as(user), node, use);
+    } else if (this.modelOptions.server && !name.startsWith('system.posix_acl_')) {
+      refuse('EOPNOTSUPP');
     } else if (name.startsWith('trusted.')) {
       if (user.uid !== 0) refuse(use === 'get' ? 'ENODATA' : 'EPERM');
     } else if (name === 'system.posix_acl_access' || name === 'system.posix_acl_default') {

@@ -1,4 +1,4 @@
-import type { ModelOptions } from './nodes.ts';
+import type { ModelOptions, User } from './nodes.ts';
 
 /** `mapped` on a directory of the host. */
 export const mappedOptions: ModelOptions = {
@@ -10,6 +10,17 @@ export const mappedOptions: ModelOptions = {
   users: [1000, 0, 0xffff_ffff],
   directorySize: undefined,
 };
+
+/** `none` with a server of this user. The kernel validates ACLs. */
+export function noneOptions(server: User): ModelOptions {
+  return {
+    setGidInherits: true,
+    xattrNames: ['user.a', 'user.b', '', 'trusted.t', 'security.s', 'system.other', 'none', 'user.a\0b'],
+    users: [1000, 0, 0xffff_ffff],
+    directorySize: undefined,
+    server,
+  };
+}
 
 /** `passthrough` as root. */
 export const passthroughOptions: ModelOptions = {

@@ -35,6 +35,8 @@ export interface Differences {
   readonly xattrFlags?: 'create wins';
   /** A set-gid bit without group execute survives a write by others than members (fuse_setattr of fs/fuse/dir.c). */
   readonly setGid?: 'kept';
+  /** The server has the rights of the owner's permission bits, and no more: guest root gets EACCES without them. */
+  readonly rights?: 'of the owner';
   /** A character device 0, 0 cannot be created: it is a whiteout (overlayfs). */
   readonly whiteouts?: 'refused';
 }
@@ -57,12 +59,12 @@ export interface Environment {
 
 type Part = Partial<Omit<Environment, 'name' | 'models'>> & { readonly models?: readonly ModelName[] };
 
-const bothModels: readonly ModelName[] = ['mapped', 'passthrough'];
+const allModels: readonly ModelName[] = ['mapped', 'passthrough', 'none'];
 
 /** Combines environments. */
 function environment(name: string, ...parts: readonly Part[]): Environment {
   return {
-    ...Object.assign({ name, models: bothModels, scale: 1 }, ...parts),
+    ...Object.assign({ name, models: allModels, scale: 1 }, ...parts),
     conditions: Object.assign({}, ...parts.map(({ conditions }) => conditions)),
     differs: Object.assign({}, ...parts.map(({ differs }) => differs)),
   };
@@ -71,6 +73,9 @@ function environment(name: string, ...parts: readonly Part[]): Environment {
 const disk: Part = { differs: { requests: 'may wait' } };
 const mappedOnly: Part = { models: ['mapped'] };
 const passthroughOnly: Part = { models: ['passthrough'] };
+
+/** A server without privileges, as for a developer. */
+const asUser: Part = { models: ['none'], differs: { requests: 'may wait', rights: 'of the owner' } };
 
 const onTmpfs: Part = { fileSystem: tmpfs };
 const onXfs: Part = {
@@ -137,6 +142,8 @@ export const environments: readonly Environment[] = [
   environment('two-trees-short-fds-overlay', onOverlay, twoTrees, shortOfDescriptors, withoutHandles),
   environment('workers', twoWorkers, mappedOnly),
   environment('sandbox', disk, mappedOnly, { program: [] }),
+  environment('sandbox-none', asUser, { program: ['--user', 'nobody'] }),
+  environment('workers-none', asUser, twoWorkers, { program: ['--workers', '2', '--user', 'nobody'] }),
   environment('sandbox-passthrough', disk, passthroughOnly, { program: ['--trusted-xattrs', 'on'] }),
 ];
 

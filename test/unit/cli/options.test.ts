@@ -25,6 +25,7 @@ describe('the command line', () => {
       options: {
         ...{ exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
         ...{ sandbox: true, user: undefined, trustedXattrs: false },
+        ...{ securityModel: 'mapped', quickStart: true },
       },
     });
   });
@@ -53,6 +54,37 @@ describe('the command line', () => {
         ...{ freezable: true, multidevs: 'forbid' },
       },
     ]);
+  });
+
+  it('takes a first word with a slash or dot for the directory to serve', () => {
+    for (const path of ['./project', '/srv/files', '.', '..', 'a/b']) {
+      const { options, problems } = serve(path, '--log-level', 'warn');
+      expect([options.exports[0]!.path, options.quickStart, problems]).toEqual([path, true, []]);
+    }
+    expect(serve('.', '--security-model', 'mapped').options.quickStart).toBe(false);
+    expect(serve('.', '--export', '/a').options.quickStart).toBe(false);
+  });
+
+  it("takes libvirt's words for the models", () => {
+    const model = (settings: string) => serve('--export', `/a,${settings}`).options.exports[0]!.securityModel;
+    expect(['passthrough', 'mapped', 'squash'].map(word => model(`accessmode=${word}`))).toEqual([
+      ...['passthrough', 'mapped', 'none'],
+    ]);
+    expect(model('accessmode=squash,security_model=none')).toBe('none');
+    expect(problem('--export', '/a,accessmode=squash,security_model=mapped')).toContain(
+      'accessmode=squash is security_model=none, but security_model=mapped is given too',
+    );
+    expect(problem('--export', '/a,accessmode=squach')).toContain('did you mean "squash"?');
+  });
+
+  it('names the word that was meant', () => {
+    expect(problem('--export', '/a,securitymodel=mapped')).toContain('did you mean "security_model"?');
+    expect(problem('--export', '/a,security_model=passtrough')).toContain('did you mean "passthrough"?');
+    expect(problem('--export', '/a,squash=rot')).toContain('did you mean "root"?');
+    expect(problem('--lisen', 'tcp://127.0.0.1:0')).toContain('did you mean "listen"?');
+    expect(problem('--log-level', 'wran')).toContain('did you mean "warn"?');
+    expect(problem('--limit', 'conections=5')).toContain('did you mean "connections"?');
+    expect(problem('serv')).toContain('did you mean "serve"?');
   });
 
   it('parses the allow rules of an export', () => {
@@ -89,7 +121,7 @@ describe('the command line', () => {
   it('reports all problems at once', () => {
     const { problems } = serve(
       ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'rdma://3:564'],
-      ...['--export', '/a,security_model=none', '--export', '/b,readonly=maybe,colour=red'],
+      ...['--export', '/a,security_model=maped', '--export', '/b,readonly=maybe,colour=red'],
       ...['--msize-max', '100', '--log-level', 'loud', '--log-level', 'info'],
     );
     const about = [
@@ -97,7 +129,7 @@ describe('the command line', () => {
       '--nonsense',
       'nowhere',
       'vsock',
-      'none',
+      'did you mean "mapped"?',
       'maybe',
       'colour',
       '100',
@@ -109,7 +141,7 @@ describe('the command line', () => {
   });
 
   it('reports for each invalid value what is possible instead', () => {
-    expect(problem('--security-model', 'none')).toContain('mapped, passthrough');
+    expect(problem('--security-model', 'non')).toContain('(did you mean "none"?): use one of mapped,');
     expect(problem('--log-level', 'loud')).toContain('trace, debug, info, warn, error, fatal');
     expect(problem('--msize-max', '1M')).toContain('4096');
     expect(problem('--workers', '0')).toContain('1 to 256');
@@ -123,7 +155,7 @@ describe('the command line', () => {
     expect(problem('--export', '/a,multidevs=warn')).toContain('multidevs=remap or multidevs=forbid');
     expect(problem('--listen')).toContain('needs a value');
     expect(problem('--listen', '--export')).toContain('needs a value');
-    expect(problem('/srv/files')).toContain('serve /srv/files');
+    expect(problem('files')).toContain('./files');
   });
 });
 

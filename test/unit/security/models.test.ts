@@ -24,18 +24,20 @@ describe('the registry of security models', () => {
     }
   });
 
-  it('refuses options of another model, and says which model takes them', () => {
+  it('refuses options of another model, and says which model takes them', async () => {
     const mapped: ModelEntry = modelEntry('mapped')!;
-    expect(optionProblems(mapped, { squash: 'root' }).join()).toMatch(/squash is for .*passthrough.*leave/);
-    expect(optionProblems(mapped, { squash: 'none', map: [], fmode: 0o640 })).toEqual([]);
-    expect(optionProblems(modelEntry('passthrough')!, { dmode: 0o750 }).join()).toMatch(
-      /dmode is for .*mapped/,
-    );
+    const problems = async (entry: ModelEntry, options: object) =>
+      (await optionProblems(entry, options)).join();
+    expect(await problems(mapped, { squash: 'root' })).toMatch(/squash is for .*passthrough.*leave/);
+    expect(await problems(mapped, { squash: 'none', map: [], fmode: 0o640 })).toBe('');
+    expect(await problems(modelEntry('passthrough')!, { dmode: 0o750 })).toMatch(/dmode is for .*mapped/);
   });
 
   it('is asked before a name is served that it lacks', async () => {
     const problems = await exportProblems([{ path: '/', securityModel: 'maped' as 'mapped' }]);
-    expect(problems.join()).toContain('there is no security model "maped": choose mapped');
+    expect(problems.join()).toContain(
+      'there is no security model "maped" (did you mean "mapped"?): choose mapped',
+    );
   });
 
   it('is the only place where the program asks for a model by its name', () => {

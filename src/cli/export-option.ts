@@ -1,6 +1,6 @@
 import { didYouMean } from '#base/did-you-mean.ts';
 import type { ExportOptions } from '#exports/exports.ts';
-import { chowns, modelNames, type SecurityModelName } from '#security/models.ts';
+import { chowns, modelNames, recordKinds, type SecurityModelName } from '#security/models.ts';
 
 /**
  * The keys of `--export`, with an example value each. Names and meaning are those of QEMU's `-fsdev local`, otherwise those of
@@ -14,6 +14,9 @@ const examples = {
   fmode: '0600',
   dmode: '0700',
   owner: '1000:1000',
+  file_mode: '0644',
+  dir_mode: '0755',
+  records: 'override_stat',
   chown: 'refuse',
   multidevs: 'remap',
   freezable: 'on',
@@ -26,6 +29,7 @@ const examples = {
   check: 'host',
 } as const;
 type Key = keyof typeof examples;
+type ModeKey = 'fmode' | 'dmode' | 'file_mode' | 'dir_mode';
 const keys = Object.keys(examples) as Key[];
 /** Keys that may be repeated. */
 const repeatable: ReadonlySet<Key> = new Set<Key>(['allow', 'map']);
@@ -75,7 +79,7 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
   }
   const values = readSettings(settings, report);
   const one = (key: Key) => values.get(key)?.[0];
-  const mode = (key: 'fmode' | 'dmode') => readMode(key, one(key), report);
+  const mode = (key: ModeKey) => readMode(key, one(key), report);
   const flag = (key: 'readonly' | 'privport' | 'freezable') => {
     const value = oneOf(key, one(key), ['on', 'off'], report);
     return value === undefined ? undefined : value === 'on';
@@ -88,6 +92,9 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
     ...present('fmode', mode('fmode')),
     ...present('dmode', mode('dmode')),
     ...present('owner', one('owner')),
+    ...present('fileMode', mode('file_mode')),
+    ...present('dirMode', mode('dir_mode')),
+    ...present('records', oneOf('records', one('records'), recordKinds, report)),
     ...present('chown', oneOf('chown', one('chown'), chowns, report)),
     ...present('freezable', flag('freezable')),
     ...present('multidevs', oneOf('multidevs', one('multidevs'), multidevs, report)),
@@ -156,7 +163,7 @@ function readModel(
 }
 
 function readMode(
-  key: 'fmode' | 'dmode',
+  key: ModeKey,
   value: string | undefined,
   report: (what: string) => void,
 ): number | undefined {

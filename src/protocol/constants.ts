@@ -47,6 +47,7 @@ export const P9_XATTR_CREATE = 1;
 export const P9_XATTR_REPLACE = 2;
 
 /** Types of directory entries (d_type of readdir(3)). */
+export const DT_UNKNOWN = 0;
 export const DT_DIR = 4;
 export const DT_REG = 8;
 export const DT_LNK = 10;

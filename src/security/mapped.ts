@@ -9,12 +9,22 @@ import { symlinkTargetBytesMax } from '#quota/limits.ts';
 import { aclXattrs } from './acl-ids.ts';
 import { modeXattr, readField, recordPrefix, type Warn, writeField } from './mapped-record.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
+import { type OverrideStat, overrideXattr, readOverrideStat } from './override-stat.ts';
+import type { Owner } from './owner.ts';
 
 export interface MappedOptions {
   /** Permission bits of regular files on the host, whatever the guest's mode. */
   readonly fmode: number;
   /** Permission bits of directories on the host. */
   readonly dmode: number;
+  /** The owner of objects without a record. Default: the host's. */
+  readonly owner?: Owner | undefined;
+  /** Permission bits of regular files without a record. Default: the host's. */
+  readonly fileMode?: number | undefined;
+  /** Permission bits of directories without a record. Default: the host's. */
+  readonly dirMode?: number | undefined;
+  /** Where a record or a part of it is missing, Podman's xattr is read: security/override-stat.ts. */
+  readonly overrideStat?: boolean | undefined;
 }
 
 const hostCapability = `${recordPrefix}security.capability`;
@@ -29,7 +39,7 @@ const groupExec = 0o010;
  * them are kept in extended attributes, bit-compatible with QEMU's `mapped-xattr`. The guest's users have no relation to the
  * host's; the guest's kernel checks their permissions.
  *
- * An object without a record is shown with the host's owner and mode.
+ * An object without a record is shown with the host's owner and mode, or with those of the options.
  */
 export function mapped(options: MappedOptions, warn: Warn): SecurityModel {
   return new Mapped(options, warn);
@@ -40,12 +50,14 @@ class Mapped implements SecurityModel {
   readonly reservedPrefix = '.ninepd-new-';
   readonly typeXattr = modeXattr;
   readonly overlaysAttrs = true;
+  readonly typesMissing: boolean;
   readonly #options: MappedOptions;
   readonly #warn: Warn;
 
   constructor(options: MappedOptions, warn: Warn) {
     this.#options = options;
     this.#warn = warn;
+    this.typesMissing = options.overrideStat === true;
   }
 
   credsOfUser(uid: number): Credentials {
@@ -87,21 +99,47 @@ class Mapped implements SecurityModel {
   }
 
   overlayAttrs(target: Target, attr: Attr): MaybePromise<void> {
+    this.#assume(attr);
     return andThen(readField(target, 'uid', this.#warn), uid =>
       andThen(readField(target, 'gid', this.#warn), gid =>
         andThen(readField(target, 'mode', this.#warn), mode => {
-          if (uid !== undefined) attr.uid = uid;
-          if (gid !== undefined) attr.gid = gid;
-          if (mode === undefined) return;
-          attr.mode = guestMode(attr.mode, mode);
-          const type = attr.type;
-          if (type !== S_IFCHR && type !== S_IFBLK) return;
-          return andThen(readField(target, 'rdev', this.#warn), rdev => {
-            if (rdev !== undefined) attr.rdev = rdev;
+          const whole = uid !== undefined && gid !== undefined && mode !== undefined;
+          if (whole || !this.#options.overrideStat) return this.#overlay(target, attr, { uid, gid, mode });
+          return andThen(readOverrideStat(target, this.#warn), other => {
+            if (mode === undefined && other.rdev !== undefined) attr.rdev = other.rdev;
+            return this.#overlay(target, attr, {
+              uid: uid ?? other.uid,
+              gid: gid ?? other.gid,
+              mode: mode ?? (other.mode && withType(other.mode, attr.mode)),
+            });
           });
         }),
       ),
     );
+  }
+
+  /** What is shown of an object where there is no record. */
+  #assume(attr: Attr): void {
+    const { owner, fileMode, dirMode } = this.#options;
+    if (owner) {
+      attr.uid = owner.uid;
+      attr.gid = owner.gid;
+    }
+    const { type } = attr;
+    const bits = type === S_IFREG ? fileMode : type === S_IFDIR ? dirMode : undefined;
+    if (bits !== undefined) attr.mode = type | bits;
+  }
+
+  #overlay(target: Target, attr: Attr, { uid, gid, mode }: OverrideStat): MaybePromise<void> {
+    if (uid !== undefined) attr.uid = uid;
+    if (gid !== undefined) attr.gid = gid;
+    if (mode === undefined) return;
+    attr.mode = guestMode(attr.mode, mode);
+    const { type } = attr;
+    if (type !== S_IFCHR && type !== S_IFBLK) return;
+    return andThen(readField(target, 'rdev', this.#warn), rdev => {
+      if (rdev !== undefined) attr.rdev = rdev;
+    });
   }
 
   #current(target: Target): MaybePromise<Attr> {
@@ -174,8 +212,13 @@ class Mapped implements SecurityModel {
     });
   }
 
+  /** A guest that could write it would choose owner and mode. */
+  #isOverride(name: Bytes): boolean {
+    return this.#options.overrideStat === true && name === overrideXattr;
+  }
+
   xattrToHost(name: Bytes, creds: Credentials, use: 'get' | 'set', type: number): Bytes {
-    if (name.startsWith(recordPrefix)) throw use === 'get' ? ENODATA : EACCES;
+    if (name.startsWith(recordPrefix) || this.#isOverride(name)) throw use === 'get' ? ENODATA : EACCES;
     if (name.startsWith('user.')) {
       // xattr(7): only regular files and directories have user xattrs.
       if (type !== S_IFREG && type !== S_IFDIR) throw use === 'get' ? ENODATA : EPERM;
@@ -194,6 +237,7 @@ class Mapped implements SecurityModel {
   }
 
   xattrToClient(name: Bytes, creds: Credentials): Bytes | undefined {
+    if (this.#isOverride(name)) return undefined;
     if (!name.startsWith(recordPrefix)) return name.startsWith('user.') ? name : undefined;
     const inner = name.slice(recordPrefix.length);
     if (aclXattrs.has(inner) || inner.startsWith('security.')) return inner;
@@ -225,6 +269,11 @@ function guestMode(host: number, stored: number): number {
   const type = stored & S_IFMT;
   const fits = hostType === S_IFREG ? type !== S_IFDIR && knownTypes.has(type) : type === hostType;
   return (fits ? type : hostType) | (stored & 0o7777);
+}
+
+/** A mode with the type of `host` where it has none. */
+function withType(mode: number, host: number): number {
+  return mode & S_IFMT ? mode : mode | (host & S_IFMT);
 }
 
 const knownTypes = new Set([0o010000, S_IFCHR, S_IFDIR, S_IFBLK, S_IFREG, S_IFLNK, 0o140000]);

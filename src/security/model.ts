@@ -47,6 +47,9 @@ export interface SecurityModel {
   /** The xattr with the guest's type of a regular file of the host, for listings. Empty: none. */
   readonly typeXattr: Bytes;
 
+  /** Regular files of the host without that xattr may be something else: their type in listings is unknown. */
+  readonly typesMissing?: boolean;
+
   /** The credentials of a client's user. */
   credsOfUser(uid: number, submitter: Submitter): MaybePromise<Credentials>;
   /** Credentials of the host call. */

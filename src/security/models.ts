@@ -11,10 +11,15 @@ export interface ModelOptions extends IdOptions {
   /** Permission bits of directories on the host. Default: 0700. */
   readonly dmode?: number;
   /**
-   * `UID:GID`: the owner that guests see of every object. `caller`: each user sees itself as the owner. Default: the server's uid
-   * and gid.
+   * `UID:GID`: the owner that guests see; with `mapped` only of objects without a record. `caller`, with `none`: each user sees itself
+   * as the owner. Default: the server's uid and gid with `none`, the host's with `mapped`.
    */
   readonly owner?: string;
+  /** Permission bits that guests see of regular files and directories without a record. Default: the host's. */
+  readonly fileMode?: number;
+  readonly dirMode?: number;
+  /** Records besides those of QEMU that are read: Podman's and libkrun's user.containers.override_stat. */
+  readonly records?: 'override_stat';
   /** What a guest's chown does: succeed without effect (the default), or fail with EPERM. */
   readonly chown?: 'ignore' | 'refuse';
 }
@@ -65,6 +70,7 @@ const needsNothing: ModelNeeds = {
   userXattrs: false,
 };
 
+export const recordKinds = ['override_stat'] as const;
 export const chowns = ['ignore', 'refuse'] as const;
 const idOptions = ['squash', 'anonuid', 'anongid', 'map'] as const;
 
@@ -72,16 +78,28 @@ const idOptions = ['squash', 'anonuid', 'anongid', 'map'] as const;
 export const models = [
   {
     name: 'mapped',
-    aliases: [],
+    aliases: ['mapped-xattr'],
     summary: [
       'files belong to the user that runs ninepd; owner, mode and type as',
       'guests see them are kept in extended attributes. Needs no privilege.',
     ],
-    options: ['fmode', 'dmode'],
+    options: ['fmode', 'dmode', 'owner', 'fileMode', 'dirMode', 'records'],
     needs: { ...needsNothing, userXattrs: true },
-    create: async ({ fmode = 0o600, dmode = 0o700 }, { hostErrors }) => {
+    problems: ({ owner, records }) => [
+      ...(owner === undefined || parseOwner(owner)
+        ? []
+        : [`owner=${owner} is no owner: write owner=UID:GID, as in owner=1000:1000`]),
+      ...(records === undefined || recordKinds.includes(records)
+        ? []
+        : [`records=${records} is not possible: use records=override_stat`]),
+    ],
+    create: async (
+      { fmode = 0o600, dmode = 0o700, owner = '', records, fileMode, dirMode },
+      { hostErrors },
+    ) => {
       const { mapped } = await import('./mapped.ts');
-      return mapped({ fmode, dmode }, text => hostErrors.badRecord(text));
+      const shown = { owner: parseOwner(owner), fileMode, dirMode, overrideStat: records !== undefined };
+      return mapped({ fmode, dmode, ...shown }, text => hostErrors.badRecord(text));
     },
   },
   {
@@ -176,7 +194,7 @@ export async function optionProblems(entry: ModelEntry, options: ModelOptions): 
   const refused = all.filter(key => hasEffect(options[key]) && !entry.options.includes(key));
   const takenBy = (key: keyof ModelOptions) => modelsWhere(one => one.options.includes(key));
   const foreign = [...new Set(refused.map(takenBy))].map(takers => {
-    const keys = refused.filter(key => takenBy(key) === takers);
+    const keys = refused.filter(key => takenBy(key) === takers).map(keyOf);
     const [are, them] = keys.length > 1 ? ['are', 'them'] : ['is', 'it'];
     return (
       `${keys.join(' and ')} ${are} for security_model=${takers}, but this export has ` +
@@ -184,6 +202,11 @@ export async function optionProblems(entry: ModelEntry, options: ModelOptions): 
     );
   });
   return [...foreign, ...((await entry.problems?.(options)) ?? [])];
+}
+
+/** The key of an option on the command line. */
+function keyOf(option: keyof ModelOptions): string {
+  return option.replace(/[A-Z]/g, letter => `_${letter.toLowerCase()}`);
 }
 
 /** False for an absent option, `squash=none` and an empty `map`. */

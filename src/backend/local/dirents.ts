@@ -7,10 +7,16 @@ import {
   QTFILE,
   QTSYMLINK,
 } from '#base/layout.ts';
-import { DT_LNK, DT_REG } from '#protocol/constants.ts';
+import { DT_LNK, DT_REG, DT_UNKNOWN } from '#protocol/constants.ts';
 import type { DTypes } from './dtype-cache.ts';
 import { QidPaths } from './qid-paths.ts';
 import type { Volume } from './volume.ts';
+
+/** Makes the type of regular files unknown. A client then asks for the attributes: readdir(3). */
+export function hideRegularTypes(packed: Buffer, bytes: number): void {
+  for (let at = 0; at < bytes; at += DIRENT_NAME + packed.readUInt16LE(at + DIRENT_NAME_BYTES))
+    if (packed[at + DIRENT_TYPE] === DT_REG) packed[at + DIRENT_TYPE] = DT_UNKNOWN;
+}
 
 /**
  * Replaces the inode numbers of packed directory entries by qid.paths, as in getattr, and the types of those in `exceptions`.

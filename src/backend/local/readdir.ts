@@ -5,7 +5,7 @@ import { READDIR_HID } from '#host/constants.ts';
 import { serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
-import { translateDirents } from './dirents.ts';
+import { hideRegularTypes, translateDirents } from './dirents.ts';
 import { DTypeCache, type DTypes } from './dtype-cache.ts';
 import type { NodeTable } from './node-table.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
@@ -86,6 +86,7 @@ export class DirReader {
     if (!known) this.#types.learn(dir, attr, cookieLow, cookieHigh, packed, bytes);
     const root = this.#nodes.isRoot(node) ? node : undefined;
     translateDirents(packed, bytes, this.#nodes.volumes.paths, node.volume, root, known);
+    if (this.#model.typesMissing) hideRegularTypes(packed, bytes);
     return bytes;
   }
 }

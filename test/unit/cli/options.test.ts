@@ -65,6 +65,17 @@ describe('the command line', () => {
     expect(serve('.', '--export', '/a').options.quickStart).toBe(false);
   });
 
+  it("parses what is shown of objects without a record, and QEMU's name of mapped", () => {
+    const text =
+      '/a,security_model=mapped-xattr,owner=1000:100,file_mode=0644,dir_mode=0755,records=override_stat';
+    expect(serve('--export', text).options.exports[0]).toEqual({
+      ...{ path: '/a', securityModel: 'mapped-xattr', owner: '1000:100' },
+      ...{ fileMode: 0o644, dirMode: 0o755, records: 'override_stat' },
+    });
+    expect(problem('--export', '/a,records=override')).toContain('did you mean "override_stat"?');
+    expect(problem('--export', '/a,file_mode=rw')).toContain('file_mode=0644');
+  });
+
   it("takes libvirt's words for the models", () => {
     const model = (settings: string) => serve('--export', `/a,${settings}`).options.exports[0]!.securityModel;
     expect(['passthrough', 'mapped', 'squash'].map(word => model(`accessmode=${word}`))).toEqual([

@@ -33,6 +33,26 @@ describe('the registry of security models', () => {
     expect(await problems(modelEntry('passthrough')!, { dmode: 0o750 })).toMatch(/dmode is for .*mapped/);
   });
 
+  it('checks the values of options for their model', async () => {
+    const problems = async (name: 'mapped' | 'none', options: object) =>
+      (await optionProblems(modelEntry(name)!, options)).join();
+    expect(await problems('mapped', { owner: '1000:100', fileMode: 0o644, records: 'override_stat' })).toBe(
+      '',
+    );
+    expect(await problems('none', { owner: '0:4294967294', chown: 'refuse' })).toBe('');
+    expect(await problems('none', { owner: 'caller' })).toBe('');
+    expect(await problems('mapped', { owner: 'caller' })).toContain(
+      'owner=caller is no owner: write owner=UID:GID',
+    );
+    for (const owner of ['1000', 'me:me', '1:4294967295', ''])
+      expect(await problems('none', { owner })).toContain(`owner=${owner} is no owner`);
+    expect(await problems('none', { chown: 'fail' })).toContain('chown=ignore or chown=refuse');
+    expect(await problems('mapped', { records: 'podman' })).toContain('records=override_stat');
+    expect(await problems('none', { fileMode: 0o644, dirMode: 0o755 })).toContain(
+      'file_mode and dir_mode are for security_model=mapped',
+    );
+  });
+
   it('is asked before a name is served that it lacks', async () => {
     const problems = await exportProblems([{ path: '/', securityModel: 'maped' as 'mapped' }]);
     expect(problems.join()).toContain(

@@ -18,7 +18,7 @@ A Linux guest mounts them with the 9p file system that its kernel already has.
 
 Usage:
   ninepd [serve] [options]         serve ./share, which is created if it is missing
-  ninepd serve DIR [options]       serve DIR
+  ninepd [serve] DIR [options]     serve DIR; without serve, a DIR with a slash or a first dot, as ./project
   ninepd help | version
 
 Exports:
@@ -43,8 +43,15 @@ Exports:
                                    only its own request, at the price of speed
       multidevs=remap|forbid       what is mounted below the directory is served (the default), or refused
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
+      owner=UID:GID                the owner that guests see: with none of everything, with mapped of what has
+                                   no record; owner=caller, with none: each user sees itself
+      chown=refuse                 none only: a change of owner fails instead of having no effect
+      file_mode=MODE, dir_mode=MODE
+                                   mapped only: the permission bits that guests see of what has no record
+      records=override_stat        mapped only: reads the records of Podman and libkrun too
                                    A comma in a path or name is written twice.
-  --security-model MODEL           default for DIR and exports without one: mapped
+  --security-model MODEL           for DIR and exports without one; default: mapped, but none for a user who
+                                   is not root and gives no --export
 ${models.map(modelHelp).join('')}
 Listeners:
   --listen URI                     may be repeated; default: tcp://127.0.0.1:5640

@@ -53,22 +53,16 @@ export function recover<T>(
   return result instanceof Promise ? result.catch(otherwise) : result;
 }
 
-export function forEach<I>(
-  items: readonly I[],
-  act: (item: I) => MaybePromise<unknown>,
-  from = 0,
-): MaybePromise<void> {
-  for (let i = from; i < items.length; i++) {
-    const result = act(items[i]!);
-    if (result instanceof Promise) return result.then(() => forEach(items, act, i + 1));
-  }
-}
-
 /** Runs steps one after another; skips false and undefined. */
 export function series(
   steps: readonly ((() => MaybePromise<unknown>) | false | undefined)[],
+  from = 0,
 ): MaybePromise<void> {
-  return forEach(steps, step => (step ? step() : undefined));
+  for (let i = from; i < steps.length; i++) {
+    const step = steps[i];
+    const result = step ? step() : undefined;
+    if (result instanceof Promise) return result.then(() => series(steps, i + 1));
+  }
 }
 
 /**

@@ -115,7 +115,7 @@ describe('an attach', () => {
     server = await Server.open({ exports: exports.map(one => ({ ...one, path: join(dir, one.name) })), log });
   }
 
-  /** A client of this address, or of this port. */
+  /** A client with this source address or port. */
   async function client(uri: string, from: { localAddress?: string; localPort?: number } = {}) {
     const socket = connect({
       port: Number(/(\d+)$/.exec(uri)![1]),
@@ -208,7 +208,7 @@ describe('an attach', () => {
     const uri = await server.listen('tcp://127.0.0.1:0');
     expect(await attach(await client(uri), 'one')).toBe('EACCES');
     expect(lines.join()).toMatch(/port \d+ is one that any program could have/);
-    // As root, as these tests run, bind(2) allows it.
+    // Tests run as root, so bind(2) allows it.
     expect(await attach(await client(uri, { localPort: 611 }), 'one')).toBe('attached');
   });
 
@@ -228,12 +228,12 @@ describe('an attach', () => {
       'EACCES',
       'attached',
     ]);
-    // Somebody else's program: a Tversion, and a Tattach for each name; the types of the replies.
+    // A program of another user: sends Tversion and a Tattach for each name, prints the types of the replies.
     const asked = await other(path, ['one', 'two', 'three']);
     expect(asked).toEqual([105, 105, 7]);
   });
 
-  /** What another user of this machine is answered; the server runs in this process, so the program runs beside it. */
+  /** The replies to another user of this machine; asynchronous, since the server runs in this process. */
   async function other(path: string, names: readonly string[]): Promise<number[]> {
     const child = spawn(process.execPath, ['-e', program, path, ...names], {
       uid: 1234,

@@ -21,7 +21,7 @@ import { logTo } from '../support/line-log.ts';
 describe('what sessions hold', () => {
   const limits = { ...defaultLimits, opensPerSession: 60, opensPerExport: 100, sessionsPerExport: 3 };
 
-  /** Takes one after the other until it may take no more; how many. */
+  /** Repeats `act` until it fails; returns the number of successes. */
   function fill(one: SessionQuota): number {
     let count = 0;
     for (; one.mayAdd('opens', 1); count++) one.add('opens', 1);
@@ -75,7 +75,7 @@ describe('what sessions use at a time', () => {
     join(40);
     expect([shares.requests, shares.bytes]).toEqual([25, 12.5]);
     join(5000);
-    // One request at a time always.
+    // One request at a time is always allowed.
     expect(shares.requests).toBe(1);
     expect(shares.bytes).toBeGreaterThan(0);
     for (const load of loads.splice(10)) load.leave();
@@ -96,7 +96,7 @@ describe('what sessions use at a time', () => {
     load.begin(false, 50);
     expect(load.takes(false, 0)).toBe(false);
     expect(load.takes(true, 0)).toBe(true);
-    // Whoever was let through last asks on by himself.
+    // The last admitted client continues on its own.
     load.end(false, 50);
     expect([load.takes(false, 0), asked]).toEqual([true, 0]);
     load.begin(false, 50);
@@ -114,7 +114,7 @@ describe('what sessions use at a time', () => {
     expect(load.takes(false, 0)).toBe(false);
     load.keep(-1);
     expect([asked, load.takes(false, 0)]).toEqual([3, true]);
-    // A lock that waits takes nothing but what is kept for it.
+    // A waiting lock counts only the memory kept for it.
     load.begin(true, 1);
     expect(load.takes(false, 0)).toBe(false);
     load.end(true, 1);
@@ -203,7 +203,7 @@ describe('a server with bounds of its own', () => {
     const device = join(dir, 'device');
     await server.listen(`vhost-user://${device}?tag=t`);
     const gone = (socket: Socket) => new Promise(resolve => socket.on('close', resolve));
-    // Refused, broken framing, an attach in vain, and what no monitor says.
+    // A refused connection, invalid framing, a failed attach, and an invalid monitor message.
     const acts = [
       async () => {
         const holder = await begin();
@@ -232,7 +232,7 @@ describe('a server with bounds of its own', () => {
         while (server.connections > 0) await new Promise(resolve => setImmediate(resolve));
       }
     }
-    // This user's and the device's, each of what is told and of what is warned of.
+    // For this user and for the device, at levels info and warn.
     expect(lines).toHaveLength(4 * linesMax);
     await server.close();
     const counts = lines.slice(4 * linesMax).map(transport => transport.replace(/ more of this.*/, ''));
@@ -253,7 +253,7 @@ describe('a server with bounds of its own', () => {
     expect(performance.now() - began).toBeGreaterThan(900);
     expect(lines.filter(transport => transport.includes('no version for 1 s'))).toHaveLength(1);
     await c.look(0);
-    // One that has none any more.
+    // A session that has lost its version.
     await c.client.wire.request('version', { msize: 8192, version: '9P1999' });
     await c.client.wire.closed;
   });
@@ -281,7 +281,7 @@ describe('a server with bounds of its own', () => {
     await c.clunk(fids[0]!);
     await c.walk(0, 'f');
     expect(await errnoOf(c.walk(0))).toBe('EMFILE');
-    // A new version begins with none.
+    // A new version starts without open files.
     await c.client.version(8192);
     await c.attach(0);
     for (let i = 0; i < 4; i++) await c.walk(0);
@@ -316,7 +316,7 @@ describe('a server with bounds of its own', () => {
     expect(await errnoOf(c.walk(0, 'h'))).toBe('ENOENT');
     await c.clunk(open);
     await c.open(file, O.RDONLY);
-    // What fails to open does not count.
+    // A failed open does not count.
     expect(await errnoOf(c.open(file, O.RDONLY))).toBe('EMFILE');
   });
 
@@ -345,7 +345,7 @@ describe('a server with bounds of its own', () => {
     await holder.call('lock', { ...lockFields, fid: held });
     const c = await begin();
     const mine = await c.open(await c.walk(0, 'f'), O.RDWR);
-    // A lock that waits is no request that runs; a second one is told to ask again.
+    // A waiting lock is not a running request; a second one is answered with BLOCKED.
     const waits = c.call('lock', { ...lockFields, fid: mine, flags: 1 });
     expect(await c.call('lock', { ...lockFields, fid: mine, flags: 1, proc_id: 2 })).toEqual({ status: 1 });
     await Promise.all(Array.from({ length: 50 }, () => c.call('fsync', { fid: mine, datasync: 0 })));
@@ -390,7 +390,7 @@ describe('a server with bounds of its own', () => {
       between.push(answered - before);
     }
     over = true;
-    // Without turns, a round trip waits for what all sixteen have sent: tens of thousands.
+    // Without time slices, a round trip waits for the requests of all sixteen: tens of thousands.
     const median = between.sort((a, b) => a - b)[20]!;
     expect(answered).toBeGreaterThan(1000);
     expect(median).toBeLessThan(6000);

@@ -6,7 +6,7 @@ import { files, type Running, start } from './cli-program.ts';
 const pause = (ms: number) => new Promise(resolve => setTimeout(resolve, ms));
 const requests = 100;
 
-/** How often the thread that serves has gone to sleep: proc(5). */
+/** Voluntary context switches of the serving thread: proc(5). */
 function sleeps({ child: { pid } }: Running): number {
   const status = readFileSync(`/proc/${pid}/task/${pid}/status`, 'latin1');
   return Number(/^voluntary_ctxt_switches:\s+(\d+)/m.exec(status)![1]);
@@ -17,7 +17,7 @@ function usedMs({ child: { pid } }: Running): number {
   return Number(readFileSync(`/proc/${pid}/task/${pid}/schedstat`, 'latin1').split(' ')[0]) / 1e6;
 }
 
-/** How often it goes to sleep while requests come a millisecond apart. */
+/** Number of sleeps while requests arrive a millisecond apart. */
 async function sleepsOf(parameters: string): Promise<number> {
   const server = start(['serve', files, '--listen', `tcp://127.0.0.1:0${parameters}`]);
   const client = await Client.connect({ port: await server.port() });
@@ -28,7 +28,7 @@ async function sleepsOf(parameters: string): Promise<number> {
     await pause(1);
   }
   const during = sleeps(server) - before;
-  // Nothing comes any more: it sleeps, and goes on sleeping.
+  // Without requests it sleeps and does not wake.
   await pause(200);
   const used = usedMs(server);
   await pause(200);
@@ -39,7 +39,7 @@ async function sleepsOf(parameters: string): Promise<number> {
 
 describe('busy-poll= of a socket', () => {
   it('keeps the server awake between one request and the next, and lets it sleep when none comes', async () => {
-    // On a busy machine the time may be over before the next one comes.
+    // On a busy machine polling may end before the next request.
     expect(await sleepsOf('?busy-poll=10000')).toBeLessThan(requests / 2);
     expect(await sleepsOf('')).toBeGreaterThanOrEqual(requests / 2);
   });

@@ -12,7 +12,7 @@ export const root = fileURLToPath(new URL('../..', import.meta.url));
 export const program = join(root, 'dist/cli/main.js');
 export const P9_RDWR = 2;
 
-/** A directory for one test, and one in it to serve. */
+/** A directory for one test, and the exported one in it. */
 export let dir: string;
 export let files: string;
 const children: ChildProcess[] = [];
@@ -33,7 +33,7 @@ afterEach(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-/** The program as its own process; it is killed when its test ends. */
+/** The program as a process, killed at the end of its test. */
 export class Running {
   readonly child: ChildProcess;
   log = '';
@@ -75,7 +75,7 @@ export function start(
   );
 }
 
-/** Runs the program, which must not start; returns the faults it names. */
+/** Runs the program, which must not start; returns the listed problems. */
 export function refused(...args: string[]): string[] {
   const { status, stderr } = spawnSync(process.execPath, [program, ...args], {
     cwd: dir,
@@ -95,4 +95,18 @@ export async function canServe(address: { port: number } | { path: string }, whe
   await client.writeAll(fid, Buffer.from('through the server'));
   client.wire.socket.destroy();
   expect(readFileSync(join(where, 'made'), 'utf8')).toBe('through the server');
+}
+
+/** Sends SIGTERM twice; the server waits in between for `client` to read 40 MB of replies, which it does not. */
+export async function stopTwiceWithUnreadReplies(running: Running, client: Client): Promise<void> {
+  const fid = await client.attach('', 0);
+  await client.lcreate(fid, 'f', P9_RDWR);
+  await client.writeAll(fid, Buffer.alloc(4_000_000));
+  client.wire.socket.pause();
+  for (let i = 0; i < 40; i++) client.read(fid, 0, 1_000_000).catch(() => undefined);
+  await new Promise(resolve => setTimeout(resolve, 300));
+  running.child.kill('SIGTERM');
+  await running.says(/stopping: SIGTERM/);
+  await new Promise(resolve => setTimeout(resolve, 700));
+  running.child.kill('SIGTERM');
 }

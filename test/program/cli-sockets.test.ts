@@ -8,7 +8,7 @@ import { fdOf } from '#transport/handle.ts';
 import { canServe, dir, files, program, Running, refused, start } from './cli-program.ts';
 
 describe('sockets of the service manager', () => {
-  // The shell's own process number is what LISTEN_PID must say, and exec keeps it.
+  // LISTEN_PID must be the shell's pid, which exec keeps.
   const launch = `LISTEN_PID=$$ exec "${process.execPath}" "${program}" serve "$0" "$@"`;
 
   function activated(args: readonly string[], fds: net.Server[], env: NodeJS.ProcessEnv): Running {
@@ -133,7 +133,7 @@ describe('a listener that others can reach', () => {
       }),
     );
     await running.says(/fd:\/\/3 can be reached by every user of this host/);
-    // This process listens on it, too, and takes the name along when it stops.
+    // This process listens on it too, and removes the name when it stops.
     linkSync(path, `${path}2`);
     server.close();
     await canServe({ path: `${path}2` });

@@ -5,7 +5,18 @@ import net from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
-import { canServe, dir, files, P9_RDWR, program, Running, refused, root, start } from './cli-program.ts';
+import {
+  canServe,
+  dir,
+  files,
+  P9_RDWR,
+  program,
+  Running,
+  refused,
+  root,
+  start,
+  stopTwiceWithUnreadReplies,
+} from './cli-program.ts';
 
 describe('the program', () => {
   it('shows its help and its version on standard output', () => {
@@ -127,7 +138,7 @@ describe('the program', () => {
   });
 
   it('refuses mapped on a file system without user attributes', () => {
-    // Sysfs has none, on any machine.
+    // Sysfs has no user xattrs.
     const [problem] = refused('serve', '/sys/kernel', '--listen', 'tcp://127.0.0.1:0');
     expect(problem).toContain('extended attributes');
   });
@@ -176,17 +187,7 @@ describe('the program', () => {
   it('stops at once at a second signal, and says that requests were left', async () => {
     const running = start(['serve', files, '--listen', 'tcp://127.0.0.1:0']);
     const client = await Client.connect({ port: await running.port() });
-    const fid = await client.attach('', 0);
-    await client.lcreate(fid, 'f', P9_RDWR);
-    await client.writeAll(fid, Buffer.alloc(4_000_000));
-    // Replies that nobody takes are what it waits for.
-    client.wire.socket.pause();
-    for (let i = 0; i < 40; i++) client.read(fid, 0, 1_000_000).catch(() => undefined);
-    await new Promise(resolve => setTimeout(resolve, 300));
-    running.child.kill('SIGTERM');
-    await running.says(/stopping: SIGTERM/);
-    await new Promise(resolve => setTimeout(resolve, 700));
-    running.child.kill('SIGTERM');
+    await stopTwiceWithUnreadReplies(running, client);
     expect(await running.ended()).toBe(1);
     expect(running.log).toContain('stopped at once by a second SIGTERM');
     client.wire.socket.destroy();

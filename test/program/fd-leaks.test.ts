@@ -29,7 +29,7 @@ const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
 const n = (text: string): Name => nameOf(text);
 const held = () => readdirSync('/proc/self/fd').length;
 
-/** How the calls of a volume are made. */
+/** How system calls of a volume are made. */
 const ways = {
   'at once': () => undefined,
   'on the pool': ({ root: { volume } }: LocalTree) => Object.assign(volume, { inline: undefined }),
@@ -43,13 +43,13 @@ interface TempExport {
   readonly tree: LocalTree;
   readonly root: CallContext;
   readonly path: string;
-  /** A node that is held. */
+  /** A held node. */
   found(...path: string[]): Promise<LocalNode>;
   /** The same, without its descriptor. */
   lost(...path: string[]): Promise<LocalNode>;
 }
 
-/** What is done, with what is needed for it made before; the function that it resolves to does it and lets go of all it has got. */
+/** An operation: prepares its objects; the returned function runs it and releases everything. */
 type Deed = (tempExport: TempExport) => Promise<() => Promise<void>>;
 
 const deeds: Record<string, Deed> = {
@@ -288,7 +288,7 @@ describe.each(Object.entries(models))(
                 if (!(error instanceof Errno)) throw error;
               }
             });
-            // Nothing of it is held any more.
+            // Nothing is held any more.
             execFileSync('umount', [join(base, 'dir')]);
           },
         );

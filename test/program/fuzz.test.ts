@@ -6,7 +6,7 @@ import { targets } from '../fuzz/targets.ts';
 
 const corpus = fileURLToPath(new URL('../fuzz/corpus/', import.meta.url));
 
-/** The same random inputs in every run, of up to a kilobyte. */
+/** Seeds of random inputs of up to a kilobyte. */
 const seeds = Array.from({ length: 28 }, (_, i) => i + 1);
 const inputOf = (seed: number) => bytesOf(seed, 16 * 2 ** (seed % 7));
 

@@ -60,7 +60,7 @@ async function expectAtOnce(act: () => unknown, wanted?: unknown): Promise<void>
   expect(answer).toBe(wanted);
 }
 
-/** Calls of a disk, and which of them the event loop had to leave. */
+/** Calls of a disk, and those for which the event loop stopped waiting. */
 function callsOfDisk() {
   const late: Promise<unknown>[] = [];
   const nothing = () => undefined;
@@ -69,7 +69,7 @@ function callsOfDisk() {
     onLate: (call: Promise<unknown>) => void late.push(call),
     onFreeing: nothing,
   };
-  // Nothing is made on this thread, which could not end what holds it up.
+  // Only pool and helper: a blocked call on this thread could not be released by the test.
   const { inlineCalls: calm } = diskCalls(threadsFor(77, false), 0, events);
   return { calm, late };
 }
@@ -114,7 +114,7 @@ describe('a change that is handed off', () => {
       ];
       data.fill(0);
       for (const call of calls) expect(call).toBeInstanceOf(Promise);
-      // What reads does not wait.
+      // Reads do not wait.
       const into = Buffer.alloc(7);
       expect(calm.read(server, file, [into], 0)).toBe(7);
       expect(into.toString()).toBe('content');
@@ -249,7 +249,7 @@ describe('a tree', () => {
       for (;;) at += await tree.write(actor, file, [piece], at);
     };
     await expect(fill()).rejects.toBe(ENOSPC);
-    // Closes its descriptor, the last of the file.
+    // Closes the file's last descriptor.
     tree.release(large);
     expect(node.volume.isFreeing).toBe(true);
     expect(

@@ -35,7 +35,7 @@ const models = ['mapped', 'passthrough'] as const;
 const extents = 16_000;
 const blockBytes = 4096;
 
-/** A file each block of which lies by itself. The disk is told of each that is freed (discard), so that freeing takes long. */
+/** A file with one extent for each block, on a disk with discard, so that freeing takes long. */
 function makeScattered(path: string): void {
   const fd = openSync(path, 'w');
   const block = Buffer.alloc(blockBytes, 1);
@@ -44,7 +44,7 @@ function makeScattered(path: string): void {
   closeSync(fd);
 }
 
-/** What share of the time until `over` is settled the slowest of `call` took, made one after another. */
+/** Repeats `call` until `over` settles; returns the share of that time that the slowest took. */
 async function slowestShare(call: () => Promise<unknown>, over: Promise<unknown>): Promise<number> {
   const began = performance.now();
   let took = 0;
@@ -62,7 +62,7 @@ async function slowestShare(call: () => Promise<unknown>, over: Promise<unknown>
   return most / took;
 }
 
-/** Rejects when an answer does not come: the server may be held up until the test ends what holds it up. */
+/** Rejects without a reply in time: the server may be blocked until the test releases it. */
 async function inTime(answer: Promise<unknown>): Promise<void> {
   const late = pause(10_000).then(() => {
     throw new Error('no answer within 10 seconds');
@@ -71,7 +71,7 @@ async function inTime(answer: Promise<unknown>): Promise<void> {
   late.catch(() => undefined);
 }
 
-/** Sends a request that is not waited for. */
+/** Sends a request without awaiting it. */
 function send<O extends Op>({ wire }: Client, op: O, request: TMessage<O>) {
   const tag = wire.freeTag();
   return { tag, outcome: wire.request(op, request, tag).catch(error => error) };
@@ -96,7 +96,7 @@ describe('a server', () => {
     return { client, root: await client.attach(aname, 0) };
   };
 
-  /** Asks on another connection for what lies on another file system. */
+  /** Sends requests on another connection for another file system. */
   const bystander = async () => {
     const { client, root } = await connect('other');
     const fid = await client.walk(root, 'local');
@@ -176,7 +176,7 @@ describe('a server', () => {
       const freed = async () => {
         while (freeBlocks() < empty - extents / 2) await pause(5);
       };
-      // Others are busy on this machine too, but what waits for the blocks does so every time.
+      // Other load on the machine varies, but a call that waits for the blocks waits every time.
       let best = 1;
       for (let round = 0; round < 3 && best > 0.5; round++) {
         await start();
@@ -190,7 +190,7 @@ describe('a server', () => {
     });
   });
 
-  /** Expects that `request` waits, that others are answered meanwhile, and that it succeeds after `release`. */
+  /** Expects that `request` waits, others are answered meanwhile, and it succeeds after `release`. */
   async function expectToWaitAlone(
     { client, root }: Attached,
     ping: () => Promise<unknown>,
@@ -331,7 +331,7 @@ describe('a server', () => {
     const own = ['create', 'mkdir', 'symlink', 'mknod', 'change of mode', 'change of owner'];
     const tried = model === 'mapped' ? Object.keys(changes) : own;
 
-    // What the model does by other calls than mapped.
+    // Operations for which this model uses other calls than mapped.
     it.each(tried)('lets a %s wait, and nobody else', async what => {
       writeFileSync(join(disk.path, 'file'), 'content');
       await start();

@@ -9,9 +9,9 @@ const directory = freshDirectory();
 chmodSync(directory.path, 0o777);
 
 /**
- * A server under another uid with capabilities of its own, as systemd's AmbientCapabilities= makes it: what it prints are
- * its uids, groups and capabilities before, and after each call as (uid, gid), with the call's result. Each makes a directory,
- * on this thread or on one of the pool, where there is only one.
+ * A server under another uid with ambient capabilities, as with systemd's AmbientCapabilities=. Prints its uids, groups and
+ * capabilities before and after each call as (uid, gid), and the call's result. Each call makes a directory, on this thread or
+ * on the only pool thread.
  */
 function capable(
   path: string,

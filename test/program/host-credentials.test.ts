@@ -15,7 +15,7 @@ import { freshDirectory, n, refusal } from './host-fixture.ts';
 
 const user = (uid: number, gid = uid, groups: readonly number[] = []): Credentials => ({ uid, gid, groups });
 
-/** What the kernel says of this thread: Uid, Gid (with the fs ids), Groups and the effective capabilities. */
+/** Uid, Gid (with the fs ids), Groups and effective capabilities of this thread. */
 const thread = () =>
   readFileSync('/proc/thread-self/status', 'latin1')
     .split('\n')
@@ -229,7 +229,7 @@ describe.each([
           const { uid, gid } = lstatSync(at(name));
           expect([uid, gid], label).toEqual(creds === server ? [0, 0] : [creds.uid, creds.gid]);
         }
-        // Only root and who is to have them has capabilities, whoever was there before. The directory is root's.
+        // Only root and a caller that is to have them has capabilities, whatever ran before. The directory is root's.
         const mayTake =
           second === server || second.uid === 0 || second.uid === first.uid || second.fileCaps === 'all';
         const taken = await refusal(() => sys.rename(second, dir, n(`turn-${i}-${j}-0`), dir, n('taken'), 0));

@@ -8,7 +8,7 @@ if (process.getuid!() !== 0) {
   throw new Error('These tests make devices and files of other users: run them as root (sudo npm test).');
 }
 
-/** A fresh directory that every user may write to, and a descriptor of it; gone when the file's tests are done. */
+/** A directory writable for every user, and a descriptor of it; removed after the file's tests. */
 export function freshDirectory(parent: string = tmpdir()): { path: string; fd: number } {
   const path = mkdtempSync(join(parent, 'ninepd-host-'));
   const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
@@ -21,7 +21,7 @@ export function freshDirectory(parent: string = tmpdir()): { path: string; fd: n
 
 export const n = (text: string): Name => nameOf(text);
 
-/** What a call was refused with, thrown or rejected. */
+/** The error of a call, thrown or rejected. */
 export async function refusal(act: () => unknown): Promise<unknown> {
   try {
     await act();

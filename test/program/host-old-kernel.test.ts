@@ -8,7 +8,7 @@ import * as errno from '#base/errno.ts';
 import { serverCreds as server } from '#host/syscalls.ts';
 import { freshDirectory, n, refusal } from './host-fixture.ts';
 
-// The addon as it is on a kernel before 6.6: fchmodat2 and getxattrat are ENOSYS.
+// The addon as on a kernel before 6.6: fchmodat2 and getxattrat fail with ENOSYS.
 const shims = fileURLToPath(new URL('../../native-shims', import.meta.url));
 execFileSync(process.execPath, [join(shims, 'build.mjs'), '--old-kernel'], { stdio: 'inherit' });
 process.env.NINEPD_ADDON = join(shims, 'build/old-kernel/native-shims.node');

@@ -32,7 +32,7 @@ const until = async (holds: () => boolean) => {
   expect(holds()).toBe(true);
 };
 
-/** A script without the TypeScript side: the addon as another event loop or process loads it. It states descriptor 0. */
+/** A script that loads the addon without src, as another event loop or process would. It stats descriptor 0. */
 const bare = (count: number, rest: string) => `
   const addon = require(${JSON.stringify(addonPath)});
   const block = new ArrayBuffer(addon.layout.bytes);

@@ -13,10 +13,10 @@ import { childrenOf, type Process, processOf } from '../support/processes.ts';
 import { Stalling } from '../support/stalling/stalling.ts';
 
 const rdwr = 2;
-/** Less than a thread waits for work before it ends by itself, 5 s. */
+/** Less than the idle time after which a thread ends, 5 s. */
 const endedMsMax = 4_000;
 
-/** Whether somebody listens there. */
+/** Whether the port is open. */
 function listens(port: number): Promise<boolean> {
   return new Promise(resolve => {
     const socket = net.connect(port, '127.0.0.1');
@@ -25,7 +25,7 @@ function listens(port: number): Promise<boolean> {
   });
 }
 
-/** Whether a process is still there that was there before. */
+/** Whether a process is still running. */
 const lives = ({ pid, name }: Process) => {
   const now = processOf(pid);
   return now?.name === name && now.state !== 'Z';
@@ -43,7 +43,7 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
     mount = await Stalling.mount(join(top, 'files'));
   });
   afterEach(async () => {
-    // What hangs returns.
+    // Hanging calls return.
     await unmount();
     await server.stop();
     rmSync(top, { recursive: true });
@@ -59,7 +59,7 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
     server = await Ninepd.start({ exports: [{ path, name: 'files', securityModel: 'passthrough' }], args });
   };
 
-  /** A connection that has had a call made as each of two users. */
+  /** A connection after a call as each of two users. */
   const used = async () => {
     const client = await Client.connect({ port: server.port });
     for (const uid of [70_001, 70_002]) {
@@ -72,13 +72,13 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
   const portIsFree = () =>
     vi.waitFor(async () => expect(await listens(server.port)).toBe(false), { timeout: 20_000 });
 
-  /** Resolves when a call hangs in the file of that name. */
+  /** Resolves when a call on this file hangs. */
   const hangsIn = (name: string) =>
     vi.waitFor(() => expect(existsSync(join(top, 'files', `${name}.hangs`))).toBe(true), {
       timeout: 20_000,
     });
 
-  /** Begins a call as a user that does not return. */
+  /** Starts a call as a user that does not return. */
   const hang = async (client: Client, name: string) => {
     const fid = await client.walk(await client.attach('files', 70_001), name);
     await client.lopen(fid, rdwr);
@@ -109,9 +109,9 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
     process.kill(server.pid, 'SIGKILL');
     await Promise.all([closed, other.closed]);
     await portIsFree();
-    // Standard error is a pipe, and somebody may wait for its end.
+    // Standard error is a pipe, for whose end a reader may wait.
     await server.silent;
-    // The one that hangs is the only one left, until its call returns.
+    // Only the hanging process is left, until its call returns.
     await vi.waitFor(() => expect(processes.filter(lives)).toHaveLength(1), { timeout: 20_000 });
     await unmount();
     await vi.waitFor(() => expect(processes.filter(lives)).toEqual([]), { timeout: 20_000 });

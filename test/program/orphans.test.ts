@@ -29,7 +29,7 @@ if (process.getuid!() !== 0) {
 const MiB = 1024 * 1024;
 const old = new Date(Date.now() - 60_000);
 
-// rename(2) says EEXIST or ENOTEMPTY of a directory that is not empty. Programs: e2fsprogs, xfsprogs, btrfs-progs.
+// rename(2) fails with EEXIST or ENOTEMPTY over a non-empty directory. Programs: e2fsprogs, xfsprogs, btrfs-progs.
 describe.each(['ext4', 'xfs', 'btrfs'])('what a killed server has left in a directory on %s', type => {
   let top: string;
   let path: string;
@@ -55,7 +55,7 @@ describe.each(['ext4', 'xfs', 'btrfs'])('what a killed server has left in a dire
     rmSync(top, { recursive: true });
   });
 
-  /** A directory in which a server has begun to make something. */
+  /** A directory with a staged object of a killed server. */
   function leaveIn(name: string): void {
     const unfinished = join(path, name, `.ninepd-new-${'1'.repeat(24)}`);
     mkdirSync(unfinished, { recursive: true });
@@ -90,7 +90,7 @@ describe.each(['ext4', 'xfs', 'btrfs'])('what a killed server has left in a dire
 
   it('is looked for without a trace in the directory', async () => {
     mkdirSync(join(path, 'looked/at'), { recursive: true });
-    // With relatime, whoever reads it next moves its atime.
+    // With relatime, the next read changes its atime.
     utimesSync(join(path, 'looked'), 1, 2);
     await expect(remove('looked')).rejects.toBe(ENOTEMPTY);
     expect(statSync(join(path, 'looked')).atimeMs).toBe(1000);

@@ -13,7 +13,7 @@ const rdonly = 0;
 const rdwr = 2;
 const directoryFlag = 0o200000;
 
-/** Users that the host does not know have the same gid, and no groups. */
+/** Users unknown to the host have equal gids and no groups. */
 const users = [0, 70_001, 70_002, 0, 70_002, 70_001];
 
 describe.each([

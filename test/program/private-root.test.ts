@@ -14,7 +14,7 @@ if (process.getuid!() !== 0) {
 const listen = ['--listen', 'tcp://127.0.0.1:0'];
 const run = (command: string, ...args: string[]) => execFileSync(command, args, { stdio: 'pipe' });
 
-/** What a process has in a directory. */
+/** Entries of a directory as a process sees it. */
 const seenBy = (pid: number, path: string) => readdirSync(`/proc/${pid}/root${path}`).sort();
 
 /** The mounts at the root and in the test's directory: other tests mount elsewhere at the same time. */
@@ -26,7 +26,7 @@ function mountsHere(): string[] {
   });
 }
 
-/** The program in the place of a shell that has done something first. */
+/** The program executed by a shell after some commands. */
 function startBy(command: string): Running {
   const args = ['-c', `${command}; exec "$@"`, '-', process.execPath, program, 'serve', files, ...listen];
   return new Running(spawn('bash', args, { cwd: dir, stdio: ['ignore', 'ignore', 'pipe'] }));

@@ -29,7 +29,7 @@ if (process.getuid!() !== 0) {
 
 const listen = ['--listen', 'tcp://127.0.0.1:0'];
 
-/** Attempts to leave the export, each harmless when it succeeds. */
+/** Attempts to leave the export, harmless if they succeed. */
 function waysOut(tcp: number, socket: string): Record<string, string> {
   const at = (...path: string[]) => JSON.stringify(join(dir, ...path));
   const connect = (where: string) =>
@@ -57,7 +57,7 @@ function waysOut(tcp: number, socket: string): Record<string, string> {
   };
 }
 
-/** What Landlock does not judge. */
+/** Calls that Landlock does not mediate. */
 function metadata(): Record<string, string> {
   const outside = JSON.stringify(join(dir, 'outside'));
   const part = JSON.stringify(program);
@@ -89,7 +89,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(tools, { recursive: true }));
 
-/** Runs the program as on a kernel or in a container that lacks something: test/support/without-calls.c. */
+/** Runs the program as on a kernel or in a container without some calls: test/support/without-calls.c. */
 function startWithout(what: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Running {
   return new Running(
     spawn(withoutCalls, [what, process.execPath, program, ...args], {
@@ -174,7 +174,7 @@ describe('a server that a guest has taken over', () => {
     expect(await attempted(running)).toEqual({ write: 'EROFS' });
   });
 
-  /** As a server of `passthrough`, which keeps the capabilities to change everybody's files. */
+  /** With `passthrough`, which keeps capabilities over every file. */
   async function tryMetadata(without: string): Promise<{ outcome: Record<string, string>; log: string }> {
     for (const name of ['outside', 'files/inside']) writeFileSync(join(dir, name), 'content');
     execFileSync('mknod', [join(files, 'zero'), 'c', '1', '5']);

@@ -12,24 +12,24 @@ if (process.getuid!() !== 0) {
 
 const P9_RDWR = 2;
 const filesPerClient = 150;
-/** Of these; the others are opened for each round. Two clients together have fewer open than there are descriptors to be shared. */
+/** Number of files kept open; the others are opened in each round. Two clients together stay below the shared descriptors. */
 const openPerClient = 30;
 const bytesPerFile = 2000;
 const rounds = 3;
 
-/** Content that tells whose it is, wherever one looks. */
+/** Content that names its file at every offset. */
 const content = (client: number, file: number, round: number) =>
   Buffer.from(`<client ${client} file ${file} round ${round}>`.padEnd(50, '.').repeat(bytesPerFile / 50));
 
 interface Guest {
   readonly client: Client;
   readonly number: number;
-  /** Unopened fids of all its files, and open ones of the first. */
+  /** Fids of all files that are not open, and open ones of the first. */
   readonly held: number[];
   readonly open: number[];
 }
 
-/** Few enough that the descriptors of running calls are there. */
+/** Few, so that running calls have descriptors. */
 const batch = 16;
 
 /** Runs `act` with an open fid of each file. */
@@ -137,7 +137,7 @@ describe('two workers with few descriptors', () => {
     server = await Ninepd.start({
       exports: [{ path: top, name: 'files', securityModel: 'mapped' }],
       openFilesMax: 300,
-      // Which names the worker of each connection.
+      // Log level that names the worker of each connection.
       args: ['--workers', '2', '--log-level', 'debug'],
     });
   });

@@ -11,7 +11,7 @@ import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/test-clien
 
 const none = 0xffff_ffff;
 
-/** An ACL of tags, permissions and ids, as the kernel has it in an xattr. */
+/** An ACL of tags, permissions and ids in the kernel's xattr format. */
 function acl(...entries: [tag: number, perm: number, id: number][]): Buffer {
   const bytes = Buffer.alloc(4 + 8 * entries.length);
   bytes.writeUInt32LE(2);
@@ -23,7 +23,7 @@ function acl(...entries: [tag: number, perm: number, id: number][]): Buffer {
   return bytes;
 }
 
-/** One that lets a user and a group do more than the others. */
+/** An ACL that grants a user and a group more. */
 const aclFor = (user: number, group: number) =>
   acl([1, 6, none], [2, 6, user], [4, 4, none], [8, 4, group], [16, 6, none], [32, 0, none]);
 
@@ -246,7 +246,7 @@ describe('passthrough', () => {
       const user = await as(1000);
       await user.clunk(await user.create(0, 'u', { gid: 1000 }));
       expect(owner('u')).toEqual([1000, 1000]);
-      // Whoever says that its group is root's is not in the anonymous one either.
+      // A user with root's group is not in the anonymous group either.
       expect(await errnoOf(user.create(0, 'v', { gid: 0 }))).toBe('EPERM');
     });
 

@@ -11,10 +11,10 @@ import { SlowExt4, Stalling } from '../support/stalling/stalling.ts';
 
 const rdwr = 2;
 const samples = 500;
-/** What a request may take beside others that hang, where the machine itself is not slower than that. */
+/** Maximum time of a request beside hanging ones, unless the machine itself is slower. */
 const p99MsMax = 5;
 
-/** The time below which 99 of 100 calls are, made one after another. */
+/** The 99th percentile of sequential calls. */
 async function p99(call: () => Promise<unknown>): Promise<number> {
   const times: number[] = [];
   for (let i = 0; i < samples; i++) {
@@ -26,8 +26,8 @@ async function p99(call: () => Promise<unknown>): Promise<number> {
 }
 
 /**
- * Expects that of some rounds one stays below 5 ms, or below twice of what calls took when nothing hung: others are busy on this
- * machine too, but what waits for something that hangs does so in every round.
+ * Expects one of several rounds below 5 ms, or below twice the time without hanging calls: other load varies, but a call that
+ * waits for a hanging one waits in every round.
  */
 async function expectPrompt(call: () => Promise<unknown>, before: number): Promise<void> {
   const allowed = Math.max(p99MsMax, 2 * before);
@@ -43,7 +43,7 @@ interface Sent {
   readonly outcome: Promise<unknown>;
 }
 
-/** Sends a request that is not waited for. */
+/** Sends a request without awaiting it. */
 function send<O extends Op>({ wire }: Client, op: O, request: TMessage<O>): Sent {
   const tag = wire.freeTag();
   const outcome = wire.request(op, request, tag).catch(error => error);
@@ -101,7 +101,7 @@ describe('a server', () => {
     });
 
     let hangs = 0;
-    /** More of each kind than one session has threads. */
+    /** More of each kind than the session's pool threads. */
     const hang = async (it: { client: Client; root: number }) => {
       const { client, root } = it;
       const count = poolCallsPerSessionMax + 4;
@@ -140,7 +140,7 @@ describe('a server', () => {
           expect((await client.read(fids[i]!, 0, 100)).toString()).toBe('CONTENT');
           await client.clunk(await client.walk(root, 'local'));
         }
-        // Others have threads there, too: what can be answered is.
+        // Other sessions have threads too: their requests are answered.
         const well = await opened(other, 'below/well');
         expect(await other.client.write(well, 0, Buffer.from('well'))).toBe(4);
         expect((await other.client.read(well, 0, 4)).toString()).toBe('well');
@@ -155,7 +155,7 @@ describe('a server', () => {
       await Promise.all(sent.map(({ tag }) => client.wire.flush(tag)));
       expect(performance.now() - began).toBeLessThan(1000);
       for (const { outcome } of sent) expect(await outcome).toBe(EINTR);
-      // A fid that was being opened is what it was: it has no file, can be let go of, and its number is free then.
+      // A fid whose open was flushed is in its former state: no file, can be clunked, and its number is then free.
       for (const fid of unopened) {
         await expect(client.wire.request('fsync', { fid, datasync: 0 })).rejects.toBe(EBADF);
         await client.clunk(fid);
@@ -171,7 +171,7 @@ describe('a server', () => {
       await pause(300);
       const open = () => server.descriptorsBelow(join(files, 'own'));
       expect(open()).toHaveLength(2);
-      // A peer that only ends its side is answered for some seconds.
+      // A peer that has closed its sending side gets replies for some seconds.
       it.client.wire.socket.resetAndDestroy();
       await vi.waitFor(() => expect(open()).toEqual([]), { timeout: 10_000 });
     });
@@ -179,7 +179,7 @@ describe('a server', () => {
     it('ends when it is told to, and says that it left something unanswered', async () => {
       await hang(await connect());
       expect(await server.stop()).toBe(1);
-      // What still hangs keeps nobody waiting.
+      // Hanging calls delay nobody.
       await server.silent;
       expect(server.log()).toMatch(/requests still running/);
     });

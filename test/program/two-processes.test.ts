@@ -9,15 +9,14 @@ import { type AttrChange, Client } from '#client/client.ts';
 import type { Qid } from '#protocol/kinds.ts';
 import { Ninepd } from '../support/ninepd.ts';
 
-// What two processes that serve one directory have in common is in the kernel. To either, the other is a program of this
-// machine, whether they are workers of one server or know nothing of each other.
+// Two processes that serve one directory share only the kernel: workers of one server, or independent servers.
 
 const [RDLCK, WRLCK, UNLCK] = [0, 1, 2];
 const [GRANTED, BLOCKED] = [0, 1];
 const BLOCK = 1;
 const P9_RDWR = 2;
 const EXCL = 0o200;
-/** Guests often have equal names and process numbers. */
+/** Guests often have equal client_ids and proc_ids. */
 const whole = { flags: 0, start: 0, length: 0, proc_id: 1, client_id: 'vm' };
 
 let top: string;
@@ -27,7 +26,7 @@ let tests = 0;
 
 async function started(...args: string[]): Promise<Ninepd> {
   const exports = [{ path: files, name: 'files', securityModel: 'mapped' } as const];
-  // Which names each connection, however many there are.
+  // Log level that names each connection, however many.
   const server = await Ninepd.start({ exports, args: ['--log-level', 'debug', ...args] });
   running.push(server);
   return server;
@@ -40,13 +39,13 @@ async function twoWorkers(): Promise<[Ninepd, Ninepd]> {
   return [server, server];
 }
 
-/** Which workers the last two connections went to. */
+/** The workers of the last two connections. */
 function lastTwo(log: string): number[] {
   const all = [...log.matchAll(/worker (\d): .*: connected/g)].map(match => Number(match[1]));
   return all.slice(2 * tests - 2).sort();
 }
 
-/** A program of this machine that says a line whenever it was told one. */
+/** A program of this machine that answers each line with a line. */
 class HostProgram {
   readonly #child;
   readonly #lines;
@@ -116,7 +115,7 @@ describe.each([
     };
   });
 
-  /** The same new file, open through both. */
+  /** A new file, open through both. */
   async function openFile(): Promise<[number, number]> {
     const ofA = await a.walk(rootOfA);
     await a.lcreate(ofA, 'f', P9_RDWR, 0o644);
@@ -216,7 +215,7 @@ for i in range(100):
       for (const [reader, its] of both) expect(await reader.getattr(its)).toMatchObject({ uid: 5000 + i });
     }
     host.end();
-    // On this machine the file is nobody's but the servers' all the while.
+    // Only the servers own the file on this machine.
     expect(statSync(join(path, 'f'))).toMatchObject({ uid: process.getuid!(), mode: 0o100600 });
   });
 

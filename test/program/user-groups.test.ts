@@ -15,7 +15,7 @@ const rdonly = 0;
 const waitMs = { timeout: 60_000 };
 const firstGid = 100_000;
 
-/** Users by the count of their groups, the primary one of gid 70000 with them. */
+/** Users by their number of groups, including the primary gid 70000. */
 const users = { 1: 70_001, 1000: 70_002, 65536: 70_003, 65537: 70_004 } as const;
 
 let top: string;
@@ -170,7 +170,7 @@ describe('ninepd-groups', () => {
     const passwd = join(top, 'fifo');
     execFileSync('mkfifo', [passwd]);
     await start([], { ...database, passwd });
-    // Whoever opens the file waits until somebody writes to it.
+    // A FIFO: an open waits for a writer.
     const outcome = attaches(users[1]);
     for (let i = 0; i < 2; i++) {
       const { pid } = await worker(supervisors()[0]!);
@@ -181,7 +181,7 @@ describe('ninepd-groups', () => {
     expect(await outcome).toBe(EIO);
     expect(server.log()).toMatch(/the groups of uid 70001 cannot be had \(EIO \(5\)\)/);
 
-    // What can be answered is, though it was asked of one that has ended.
+    // A look-up is repeated when its process has ended.
     const again = attaches(users[1]);
     const supervisor = supervisors()[0]!;
     const { pid } = await worker(supervisor);

@@ -58,7 +58,7 @@ describe('a vsock listener', () => {
   const none = () => undefined;
   const listenOn = (cid: number, port: number) =>
     listen({ kind: 'vsock', cid, port }, none, t => said.push(t));
-  // Whether it has one is a matter of the kernel this runs on; either way there is something to be right about.
+  // Depends on this machine's kernel; both cases are tested.
   const bound = bindVsock({ cid: anyCid, port: anyPort });
 
   function refusal(cid: number, port: number): Promise<string> {

@@ -8,11 +8,21 @@ import { Client } from '#client/client.ts';
 import { Wire } from '#client/wire.ts';
 import { fdOf } from '#transport/handle.ts';
 import { Frontend, Monitor } from '../support/vhost-frontend.ts';
-import { canServe, dir, files, P9_RDWR, program, Running, refused, start } from './cli-program.ts';
+import {
+  canServe,
+  dir,
+  files,
+  P9_RDWR,
+  program,
+  Running,
+  refused,
+  start,
+  stopTwiceWithUnreadReplies,
+} from './cli-program.ts';
 
 const listen = ['--listen', 'tcp://127.0.0.1:0'];
 
-/** The processes that a process has started, in the order in which it did. */
+/** The children of a process, in order of creation. */
 function childrenOf(pid: number): number[] {
   const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
   return text.split(' ').filter(Boolean).map(Number);
@@ -28,11 +38,11 @@ async function soon(holds: () => boolean): Promise<void> {
   expect(holds()).toBe(true);
 }
 
-/** Which worker each connection went to, in their order. */
+/** The worker of each connection, in order. */
 const spread = ({ log }: Running) =>
   [...log.matchAll(/worker (\d): .*: connected/g)].map(match => Number(match[1]));
 
-/** A connection that is surely served: by which worker is in the log when this returns. */
+/** A served connection: its worker is in the log afterwards. */
 async function served(running: Running, address: { port: number } | { path: string }): Promise<Client> {
   const before = spread(running).length;
   const client = await Client.connect(address);
@@ -55,7 +65,7 @@ describe('the program with two workers', () => {
     const [first, second, ...rest] = spread(running);
     expect([first, second].sort()).toEqual([1, 2]);
     expect(rest).toEqual([first, second]);
-    // Both that one worker has: the next two are for it.
+    // Both connections of one worker, which gets the next two.
     for (const index of [0, 2]) {
       clients[index]!.wire.socket.destroy();
       await soon(() => running.log.match(/: closed/g)?.length === index / 2 + 1);
@@ -85,7 +95,7 @@ describe('the program with two workers', () => {
   });
 
   it('replaces a worker that dies, whose connections end and no others', async () => {
-    // Names each connection, however many are needed until the new one takes its share.
+    // Log level that names each connection, however many are needed until the new worker has its share.
     const running = start(['serve', files, '--workers', '2', '--log-level', 'debug', ...listen]);
     const port = await running.port();
     const [one, two] = [await served(running, { port }), await served(running, { port })];
@@ -97,7 +107,7 @@ describe('the program with two workers', () => {
       new RegExp(`ERROR: worker ${ofTwo} \\(process ${victim}\\) has died, SIGKILL: 1 connections are gone`),
     );
     await one.getattr(await one.attach('', 0));
-    // The other one takes what comes meanwhile.
+    // The other worker takes connections meanwhile.
     await canServe({ port });
     await soon(() => childrenOf(running.child.pid!).length === 2);
     let again = 0;
@@ -136,16 +146,7 @@ describe('the program with two workers', () => {
     const running = start(['serve', files, '--workers', '2', ...listen]);
     const client = await Client.connect({ port: await running.port() });
     const workers = childrenOf(running.child.pid!);
-    const fid = await client.attach('', 0);
-    await client.lcreate(fid, 'f', P9_RDWR);
-    await client.writeAll(fid, Buffer.alloc(4_000_000));
-    client.wire.socket.pause();
-    for (let i = 0; i < 40; i++) client.read(fid, 0, 1_000_000).catch(() => undefined);
-    await new Promise(resolve => setTimeout(resolve, 300));
-    running.child.kill('SIGTERM');
-    await running.says(/stopping: SIGTERM/);
-    await new Promise(resolve => setTimeout(resolve, 700));
-    running.child.kill('SIGTERM');
+    await stopTwiceWithUnreadReplies(running, client);
     expect(await running.ended()).toBe(1);
     expect(running.log).toContain('stopped at once by a second SIGTERM');
     await soon(() => workers.every(pid => !isAlive(pid)));
@@ -180,7 +181,7 @@ describe('the program with two workers', () => {
   });
 
   it('holds as many connections as it may and no more, however many processes there are', async () => {
-    // They say no version, and it may take them a while to come.
+    // They send no Tversion, and may take a while.
     const limits = ['--limit', 'connections=40', '--limit', 'version-seconds=600', '--log-level', 'warn'];
     const running = start(['serve', files, '--workers', '2', ...limits, ...listen]);
     const port = await running.port();
@@ -191,7 +192,7 @@ describe('the program with two workers', () => {
     await once(late, 'close');
     await running.says(/refused, since 40 connections are open/);
     sockets.pop()!.destroy();
-    // As soon as the first process knows of it.
+    // As soon as the main process knows of it.
     const again = async (tries: number): Promise<void> => {
       await canServe({ port }).catch(error => (tries > 0 ? again(tries - 1) : Promise.reject(error)));
     };

@@ -61,7 +61,7 @@ describe('locks of a host directory whose calls may wait', () => {
       if (name === 'close') order.push(name);
       if (name !== 'testLock') return call();
       return forgotten.then(async () => {
-        // Whatever was to be closed is closed now.
+        // Everything is closed by now.
         await new Promise(resolve => setTimeout(resolve, 20));
         order.push(name);
         return call();

@@ -9,7 +9,7 @@ export const MiB = 1024 * 1024;
 export const user = { uid: 1000, gid: 1000, groups: [] };
 export const root = { uid: 0, gid: 0, groups: [] };
 
-/** An actor whose watch notes the stamps it is told of. */
+/** A context whose observer records the stamps. */
 export function actor(creds = user) {
   const told: (readonly [string, unknown, number])[] = [];
   const observer: ChangeObserver = {

@@ -25,7 +25,7 @@ const how = {
   gid: 0,
 } as const;
 
-/** The call that gives a new file its name. */
+/** The call that links a new file. */
 const models = [
   { model: mapped({ fmode: 0o600, dmode: 0o700 }, () => undefined), publishes: 'link' },
   { model: passthrough(() => undefined), publishes: 'create' },
@@ -42,7 +42,7 @@ describe.each(models)('an object has one node, $model.name', ({ model, publishes
     tree = await LocalTree.open(path, { descriptors: new FdBudget(64), model });
     root = contextOf(await tree.credentials(noSession, 0));
     const { volume } = tree.root;
-    // As while its disk keeps callers waiting.
+    // As while the file system is contended.
     Object.assign(volume, { inline: undefined });
   });
   afterEach(() => {

@@ -1,4 +1,4 @@
-/** Requests that wait until their session has room again, whatever gives it. */
+/** A session that was refused is resumed by everything that frees capacity. */
 import { writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Client, Server } from '#index.ts';
@@ -11,7 +11,7 @@ import { type Served, serveDirectory } from '../../support/vhost-served.ts';
 import { Barrier, TempExport, turns, waiting } from '../session/harness.ts';
 
 const getattr = { fid: 0, request_mask: { low: 0x3fff, high: 0 } };
-/** All sessions' requests that run; one of three may have four of them. */
+/** Limit for all sessions; each of three gets four. */
 const limits = { ...defaultLimits, requestsInAll: 12 };
 
 async function until(done: () => boolean): Promise<void> {
@@ -74,11 +74,11 @@ describe('a virtqueue', () => {
     const flush = offer(encodeRequest('flush', 2, { oldtag: 1 }));
     const second = ask(3);
     guest.kick();
-    // The flushed request runs on, so there still is no room.
+    // The flushed request still runs and counts.
     expect((await guest.usedOf(2)).map(({ head }) => head)).toEqual([first, flush]);
     await turns();
     expect([barrier.waiting, guest.takeUsed()]).toEqual([1, []]);
-    // It was not taken, and is where it was when the queue goes on.
+    // It was not taken, and is still first when the queue continues.
     const next = await guest.stopRing();
     expect(next).toBe(4);
     await guest.startRing(next);

@@ -53,7 +53,7 @@ describe('a session with many open files', () => {
 
   let fids = 10;
 
-  /** The fid of a new file, open, with its name in it. */
+  /** Creates a file that contains its name; returns the open fid. */
   async function create(by: SessionHarness, name: string): Promise<number> {
     const fid = fids++;
     await by.request('walk', { fid: 0, newfid: fid, wname: [] });

@@ -1,8 +1,7 @@
 /**
- * The locks of guests against those of the kernel: the same random requests, made to a file through the table and, one open file
- * description for each owner, to another file with F_OFD_SETLK. The kernel decides what is granted, what Tgetlock finds and
- * what a program outside finds. Requests that wait are tried on the other file in their order whenever something has changed, as
- * the kernel's own waiters are.
+ * Lock table against the kernel: the same random requests to a file through the table and to another file with F_OFD_SETLK, one
+ * open file description for each owner. The kernel decides what is granted and what Tgetlock and an outside program find.
+ * Waiting requests are retried on the other file in order after every change, as the kernel does.
  */
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -22,7 +21,7 @@ import { TempExport, turns } from './harness.ts';
 
 const seeds = 12;
 const steps = 150;
-/** Locks begin at one of these, and those of length 0 go to the end of the file. */
+/** Starts of locks; length 0 reaches to the end of the file. */
 const starts = 12;
 const [READ, WRITE, UNLOCK] = [0, 1, 2];
 
@@ -32,7 +31,7 @@ interface Range {
   readonly length: number;
 }
 
-/** Who asks for locks: a process of a guest, with the file open once, and its like on the other file. */
+/** A lock owner: a process of a guest with the file open, and its counterpart on the other file. */
 interface Owner {
   readonly client: LockClient;
   readonly pid: number;
@@ -46,7 +45,7 @@ interface Waiting {
   readonly request: LockRequest;
 }
 
-/** One file with its locks, and the other one. */
+/** The two files. */
 class Pair {
   readonly tempExport = new TempExport();
   readonly clients = [new LockClient(), new LockClient(), new LockClient()] as const;
@@ -108,14 +107,14 @@ class Pair {
     return client.ask(this.tree, through, range, block, 'vm', pid);
   }
 
-  /** A request that is answered at once, and what else is granted by that. */
+  /** A request that is answered at once, and the grants that follow. */
   async request(owner: Owner, range: Range, block: boolean): Promise<void> {
     const request = this.ask(owner, range, block);
     if (set(owner.oracle, range)) {
       expect(await request.outcome).toBe('granted');
     } else if (block) {
       this.waiting.push({ owner, range, request });
-      // It is tried before anything else happens.
+      // It is tried first.
       await turns(1);
     } else {
       expect(await request.outcome).toBe('blocked');
@@ -123,7 +122,7 @@ class Pair {
     await this.granted();
   }
 
-  /** Tries all that wait on the other file, until that changes nothing more; those that get theirs there get it here. */
+  /** Retries waiting requests on the other file until nothing changes; those granted there must be granted here. */
   async granted(): Promise<void> {
     for (let before = -1; before !== this.waiting.length; ) {
       before = this.waiting.length;
@@ -137,7 +136,7 @@ class Pair {
     expect(this.waiting.some(({ request }) => request.answered)).toBe(false);
   }
 
-  /** What is given up by owners through their open files. */
+  /** Releases the locks of owners by closing their files. */
   async give(owners: readonly Owner[], outcome: 'cancelled' | Errno, drop: () => unknown): Promise<void> {
     const [gone, rest] = [true, false].map(its =>
       this.waiting.filter(one => owners.includes(one.owner) === its),
@@ -160,11 +159,11 @@ class Pair {
     const found = await client.test(contextOf(serverCreds), this.tree, through, range, 'vm', pid);
     const expected = conflict(oracle, range);
     expect(found !== undefined).toBe(expected !== undefined);
-    // Of several the kernel may name another one, but the one that was named is there.
+    // The kernel may name another of several conflicting locks, but the named one exists.
     if (found) expect(conflict(oracle, { ...range, start: found.start, length: found.length })).toBeDefined();
   }
 
-  /** Byte by byte, a program outside finds the same in its way on both files. */
+  /** For each byte, an outside program finds the same conflicts on both files. */
   compare(): void {
     for (let start = 0; start <= starts + 6; start++) {
       for (const type of [READ, WRITE] as (0 | 1)[]) {
@@ -223,7 +222,7 @@ it.each(Array.from({ length: seeds }, (_, i) => i + 1))(
       for (let i = 0; i < steps; i++) {
         await step(pair, random);
         pair.compare();
-        // Nothing is granted late, either.
+        // Nothing is granted late.
         if (i % 50 === 49) await sleep(30);
         expect(pair.waiting.some(({ request }) => request.answered)).toBe(false);
       }

@@ -361,7 +361,7 @@ describe('locks', () => {
     }
     expect(a.count).toBe(100);
     await expect(ask(a, READ, { start: 1_000_000, length: 1 })).rejects.toBe(ENOLCK);
-    // An unlock is never refused, and makes room.
+    // An unlock never fails, and frees capacity.
     expect(await ask(a, UNLOCK, { start: 0, length: 1 })).toBe('granted');
     expect(await ask(a, READ, { start: 1_000_000, length: 1 })).toBe('granted');
   });

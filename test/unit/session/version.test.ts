@@ -37,7 +37,7 @@ describe('a second Tversion', () => {
   it('is answered after the last write of the old session has ended, and not before', async () => {
     write(5);
     harness.send('version', NOTAG, version);
-    // However long that takes.
+    // Without a limit of time.
     await new Promise(resolve => setTimeout(resolve, 2 * flushWaitMs));
     expect(harness.takeTags()).toEqual([]);
     expect(readFileSync(tempExport.path('f'), 'utf8')).toBe('content');

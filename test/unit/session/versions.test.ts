@@ -164,9 +164,9 @@ describe('qid.version', () => {
   describe('where every call may wait', () => {
     let harness: SessionHarness;
     let restore: () => void;
-    /** The answer to the next stat(2) is kept back until `goOn`. */
+    /** Delays the result of the next stat(2) until `goOn`. */
     let keepsNext: boolean;
-    /** The same from the next write(2) on. */
+    /** The same, after the next write(2). */
     let keepsAfterWrite: boolean;
     let goOn: () => void;
 
@@ -206,7 +206,7 @@ describe('qid.version', () => {
     };
     const write = (text: string) =>
       harness.request('write', { fid: 2, offset: 0, data: { count: text.length, bytes: Buffer.from(text) } });
-    /** Makes a request of which an answer of the host comes after a whole write of the same client. */
+    /** Sends a request for which a result of the host arrives after a complete write of the same client. */
     const overtaken = async <T>(request: () => Promise<T>): Promise<T> => {
       const slow = request();
       await vi.waitFor(() => expect(keepsNext || keepsAfterWrite).toBe(false));

@@ -31,13 +31,13 @@ class Guest {
     return this.client.read(this.fid, offset, count);
   }
 
-  /** What is said after it is not read by the server. */
+  /** The server does not read requests after it. */
   end(): void {
     this.client.wire.socket.end();
   }
 }
 
-/** A server that reads files only while the gate is open, which it is not at first. */
+/** A server whose reads wait for a barrier, initially closed. */
 class ServerHarness {
   readonly tempExport = new TempExport();
   readonly barrier = new Barrier();
@@ -99,7 +99,7 @@ describe.concurrent('a connection', () => {
       const peers = [await harness.guest('unix'), await harness.guest('tcp')];
       const locks = peers.map(peer => peer.lock(0, wait));
       const reads = peers.map(peer => peer.read());
-      // One that takes nothing: 3 MB are more than the kernel keeps for it.
+      // A peer that does not read: 3 MB exceed the kernel's buffers.
       const deaf = await harness.guest('unix', 'g');
       const deafReads = [0, 1, 2].map(part => deaf.read(part * 1_000_000, 1_000_000).catch(error => error));
       await until('reads run', () => barrier.waiting === 5);
@@ -115,7 +115,7 @@ describe.concurrent('a connection', () => {
       await until('so is the one that takes nothing', () => server.connections === 1);
       deaf.client.wire.socket.resume();
       expect(await Promise.all(deafReads)).toContainEqual(expect.any(Disconnected));
-      // What they held is free.
+      // Their locks are free.
       expect(await holder.lock(1, now)).toBe(granted);
     }));
 
@@ -140,7 +140,7 @@ describe.concurrent('a connection', () => {
       const outside = openSync(harness.tempExport.path('f'), 'r+');
       expect(inline.lock(serverCreds, outside, 1, 0, 0)).toBe(true);
       const peers = [await harness.guest('unix'), await harness.guest('tcp')];
-      // One of them has ended its side before.
+      // One of them has closed its sending side before.
       const locks = peers.map(peer => peer.lock(1, wait).catch(error => error));
       const reads = peers.map(peer => peer.read());
       await until('reads run', () => harness.barrier.waiting === 2);

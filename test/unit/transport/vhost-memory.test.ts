@@ -1,4 +1,4 @@
-/** Guest memory that its monitor cuts anew, or takes away, while requests run. */
+/** Guest memory that the monitor splits differently or removes while requests run. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -28,7 +28,7 @@ describe('a request that runs', () => {
   let served: Served;
   let guest: Frontend;
   let whole: Region;
-  /** The same memory in two regions, neither of which is one that was there. */
+  /** The same memory in two new regions. */
   let halves: Region[];
 
   beforeEach(async () => {
@@ -75,7 +75,7 @@ describe('a request that runs', () => {
     expect(barrier.waiting).toBe(count);
   }
 
-  /** What was asked is answered, in the guest's memory. */
+  /** Requests are answered into guest memory. */
   async function answered(asked: readonly ReturnType<typeof ask>[]): Promise<void> {
     const used = await guest.usedOf(asked.length);
     expect(used.map(({ head }) => head).sort()).toEqual(asked.map(({ head }) => head).sort());
@@ -107,7 +107,7 @@ describe('a request that runs', () => {
     const asked = [1, 2, 3, 4].map(tag => ask(tag));
     await running(4);
     await remove(whole);
-    // The ring and all buffers are nowhere; the guest goes on all the same, and so do the calls on the host.
+    // Ring and buffers are unmapped; the guest and the host calls continue.
     guest.kick();
     barrier.open();
     await turns();
@@ -191,7 +191,7 @@ describe('a request that runs', () => {
       ]);
       expect(served.complaints.join()).toMatch(/a reply is lost: the monitor took away the memory for it/);
       expect(guest.errors).toBe(0);
-      // Nothing was written to what is the guest's no more.
+      // Nothing was written to removed memory.
       expect(readFileSync(`/proc/self/fd/${other}`).equals(Buffer.alloc(megabyte))).toBe(true);
     },
   );

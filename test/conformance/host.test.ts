@@ -397,7 +397,7 @@ conform(
       expect(await set(SET.MTIME | SET.MTIME_SET, { mtime_sec: 1 })).toBe('EPERM');
       expect(await set(SET.SIZE, { size: 0 })).toBe('EACCES');
       expect(await errnoOf(user.unlink(theirs, 'g'))).toBe('EACCES');
-      expect(await errnoOf(user.mkdir(theirs, 'h'))).toBe('EACCES');
+      expect(await errnoOf(user.mkdir(theirs, 'h', 0o755, 65_534))).toBe('EACCES');
       expect(await errnoOf(user.rename(theirs, 'g', theirs, 'h'))).toBe('EACCES');
       expect(await errnoOf(user.setXattr(fid, 'user.a', 'x'))).toBe('EACCES');
     });

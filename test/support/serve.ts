@@ -111,11 +111,15 @@ function listeningLog(errors: string[]): Logger {
   };
 }
 
+/** With passthrough the host's kernel judges, for the tests of a server that checks permissions. */
+const judging = (model: ModelName) => (model === 'passthrough' ? ({ check: 'host' } as const) : {});
+const settingsOf = (model: ModelName) => (model === 'passthrough' ? ['check=host'] : []);
+
 export async function serveDirectory(place: Place, securityModel: ModelName): Promise<Serving> {
   const { socket, directory } = place;
   const errors: string[] = [];
   const server = await Server.open({
-    exports: exportsOf(place).map(one => ({ ...one, securityModel })),
+    exports: exportsOf(place).map(one => ({ ...one, securityModel, ...judging(securityModel) })),
     log: listeningLog(errors),
   });
   await server.listen(`unix://${socket}`);
@@ -150,7 +154,7 @@ export async function serveProgram(
   const unshare = shared(directory);
   if (args.includes('--user')) execFileSync('chown', ['-R', args[args.indexOf('--user') + 1]!, directory]);
   const server = await Ninepd.start({
-    exports: exportsOf(place).map(one => ({ ...one, securityModel })),
+    exports: exportsOf(place).map(one => ({ ...one, securityModel, settings: settingsOf(securityModel) })),
     listen: [`unix://${socket}`],
     // Otherwise the log summarizes connections of a busy peer.
     args: ['--log-level', 'debug', '--msize-max', String(msizeBytesMax), ...args],

@@ -35,7 +35,7 @@ export interface LocalConditions {
 }
 
 function modelOf(name: ModelName, groupsOf: GroupsOf): SecurityModel {
-  if (name === 'passthrough') return passthrough(groupsOf);
+  if (name === 'passthrough') return passthrough(groupsOf, { check: 'host' });
   if (name === 'none') return none({ owner: serverOwner(), chown: 'ignore', clearsSetIds: true });
   return mapped({ fmode: 0o600, dmode: 0o700 }, text => {
     throw new Error(`a record that is wrong: ${text}`);

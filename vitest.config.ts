@@ -72,6 +72,22 @@ export default defineConfig({
         },
       },
       {
+        extends: true,
+        test: {
+          name: 'package',
+          // `release` needs cross compilers: it runs only by `npm test -- release`.
+          include: [
+            `test/${process.env.NINEPD_RELEASE === undefined ? 'package' : '{package,release}'}/**/*.test.ts`,
+          ],
+          pool: 'forks',
+          maxWorkers: 1,
+          testTimeout: 300_000,
+          // Packs, and installs what was packed.
+          hookTimeout: 600_000,
+          sequence: { groupOrder: 3 },
+        },
+      },
+      {
         test: {
           name: 'stress',
           include: ['test/stress/**/*.test.ts'],

@@ -5,6 +5,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { ownTarget } from '../native-shims/targets.mjs';
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const inRoot = (...names) => join(root, ...names);
@@ -85,8 +86,8 @@ export function installDebianPackages(names, what) {
   if (!debian || process.getuid() !== 0) {
     const how = debian
       ? `sudo apt-get install ${names.join(' ')}`
-      : `the packages that Debian calls ${names.join(', ')}`;
-    throw new SetupFault(`${what} is missing: install ${how}`);
+      : `install what Debian calls ${names.join(', ')}`;
+    throw new SetupFault(`${what} is missing: ${how}`);
   }
   say(`installing ${names.join(' ')} (apt-get)`);
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
@@ -97,10 +98,12 @@ export function installDebianPackages(names, what) {
 }
 
 function ensureAddon() {
-  const sources = readdirSync(inRoot('native-shims')).filter(name => /\.(c|h|mjs)$/.test(name));
-  const built = modified(inRoot('native-shims', 'build', 'native-shims.node'));
-  sources.push('groups/main.c');
-  if (sources.every(name => modified(inRoot('native-shims', name)) < built)) return;
+  const shims = inRoot('native-shims');
+  const sources = ['.', 'compat', 'groups'].flatMap(name =>
+    readdirSync(join(shims, name)).map(file => join(shims, name, file)),
+  );
+  const built = modified(join(shims, 'build', ownTarget(), 'native-shims.node'));
+  if (sources.filter(path => /\.(c|h|mjs)$/.test(path)).every(path => modified(path) < built)) return;
   if (!hasCompiler()) installDebianPackages(['gcc', 'libc6-dev'], 'a C compiler with the headers of Linux');
   say('compiling the native addon');
   if (!run(process.execPath, [inRoot('native-shims', 'build.mjs')])) {

@@ -2,6 +2,9 @@
 // N failed`; the exit status is 0 only if nothing failed.
 import { existsSync, mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { installNode } from './install-node.mjs';
+import { installPackage } from './install-package.mjs';
+import { prepareRelease } from './release.mjs';
 import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
 
 const program = (...names) => join(root, 'node_modules', ...names);
@@ -28,23 +31,9 @@ function tests(stage, projects, node = process.execPath, ...options) {
   return { passed, failed: ok ? failed : Math.max(failed, 1) };
 }
 
-/**
- * Another major version of Node.js from the npm registry, downloaded once. The addon file is the same and must work in both.
- */
+/** Another major version of Node.js. The addon file is the same and must work in both. */
 function otherNode() {
-  const major = Number(process.versions.node.split('.')[0]) === 24 ? 22 : 24;
-  const place = join(root, '.cache', `node-${major}`);
-  const name = `node-linux-${process.arch}`;
-  const binary = join(place, 'node_modules', name, 'bin', 'node');
-  if (!existsSync(binary)) {
-    say(`installing Node.js ${major} for the tests`);
-    mkdirSync(place, { recursive: true });
-    const options = ['--no-save', '--no-audit', '--no-fund', '--loglevel=error'];
-    if (!run('npm', ['install', ...options, '--prefix', place, `${name}@${major}`])) {
-      throw new SetupFault(`Node.js ${major} could not be installed: see above`);
-    }
-  }
-  return binary;
+  return installNode(process.versions.node.startsWith('24.') ? '22' : '24');
 }
 
 // Without the million fids and the fuzzer's corpus, which do not depend on Node.js.
@@ -67,11 +56,24 @@ const sum = (...results) => ({
   failed: results.reduce((all, { failed }) => all + failed, 0),
 });
 
+/** Guests mount what the installed tarball serves. */
 function guestTests() {
   if (!run(process.execPath, [join(root, 'scripts', 'guest-image.mjs')])) {
     throw new SetupFault('the guests could not be made: see above');
   }
-  return tests('guest', ['guest']);
+  process.env.NINEPD_PROGRAM = installPackage().program;
+  try {
+    return tests('guest', ['guest']);
+  } finally {
+    delete process.env.NINEPD_PROGRAM;
+  }
+}
+
+/** All that is published: needs cross compilers and emulators, which it installs. */
+async function releaseTests() {
+  await prepareRelease();
+  process.env.NINEPD_RELEASE = '1';
+  return tests('release', ['package'], process.execPath, 'test/release');
 }
 
 const stages = {
@@ -90,15 +92,19 @@ const stages = {
       inEnvironments('short-fds-straining,mount-below,users,overlay,fuse,two-trees', 'test/environments'),
     ),
   stress: () => tests('stress', ['stress']),
+  package: () => tests('package', ['package'], process.execPath, 'test/package'),
   guest: guestTests,
 };
+/** Run only by name. */
+const namedStages = { release: releaseTests };
+const allStages = { ...stages, ...namedStages };
 
-function runStage(name) {
+async function runStage(name) {
   const began = Date.now();
   say(`${name} …`);
   let result;
   try {
-    result = stages[name]();
+    result = await allStages[name]();
   } catch (error) {
     if (!(error instanceof SetupFault)) throw error;
     say(error.message);
@@ -108,9 +114,9 @@ function runStage(name) {
 }
 
 const wanted = process.argv.slice(2);
-const unknown = wanted.filter(name => !Object.hasOwn(stages, name));
+const unknown = wanted.filter(name => !Object.hasOwn(allStages, name));
 if (unknown.length > 0) {
-  say(`there is no stage ${unknown.join(', ')}: the stages are ${Object.keys(stages).join(', ')}`);
+  say(`there is no stage ${unknown.join(', ')}: the stages are ${Object.keys(allStages).join(', ')}`);
   process.exit(2);
 }
 process.chdir(root);
@@ -118,7 +124,7 @@ const outcomes = [];
 try {
   setUp();
   ensureTestPackages();
-  for (const name of wanted.length > 0 ? wanted : Object.keys(stages)) outcomes.push(runStage(name));
+  for (const name of wanted.length > 0 ? wanted : Object.keys(stages)) outcomes.push(await runStage(name));
 } catch (error) {
   if (!(error instanceof SetupFault)) throw error;
   say(error.message);

@@ -16,7 +16,7 @@ export class DebianArchive {
   #resolved;
 
   // Other releases than the guests' without updates: testing has none.
-  constructor(dir, release = suite) {
+  constructor(dir, release = suite, architecture = 'amd64') {
     this.#dir = dir;
     this.#release = release;
     this.#options = [
@@ -31,7 +31,8 @@ export class DebianArchive {
       ['Dir::Cache::archives', join(dir, 'archives')],
       ['APT::Install-Recommends', 'false'],
       ['APT::Sandbox::User', ''],
-      ['APT::Architecture', 'amd64'],
+      ['APT::Architecture', architecture],
+      ['APT::Architectures', architecture],
     ].flatMap(([name, value]) => ['-o', `${name}=${value}`]);
   }
 

@@ -325,7 +325,9 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
 /** A socket to a process outside the sandbox, where name services work. */
 function startGroups(): number {
   if (!existsSync(groupsProgram))
-    throw new ConfigError([`${groupsProgram} is missing: npm rebuild native-shims`]);
+    throw new ConfigError([
+      `${groupsProgram} is missing: it belongs beside the native addon; install ninepd again`,
+    ]);
   const [ours, theirs] = socketPair();
   spawn(groupsProgram, { stdio: [theirs, 'ignore', 'inherit'], env: {} });
   closeFd(theirs);
@@ -348,13 +350,7 @@ function ownFiles(): Rule[] {
   const packages = ['pino', 'pino-pretty'].map(name => fileURLToPath(import.meta.resolve(name)));
   const ours = dirname(dirname(here));
   const read = [
-    ...[
-      ours,
-      resolve(ours, '../package.json'),
-      resolve(ours, '../node_modules'),
-      addonPath,
-      resolve(addonPath, '../../package.json'),
-    ],
+    ...[ours, resolve(ours, '../package.json'), resolve(ours, '../node_modules'), addonPath],
     ...packages.map(path => path.slice(0, path.indexOf('/node_modules/') + '/node_modules'.length)),
     ...['/etc/ld.so.cache', '/etc/localtime', '/usr/share/zoneinfo', '/dev/null'],
     ...['/proc/self/maps', '/proc/self/cgroup', '/proc/meminfo', ...memoryLimits()],

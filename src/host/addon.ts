@@ -1,3 +1,4 @@
+import { closeSync, openSync, readSync } from 'node:fs';
 import { createRequire } from 'node:module';
 
 /** Groups of a caller who has more than the control block has room for; the addon has them in memory. */
@@ -43,26 +44,53 @@ export interface Addon {
   memory(mapping: number, bytes: number): ArrayBuffer | undefined;
 }
 
-// For tests: another build of the addon, such as the one with the sanitizers.
-const path = process.env.NINEPD_ADDON ?? 'native-shims';
 const require = createRequire(import.meta.url);
 
-function load(): Addon {
+/** Which build of the addon this Node.js loads, `ARCH-LIBC`: its ELF interpreter is the dynamic linker of its C library. */
+function target(): string {
+  const head = Buffer.alloc(4096);
   try {
-    return require(path) as Addon;
+    const fd = openSync(process.execPath, 'r');
+    readSync(fd, head, 0, head.length, 0);
+    closeSync(fd);
+  } catch {
+    // A program that may be executed and not read.
+  }
+  return `${process.arch}-${head.includes('/ld-musl-') ? 'musl' : 'glibc'}`;
+}
+
+/** The addon's file. The tests name other builds in NINEPD_ADDON. */
+function find(): string {
+  const { NINEPD_ADDON: named } = process.env;
+  if (named !== undefined) return named;
+  const wanted = target();
+  try {
+    // package.json maps it to native-shims/build.
+    return require.resolve(`#addon/${wanted}/native-shims.node`);
   } catch (error) {
-    const reason = error instanceof Error ? error.message.split('\n', 1)[0] : String(error);
+    const missing =
+      error instanceof Error ? / '([^']*native-shims\.node)'/.exec(error.message)?.[1] : undefined;
     throw new Error(
-      `The native addon cannot be loaded from ${path}: ${reason}. ` +
-        'Build it with `npm rebuild native-shims`, or `npm install` in the folder of ninepd (a C compiler is needed).',
+      `The native addon for ${wanted} is missing: ${missing ?? error}. The published package has it for x64 and arm64, with ` +
+        'glibc 2.28 or later and with musl. In a clone of ninepd `npm start` compiles it (a C compiler is needed).',
     );
   }
 }
 
-/** The addon. No other module loads it. */
-export const addon: Addon = load();
+function load(path: string): Addon {
+  try {
+    return require(path) as Addon;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split('\n', 1)[0] : String(error);
+    throw new Error(`The native addon ${path} cannot be loaded: ${reason}`);
+  }
+}
 
-export const addonPath: string = require.resolve(path);
+/** Its file. */
+export const addonPath: string = find();
+
+/** The addon. No other module loads it. */
+export const addon: Addon = load(addonPath);
 
 /** A number of the control block's layout. */
 export function layoutOf(name: string): number {

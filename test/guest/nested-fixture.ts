@@ -46,7 +46,7 @@ export class NestedFixture extends GuestFixture {
       `--export ${this.hostDir('mapped')},name=mapped`,
       `--export ${this.hostDir('frozen')},name=${readonlyExports.mapped},readonly=on`,
     ];
-    const command = `${place}/node ${place}/ninepd/dist/cli/main.js serve ${exports.join(' ')} --listen ${listen}`;
+    const command = `${place}/node ${place}/node_modules/ninepd/dist/cli/main.js serve ${exports.join(' ')} --listen ${listen}`;
     // As a service manager sets it; the guest's default is 4096, and descriptors of unlinked files are pinned.
     await this.guest.sh(`
       ( ulimit -n 65536; ${before} ${command} ) </dev/null >${log} 2>&1 & echo $! >/tmp/ninepd.pid

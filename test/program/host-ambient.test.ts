@@ -1,8 +1,8 @@
 import { execFileSync } from 'node:child_process';
 import { chmodSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { addonPath } from '#host/addon.ts';
 import { freshDirectory } from './host-fixture.ts';
 
 const directory = freshDirectory();
@@ -19,9 +19,8 @@ function capable(
   ids: readonly (readonly [number, number])[],
   onPool = false,
 ): string[] {
-  const addon = createRequire(import.meta.url).resolve(process.env.NINEPD_ADDON ?? 'native-shims');
   const script = `
-    const { layout, shims, attach, setPoolBounds } = require(${JSON.stringify(addon)});
+    const { layout, shims, attach, setPoolBounds } = require(${JSON.stringify(addonPath)});
     const block = new ArrayBuffer(layout.bytes);
     setPoolBounds(1, 1);
     let finished;

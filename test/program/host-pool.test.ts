@@ -1,6 +1,5 @@
 import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { createRequire } from 'node:module';
 import { join } from 'node:path';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -9,14 +8,13 @@ import { describe, expect, test } from 'vitest';
 import { Attr } from '#base/attr.ts';
 import * as errno from '#base/errno.ts';
 import { asOwned } from '#base/owned.ts';
-import { addon } from '#host/addon.ts';
+import { addon, addonPath } from '#host/addon.ts';
 import { O_RDWR } from '#host/constants.ts';
 import { inline, pool } from '#host/linux.ts';
 import { serverCreds as server } from '#host/syscalls.ts';
 import { descriptorsOpen, freshDirectory, n, refusal } from './host-fixture.ts';
 
 const { path, fd: dir } = freshDirectory();
-const addonPath = createRequire(import.meta.url).resolve(process.env.NINEPD_ADDON ?? 'native-shims');
 
 const poolThreads = () =>
   readdirSync('/proc/self/task').filter(task => {

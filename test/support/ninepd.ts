@@ -6,7 +6,8 @@ import { fileURLToPath } from 'node:url';
 import { heldBy } from './descriptors.ts';
 
 const repository = fileURLToPath(new URL('../..', import.meta.url));
-const program = join(repository, 'dist/cli/main.js');
+/** The one that was built, or the one that is installed from the tarball (scripts/install-package.mjs). */
+const program = process.env.NINEPD_PROGRAM ?? join(repository, 'dist/cli/main.js');
 const startMsMax = 20_000;
 const stopMsMax = 10_000;
 

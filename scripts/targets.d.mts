@@ -1,0 +1,1 @@
+export function muslOf(arch: string): string;

@@ -1,17 +1,22 @@
+import { getSystemErrorMap } from 'node:util';
+
 /**
  * A Linux error number (asm-generic/errno.h). Each number has one object, which is thrown as it is, without a stack trace: an
  * errno is an expected result, not a bug.
  */
-export class Errno {
+export class Errno extends Error {
   readonly code: number;
-  readonly name: string;
+  override readonly name: string;
 
   private constructor(code: number, name: string) {
+    const [, text] = getSystemErrorMap().get(-code) ?? [];
+    super(text === undefined ? name : `${name}: ${text}`);
     this.code = code;
     this.name = name;
+    this.stack = this.message;
   }
 
-  toString(): string {
+  override toString(): string {
     return `${this.name} (${this.code})`;
   }
 
@@ -19,7 +24,10 @@ export class Errno {
 
   /** @internal Creates the constants below. */
   static make(code: number, name: string): Errno {
+    const frames = Error.stackTraceLimit;
+    Error.stackTraceLimit = 0;
     const errno = new Errno(code, name);
+    Error.stackTraceLimit = frames;
     Errno.#byCode[code] = errno;
     return errno;
   }

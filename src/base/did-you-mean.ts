@@ -17,7 +17,7 @@ const lengthMax = 40;
 
 /**
  * For an error text: ` (did you mean "KNOWN"?)` with the known word that is most like `word`, or an empty string if none is. Alike
- * are words with one edit for every three letters, and a known word that begins with `word`.
+ * are words with one edit for every three letters, and words of which one begins with the other.
  */
 export function didYouMean(word: string, known: readonly string[]): string {
   if (word === '' || word.length > lengthMax) return '';
@@ -28,6 +28,9 @@ export function didYouMean(word: string, known: readonly string[]): string {
     const count = edits(written, one.toLowerCase());
     if (count < fewest) [best, fewest] = [one, count];
   }
-  if (written.length > 1) best ??= known.find(one => one.toLowerCase().startsWith(written));
+  best ??= known.find(one => {
+    const [short, long] = [one.toLowerCase(), written].sort((a, b) => a.length - b.length);
+    return short!.length > 2 && long!.startsWith(short!);
+  });
   return best === undefined ? '' : ` (did you mean "${best}"?)`;
 }

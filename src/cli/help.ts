@@ -56,6 +56,7 @@ ${models.map(modelHelp).join('')}
 Listeners:
   --listen URI                     may be repeated; default: tcp://127.0.0.1:5640
       tcp://HOST:PORT              tcp://[::1]:5640 for IPv6; for port 0 the kernel chooses one
+                                   without tcp://: HOST:PORT, or PORT of 127.0.0.1
       unix:///PATH[?group=GROUP]   a Unix socket, for this user only (mode 0600), or for a group too
       vsock://CID:PORT             AF_VSOCK; CID is any, or one of this machine's; default port: 564.
                                    Firecracker's and other hybrid vsocks are unix:///PATH_PORT
@@ -67,6 +68,8 @@ Listeners:
       fd://NUMBER, fd://NAME       an inherited socket
                                    Without --listen, sockets passed by systemd are used.
 
+  --port PORT                      short for --listen tcp://127.0.0.1:PORT
+
 Sandbox:
   --sandbox on|off                 default: on: once started, the server can access its exports and nothing
                                    else. off leaves it all permissions of its user.
@@ -75,11 +78,12 @@ Sandbox:
                                    default: off
 
 Other:
-  --msize-max BYTES                largest msize to agree to; default: ${msizeBytesDefault}
-  --workers N                      number of processes that share the connections; default: 1
+  --msize-max BYTES                largest msize to agree to, such as 512k or 4M; default: ${msizeBytesDefault}
+  --workers N                      number of processes that share the connections, or auto: one for each
+                                   processor; default: 1
   --limit NAME=VALUE               a limit on what guests hold; may be repeated. Names: docs/limits.md
   --log-level LEVEL                trace, debug, info, warn, error or fatal; default: info
-  -h, --help    --version
+  -h, --help    -v, --version
 
 Ctrl-C or SIGTERM stops it after running requests are answered.
 Exit status: 0 stopped on request, 1 stopped with unanswered requests or by an error, 2 could not start.

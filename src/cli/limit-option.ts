@@ -1,5 +1,6 @@
 import { didYouMean } from '#base/did-you-mean.ts';
 import { defaultLimits, type Limits } from '#quota/limits.ts';
+import { wholeNumber } from './number-option.ts';
 
 /** The limits by their names on the command line, such as fids-per-session. */
 const names = new Map(
@@ -13,20 +14,19 @@ const names = new Map(
 export function parseLimits(texts: readonly string[], problem: (text: string) => void): Partial<Limits> {
   const limits: Partial<Record<keyof Limits, number>> = {};
   for (const text of texts) {
-    const [, written = text, digits] = /^([^=]*)=([0-9]{1,15})$/.exec(text) ?? [];
-    const key = written.replace(/=.*$/, '');
-    const name = names.get(key);
-    if (name === undefined) {
-      const known = [...names.keys()];
+    const [written = '', digits = ''] = text.split('=', 2);
+    const name = names.get(written);
+    const value = wholeNumber(digits);
+    if (name === undefined)
       problem(
-        `--limit ${text}: there is no such limit${didYouMean(key, known)}: the limits are ${known.join(', ')}`,
+        `--limit ${text}: there is no such limit${didYouMean(written, [...names.keys()])}: the limits are ${[...names.keys()].join(', ')}`,
       );
-    } else if (digits === undefined || Number(digits) === 0) {
+    else if (!value) {
       problem(
         `--limit ${text}: a whole number of at least 1 is needed, as in --limit fids-per-session=100000`,
       );
     } else if (limits[name] !== undefined) problem(`--limit ${text}: it is given twice`);
-    else limits[name] = Number(digits);
+    else limits[name] = value;
   }
   return limits;
 }

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { didYouMean } from '#base/did-you-mean.ts';
 import type { ExportOptions } from '#exports/exports.ts';
@@ -6,6 +7,7 @@ import { modelNames, type SecurityModelName } from '#security/models.ts';
 import { type Endpoint, endpointOf } from '#transport/endpoint.ts';
 import { parseExport } from './export-option.ts';
 import { parseLimits } from './limit-option.ts';
+import { wholeNumber } from './number-option.ts';
 
 const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 const onOff = ['on', 'off'] as const;
@@ -42,6 +44,7 @@ const options = {
   export: { type: 'string', multiple: true },
   'security-model': { type: 'string' },
   listen: { type: 'string', multiple: true },
+  port: { type: 'string' },
   'msize-max': { type: 'string' },
   workers: { type: 'string' },
   limit: { type: 'string', multiple: true },
@@ -50,14 +53,14 @@ const options = {
   'trusted-xattrs': { type: 'string' },
   'log-level': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
-  version: { type: 'boolean' },
+  version: { type: 'boolean', short: 'v' },
 } as const;
 type OptionName = keyof typeof options;
 
 const commands = ['serve', 'help', 'version'];
 
 /**
- * Parses the arguments after the program's name, without accessing the host. `problems` lists everything that is wrong;
+ * Parses the arguments after the program's name, without accessing files of the host. `problems` lists everything that is wrong;
  * `options` has the rest.
  */
 export function parseCommandLine(args: readonly string[]): CommandLine {
@@ -73,6 +76,7 @@ export function parseCommandLine(args: readonly string[]): CommandLine {
     );
   }
   const [directory, ...rest] = words;
+  if (directory === '') problems.push('the directory to serve is an empty name: serve DIR, such as serve .');
   for (const word of rest) problems.push(`"${word}" is a second directory: give further ones with --export`);
   return { command: 'serve', options: serveOptions(given, directory, problems), problems };
 }
@@ -104,8 +108,9 @@ function readTokens(args: readonly string[], problems: string[]): { given: Given
     }
     const name = token.name as OptionName;
     if (!Object.hasOwn(options, token.name)) {
-      const meant = didYouMean(token.name, Object.keys(options));
-      problems.push(`there is no option ${token.rawName}${meant}: --help shows those there are`);
+      problems.push(
+        `there is no option ${token.rawName}${likeOption(token.rawName)}: --help shows those there are`,
+      );
       if (token.inlineValue === undefined) valueOfUnknown = token.index + 1;
       continue;
     }
@@ -115,6 +120,9 @@ function readTokens(args: readonly string[], problems: string[]): { given: Given
   }
   return { given, words };
 }
+
+const written = Object.keys(options).map(name => `--${name}`);
+const likeOption = (name: string) => (name.startsWith('--') ? didYouMean(name, written) : '');
 
 function tokenProblem(
   name: OptionName,
@@ -137,12 +145,15 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
   const problem = (text: string) => void problems.push(text);
   const one = (name: OptionName) => given.get(name)?.[0];
   const securityModel = choice('security-model', one('security-model'), modelNames, 'mapped', problem);
-  const exports = directory === undefined ? [] : [{ path: directory }];
+  const exports = directory ? [{ path: directory }] : [];
   for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, problem) ?? []].flat());
   return {
     exports: exports.map(one => ({ securityModel, ...one })),
     securityModel,
-    listen: (given.get('listen') ?? []).flatMap(uri => endpoint(uri, problem)),
+    listen: [
+      ...(given.get('listen') ?? []).flatMap(uri => endpoint('listen', uri, problem)),
+      ...(given.get('port') ?? []).flatMap(port => endpoint('port', port, problem)),
+    ],
     quickStart: !given.has('export') && !given.has('security-model'),
     msizeMax: msizeOf(one('msize-max'), problem),
     workers: workersOf(one('workers'), problem),
@@ -154,10 +165,11 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
   };
 }
 
-function endpoint(uri: string, problem: (text: string) => void): Endpoint[] {
-  const found = endpointOf(uri);
+function endpoint(name: 'listen' | 'port', value: string, problem: (text: string) => void): Endpoint[] {
+  const isPort = /^[0-9]+$/.test(value);
+  const found = name === 'listen' || isPort ? endpointOf(value) : 'a number is needed, as in --port 5640';
   if (typeof found !== 'string') return [found];
-  problem(`--listen ${uri}: ${found}`);
+  problem(`--${name} ${value}: ${found}`);
   return [];
 }
 
@@ -177,18 +189,19 @@ function choice<T extends string>(
 
 function msizeOf(value: string | undefined, problem: (text: string) => void): number {
   if (value === undefined) return msizeBytesDefault;
-  const bytes = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
+  const bytes = wholeNumber(value) ?? Number.NaN;
   if (bytes >= msizeBytesMin && bytes <= msizeBytesMax) return bytes;
   problem(
-    `--msize-max ${value} is not possible: give a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}`,
+    `--msize-max ${value} is not possible: give a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}, such as 1M`,
   );
   return msizeBytesDefault;
 }
 
 function workersOf(value: string | undefined, problem: (text: string) => void): number {
   if (value === undefined) return 1;
+  if (value === 'auto') return Math.min(availableParallelism(), workersMax);
   const count = /^[0-9]+$/.test(value) ? Number(value) : Number.NaN;
   if (count >= 1 && count <= workersMax) return count;
-  problem(`--workers ${value} is not possible: give a number of processes from 1 to ${workersMax}`);
+  problem(`--workers ${value} is not possible: give a number of processes from 1 to ${workersMax}, or auto`);
   return 1;
 }

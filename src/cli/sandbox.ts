@@ -40,6 +40,8 @@ import { mountsFor, privateMounts } from './private-root.ts';
  */
 export interface Handover {
   readonly listen: readonly Endpoint[];
+  /** As counted by the first run: in the sandbox `--workers auto` cannot read the limits of the control group. */
+  readonly workers: number;
   /** False: only the user was changed. */
   readonly sandbox: boolean;
   /** Whether the process has a private root directory. */
@@ -81,7 +83,13 @@ export function toWorker({ sandbox, privateRoot, landlock, groups }: Handover): 
     const own = groups[number - 1];
     const descriptors = own === undefined ? [] : [own];
     const handover: Handover = {
-      ...{ listen: [], sandbox, privateRoot, groups: descriptors.map(() => channelDescriptor + 1) },
+      ...{
+        listen: [],
+        workers: 1,
+        sandbox,
+        privateRoot,
+        groups: descriptors.map(() => channelDescriptor + 1),
+      },
       ...(landlock === undefined ? {} : { landlock }),
     };
     return { env: { [variable]: JSON.stringify(handover) }, descriptors };
@@ -161,7 +169,7 @@ export async function enterSandbox(
     if (abi !== undefined) landlock(rules);
     if (sandbox) filterCalls('pre-exec');
     const handover: Handover = {
-      ...{ listen, sandbox, privateRoot: rooted, groups },
+      ...{ listen, workers: options.workers, sandbox, privateRoot: rooted, groups },
       ...(abi === undefined ? {} : { landlock: abi }),
       ...(notify === undefined ? {} : { notify }),
     };

@@ -51,10 +51,11 @@ export async function serve(options: ServeOptions, optionProblems: readonly stri
   const log = makeLogger(options.logLevel);
   surviveFaults(log);
   try {
-    if (options.exports.length === 0) makeDefault(options, log);
-    const exports = exportsOf(options);
-    const chosen = handover ? exports : await withModel(exports, options, log);
-    await start({ ...options, exports: chosen }, handover, log);
+    const counted = { ...options, ...(handover && { workers: handover.workers }) };
+    if (counted.exports.length === 0) makeDefault(counted, log);
+    const exports = exportsOf(counted);
+    const chosen = handover ? exports : await withModel(exports, counted, log);
+    await start({ ...counted, exports: chosen }, handover, log);
   } catch (error) {
     if (handover) closeBound(handover.listen);
     if (!(error instanceof ConfigError)) throw error;
@@ -143,7 +144,7 @@ export function surviveFaults(log: Logger): void {
 
 /** Creates the directory of the default export if it is missing, owned by the user that serves it. */
 function makeDefault({ user }: ServeOptions, log: Logger): void {
-  if (mkdirSync(defaultPath, { recursive: true }) === undefined) return;
+  if (!makeDirectory(defaultPath)) return;
   log.info(`created ./${defaultPath}`);
   const owner = user === undefined ? undefined : userNamed(user);
   if (owner) chownSync(defaultPath, owner.uid, owner.gid);
@@ -172,6 +173,18 @@ async function withModel(
   );
   process.argv.splice(2, 0, '--security-model', 'none');
   return [{ ...one, securityModel: 'none' }];
+}
+
+/** True if it was missing. */
+function makeDirectory(path: string): boolean {
+  try {
+    return mkdirSync(path, { recursive: true }) !== undefined;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new ConfigError([
+      `./${path}, which is served when no directory is named, cannot be created here (${code}): name one, as in ninepd serve DIR`,
+    ]);
+  }
 }
 
 function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {

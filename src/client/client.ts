@@ -31,8 +31,8 @@ export interface AttrChange {
   readonly mtime?: { readonly sec: number; readonly nsec: number } | 'now';
 }
 
-type Attributes = Reading<typeof attr.fields>;
-type FileSystem = Reading<typeof statfs.fields>;
+export type Attributes = Reading<typeof attr.fields>;
+export type FileSystem = Reading<typeof statfs.fields>;
 
 const start: Wide = { low: 0, high: 0 };
 

@@ -1,3 +1,4 @@
+import { didYouMean } from '#base/did-you-mean.ts';
 import type { Audience } from './audience.ts';
 import { tagError } from './vhost-user/tag.ts';
 import { vsockAddress, vsockUri } from './vsock-address.ts';
@@ -58,16 +59,27 @@ const busyPollMax = 10_000;
 /** Descriptors are ints. */
 const descriptorMax = 0x7fff_ffff;
 
-/** Parses a URI. Returns a string that says what is wrong with it. */
+const schemes = ['tcp', 'unix', 'vsock', 'vhost-user', 'fd'];
+
+/**
+ * Parses a URI. A port alone is one of 127.0.0.1, and HOST:PORT is TCP. Returns a string that says what is wrong with it.
+ */
 export function endpointOf(uri: string): Endpoint | string {
   const [, scheme, rest] = /^([a-z][a-z0-9+.-]*):\/\/(.*)$/i.exec(uri) ?? [];
-  if (scheme === undefined || rest === undefined) return `not a URI: the forms are ${endpointForms}`;
+  if (scheme === undefined || rest === undefined) return shortEndpoint(uri);
   if (scheme === 'tcp') return tcpEndpoint(rest);
   if (scheme === 'unix') return unixEndpoint(rest);
   if (scheme === 'vsock') return vsockEndpoint(rest);
   if (scheme === 'vhost-user') return vhostUserEndpoint(rest);
   if (scheme === 'fd') return fdEndpoint(rest);
-  return `unknown scheme "${scheme}": the forms are ${endpointForms}`;
+  return `unknown scheme "${scheme}"${didYouMean(scheme, schemes)}: the forms are ${endpointForms}`;
+}
+
+function shortEndpoint(text: string): Endpoint | string {
+  if (/^[0-9]+$/.test(text)) return tcpEndpoint(`127.0.0.1:${text}`);
+  const [, host] = /^(.*[^:]):[0-9]+$/.exec(text) ?? [];
+  if (host === undefined || schemes.includes(host)) return `not a URI: the forms are ${endpointForms}`;
+  return tcpEndpoint(text);
 }
 
 function tcpEndpoint(rest: string): Endpoint | string {

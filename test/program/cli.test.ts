@@ -2,9 +2,11 @@ import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import net from 'node:net';
+import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
+import { childrenOf } from '../support/processes.ts';
 import {
   canServe,
   dir,
@@ -141,6 +143,27 @@ describe('the program', () => {
     // Sysfs has no user xattrs.
     const [problem] = refused('serve', '/sys/kernel', '--listen', 'tcp://127.0.0.1:0');
     expect(problem).toContain('extended attributes');
+  });
+
+  it('says which directory to name when ./share cannot be created', () => {
+    const { status, stderr } = spawnSync(process.execPath, [program], {
+      ...{ cwd: '/', encoding: 'utf8' },
+      ...(process.getuid?.() === 0 ? { uid: 65534, gid: 65534 } : {}),
+    });
+    expect(status, stderr).toBe(2);
+    expect(stderr).toContain(
+      './share, which is served when no directory is named, cannot be created here (EACCES)',
+    );
+    expect(refused('serve', '')).toEqual([expect.stringContaining('an empty name')]);
+  });
+
+  it('starts a process for each processor', async () => {
+    const running = start(['serve', files, '--workers', 'auto', '--port', '0']);
+    await canServe({ port: await running.port() });
+    const processes = availableParallelism();
+    if (processes > 1) expect(childrenOf(running.child.pid!)).toHaveLength(processes);
+    running.child.kill('SIGTERM');
+    expect(await running.ended()).toBe(0);
   });
 
   it('refuses passthrough without the privileges it needs, naming them', () => {

@@ -36,7 +36,7 @@ import { pageBytes } from './pages.ts';
 import { entriesOf, entriesToAddTo, initialStateOf, isWithin, pagesOf, refuseToReplace } from './rules.ts';
 import { refuseXattr } from './xattrs.ts';
 
-interface MemoryTreeOptions {
+export interface MemoryTreeOptions {
   /** Bytes that the tree may use in all; ENOSPC beyond. */
   readonly bytesMax: number;
 }

@@ -8,12 +8,13 @@ test.each([
   ['mappde', 'mapped'],
   ['Mapped', 'mapped'],
   ['pass', 'passthrough'],
+  ['mapped-xattr', 'mapped'],
   ['nmae', 'name'],
   ['read-only', 'readonly'],
 ])('%s is taken for %s', (word, meant) => {
   expect(didYouMean(word, known)).toBe(` (did you mean "${meant}"?)`);
 });
 
-test.each(['', 'x', 'none', 'unrelated', 'm'.repeat(5000)])('nothing is like %.20s', word => {
+test.each(['', 'x', 'ma', 'none', 'unrelated', 'm'.repeat(5000)])('nothing is like %.20s', word => {
   expect(didYouMean(word, known)).toBe('');
 });

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { describe, expect, it } from 'vitest';
 import { numberAsInC, splitAtCommas } from '#cli/export-option.ts';
 import { mountHint } from '#cli/mount-hint.ts';
@@ -154,8 +155,12 @@ describe('the command line', () => {
   it('reports for each invalid value what is possible instead', () => {
     expect(problem('--security-model', 'non')).toContain('(did you mean "none"?): use one of mapped,');
     expect(problem('--log-level', 'loud')).toContain('trace, debug, info, warn, error, fatal');
-    expect(problem('--msize-max', '1M')).toContain('4096');
+    expect(problem('--msize-max', '1k')).toContain('4096');
+    expect(problem('--msize-max', '1T')).toContain('such as 1M');
     expect(problem('--workers', '0')).toContain('1 to 256');
+    expect(problem('--port', 'http')).toContain('--port 5640');
+    expect(problem('--port', '65536')).toContain('highest is 65535');
+    expect(problem('serve', '')).toContain('serve .');
     expect(problem('--export', '/a,readonly')).toContain('readonly=on');
     expect(problem('--export', '/a,dmode=99999999')).toContain('no mode');
     expect(problem('--listen', 'fd://4294967296')).toContain('highest');
@@ -167,6 +172,40 @@ describe('the command line', () => {
     expect(problem('--listen')).toContain('needs a value');
     expect(problem('--listen', '--export')).toContain('needs a value');
     expect(problem('files')).toContain('./files');
+  });
+});
+
+describe('what is plain although it is not the usual form', () => {
+  it('is a port, or a host and port, without a scheme', () => {
+    const tcp = (host: string, port: number) => ({ kind: 'tcp', host, port });
+    expect(serve('--port', '564').options.listen).toEqual([tcp('127.0.0.1', 564)]);
+    expect(serve('--listen', '564').options.listen).toEqual([tcp('127.0.0.1', 564)]);
+    expect(serve('--listen', '10.0.0.1:564').options.listen).toEqual([tcp('10.0.0.1', 564)]);
+    expect(serve('--listen', 'host.lan:564').options.listen).toEqual([tcp('host.lan', 564)]);
+    expect(serve('--listen', '[::1]:564?busy-poll=5').options.listen).toEqual([]);
+    expect(serve('--listen', '[::1]:564').options.listen).toEqual([tcp('::1', 564)]);
+    for (const wrong of ['65536', ':564', 'tcp:564', 'vsock:564', '::1:564', '/run/x.sock', 'host', ''])
+      expect(serve(`--listen=${wrong}`).problems).toHaveLength(1);
+  });
+
+  it('is a size with a suffix, a number of processes, and -v', () => {
+    expect(serve('--msize-max', '64k').options.msizeMax).toBe(65536);
+    expect(serve('--msize-max', '1MiB').options.msizeMax).toBe(1 << 20);
+    const limits = ['--limit', 'bytes-per-session=16M', '--limit', 'fids-per-session=1k'];
+    expect(serve(...limits).options.limits).toEqual({ bytesPerSession: 16 << 20, fidsPerSession: 1024 });
+    expect(serve('--workers', 'auto').options.workers).toBe(availableParallelism());
+    expect(parseCommandLine(['-v']).command).toBe('version');
+  });
+
+  it('is asked about when a word is like a known one', () => {
+    expect(problem('--exprot', '/a')).toContain('(did you mean "--export"?)');
+    expect(problem('--worker', '2')).toContain('(did you mean "--workers"?)');
+    expect(problem('sevre')).toContain('(did you mean "serve"?)');
+    expect(problem('--log-level', 'warning')).toContain('(did you mean "warn"?)');
+    expect(problem('--export', '/a,read_only=on')).toContain('(did you mean "readonly"?)');
+    expect(problem('--limit', 'fid-per-session=1')).toContain('(did you mean "fids-per-session"?)');
+    expect(problem('--listen', 'vhostuser:///run/a?tag=b')).toContain('(did you mean "vhost-user"?)');
+    expect(problem('-x')).not.toContain('did you mean');
   });
 });
 
@@ -205,7 +244,7 @@ describe('a URI to listen on', () => {
       'unix:///run/s?group=a&group=b': 'given twice',
       [`unix:///${'x'.repeat(120)}`]: 'shorter',
       'fd://0': '3 or above',
-      '127.0.0.1:5640': 'tcp://HOST:PORT',
+      '127.0.0.1': 'tcp://HOST:PORT',
       'udp://127.0.0.1:5640': 'tcp://HOST:PORT',
     };
     for (const [uri, words] of Object.entries(wrong)) expect(endpointOf(uri), uri).toContain(words);

@@ -72,6 +72,10 @@ export class Backend {
   #enabled: boolean | undefined;
   #kick: { readonly descriptor: number; readonly unwatch: () => void } | undefined;
   #configWarned = false;
+  /** End of the part of the configuration space that was last read from its start. */
+  #configRead = 0;
+  /** Where requests to the monitor would go. */
+  #requestDescriptor: number | undefined;
 
   constructor(peer: Peer, options: BackendOptions) {
     this.peer = peer;
@@ -88,6 +92,7 @@ export class Backend {
     this.#dropKick();
     this.#setCall(undefined);
     this.#setError(undefined);
+    this.#setRequests(undefined);
     return this.device.close();
   }
 
@@ -135,6 +140,7 @@ export class Backend {
         request.setVringCall,
         { bytes: 8, run: (payload, fds) => this.#setCall(takeDescriptor(payload, fds)) },
       ],
+      [request.setBackendReqFd, { bytes: 0, run: (_, fds) => this.#setRequests(fds.shift()) }],
       [
         request.setVringErr,
         { bytes: 8, run: (payload, fds) => this.#setError(takeDescriptor(payload, fds)) },
@@ -187,7 +193,10 @@ export class Backend {
     return u64(this.#status | (this.device.broken ? NEEDS_RESET : 0));
   }
 
-  /** QEMU requests the whole configured space, other monitors the bytes that the guest reads. */
+  /**
+   * QEMU requests the whole configured space, other monitors the bytes that the guest reads; virtio_uml requests all up to the last
+   * of them, so that each part is a little longer than the one before.
+   */
   #getConfig(payload: Buffer): Buffer {
     const { config } = this.#options;
     const offset = payload.readUInt32LE(0);
@@ -195,18 +204,22 @@ export class Backend {
     if (size > configBytesMax || offset > configBytesMax || payload.length !== configHeaderBytes + size) {
       throw new VhostUserError(`a configuration space of ${offset + size} bytes`);
     }
-    if (offset === 0 && size > 2 && size < config.length) {
+    const inPieces = this.#configRead > 0 && size > this.#configRead;
+    if (offset === 0 && size > 2 && size < config.length && !inPieces) {
       this.#warnOnce(`the tag does not fit into a configuration space of ${size} bytes`);
       return Buffer.alloc(0);
     }
+    if (offset === 0) this.#configRead = size;
     payload.fill(0, configHeaderBytes);
     config.copy(payload, configHeaderBytes, Math.min(offset, config.length), offset + size);
     return payload;
   }
 
+  /** The table may have room for more regions than it has: virtio_uml's is always of two. */
   #setMemTable(payload: Buffer, descriptors: readonly number[]): undefined {
     const count = payload.readUInt32LE(0);
-    if (count > tableRegionsMax || payload.length !== 8 + count * regionBytes) {
+    const room = (payload.length - 8) / regionBytes;
+    if (!Number.isInteger(room) || count > room || room > tableRegionsMax) {
       throw new VhostUserError(`a memory table of ${count} regions in ${payload.length} bytes`);
     }
     if (descriptors.length !== count) {
@@ -302,6 +315,11 @@ export class Backend {
     const { device } = this;
     if (device.errorDescriptor !== undefined) closeFd(device.errorDescriptor);
     device.errorDescriptor = descriptor;
+  }
+
+  #setRequests(descriptor: number | undefined): undefined {
+    if (this.#requestDescriptor !== undefined) closeFd(this.#requestDescriptor);
+    this.#requestDescriptor = descriptor;
   }
 
   #kicked(): void {

@@ -19,6 +19,7 @@ export const request = {
   setProtocolFeatures: 16,
   getQueueNum: 17,
   setVringEnable: 18,
+  setBackendReqFd: 21,
   getConfig: 24,
   setConfig: 25,
   resetDevice: 34,
@@ -49,6 +50,7 @@ export const feature = {
 export const protocolFeature = {
   multiQueue: 1n << 0n,
   replyAck: 1n << 3n,
+  backendReq: 1n << 5n,
   config: 1n << 9n,
   resetDevice: 1n << 13n,
   memorySlots: 1n << 15n,
@@ -59,12 +61,14 @@ export const offeredFeatures =
   feature.mountTag | feature.indirect | feature.eventIndex | feature.protocolFeatures | feature.version1;
 
 /**
+ * BACKEND_REQ: no request is ever sent, but Linux's virtio_uml has interrupts only with it.
  * Not offered: INFLIGHT_SHMFD, since a session does not survive its server, and a request without its session has no meaning;
  * LOG_SHMFD, since an open file cannot move to another host.
  */
 export const offeredProtocolFeatures =
   protocolFeature.multiQueue |
   protocolFeature.replyAck |
+  protocolFeature.backendReq |
   protocolFeature.config |
   protocolFeature.resetDevice |
   protocolFeature.memorySlots |

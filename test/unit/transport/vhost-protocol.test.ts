@@ -77,12 +77,17 @@ const faults: readonly [title: string, named: RegExp, say: () => void][] = [
   ['no kick descriptor', /without a kick descriptor/, () => monitor.tell(request.setVringKick, u64(0x100))],
   ['a kick descriptor that is a file', /EPERM/, () => monitor.tell(request.setVringKick, u64(0), [memory])],
   [
-    'a table that is longer than its count of regions',
-    /table of 1 regions in 72 bytes/,
+    'a table that ends within a region',
+    /table of 1 regions in 56 bytes/,
     () =>
-      monitor.tell(request.setMemTable, Buffer.concat([tableOf(regionBytes(region)), Buffer.alloc(32)]), [
+      monitor.tell(request.setMemTable, Buffer.concat([tableOf(regionBytes(region)), Buffer.alloc(16)]), [
         memory,
       ]),
+  ],
+  [
+    'a table that is shorter than its count of regions',
+    /table of 2 regions in 40 bytes/,
+    () => monitor.tell(request.setMemTable, Buffer.concat([u32(2, 0), regionBytes(region)]), [memory]),
   ],
   [
     'a table of 200 regions',
@@ -221,6 +226,25 @@ describe('a monitor with an invalid request', () => {
   });
 });
 
+describe('a user-mode Linux', () => {
+  it('sends a table with room for two regions, and a pipe for requests, which stays open', async () => {
+    const pipe = eventfd();
+    const held = readdirSync('/proc/self/fd').length;
+    monitor.tell(request.setProtocolFeatures, u64(protocolFeature.backendReq | protocolFeature.config));
+    monitor.tell(request.setBackendReqFd, Buffer.alloc(0), [pipe]);
+    monitor.tell(request.setBackendReqFd, Buffer.alloc(0), [pipe]);
+    const table = Buffer.concat([tableOf(regionBytes(region)), Buffer.alloc(32)]);
+    monitor.tell(request.setMemTable, table, [memory]);
+    await monitor.ask(request.getFeatures);
+    expect(readdirSync('/proc/self/fd').length).toBe(held + 1);
+    expect(served.complaints).toEqual([]);
+    monitor.tell(99);
+    await monitor.closed();
+    expect(readdirSync('/proc/self/fd').length).toBe(held - 1);
+    closeSync(pipe);
+  });
+});
+
 describe('the configuration space', () => {
   const ask = (offset: number, size: number) =>
     monitor.ask(request.getConfig, Buffer.concat([u32(offset, size, 0), Buffer.alloc(size)]));
@@ -234,6 +258,14 @@ describe('the configuration space', () => {
     expect((await ask(0, 2)).subarray(12).toString('hex')).toBe('0500');
     expect((await ask(4, 3)).subarray(12).toString('latin1')).toBe('are');
     expect((await ask(200, 4)).subarray(12).toString('hex')).toBe('00000000');
+  });
+
+  it('may be read in pieces that all begin at its start', async () => {
+    for (const size of [2, 3, 4, 5, 6, 7]) {
+      const config = (await ask(0, size)).subarray(12);
+      expect(config.toString('latin1')).toBe('\x05\0share'.slice(0, size));
+    }
+    expect(served.complaints).toEqual([]);
   });
 
   it('that is too small for the tag is refused, and what to change is logged once', async () => {

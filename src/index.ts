@@ -26,6 +26,7 @@ export { defaultLimits, type Limits } from '#quota/limits.ts';
 export { type MappedOptions, mapped } from '#security/mapped.ts';
 export type { GuestForm, HostForm, SecurityModel, Target } from '#security/model.ts';
 export type { ModelOptions, SecurityModelName } from '#security/models.ts';
+export { type NoneOptions, none } from '#security/none.ts';
 export { type GroupsOf, passthrough } from '#security/passthrough.ts';
 export { type IdOptions, withIds } from '#security/squash.ts';
 export { Server, type ServerOptions } from './server.ts';

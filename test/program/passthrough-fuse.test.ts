@@ -36,7 +36,14 @@ describe.each([
       mkdirSync(at, { recursive: true });
       mount = await Stalling.mount(at);
       server = await Ninepd.start({
-        exports: [{ path: join(top, exported), name: 'files', securityModel: 'passthrough' }],
+        exports: [
+          {
+            path: join(top, exported),
+            name: 'files',
+            securityModel: 'passthrough',
+            settings: ['check=host'],
+          },
+        ],
         args,
       });
     });

@@ -59,10 +59,11 @@ const echoLater = 2;
 const sendData = 3;
 const sendDataLater = 4;
 const neverAnswer = 5;
+const changeLater = 6;
 const Tflush = 108;
 const Twrite = 118;
 
-/** Session with five message types of its own. Answers Twrite with the length of its payload. */
+/** Session with six message types of its own. Answers Twrite with the length of its payload. */
 class Echo implements SessionPort {
   readonly line: TransportPort;
   readonly kept: Exchange[] = [];
@@ -85,9 +86,20 @@ class Echo implements SessionPort {
     else if (type === Twrite)
       echo(x, message(119, head.readUInt16LE(5), Buffer.from(String(x.payload[0]?.length))));
     else if (type === sendData) fill(x, head.readUInt32LE(7));
+    else if (type === changeLater) this.changeLater(x, head);
     else if (type === echoLater || type === neverAnswer || type === sendDataLater)
       this.keep(x.detach(), type);
     else this.line.hangUp('no such message');
+  }
+
+  /** Answers with a byte that deferred work sets to the number of requests received by then. */
+  changeLater(x: Exchange, head: Buffer): void {
+    const { out, at } = x;
+    const deferred = x.defer(() => {
+      out[at + 7] = this.received;
+    });
+    echo(x, head);
+    if (!deferred) out[at + 7] = 0xff;
   }
 
   keep(late: Exchange, type: number): void {
@@ -183,6 +195,20 @@ describe('a stream', () => {
     replies.socket.write(bytes.subarray(60));
     const list = await replies.count(100);
     expect(Buffer.concat(list).equals(Buffer.concat([bytes, bytes]))).toBe(true);
+  });
+
+  it('runs deferred work after the requests that are received together, before it sends a reply', async () => {
+    const replies = await connected();
+    const requests = [1, 2, 3].map(tag => message(changeLater, tag, Buffer.from([0])));
+    replies.socket.write(Buffer.concat(requests));
+    await replies.count(3);
+    replies.socket.write(message(changeLater, 4, Buffer.from([0])));
+    const list = await replies.count(4);
+    expect(list.map(reply => reply[7])).toEqual([3, 3, 3, 4]);
+    const [session] = sessions;
+    replies.socket.write(message(neverAnswer, 5));
+    await until(() => session!.kept.length > 0);
+    expect(session!.kept[0]!.defer(() => undefined)).toBe(false);
   });
 
   it('sends detached replies among inline ones', async () => {

@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/file.h>
 
 static int64_t region_of(const struct call *c, struct flock *lock) {
   int64_t start = offset_of(c->wide[0]), length = offset_of(c->wide[1]);
@@ -28,4 +29,10 @@ int64_t sys_test_lock(const struct call *c) {
   double found[4] = {lock.l_type, (double)lock.l_start, (double)lock.l_len, lock.l_pid};
   memcpy(c->segment->iov_base, found, sizeof found);
   return 1;
+}
+
+/* flock(2), which unlike fcntl(2) locks directories. 1 when the lock is had, 0 when another open file has one. */
+int64_t sys_flock(const struct call *c) {
+  int64_t done = RESULT(flock(c->number[0], LOCK_EX | LOCK_NB));
+  return done == 0 ? 1 : done == -EWOULDBLOCK ? 0 : done;
 }

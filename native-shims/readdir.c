@@ -54,10 +54,21 @@ static uint8_t type_of(const struct call *c, const struct dirent64 *entry) {
   return is_mapped_type(stored) ? stored : type;
 }
 
+/*
+ * text[0] is a prefix, and behind each '/' a whole name, of which ASCII case does not matter: a file system without case has no other
+ * object of that name. Only the prefix is told of, since what is left behind under it is to be removed.
+ */
 static bool hide(struct packing *p, const char *name) {
   const struct call *c = p->call;
-  if (c->text_bytes[0] == 0 || strncmp(name, c->text[0], c->text_bytes[0]) != 0) return false;
-  return p->hid = true;
+  const char *names = strchrnul(c->text[0], '/');
+  size_t prefix_bytes = (size_t)(names - c->text[0]), name_bytes = strlen(name);
+  if (prefix_bytes > 0 && strncmp(name, c->text[0], prefix_bytes) == 0) return p->hid = true;
+  while (*names == '/') {
+    const char *end = strchrnul(names + 1, '/');
+    if ((size_t)(end - names - 1) == name_bytes && strncasecmp(name, names + 1, name_bytes) == 0) return true;
+    names = end;
+  }
+  return false;
 }
 
 /* False if there is no room for the entry. */

@@ -91,7 +91,7 @@ int64_t getxattr_at(int dirfd, const char *name, int flags, const char *xattr, v
 
 shim sys_stat, sys_stat_at, sys_statfs; /* attr.c */
 shim sys_readdir;                       /* readdir.c */
-shim sys_lock, sys_test_lock;           /* lock.c */
+shim sys_lock, sys_test_lock, sys_flock; /* lock.c */
 shim sys_handle, sys_open_handle;       /* handle.c */
 
 /* process.c */

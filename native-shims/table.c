@@ -10,7 +10,7 @@
 
 /*
  * Not MEASURED are calls that do not block on a local file system: stat (the inode is in memory), readCached
- * (RWF_NOWAIT), lock and testLock (F_OFD_SETLK), handle. Nor is fsync, which always blocks.
+ * (RWF_NOWAIT), lock and testLock (F_OFD_SETLK), flock (LOCK_NB), handle. Nor is fsync, which always blocks.
  */
 const struct row shims[] = {
     {"lookup", sys_lookup, MEASURED},
@@ -44,6 +44,7 @@ const struct row shims[] = {
     {"removexattr", sys_removexattr, MEASURED},
     {"lock", sys_lock, SLOW_QUEUE},
     {"testLock", sys_test_lock, SLOW_QUEUE},
+    {"flock", sys_flock, 0},
     {"handle", sys_handle, AS_SERVER},
     {"openHandle", sys_open_handle, AS_SERVER | MEASURED},
     {"effectiveCapabilities", sys_effective_capabilities, AS_SERVER},

@@ -28,6 +28,9 @@ const onDemandModules = [
   'dm_delay',
   'vhost_vsock',
   'virtio_rng',
+  'vfat',
+  'nls_cp437',
+  'nls_ascii',
 ];
 
 // modules/<name>.ko and, for each wanted module, modules/<name>.chain: the files to insert, one a line.

@@ -61,6 +61,7 @@ export const MSDOS_SUPER_MAGIC = host('MSDOS_SUPER_MAGIC');
 export const EXFAT_SUPER_MAGIC = host('EXFAT_SUPER_MAGIC');
 export const ISOFS_SUPER_MAGIC = host('ISOFS_SUPER_MAGIC');
 export const FUSE_SUPER_MAGIC = host('FUSE_SUPER_MAGIC');
+export const NFS_SUPER_MAGIC = host('NFS_SUPER_MAGIC');
 
 // A result of `close`: nothing was closed, the object is small and has no name.
 export const CLOSE_REMOVED = 1;

@@ -60,6 +60,7 @@ export const op = {
   removexattr: shimOf('removexattr'),
   lock: shimOf('lock'),
   testLock: shimOf('testLock'),
+  flock: shimOf('flock'),
   handle: shimOf('handle'),
   openHandle: shimOf('openHandle'),
 } satisfies Record<keyof InlineSyscalls, number>;
@@ -280,6 +281,11 @@ export class Linux implements Syscalls {
           : { type: found[0]!, start: found[1]!, length: found[2]!, pid: found[3]! },
       new Uint8Array(found.buffer),
     );
+  }
+
+  flock(creds: Credentials, fd: number): MaybePromise<boolean> {
+    beginCall(op.flock, creds, fd);
+    return this.perform(result => expectCount(result) === 1);
   }
 
   handle(fd: number): MaybePromise<Bytes | undefined> {

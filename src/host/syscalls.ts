@@ -121,9 +121,10 @@ export interface Syscalls {
 
   /**
    * Packs directory entries from `cookie` (d_off) on as whole 9P entries (qid[13] offset[8] type[1] name[s]). qid.path is the
-   * raw inode number, qid.version 0. Leaves out names that start with `hide`, unless it is empty. With a `typeXattr`, a regular
+   * raw inode number, qid.version 0. `hide` is a prefix, and further names each after a
+   * `/`: leaves out names that start with the prefix, unless it is empty, and those names, in any ASCII case. With a `typeXattr`, a regular
    * file of the host has the type of that xattr (a mode, u32 little-endian), if it has one. Returns the bytes packed, with
-   * READDIR_HID set if a name was left out; 0 at the end; EINVAL if the first entry does not fit.
+   * READDIR_HID set if a name with the prefix was left out; 0 at the end; EINVAL if the first entry does not fit.
    */
   readdir(
     creds: Credentials,
@@ -156,6 +157,9 @@ export interface Syscalls {
     start: number,
     length: number,
   ): MaybePromise<HostLock | undefined>;
+
+  /** flock(LOCK_EX | LOCK_NB) of an open file or directory, until it is closed. False if another open file has a lock. */
+  flock(creds: Credentials, fd: number): MaybePromise<boolean>;
 
   /** name_to_handle_at(fd, "", AT_EMPTY_PATH): type and bytes in one string; undefined if unsupported. */
   handle(fd: number): MaybePromise<Bytes | undefined>;

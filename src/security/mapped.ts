@@ -45,10 +45,10 @@ export function mapped(options: MappedOptions, warn: Warn): SecurityModel {
   return new Mapped(options, warn);
 }
 
-class Mapped implements SecurityModel {
-  readonly name = 'mapped';
+export class Mapped implements SecurityModel {
+  readonly name: string = 'mapped';
   readonly reservedPrefix = '.ninepd-new-';
-  readonly typeXattr = modeXattr;
+  readonly typeXattr: Bytes = modeXattr;
   readonly overlaysAttrs = true;
   readonly typesMissing: boolean;
   readonly #options: MappedOptions;
@@ -99,7 +99,7 @@ class Mapped implements SecurityModel {
   }
 
   overlayAttrs(target: Target, attr: Attr): MaybePromise<void> {
-    this.#assume(attr);
+    this.assume(attr);
     return andThen(readField(target, 'uid', this.#warn), uid =>
       andThen(readField(target, 'gid', this.#warn), gid =>
         andThen(readField(target, 'mode', this.#warn), mode => {
@@ -119,7 +119,7 @@ class Mapped implements SecurityModel {
   }
 
   /** What is shown of an object where there is no record. */
-  #assume(attr: Attr): void {
+  protected assume(attr: Attr): void {
     const { owner, fileMode, dirMode } = this.#options;
     if (owner) {
       attr.uid = owner.uid;
@@ -246,7 +246,7 @@ class Mapped implements SecurityModel {
 }
 
 /** chmod(2): a symlink has no mode of its own. */
-function refuseMode(): never {
+export function refuseMode(): never {
   throw EOPNOTSUPP;
 }
 
@@ -264,7 +264,7 @@ function isRoot(creds: Credentials): boolean {
  * The mode that a client sees: the stored one, with the host's type if the stored type is impossible. A directory is one on both
  * sides, and only a regular file of the host can represent another type.
  */
-function guestMode(host: number, stored: number): number {
+export function guestMode(host: number, stored: number): number {
   const hostType = host & S_IFMT;
   const type = stored & S_IFMT;
   const fits = hostType === S_IFREG ? type !== S_IFDIR && knownTypes.has(type) : type === hostType;
@@ -279,7 +279,7 @@ function withType(mode: number, host: number): number {
 const knownTypes = new Set([0o010000, S_IFCHR, S_IFDIR, S_IFBLK, S_IFREG, S_IFLNK, 0o140000]);
 
 /** The mode after set-id bits are cleared: should_remove_suid of fs/inode.c. */
-function withoutSetId(mode: number): number {
+export function withoutSetId(mode: number): number {
   const cleared = (mode & S_ISUID) | (mode & groupExec ? mode & S_ISGID : 0);
   return mode & ~cleared;
 }

@@ -4,10 +4,40 @@ import type { Bytes, Name } from '#base/name.ts';
 import type { Credentials, Submitter, Syscalls } from '#host/syscalls.ts';
 import type { Owner } from './owner.ts';
 
+/** Attributes that a model stores for an object; absent ones are the host's. */
+export interface StoredAttrs {
+  readonly uid?: number | undefined;
+  readonly gid?: number | undefined;
+  /** The whole st_mode, type included. */
+  readonly mode?: number | undefined;
+  /** new_encode_dev; devices only. */
+  readonly rdev?: number | undefined;
+}
+
+/** The record file of one object, whatever its name is by now. */
+export interface ObjectRecord {
+  /** Without a record: an empty object. */
+  read(): MaybePromise<StoredAttrs>;
+  /** Replaces the record; no other server process changes it meanwhile. */
+  update(change: (old: StoredAttrs) => StoredAttrs): MaybePromise<void>;
+}
+
+/** How a model names its record files, which the tree keeps beside the objects. */
+export interface RecordFileNames {
+  /** The directory, in each directory, with a file for each entry that has a record. */
+  readonly directory: Name;
+  /** The file of the export's root, in the root. */
+  readonly root: Name;
+  /** Logs what is wrong with a record file, which is then ignored. `text` is one of a few. */
+  readonly warn: (text: string) => void;
+}
+
 /** An object: a descriptor (O_PATH or open), and the system calls to use on it. */
 export interface Target {
   readonly sys: Syscalls;
   readonly fd: number;
+  /** For models with record files. */
+  readonly record?: ObjectRecord | undefined;
 }
 
 /** An object that a client creates: full mode (type and 07777), owner, and what its type needs. */
@@ -46,6 +76,8 @@ export interface SecurityModel {
   readonly reservedPrefix: Bytes;
   /** The xattr with the guest's type of a regular file of the host, for listings. Empty: none. */
   readonly typeXattr: Bytes;
+  /** For models that store attributes in files. Their names are hidden and refused too, in any ASCII case. */
+  readonly recordFiles?: RecordFileNames | undefined;
 
   /** Regular files of the host without that xattr may be something else: their type in listings is unknown. */
   readonly typesMissing?: boolean;
@@ -95,7 +127,14 @@ export interface SecurityModel {
   valueToClient?(name: Bytes, value: Uint8Array): Uint8Array;
 }
 
-/** Whether a name has the reserved prefix. Comparing the first byte decides most names at a tenth of the cost. */
-export function isReserved({ reservedPrefix: prefix }: SecurityModel, name: Name | Bytes): boolean {
-  return prefix !== '' && name.charCodeAt(0) === prefix.charCodeAt(0) && name.startsWith(prefix);
+/** Whether a name is the model's own. Comparing the first byte decides most names at a tenth of the cost. */
+export function isReserved(
+  { reservedPrefix: prefix, recordFiles }: SecurityModel,
+  name: Name | Bytes,
+): boolean {
+  if (prefix === '' || name.charCodeAt(0) !== prefix.charCodeAt(0)) return false;
+  if (name.startsWith(prefix)) return true;
+  if (!recordFiles) return false;
+  const lower = name.toLowerCase();
+  return lower === recordFiles.directory || lower === recordFiles.root;
 }

@@ -74,6 +74,11 @@ export const recordKinds = ['override_stat'] as const;
 export const chowns = ['ignore', 'refuse'] as const;
 const idOptions = ['squash', 'anonuid', 'anongid', 'map'] as const;
 
+const ownerProblems = ({ owner }: ModelOptions): string[] =>
+  owner === undefined || parseOwner(owner)
+    ? []
+    : [`owner=${owner} is no owner: write owner=UID:GID, as in owner=1000:1000`];
+
 /** The registry of security models. The first is the default. */
 export const models = [
   {
@@ -86,9 +91,7 @@ export const models = [
     options: ['fmode', 'dmode', 'owner', 'fileMode', 'dirMode', 'records'],
     needs: { ...needsNothing, userXattrs: true },
     problems: ({ owner, records }) => [
-      ...(owner === undefined || parseOwner(owner)
-        ? []
-        : [`owner=${owner} is no owner: write owner=UID:GID, as in owner=1000:1000`]),
+      ...ownerProblems({ owner }),
       ...(records === undefined || recordKinds.includes(records)
         ? []
         : [`records=${records} is not possible: use records=override_stat`]),
@@ -100,6 +103,22 @@ export const models = [
       const { mapped } = await import('./mapped.ts');
       const shown = { owner: parseOwner(owner), fileMode, dirMode, overrideStat: records !== undefined };
       return mapped({ fmode, dmode, ...shown }, text => hostErrors.badRecord(text));
+    },
+  },
+  {
+    name: 'mapped-file',
+    aliases: [],
+    summary: [
+      'the same in files of hidden .virtfs_metadata directories, for file',
+      'systems without extended attributes. Slower than mapped.',
+    ],
+    options: ['fmode', 'dmode', 'owner', 'fileMode', 'dirMode'],
+    needs: needsNothing,
+    problems: ownerProblems,
+    create: async ({ fmode = 0o600, dmode = 0o700, owner = '', fileMode, dirMode }, { hostErrors }) => {
+      const { mappedFile } = await import('./mapped-file.ts');
+      const shown = { owner: parseOwner(owner), fileMode, dirMode };
+      return mappedFile({ fmode, dmode, ...shown }, text => hostErrors.badRecord(text));
     },
   },
   {

@@ -115,6 +115,7 @@ class Ids implements SecurityModel {
   readonly name: string;
   readonly reservedPrefix: Bytes;
   readonly typeXattr: Bytes;
+  readonly recordFiles: SecurityModel['recordFiles'];
   readonly overlaysAttrs: boolean;
   readonly #model: SecurityModel;
   readonly #squash: 'none' | 'root' | 'all';
@@ -137,6 +138,7 @@ class Ids implements SecurityModel {
     this.name = model.name;
     this.reservedPrefix = model.reservedPrefix;
     this.typeXattr = model.typeXattr;
+    this.recordFiles = model.recordFiles;
     this.overlaysAttrs = model.overlaysAttrs || this.#mapped;
   }
 

@@ -19,6 +19,7 @@ import { expect, it } from 'vitest';
 import { O_RDWR } from '#host/constants.ts';
 import { inline } from '#host/linux.ts';
 import { serverCreds } from '#host/syscalls.ts';
+import { namesIn } from '../support/names-in.ts';
 import { conform, type ServerHarness, soon } from './server-harness.ts';
 import { errnoOf, O, SET } from './test-client.ts';
 
@@ -97,7 +98,7 @@ conform(
       expect((await c.read(open, 0, 100)).toString()).toBe('content');
       expect((await c.look(open)).qid.path).toBe(path);
       await c.file(d, 'new');
-      expect(readdirSync(harness.path(name, 'e')).sort()).toEqual(['f', 'new']);
+      expect(namesIn(harness.path(name, 'e'))).toEqual(['f', 'new']);
     });
 
     it('is found by the bytes of its name (WA-11, RD-11)', async () => {
@@ -151,6 +152,7 @@ conform(
       const real = lstatSync(harness.path(name, 'f'), { bigint: true });
       expect([real.atimeNs, real.mtimeNs]).toEqual([7_000_000_000n, 8_123_456_789n]);
       expect(readFileSync(harness.path(name, 'f'), 'latin1')).toBe('\0\0\0content');
+      if (harness.backend.differs.xattrs === 'none') return;
       await c.setXattr(fid, 'user.guest', 'from the guest');
       expect(getAttributeSync(harness.path(name, 'f'), 'user.guest').toString()).toBe('from the guest');
       setAttributeSync(harness.path(name, 'f'), 'user.host', 'from the host');

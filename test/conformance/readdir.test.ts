@@ -21,7 +21,11 @@ conform('Treaddir', harness => {
     const open = await c.open(dir, O.RDONLY);
     const entries = await c.readdir(open, 0);
     const seen = Object.fromEntries(entries.map(({ name, type }) => [name, type]));
-    expect(seen).toEqual({ '.': DT.directory, '..': DT.directory, ...expected });
+    const shown =
+      harness.backend.differs.listedTypes === 'directories'
+        ? Object.fromEntries(Object.keys(DT).map(name => [name, name === 'directory' ? DT.directory : 0]))
+        : expected;
+    expect(seen).toEqual({ '.': DT.directory, '..': DT.directory, ...shown });
     expect(entries).toHaveLength(2 + Object.keys(expected).length);
     for (let i = 0; i < 3; i++) expect(await c.readdir(open, entries.at(-1)!.offset)).toEqual([]);
   });

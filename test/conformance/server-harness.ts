@@ -154,6 +154,8 @@ export interface Needs {
   readonly host?: boolean;
   /** Only backends that check permissions. */
   readonly permissions?: true;
+  /** Only for back ends that have xattrs. */
+  readonly xattrs?: true;
 }
 
 /** Declares a group of tests for every backend that meets `needs`. */
@@ -161,6 +163,7 @@ export function conform(title: string, tests: (harness: ServerHarness) => void, 
   for (const backend of backends) {
     if ((needs.host ?? backend.host) !== backend.host) continue;
     if (needs.permissions && !backend.permissions) continue;
+    if (needs.xattrs && backend.differs.xattrs === 'none') continue;
     describe(`${title} (${backend.name})`, () => {
       const harness = new ServerHarness(backend);
       beforeAll(() => harness.open());

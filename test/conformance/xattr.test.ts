@@ -1,11 +1,13 @@
 import { expect, it } from 'vitest';
-import { conform } from './server-harness.ts';
+import { conform, type ServerHarness } from './server-harness.ts';
 import { errnoOf, O } from './test-client.ts';
 
 const CREATE = 1;
 const REPLACE = 2;
 
-conform('xattrs', harness => {
+conform('xattrs', xattrs, { xattrs: true });
+
+function xattrs(harness: ServerHarness): void {
   it('come, are read, listed, replaced and go the way Linux does it (XA-1)', async () => {
     const { c, dir } = await harness.begin();
     const fid = await c.file(dir, 'f');
@@ -232,4 +234,4 @@ conform('xattrs', harness => {
     await c.clunk(writing);
     expect((await c.xattrs(file)).sort()).toEqual(['user.a', 'user.b']);
   });
-});
+}

@@ -2,9 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { Guest, MountOptions } from '../support/guest.ts';
 import { type Cell, type Check, HostView, type Model, prelude } from './check.ts';
 
-/** Exports of every fixture: a directory for each model, and one that is read-only with both. */
+/** Exports of every fixture: a directory for each model, and one that is read-only with both. `HostFixture` has `mapped-file` too. */
 export const readonlyExports = { mapped: 'frozen', passthrough: 'cold' } as const;
-export type ExportName = Model | (typeof readonlyExports)[Model];
+export type ExportName = Model | 'mapped-file' | (typeof readonlyExports)[Model];
 
 /** Mount options that select the server. */
 export type Device = Pick<MountOptions, 'trans' | 'port' | 'tag' | 'cid' | 'msize'>;

@@ -17,14 +17,17 @@ import type { OpenTransport } from './guest-transport.ts';
 
 const models: Model[] = ['mapped', 'passthrough'];
 const readonlyDir = 'readonly';
+const recordFiles = 'mapped-file';
 
 export interface HostFixtureOptions {
   /** Default: 1, which leaves the other of two processors to the server and QEMU's threads. */
   readonly cpus?: number;
 }
 
-/** Tag of QEMU's own device, which serves the mapped export with `mapped-xattr`. */
-const qemuTag = 'qemu';
+/** Tags and models of QEMU's own devices, which serve the mapped exports. */
+const qemuTags = { mapped: 'qemu', 'mapped-file': 'qemu-files' } as const;
+const qemuModels = { mapped: 'mapped-xattr', 'mapped-file': 'mapped-file' } as const;
+export type QemuModel = keyof typeof qemuTags;
 
 /** ninepd on this machine. */
 export class HostFixture extends GuestFixture {
@@ -55,11 +58,13 @@ export class HostFixture extends GuestFixture {
 
   static async start(openTransport: OpenTransport, { cpus = 1 }: HostFixtureOptions): Promise<HostFixture> {
     const dir = realpathSync(mkdtempSync(join(tmpdir(), 'ninepd-export-')));
-    for (const name of [...models, readonlyDir]) mkdirSync(join(dir, name));
-    const exports = models.flatMap(model => [
+    for (const name of [...models, recordFiles, readonlyDir]) mkdirSync(join(dir, name));
+    const ofModels = models.flatMap(model => [
       { path: join(dir, model), name: model, securityModel: model },
       { path: join(dir, readonlyDir), name: readonlyExports[model], securityModel: model, readonly: true },
     ]);
+    const files = { path: join(dir, recordFiles), name: recordFiles, securityModel: recordFiles } as const;
+    const exports = [...ofModels, files];
     const transport = await openTransport();
     const server = await Ninepd.start({
       ...{ exports, listen: transport.listen, userDatabase: userDatabase(dir) },
@@ -71,7 +76,11 @@ export class HostFixture extends GuestFixture {
       rmSync(dir, { recursive: true, force: true });
     };
     try {
-      const extraArgs = [...(transport.guest.extraArgs ?? []), ...qemuDevice(join(dir, 'mapped'))];
+      const extraArgs = [
+        ...(transport.guest.extraArgs ?? []),
+        ...qemuDevice(dir, 'mapped'),
+        ...qemuDevice(dir, recordFiles),
+      ];
       const guest = await Guest.start({ scratch: 8192, cpus, ...transport.guest, extraArgs });
       if (transport.modules) await guest.sh(`guest-module ${transport.modules.join(' ')}`);
       return new HostFixture({ guest, server, device: () => transport.device(server), end, dir });
@@ -81,9 +90,13 @@ export class HostFixture extends GuestFixture {
     }
   }
 
-  /** Mounts the mapped export by QEMU's own device. */
-  async mountQemu(path: string, more: Partial<MountOptions> = {}): Promise<string> {
-    return await this.guest.mount({ trans: 'virtio', tag: qemuTag, path, posixacl: true, ...more });
+  /** Mounts a mapped export by QEMU's own device. */
+  async mountQemu(
+    path: string,
+    more: Partial<MountOptions> = {},
+    model: QemuModel = 'mapped',
+  ): Promise<string> {
+    return await this.guest.mount({ trans: 'virtio', tag: qemuTags[model], path, posixacl: true, ...more });
   }
 
   protected device(): Device {
@@ -91,7 +104,8 @@ export class HostFixture extends GuestFixture {
   }
 
   hostDir(name: ExportName): string {
-    return join(this.#dir, name === 'mapped' || name === 'passthrough' ? name : readonlyDir);
+    const isReadonly = name === readonlyExports.mapped || name === readonlyExports.passthrough;
+    return join(this.#dir, isReadonly ? readonlyDir : name);
   }
 
   async onHost(name: ExportName, script: string): Promise<string> {
@@ -102,7 +116,7 @@ export class HostFixture extends GuestFixture {
   }
 
   async held(): Promise<string[]> {
-    const roots = [...models, readonlyDir].map(name => join(this.#dir, name));
+    const roots = [...models, recordFiles, readonlyDir].map(name => join(this.#dir, name));
     return this.server.descriptorsBelow(this.#dir).filter(path => !roots.includes(path));
   }
 
@@ -112,10 +126,11 @@ export class HostFixture extends GuestFixture {
   }
 }
 
-function qemuDevice(dir: string): string[] {
+function qemuDevice(dir: string, model: QemuModel): string[] {
+  const path = join(dir, model);
   return [
-    ...['-fsdev', `local,id=q,path=${dir},security_model=mapped-xattr,multidevs=remap`],
-    ...['-device', `virtio-9p-pci,fsdev=q,mount_tag=${qemuTag}`],
+    ...['-fsdev', `local,id=${model},path=${path},security_model=${qemuModels[model]},multidevs=remap`],
+    ...['-device', `virtio-9p-pci,fsdev=${model},mount_tag=${qemuTags[model]}`],
   ];
 }
 

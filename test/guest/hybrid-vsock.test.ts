@@ -22,7 +22,7 @@ testChecks('the checks over a hybrid vsock', [cell('mapped', 'none')], checks, o
 testLocks('mapped', sharedFixture(HostFixture.over(overHybridVsock, { cpus: 2 })));
 testCoherence('mapped', over);
 testMounts('mapped', over, [4096, hybridMsize]);
-testQemuTrees(over);
+testQemuTrees(over, 'mapped');
 
 describe('a server behind a hybrid vsock', () => {
   let dir: string;

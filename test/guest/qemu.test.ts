@@ -3,4 +3,7 @@ import { overTcp } from './guest-transport.ts';
 import { HostFixture } from './host-fixture.ts';
 import { testQemuTrees } from './suites/qemu.ts';
 
-testQemuTrees(sharedFixture(HostFixture.over(overTcp)));
+const make = sharedFixture(HostFixture.over(overTcp));
+
+testQemuTrees(make, 'mapped');
+testQemuTrees(make, 'mapped-file');

@@ -73,7 +73,7 @@ for (const model of models) {
   testCoherence(model, over);
   testMounts(model, over, [4096, 512_000]);
 }
-testQemuTrees(over);
+testQemuTrees(over, 'mapped');
 
 describe('the life of a virtio-9p device', () => {
   const control = () => join(dir, 'qmp.sock');

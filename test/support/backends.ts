@@ -23,15 +23,17 @@ export interface Backend {
 const ofModel = (model: ModelName) => ({
   host: true,
   permissions: model === 'passthrough',
-  real: model !== 'mapped',
+  real: !model.startsWith('mapped'),
   serverOwns: model === 'none',
 });
+
+const ofRecordFiles: Differences = { requests: 'may wait', xattrs: 'none', listedTypes: 'directories' };
 
 const onHost = (model: ModelName): Backend => ({
   ...ofModel(model),
   name: model,
   scale: 1,
-  differs: {},
+  differs: model === 'mapped-file' ? ofRecordFiles : {},
   serve: others => servedAtPlace(place => serveDirectory(place, model), others),
 });
 
@@ -57,7 +59,7 @@ const inEnvironment = (environment: Environment, model: ModelName): Backend => (
 /** In the environments of NINEPD_ENVIRONMENTS (`npm run test:environments`); default: the usual ones. */
 export const backends: readonly Backend[] =
   process.env.NINEPD_ENVIRONMENTS === undefined
-    ? [onHost('mapped'), onHost('passthrough'), onHost('none'), inMemory]
+    ? [onHost('mapped'), onHost('mapped-file'), onHost('passthrough'), onHost('none'), inMemory]
     : environmentsNamed(process.env.NINEPD_ENVIRONMENTS).flatMap(one =>
         one.models.map(model => inEnvironment(one, model)),
       );

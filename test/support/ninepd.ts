@@ -14,7 +14,7 @@ const stopMsMax = 10_000;
 export interface NinepdExport {
   path: string;
   name: string;
-  securityModel: 'mapped' | 'passthrough' | 'none';
+  securityModel: 'mapped' | 'mapped-file' | 'passthrough' | 'none';
   readonly?: boolean;
   /** Further settings, `key=value`. */
   settings?: readonly string[];

@@ -22,7 +22,7 @@ import { Ninepd } from './ninepd.ts';
 
 export const memoryBytesMax = 64 * 1024 * 1024;
 
-export type ModelName = 'mapped' | 'passthrough' | 'none';
+export type ModelName = 'mapped' | 'mapped-file' | 'passthrough' | 'none';
 
 /** A server on a Unix socket. Its exports: `main`, and the same tree again as `readonly`. */
 export interface Serving {

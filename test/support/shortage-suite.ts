@@ -22,6 +22,7 @@ import { noSession } from '#host/syscalls.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import type { SecurityModel } from '#security/model.ts';
 import { contextOf } from './context.ts';
+import { namesIn } from './names-in.ts';
 
 const rw: OpenHow = { read: true, write: true, truncate: false, sync: 'none' };
 
@@ -88,7 +89,7 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
       for (let i = 0; i < most; i++) await make(i);
       await refusal(() => make(most)).toBe(EMFILE);
       await refusal(() => tree.openDir(root, tree.root)).toBe(EMFILE);
-      expect(readdirSync(dir).length).toBe(most);
+      expect(namesIn(dir).length).toBe(most);
       await forgetDescriptors();
       expect(readdirSync('/proc/self/fd').length).toBeLessThan(100 + max);
       for (const [i, { node, file }] of made.entries()) {
@@ -133,7 +134,8 @@ export function describeShortage(modelName: string, model: () => SecurityModel, 
         expect(into.toString('latin1', 0, bytes)).toBe(names[i]);
         expect(await tree.write(root, file, [asOwned(Buffer.from('new'))], 0)).toBe(3);
         await tree.change(root, node, { mode: 0o600 });
-        await tree.setXattr(root, node, 'user.a', asOwned(Buffer.from('value')), 0);
+        if (modelName !== 'mapped-file')
+          await tree.setXattr(root, node, 'user.a', asOwned(Buffer.from('value')), 0);
         const attr = new Attr();
         await tree.stat(root, node, attr);
         expect([attr.mode & 0o777, attr.nlink]).toEqual([0o600, /replaced|removed/.test(names[i]!) ? 0 : 1]);

@@ -3,6 +3,7 @@ import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import type { CachedAttr, LocalNode } from './node.ts';
+import type { Targets } from './node-record.ts';
 import type { NodeTable } from './node-table.ts';
 
 /** More than a tick of the kernel's clock (10 ms at HZ=100). */
@@ -15,10 +16,12 @@ const tickMsMax = 20;
 export class AttrCache {
   readonly #nodes: NodeTable;
   readonly #model: SecurityModel;
+  readonly #targets: Targets;
 
-  constructor(nodes: NodeTable, model: SecurityModel) {
+  constructor(nodes: NodeTable, model: SecurityModel, targets: Targets) {
     this.#nodes = nodes;
     this.#model = model;
+    this.#targets = targets;
   }
 
   /** `attr` has the host's attributes, read in this callback. */
@@ -41,11 +44,15 @@ export class AttrCache {
       attr.setQidPath(node.pathLow, node.pathHigh);
       return;
     }
-    // Decided before the model reads.
-    const trusted = ctimeShowsChanges(node, attr);
+    // Decided before the model reads. A record file that QEMU changes leaves the object's ctime as it is.
+    const trusted = !this.#model.recordFiles && ctimeShowsChanges(node, attr);
     const sys = node.volume.sys(ctx);
     return andThen(
-      this.#nodes.use(ctx, node, fd => this.#model.overlayAttrs({ sys, fd }, attr)),
+      this.#nodes.use(ctx, node, fd =>
+        andThen(this.#targets.hideLinks(ctx, node, fd, attr), () =>
+          this.#model.overlayAttrs(this.#targets.of(ctx, node, sys, fd), attr),
+        ),
+      ),
       () => {
         node.type = attr.type;
         node.cachedAttr = trusted ? cached(attr) : undefined;

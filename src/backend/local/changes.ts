@@ -5,6 +5,7 @@ import { type InlineSyscalls, type Submitter, serverCreds } from '#host/syscalls
 import type { SecurityModel } from '#security/model.ts';
 import type { CallContext, Change, ChangeObserver, ChangeStamp } from '../tree.ts';
 import type { LocalNode } from './node.ts';
+import type { Targets } from './node-record.ts';
 import type { NodeTable } from './node-table.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 
@@ -28,12 +29,14 @@ export class Changes {
   readonly #nodes: NodeTable;
   readonly #opens: OpenTable;
   readonly #model: SecurityModel;
+  readonly #targets: Targets;
   #run: WriteRun | undefined;
 
-  constructor(nodes: NodeTable, opens: OpenTable, model: SecurityModel) {
+  constructor(nodes: NodeTable, opens: OpenTable, model: SecurityModel, targets: Targets) {
     this.#nodes = nodes;
     this.#opens = opens;
     this.#model = model;
+    this.#targets = targets;
   }
 
   #stampOf(submitter: Submitter, node: LocalNode): MaybePromise<StampAt> {
@@ -86,7 +89,9 @@ export class Changes {
     this.#endRun();
     return this.around(ctx, [file.node], () =>
       andThen(
-        this.#opens.use(file, fd => this.#model.beforeWrite({ sys, fd }, ctx.creds)),
+        this.#opens.use(file, fd =>
+          this.#model.beforeWrite(this.#targets.of(ctx, file.node, sys, fd), ctx.creds),
+        ),
         write,
       ),
     );
@@ -104,7 +109,7 @@ export class Changes {
     const inRun = this.#inRun(ctx, file);
     if (!inRun) reportBefore(observer, file);
     try {
-      const allowed = this.#model.beforeWrite({ sys, fd }, ctx.creds);
+      const allowed = this.#model.beforeWrite(this.#targets.of(ctx, node, sys, fd), ctx.creds);
       if (!(allowed instanceof Promise)) {
         const written = write(sys, fd);
         return written instanceof Promise ? this.#lateWrite(observer, file, written) : written;
@@ -170,7 +175,11 @@ export class Changes {
     const creds = this.#model.credsFor(ctx.creds);
     if (uid !== undefined || gid !== undefined || mode !== undefined) {
       const change = { uid, gid, mode };
-      yield* wait(this.#nodes.use(ctx, node, fd => this.#model.change({ sys, fd }, ctx.creds, change)));
+      yield* wait(
+        this.#nodes.use(ctx, node, fd =>
+          this.#model.change(this.#targets.of(ctx, node, sys, fd), ctx.creds, change),
+        ),
+      );
     }
     if (size !== undefined) yield* this.#resize(ctx, node, size, file);
     // The change of size has set mtime to now, for which write permission suffices; utimensat(2) needs the owner.
@@ -187,7 +196,11 @@ export class Changes {
     const { volume } = node;
     const sys = volume.sys(ctx);
     const creds = this.#model.credsFor(ctx.creds);
-    yield* wait(this.#nodes.use(ctx, node, fd => this.#model.beforeWrite({ sys, fd }, ctx.creds)));
+    yield* wait(
+      this.#nodes.use(ctx, node, fd =>
+        this.#model.beforeWrite(this.#targets.of(ctx, node, sys, fd), ctx.creds),
+      ),
+    );
     yield* wait(
       file?.writable
         ? this.#opens.use(file, fd => volume.sysToTruncate(ctx, fd).ftruncate(creds, fd, size))

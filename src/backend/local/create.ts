@@ -1,18 +1,19 @@
-import { randomBytes } from 'node:crypto';
 import { Attr, S_IFDIR, S_IFLNK, S_IFREG } from '#base/attr.ts';
 import { EEXIST, EINVAL, EISDIR, ENOENT, ENOSPC, EOPNOTSUPP, EPERM } from '#base/errno.ts';
 import { andThen, type MaybePromise, runSteps, type Steps, wait } from '#base/maybe-promise.ts';
-import { type Name, nameOf } from '#base/name.ts';
+import type { Name } from '#base/name.ts';
 import { asOwned } from '#base/owned.ts';
+import { tempNameAfter } from '#base/temp-name.ts';
 import { O_APPEND, O_DSYNC, O_EXCL, O_PATH, O_RDWR, O_SYNC, RENAME_NOREPLACE } from '#host/constants.ts';
 import { expectCount } from '#host/control-block.ts';
 import { type Credentials, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import type { GuestForm, HostForm, SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import type { LocalNode } from './node.ts';
+import { recordedDir } from './node-record.ts';
 import type { NodeTable } from './node-table.ts';
 import { writeAll } from './open.ts';
-import { tempNameBytes } from './orphans.ts';
+import type { NewRecord, RecordedNames } from './recorded-names.ts';
 import { withFd } from './with-fd.ts';
 
 /** What to create, and where. */
@@ -25,6 +26,8 @@ interface CreateJob {
   readonly form: HostForm;
   /** Flags to open a regular file with; undefined for an O_PATH descriptor. */
   readonly openFlags: number | undefined;
+  /** The record file of the object, for models that have them. */
+  readonly record?: NewRecord;
 }
 
 /** An object that does not have its final name yet. */
@@ -35,10 +38,6 @@ interface Staged {
   readonly tempName: Name | undefined;
 }
 
-/** Temporary names are unique: random for the process, with a counter in the last four bytes. */
-const tempPrefix = randomBytes(tempNameBytes - 4).toString('hex');
-let tempCount = 0;
-
 /**
  * Creates objects, for every model: with few permissions and staged, until the model has set the attributes; or in place, if one
  * system call creates the object completely. Undoes what fails midway.
@@ -46,10 +45,12 @@ let tempCount = 0;
 export class Creator {
   readonly #nodes: NodeTable;
   readonly #model: SecurityModel;
+  readonly #records: RecordedNames | undefined;
 
-  constructor(nodes: NodeTable, model: SecurityModel) {
+  constructor(nodes: NodeTable, model: SecurityModel, records: RecordedNames | undefined) {
     this.#nodes = nodes;
     this.#model = model;
+    this.#records = records;
   }
 
   /** Creates an object. EEXIST if there is one. Returns a reference; `attr` gets type, qid.path and what the stamp is made of. */
@@ -120,10 +121,20 @@ export class Creator {
 
   /** Everything that may fail precedes the final name. */
   *#createStaged(job: CreateJob): Steps<number> {
-    const { ctx, dir, dirfd, name, form } = job;
+    const { ctx, dir, dirfd, name } = job;
     const sys = dir.volume.sys(ctx);
     // An early EEXIST; `#publish` is what decides.
     if ((yield* wait(sys.statAt(serverCreds, dirfd, name, new Attr()))) === 0) throw EEXIST;
+    if (!this.#records) return yield* this.#stageAndPublish(job);
+    const created = this.#records.create(recordedDir(ctx, this.#nodes, dir, dirfd), name, record =>
+      runSteps(this.#stageAndPublish({ ...job, record })),
+    );
+    return yield* wait(created);
+  }
+
+  *#stageAndPublish(job: CreateJob): Steps<number> {
+    const { ctx, dir, dirfd, form } = job;
+    const sys = dir.volume.sys(ctx);
     const staged = yield* this.#stage(job);
     try {
       return yield* wait(withFd(sys, staged.fd, () => runSteps(this.#finishStaged(job, staged))));
@@ -135,10 +146,11 @@ export class Creator {
   }
 
   *#finishStaged(job: CreateJob, staged: Staged): Steps<number> {
-    const { ctx, dir, want, form } = job;
+    const { ctx, dir, want, form, record } = job;
     const { fd } = staged;
     if (form.content !== '') yield* writeContent(dir.volume.sys(ctx), fd, form.content);
-    const target = { sys: dir.volume.sysForNew(ctx), fd };
+    if (record) yield* wait(record.identify(fd));
+    const target = { sys: dir.volume.sysForNew(ctx), fd, record };
     yield* wait(this.#model.setInitialAttrs(target, ctx.creds, want));
     return yield* this.#publishOpen(job, staged);
   }
@@ -180,8 +192,7 @@ export class Creator {
 
   *#stageNamed({ ctx, dir, dirfd, form }: CreateJob): Steps<Staged> {
     const sys = dir.volume.sys(ctx);
-    const counter = (tempCount++ >>> 0).toString(16).padStart(8, '0');
-    const tempName = nameOf(this.#model.reservedPrefix + tempPrefix + counter);
+    const tempName = tempNameAfter(this.#model.reservedPrefix);
     if (form.type === S_IFREG) {
       const fd = yield* wait(sys.create(serverCreds, dirfd, tempName, O_RDWR | O_EXCL, form.mode));
       return { fd, tempName };

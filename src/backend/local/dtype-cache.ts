@@ -84,7 +84,7 @@ export class DTypeCache {
   }
 }
 
-function keyOf({ volume, ino }: LocalNode): string {
+export function keyOf({ volume, ino }: LocalNode): string {
   return `${volume.mountId}:${volume.dev}:${ino}`;
 }
 

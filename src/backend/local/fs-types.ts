@@ -9,6 +9,7 @@ import {
   FUSE_SUPER_MAGIC,
   ISOFS_SUPER_MAGIC,
   MSDOS_SUPER_MAGIC,
+  NFS_SUPER_MAGIC,
   OVERLAYFS_SUPER_MAGIC,
   RAMFS_MAGIC,
   SQUASHFS_MAGIC,
@@ -83,6 +84,19 @@ export function isKernelState(type: number): boolean {
 /** Whether files may have holes. If not, a write beyond the end fills the gap with zeros. */
 export function hasHoles(type: number): boolean {
   return type !== MSDOS_SUPER_MAGIC && type !== EXFAT_SUPER_MAGIC;
+}
+
+/**
+ * Whether an object may be found under a second, short name, as vfat, ntfs3, SMB and what FUSE makes of these do. The record of a
+ * file would not be found under it, but perhaps that of another.
+ */
+export function hasShortNames(type: number): boolean {
+  return type === MSDOS_SUPER_MAGIC || !(known.has(type) || type === NFS_SUPER_MAGIC);
+}
+
+/** Whether a name has the form of a short one (8.3), as in LONGNA~1.TXT. */
+export function isShortName(name: string): boolean {
+  return /^(?=[^.]{2,8}(?:\.|$))[^.]*~[0-9]+(?:\.[^.]{0,3})?\.*$/.test(name);
 }
 
 /** Whether a file handle always leads back to its object. A FUSE daemon may have forgotten it, or never reply. */

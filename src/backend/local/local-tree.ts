@@ -22,14 +22,18 @@ import type {
 import { AttrCache } from './attr-cache.ts';
 import { Changes } from './changes.ts';
 import { Creator } from './create.ts';
+import { isShortName } from './fs-types.ts';
 import { OwnerLocks } from './locks.ts';
 import { Namespace } from './namespace.ts';
 import type { LocalNode } from './node.ts';
+import { recordedDir, Targets } from './node-record.ts';
 import { NodeTable } from './node-table.ts';
 import { guestFormOf, openFlags, refuseToOpen, writeAll, writeAllNow } from './open.ts';
 import { type LocalOpen, OpenTable } from './open-file.ts';
 import { Orphans } from './orphans.ts';
 import { DirReader } from './readdir.ts';
+import { RecordFiles } from './record-files.ts';
+import { RecordedNames } from './recorded-names.ts';
 import { Volumes } from './volume.ts';
 import { LocalXattrs } from './xattrs.ts';
 
@@ -70,19 +74,26 @@ export class LocalTree implements Tree {
   readonly #names: Namespace;
   readonly #attrCache: AttrCache;
   readonly #dirReader: DirReader;
+  readonly #targets: Targets;
+  readonly #recordFiles: RecordFiles | undefined;
 
   private constructor(root: LocalNode, nodes: NodeTable, parts: LocalTreeParts) {
     this.root = root;
     this.#model = parts.model;
     this.#nodes = nodes;
     this.#opens = new OpenTable(nodes, parts.descriptors);
-    this.#creator = new Creator(nodes, parts.model);
+    const { recordFiles, reservedPrefix } = parts.model;
+    const files = recordFiles && new RecordFiles(recordFiles, reservedPrefix);
+    const records = files && new RecordedNames(files, reservedPrefix);
+    this.#recordFiles = files;
+    this.#targets = new Targets(nodes, files);
+    this.#creator = new Creator(nodes, parts.model, records);
     this.#xattrs = new LocalXattrs(nodes, parts.model);
     this.#locks = new OwnerLocks(nodes, this.#opens);
-    this.#changes = new Changes(nodes, this.#opens, parts.model);
-    this.#attrCache = new AttrCache(nodes, parts.model);
-    const orphans = new Orphans(parts.model, parts.readonly ?? false);
-    this.#names = new Namespace(nodes, this.#changes, parts.model, orphans);
+    this.#changes = new Changes(nodes, this.#opens, parts.model, this.#targets);
+    this.#attrCache = new AttrCache(nodes, parts.model, this.#targets);
+    const orphans = new Orphans(parts.model, parts.readonly ?? false, records);
+    this.#names = new Namespace(nodes, this.#changes, parts.model, orphans, this.#targets, records);
     this.#dirReader = new DirReader(nodes, this.#opens, parts.model, orphans);
   }
 
@@ -110,28 +121,53 @@ export class LocalTree implements Tree {
 
   walk(ctx: CallContext, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode | Errno> {
     if (dir.type !== S_IFDIR) return ENOTDIR;
-    if (isReserved(this.#model, name)) return ENOENT;
+    if (this.#isReserved(dir, name)) return ENOENT;
     const creds = this.#model.credsFor(ctx.creds);
     return this.#nodes.use(ctx, dir, dirfd =>
       andThen(dir.volume.lookup(ctx, creds, dirfd, name), fd =>
-        fd < 0 ? Errno.of(-fd) : this.#adopt(ctx, fd, dir, name, attr),
+        fd < 0 ? Errno.of(-fd) : this.#adopt(ctx, fd, dir, dirfd, name, attr),
       ),
     );
   }
 
   /** The node of a new O_PATH descriptor, referenced, and its attributes as the client sees them. */
-  #adopt(ctx: CallContext, fd: number, dir: LocalNode, name: Name, attr: Attr): MaybePromise<LocalNode> {
-    return andThen(this.#nodes.adopt(ctx, dir.volume.sys(ctx), fd, attr, dir, name), node =>
+  #adopt(
+    ctx: CallContext,
+    fd: number,
+    dir: LocalNode,
+    dirfd: number,
+    name: Name,
+    attr: Attr,
+  ): MaybePromise<LocalNode | Errno> {
+    const adopted = this.#nodes.adopt(ctx, dir.volume.sys(ctx), fd, attr, dir, name);
+    const files = this.#recordFiles;
+    if (!files) return andThen(adopted, node => this.#described(ctx, node, dir, attr));
+    return andThen(adopted, node =>
       andThen(
         onError(
-          () =>
-            node.volume === dir.volume || node.volume.local
-              ? this.#attrCache.applyModel(ctx, node, attr)
-              : this.stat(ctx, node, attr),
+          () => files.isMetadata(recordedDir(ctx, this.#nodes, dir, dirfd), attr),
           () => this.release(node),
         ),
-        () => node,
+        isMetadata => {
+          if (!isMetadata) return this.#described(ctx, node, dir, attr);
+          this.release(node);
+          return ENOENT;
+        },
       ),
+    );
+  }
+
+  /** Completes the attributes of a node that was just found in `dir`. */
+  #described(ctx: CallContext, node: LocalNode, dir: LocalNode, attr: Attr): MaybePromise<LocalNode> {
+    return andThen(
+      onError(
+        () =>
+          node.volume === dir.volume || node.volume.local
+            ? this.#attrCache.applyModel(ctx, node, attr)
+            : this.stat(ctx, node, attr),
+        () => this.release(node),
+      ),
+      () => node,
     );
   }
 
@@ -164,7 +200,7 @@ export class LocalTree implements Tree {
     node: LocalNode,
     act: (target: Target) => MaybePromise<T>,
   ): MaybePromise<T> {
-    return this.#nodes.use(ctx, node, fd => act({ sys: node.volume.sys(ctx), fd }));
+    return this.#nodes.use(ctx, node, fd => act(this.#targets.of(ctx, node, node.volume.sys(ctx), fd)));
   }
 
   readlink(ctx: CallContext, node: LocalNode): MaybePromise<Bytes> {
@@ -275,12 +311,18 @@ export class LocalTree implements Tree {
 
   #refuseToCreate(dir: LocalNode, name: Name): void {
     if (dir.type !== S_IFDIR) throw ENOTDIR;
-    if (isReserved(this.#model, name)) throw EINVAL;
+    if (this.#isReserved(dir, name)) throw EINVAL;
   }
 
-  /** Names with the reserved prefix do not exist for clients. */
-  #refuseHidden(name: Name): void {
-    if (isReserved(this.#model, name)) throw ENOENT;
+  /** Whether a name is the model's own, or may not lead to its object's record. */
+  #isReserved(dir: LocalNode, name: Name): boolean {
+    if (isReserved(this.#model, name)) return true;
+    return this.#recordFiles !== undefined && dir.volume.hasShortNames && isShortName(name);
+  }
+
+  /** Reserved names do not exist for clients. */
+  #refuseHidden(dir: LocalNode, name: Name): void {
+    if (this.#isReserved(dir, name)) throw ENOENT;
   }
 
   link(ctx: CallContext, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
@@ -289,13 +331,13 @@ export class LocalTree implements Tree {
   }
 
   rename(ctx: CallContext, fromDir: LocalNode, from: Name, toDir: LocalNode, to: Name): MaybePromise<void> {
-    this.#refuseHidden(from);
+    this.#refuseHidden(fromDir, from);
     this.#refuseToCreate(toDir, to);
     return this.#names.rename(ctx, fromDir, from, toDir, to);
   }
 
   unlink(ctx: CallContext, dir: LocalNode, name: Name, kind: 'file' | 'directory'): MaybePromise<void> {
-    this.#refuseHidden(name);
+    this.#refuseHidden(dir, name);
     return this.#names.unlink(ctx, dir, name, kind);
   }
 

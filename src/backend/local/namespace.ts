@@ -8,8 +8,10 @@ import type { SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import type { Changes } from './changes.ts';
 import type { LocalNode } from './node.ts';
+import { inoOf, recordedDir, type Targets } from './node-record.ts';
 import type { NodeTable } from './node-table.ts';
 import type { Orphans } from './orphans.ts';
+import type { RecordedNames } from './recorded-names.ts';
 
 /** Links, renames and unlinks. */
 export class Namespace {
@@ -17,12 +19,23 @@ export class Namespace {
   readonly #changes: Changes;
   readonly #model: SecurityModel;
   readonly #orphans: Orphans;
+  readonly #targets: Targets;
+  readonly #records: RecordedNames | undefined;
 
-  constructor(nodes: NodeTable, changes: Changes, model: SecurityModel, orphans: Orphans) {
+  constructor(
+    nodes: NodeTable,
+    changes: Changes,
+    model: SecurityModel,
+    orphans: Orphans,
+    targets: Targets,
+    records: RecordedNames | undefined,
+  ) {
     this.#nodes = nodes;
     this.#changes = changes;
     this.#model = model;
     this.#orphans = orphans;
+    this.#targets = targets;
+    this.#records = records;
   }
 
   link(ctx: CallContext, node: LocalNode, dir: LocalNode, name: Name): MaybePromise<void> {
@@ -30,7 +43,11 @@ export class Namespace {
     const sys = dir.volume.sys(ctx);
     const creds = this.#model.credsFor(ctx.creds);
     const linked = this.#changes.around(ctx, [node, dir], () =>
-      this.#nodes.use(ctx, node, fd => this.#nodes.use(ctx, dir, dirfd => sys.link(creds, fd, dirfd, name))),
+      this.#nodes.use(ctx, node, fd =>
+        this.#nodes.use(ctx, dir, dirfd =>
+          this.#linking(ctx, node, dir, dirfd, name, () => sys.link(creds, fd, dirfd, name)),
+        ),
+      ),
     );
     return andThen(linked, () => this.#nodes.names.seen(node, dir, name, true));
   }
@@ -45,7 +62,9 @@ export class Namespace {
         const renamed = this.#changes.around(ctx, [fromDir, toDir, moved, victim], () =>
           this.#nodes.use(ctx, fromDir, fromfd =>
             this.#nodes.use(ctx, toDir, tofd =>
-              this.#retryEmptied(ctx, toDir, tofd, to, () => rename(fromfd, tofd)),
+              this.#retryEmptied(ctx, toDir, tofd, to, () =>
+                this.#moving(ctx, fromDir, fromfd, from, toDir, tofd, to, victim, () => rename(fromfd, tofd)),
+              ),
             ),
           ),
         );
@@ -70,7 +89,9 @@ export class Namespace {
       const unlinked = this.#changes.around(ctx, [dir, victim], () =>
         this.#nodes.use(ctx, dir, dirfd =>
           this.#retryEmptied(ctx, dir, dirfd, name, () =>
-            sys.unlink(creds, dirfd, name, kind === 'directory'),
+            this.#removing(ctx, dir, dirfd, name, victim, () =>
+              sys.unlink(creds, dirfd, name, kind === 'directory'),
+            ),
           ),
         ),
       );
@@ -80,7 +101,81 @@ export class Namespace {
     });
   }
 
-  /** Runs `act`; if it fails because the directory `name` has only orphans in it, removes them and runs it again. */
+  /** Runs a link(2) of `node`, whose record gets the name too. */
+  #linking(
+    ctx: CallContext,
+    node: LocalNode,
+    dir: LocalNode,
+    dirfd: number,
+    name: Name,
+    link: () => MaybePromise<void>,
+  ): MaybePromise<void> {
+    const records = this.#records;
+    if (!records) return link();
+    const to = recordedDir(ctx, this.#nodes, dir, dirfd);
+    const { parent, name: from } = node;
+    // What was read is kept with the node: it counts if its name is not known.
+    return andThen(this.#targets.record(ctx, node)!.read(), stored =>
+      parent && from !== undefined
+        ? this.#nodes.use(ctx, parent, fd =>
+            records.link(
+              { dir: recordedDir(ctx, this.#nodes, parent, fd), name: from },
+              stored,
+              inoOf(node),
+              to,
+              name,
+              link,
+            ),
+          )
+        : records.link(undefined, stored, inoOf(node), to, name, link),
+    );
+  }
+
+  /** Runs a rename(2), with which the record moves. The victim's is kept with its node. */
+  #moving(
+    ctx: CallContext,
+    fromDir: LocalNode,
+    fromfd: number,
+    from: Name,
+    toDir: LocalNode,
+    tofd: number,
+    to: Name,
+    victim: LocalNode | undefined,
+    rename: () => MaybePromise<void>,
+  ): MaybePromise<void> {
+    const records = this.#records;
+    if (!records) return rename();
+    return andThen(victim && this.#targets.record(ctx, victim)!.read(), () =>
+      records.move(
+        recordedDir(ctx, this.#nodes, fromDir, fromfd),
+        from,
+        recordedDir(ctx, this.#nodes, toDir, tofd),
+        to,
+        rename,
+      ),
+    );
+  }
+
+  /** Runs an unlink(2), with which the record goes. The victim's is kept with its node. */
+  #removing(
+    ctx: CallContext,
+    dir: LocalNode,
+    dirfd: number,
+    name: Name,
+    victim: LocalNode | undefined,
+    unlink: () => MaybePromise<void>,
+  ): MaybePromise<void> {
+    const records = this.#records;
+    if (!records) return unlink();
+    return andThen(victim && this.#targets.record(ctx, victim)!.read(), () =>
+      records.remove(recordedDir(ctx, this.#nodes, dir, dirfd), name, unlink),
+    );
+  }
+
+  /**
+   * Runs `act`; if it fails because the directory `name` has only orphans and metadata in it, removes them and runs it again. `act`
+   * holds no lock of records meanwhile.
+   */
   #retryEmptied(
     ctx: CallContext,
     dir: LocalNode,

@@ -2,6 +2,7 @@ import { type Attr, S_IFDIR } from '#base/attr.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { FdHolder, Loss } from '#quota/fd-budget.ts';
+import type { StoredAttrs } from '#security/model.ts';
 import type { Node } from '../tree.ts';
 import { inoKey, type Volume } from './volume.ts';
 
@@ -66,6 +67,8 @@ export class LocalNode implements Node, FdHolder {
   handle: Bytes | undefined = undefined;
   /** See `AttrCache`. */
   cachedAttr: CachedAttr | undefined = undefined;
+  /** For models with record files: what was last read or written of its record. */
+  record: StoredAttrs | undefined = undefined;
   opens: Opened | Set<Opened> | undefined = undefined;
   readonly #owner: NodeOwner;
 

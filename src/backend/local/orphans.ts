@@ -3,21 +3,14 @@ import { EPERM, Errno } from '#base/errno.ts';
 import { type MaybePromise, recover } from '#base/maybe-promise.ts';
 import { type Bytes, type Name, nameOf } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
+import { isAbandoned, isTempName } from '#base/temp-name.ts';
 import { O_DIRECTORY, O_NOATIME, O_RDONLY } from '#host/constants.ts';
 import { type Submitter, type Syscalls, serverCreds } from '#host/syscalls.ts';
 import { parseDirents } from '#protocol/dirent.ts';
 import type { SecurityModel } from '#security/model.ts';
+import type { RecordedDir } from './record-files.ts';
+import type { RecordedNames } from './recorded-names.ts';
 import type { Volume } from './volume.ts';
-
-/**
- * Objects are staged for less than a millisecond. One of this age belongs to a server that was killed. If it does not (the
- * machine was suspended, or the clock of a network file system is wrong), its server finds it removed and one request fails; no
- * client has seen the object.
- */
-const ageSecondsMin = 30;
-
-/** Bytes of a temporary name, written in hex after the reserved prefix. */
-export const tempNameBytes = 12;
 
 /** Additional bytes for a listing with the hidden entries. */
 const spareBytes = 4096;
@@ -33,10 +26,12 @@ const spareBytes = 4096;
 export class Orphans {
   readonly #model: SecurityModel;
   readonly #readonly: boolean;
+  readonly #records: RecordedNames | undefined;
 
-  constructor(model: SecurityModel, readonly: boolean) {
+  constructor(model: SecurityModel, readonly: boolean, records: RecordedNames | undefined) {
     this.#model = model;
     this.#readonly = readonly;
+    this.#records = records;
   }
 
   /**
@@ -50,7 +45,13 @@ export class Orphans {
     );
   }
 
-  /** Empties the directory `name` if it has only orphans in it. Whether it removed any. */
+  /** Removes what killed servers left in the metadata directory of a directory. In the background; ignores errors. */
+  async clearRecords(key: string, dir: RecordedDir): Promise<void> {
+    if (this.#readonly) return;
+    await this.#records?.clean(key, dir).catch(() => undefined);
+  }
+
+  /** Empties the directory `name` if it has only orphans and metadata in it. Whether it is empty now. */
   async clearAll(submitter: Submitter, volume: Volume, dirfd: number, name: Name): Promise<boolean> {
     if (this.#readonly || this.#model.reservedPrefix === '') return false;
     const sys = volume.sys(submitter);
@@ -70,7 +71,8 @@ export class Orphans {
     for (let any = false; ; any = true) {
       const { cleared, others } = await this.#clearBatch(sys, fd, 0, 0, spareBytes);
       if (others > 0) return false;
-      if (cleared === 0) return any;
+      if (cleared > 0) continue;
+      return this.#records ? this.#records.clear(sys, fd) : any;
     }
   }
 
@@ -83,14 +85,9 @@ export class Orphans {
     }
   }
 
-  /** The whole name is checked: a name on the host may begin with the prefix by chance. */
   #isTempName(name: Bytes): boolean {
     const { reservedPrefix } = this.#model;
-    if (reservedPrefix === '' || !name.startsWith(reservedPrefix)) return false;
-    return (
-      name.length === reservedPrefix.length + 2 * tempNameBytes &&
-      /^[0-9a-f]*$/.test(name.slice(reservedPrefix.length))
-    );
+    return reservedPrefix !== '' && isTempName(reservedPrefix, name);
   }
 
   async #clearBatch(
@@ -104,17 +101,19 @@ export class Orphans {
     const packed = await sys.readdir(serverCreds, fd, low, high, into, '', '');
     const names = parseDirents(into.subarray(0, packed)).map(({ name }) => name);
     const own = names.filter(name => this.#isTempName(name));
+    const { directory, root } = this.#model.recordFiles ?? {};
+    const metadata = names.filter(name => name === directory || name === root);
     let cleared = 0;
     for (const name of own) if (await clearOne(sys, fd, nameOf(name))) cleared++;
     const dots = names.filter(name => name === '.' || name === '..').length;
-    return { cleared, others: names.length - own.length - dots };
+    return { cleared, others: names.length - own.length - metadata.length - dots };
   }
 }
 
 async function clearOne(sys: Syscalls, dirfd: number, name: Name): Promise<boolean> {
   const attr = new Attr();
   if ((await sys.statAt(serverCreds, dirfd, name, attr)) !== 0) return false;
-  if (attr.mtimeSec > Date.now() / 1000 - ageSecondsMin) return false;
+  if (!isAbandoned(attr.mtimeSec)) return false;
   try {
     // Fails for a directory with content, which was not staged.
     await sys.unlink(serverCreds, dirfd, name, attr.type === S_IFDIR);

@@ -1,12 +1,14 @@
 import { Attr } from '#base/attr.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
+import type { Bytes } from '#base/name.ts';
 import type { Owned } from '#base/owned.ts';
 import { READDIR_HID } from '#host/constants.ts';
 import { serverCreds } from '#host/syscalls.ts';
 import type { SecurityModel } from '#security/model.ts';
 import type { CallContext } from '../tree.ts';
 import { hideRegularTypes, translateDirents } from './dirents.ts';
-import { DTypeCache, type DTypes } from './dtype-cache.ts';
+import { DTypeCache, type DTypes, keyOf } from './dtype-cache.ts';
+import { recordedDir } from './node-record.ts';
 import type { NodeTable } from './node-table.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';
 import type { Orphans } from './orphans.ts';
@@ -22,12 +24,18 @@ export class DirReader {
   readonly #model: SecurityModel;
   readonly #orphans: Orphans;
   readonly #types = new DTypeCache();
+  /** Names to leave out, as `Syscalls.readdir` takes them. */
+  readonly #hide: Bytes;
 
   constructor(nodes: NodeTable, opens: OpenTable, model: SecurityModel, orphans: Orphans) {
     this.#nodes = nodes;
     this.#opens = opens;
     this.#model = model;
     this.#orphans = orphans;
+    const { reservedPrefix, recordFiles } = model;
+    this.#hide = recordFiles
+      ? `${reservedPrefix}/${recordFiles.directory}/${recordFiles.root}`
+      : reservedPrefix;
   }
 
   read(
@@ -38,14 +46,14 @@ export class DirReader {
     into: Owned,
   ): MaybePromise<number> {
     const sys = dir.node.volume.sys(ctx);
-    const { reservedPrefix, typeXattr } = this.#model;
+    const { typeXattr } = this.#model;
     const attr = new Attr();
     const described =
       typeXattr === '' ? undefined : this.#opens.use(dir, fd => sys.stat(serverCreds, fd, attr));
     return andThen(described, () => {
       const known = typeXattr === '' ? noExceptions : this.#types.of(dir.node, attr);
       const read = this.#opens.use(dir, fd =>
-        sys.readdir(serverCreds, fd, cookieLow, cookieHigh, into, reservedPrefix, known ? '' : typeXattr),
+        sys.readdir(serverCreds, fd, cookieLow, cookieHigh, into, this.#hide, known ? '' : typeXattr),
       );
       return andThen(read, result => this.#listed(dir, cookieLow, cookieHigh, into, result, attr, known));
     });
@@ -54,11 +62,11 @@ export class DirReader {
   readNow(dir: LocalOpen, cookieLow: number, cookieHigh: number, into: Uint8Array): number | undefined {
     const { inline: sys, fd, node } = dir;
     if (!sys) return undefined;
-    const { reservedPrefix, typeXattr } = this.#model;
+    const { typeXattr } = this.#model;
     const attr = typeXattr === '' ? noAttr : node.volume.statNow(fd);
     const known = typeXattr === '' ? noExceptions : this.#types.of(node, attr);
     const xattr = known ? '' : typeXattr;
-    const result = sys.readdir(serverCreds, fd, cookieLow, cookieHigh, into, reservedPrefix, xattr);
+    const result = sys.readdir(serverCreds, fd, cookieLow, cookieHigh, into, this.#hide, xattr);
     return this.#listed(dir, cookieLow, cookieHigh, into, result, attr, known);
   }
 
@@ -81,6 +89,11 @@ export class DirReader {
     if (bytes !== result) {
       void this.#opens.use(dir, fd =>
         this.#orphans.clearPart(node.volume.sys(dir.session), fd, cookieLow, cookieHigh, into.byteLength),
+      );
+    }
+    if (this.#model.recordFiles && cookieLow === 0 && cookieHigh === 0) {
+      void this.#opens.use(dir, fd =>
+        this.#orphans.clearRecords(keyOf(node), recordedDir(dir.session, this.#nodes, node, fd)),
       );
     }
     if (!known) this.#types.learn(dir, attr, cookieLow, cookieHigh, packed, bytes);

@@ -16,7 +16,15 @@ import {
   serverCreds,
 } from '#host/syscalls.ts';
 import { Contention } from './contention.ts';
-import { type CtimeTells, ctimeTells, hasHoles, isKernelState, keepsHandles, waitsFor } from './fs-types.ts';
+import {
+  type CtimeTells,
+  ctimeTells,
+  hasHoles,
+  hasShortNames,
+  isKernelState,
+  keepsHandles,
+  waitsFor,
+} from './fs-types.ts';
 import { QidPaths } from './qid-paths.ts';
 import { withFd } from './with-fd.ts';
 
@@ -54,6 +62,7 @@ export class Volume<N = unknown> {
   readonly mountId: number;
   readonly dev: number;
   readonly keepsHandles: boolean;
+  readonly hasShortNames: boolean;
   readonly ctimeTells: CtimeTells;
   /** Whether inode numbers have 32 bits here. */
   readonly smallInos: boolean;
@@ -100,6 +109,7 @@ export class Volume<N = unknown> {
     }
     this.#background = this.pool(noSession);
     this.keepsHandles = keepsHandles(type);
+    this.hasShortNames = hasShortNames(type);
     this.ctimeTells = ctimeTells(type);
     this.smallInos = type === EXT4_SUPER_MAGIC;
   }

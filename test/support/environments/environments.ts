@@ -37,6 +37,10 @@ export interface Differences {
   readonly setGid?: 'kept';
   /** The server has the rights of the owner's permission bits, and no more: guest root gets EACCES without them. */
   readonly rights?: 'of the owner';
+  /** The model offers no xattrs (mapped-file). */
+  readonly xattrs?: 'none';
+  /** Listings have no types of regular files of the host, which may have records (mapped-file). */
+  readonly listedTypes?: 'directories';
   /** A character device 0, 0 cannot be created: it is a whiteout (overlayfs). */
   readonly whiteouts?: 'refused';
 }

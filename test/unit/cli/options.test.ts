@@ -93,7 +93,7 @@ describe('the command line', () => {
     expect(problem('--export', '/a,securitymodel=mapped')).toContain('did you mean "security_model"?');
     expect(problem('--export', '/a,security_model=passtrough')).toContain('did you mean "passthrough"?');
     expect(problem('--export', '/a,squash=rot')).toContain('did you mean "root"?');
-    expect(problem('--lisen', 'tcp://127.0.0.1:0')).toContain('did you mean "listen"?');
+    expect(problem('--lisen', 'tcp://127.0.0.1:0')).toContain('did you mean "--listen"?');
     expect(problem('--log-level', 'wran')).toContain('did you mean "warn"?');
     expect(problem('--limit', 'conections=5')).toContain('did you mean "connections"?');
     expect(problem('serv')).toContain('did you mean "serve"?');

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -66,8 +66,9 @@ export class HostFixture extends GuestFixture {
     const files = { path: join(dir, recordFiles), name: recordFiles, securityModel: recordFiles } as const;
     const exports = [...ofModels, files];
     const transport = await openTransport();
+    // The guest's users and groups are not those of this machine, which passthrough must do without.
     const server = await Ninepd.start({
-      ...{ exports, listen: transport.listen, userDatabase: userDatabase(dir) },
+      ...{ exports, listen: transport.listen },
       args: ['--trusted-xattrs', 'on'],
     });
     const end = async () => {
@@ -132,17 +133,4 @@ function qemuDevice(dir: string, model: QemuModel): string[] {
     ...['-fsdev', `local,id=${model},path=${path},security_model=${qemuModels[model]},multidevs=remap`],
     ...['-device', `virtio-9p-pci,fsdev=${model},mount_tag=${qemuTags[model]}`],
   ];
-}
-
-/** Users of this machine and the guest: with passthrough the host must know their groups. */
-function userDatabase(dir: string): { passwd: string; group: string } {
-  const passwd = join(dir, 'passwd');
-  const group = join(dir, 'group');
-  const ours = (line: string) => !/^[^:]*:[^:]*:(1000|1001|2000):/.test(line) && line !== '';
-  const host = (path: string) => readFileSync(path, 'utf8').split('\n').filter(ours);
-  const users = ['alice:x:1000:1000::/:/bin/false', 'bob:x:1001:1001::/:/bin/false'];
-  const groups = ['alice:x:1000:', 'bob:x:1001:', 'team:x:2000:alice,bob'];
-  writeFileSync(passwd, `${[...host('/etc/passwd'), ...users].join('\n')}\n`);
-  writeFileSync(group, `${[...host('/etc/group'), ...groups].join('\n')}\n`);
-  return { passwd, group };
 }

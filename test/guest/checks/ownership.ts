@@ -110,6 +110,36 @@ export const ownership: Check[] = [
       expect(await seen.owner('d/sub')).toMatchObject({ uid: 1000, gid: 2000, mode: directory | 0o2775 }),
   },
   {
+    title: 'supplementary groups count, whether the host knows them or not',
+    script: `
+      echo text > f; chown 0:2000 f; chmod 660 f
+      same "$(as alice cat f)" text; as bob bash -c 'echo bob >> f'; same "$(paste -sd, f)" text,bob
+      fails 'Permission denied' setpriv --reuid 1002 --regid 1002 --clear-groups cat f
+      mkdir d; chown 0:2000 d; chmod 770 d; as alice bash -c 'umask 002; touch d/f; mkdir d/sub'; same "$(what d/f)" '664 1000:1000'
+      as bob mv d/f d/g; as bob rmdir d/sub; fails 'Permission denied' setpriv --reuid 1002 --regid 1002 --clear-groups ls d
+      as alice chgrp 2000 d/g; as alice chmod 2775 d/g; same "$(what d/g)" '2775 1000:2000'
+      as alice setfacl -m u:bob:rwx d/g; same "$(what d/g)" '2775 1000:2000'
+      as alice chgrp 1000 d/g; same "$(what d/g)" '775 1000:1000'; fails 'not permitted' as alice chgrp 1001 d/g`,
+    host: async seen =>
+      expect(await seen.owner('d/g')).toMatchObject({ uid: 1000, gid: 1000, mode: regular | 0o775 }),
+  },
+  {
+    title: 'a program that may be executed and not read runs',
+    script: `
+      cp /usr/bin/id p; chown 1001:1001 p; chmod 711 p
+      # setpriv(1) itself still has capabilities when it executes a program.
+      same "$(as alice bash -c './p -u')" 1000; fails 'Permission denied' as alice cat p
+      chmod 710 p; fails 'Permission denied' as alice bash -c ./p
+      chgrp 2000 p; same "$(as alice bash -c './p -u')" 1000`,
+  },
+  {
+    title: 'who may link what others own is for this kernel to say',
+    script: `
+      protected=/proc/sys/fs/protected_hardlinks; before=$(cat $protected); touch f; chmod 644 f
+      echo 0 > $protected; as alice ln f mine; as bob ln mine d; same "$(stat -c %h f)" 3
+      echo 1 > $protected; fails 'not permitted' as alice ln f other; echo $before > $protected`,
+  },
+  {
     title: 'access ACLs give and take permission, and chmod moves their mask',
     script: `
       as alice bash -c 'umask 077; echo text > f; setfacl -m u:bob:rw f'

@@ -287,9 +287,12 @@ describe('passthrough', () => {
       await expect(opening).rejects.toThrow(ConfigError);
       return ((await opening.catch(error => error)) as ConfigError).problems;
     };
-    expect(await faults({ squash: 'root', map: ['1:2'] })).toHaveLength(2);
+    expect(await faults({ squash: 'root', map: ['1:2'] })).toEqual([
+      expect.stringMatching(/squash and map are for/),
+    ]);
     expect((await faults({ map: ['0:0:1'] })).join()).toContain('security_model=passthrough');
     const passthrough = { securityModel: 'passthrough' } as const;
+    expect(await faults({ ...passthrough, squash: 'most' as 'all', map: ['1:2'] })).toHaveLength(2);
     expect((await faults({ ...passthrough, anonuid: 5 })).join()).toContain('squash=root');
     expect((await faults({ check: 'host' })).join()).toContain('security_model=passthrough');
     expect((await faults({ ...passthrough, check: 'nobody' as 'host' })).join()).toContain('check=guest or');

@@ -7,7 +7,6 @@
 #include "creds.h"
 #include "epoll.h"
 #include "handoff.h"
-#include "mapping.h"
 #include "pool.h"
 #include "syscalls.h"
 
@@ -242,33 +241,6 @@ static napi_value set_pool_bounds(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-static void unmap(napi_env env, void *start, void *index) {
-  (void)env;
-  (void)start;
-  mapping_end((int)(intptr_t)index);
-}
-
-/*
- * memory(mapping, bytes): the first bytes of a mapping of `map` as an ArrayBuffer; to be called once for it.
- * Undefined on failure. The mapping ends when the last view of it is collected, so that no view reaches memory that
- * is not mapped.
- */
-static napi_value memory(napi_env env, napi_callback_info info) {
-  napi_value arguments[2], buffer;
-  size_t count = 2;
-  int32_t index = -1;
-  double bytes = 0;
-  napi_get_cb_info(env, info, &count, arguments, NULL, NULL);
-  napi_get_value_int32(env, arguments[0], &index);
-  napi_get_value_double(env, arguments[1], &bytes);
-  char *start = mapping_start(index);
-  if (!start) return NULL;
-  void *hint = (void *)(intptr_t)index;
-  if (napi_create_external_arraybuffer(env, start, (size_t)bytes, unmap, hint, &buffer) == napi_ok) return buffer;
-  mapping_end(index);
-  return NULL;
-}
-
 /* src/host/control-block.ts writes these as consecutive words. */
 _Static_assert(offsetof(struct creds, gid) == offsetof(struct creds, uid) + 4, "uid, gid");
 _Static_assert(offsetof(struct creds, group_count) == offsetof(struct creds, uid) + 8, "gid, group count");
@@ -326,6 +298,5 @@ NAPI_MODULE_INIT() {
   set_function(env, exports, "groupList", group_list, NULL);
   set_function(env, exports, "setPoolBounds", set_pool_bounds, NULL);
   set_function(env, exports, "watch", watch_open, NULL);
-  set_function(env, exports, "memory", memory, NULL);
   return exports;
 }

@@ -3,10 +3,9 @@
  * raises SIGBUS (mmap(2)). The handler replaces the mapping with anonymous memory, after which the access succeeds;
  * `faults` reports it. System calls on such pages fail with EFAULT and raise no signal.
  *
- * The handler reads the table without the lock: an entry is complete before `live` is set, and is removed by the
- * finalizer of its ArrayBuffer only, when nothing can access the memory.
+ * A file is mapped over the memory of a SharedArrayBuffer, which V8 unmaps when its last view is collected. `detach` comes before
+ * that, and puts anonymous memory back. The handler reads the table without the lock: an entry is complete before `live` is set.
  */
-#include "mapping.h"
 #include "syscalls.h"
 
 #include <pthread.h>
@@ -15,7 +14,8 @@
 #include <stdbool.h>
 #include <sys/mman.h>
 
-enum { MAPPINGS_MAX = 16384 };
+/* Of all devices. src/transport/vhost-user/windows.ts has the limit of one device. */
+enum { MAPPINGS_MAX = 65536 };
 
 static struct mapping {
   char *start;
@@ -84,41 +84,54 @@ static int64_t add_mapping(char *start, size_t bytes) {
   return index;
 }
 
-/* mmap(2) of a part of a file, shared. Returns the index of the mapping. */
+/* Bytes from the segment's start to the first multiple of number[0], a power of two. */
+int64_t sys_bytes_to_alignment(const struct call *c) {
+  return (int64_t)(-(uintptr_t)c->segment->iov_base & ((uintptr_t)(uint32_t)c->number[0] - 1));
+}
+
+static void remove_mapping(int64_t index) { atomic_store(&mappings[index].live, false); }
+
+/*
+ * mmap(2) of a part of a file, shared, over the pages of the segment. Returns the index of the mapping. On an error the pages are
+ * anonymous memory.
+ */
 int64_t sys_map(const struct call *c) {
-  int64_t at = offset_of(c->wide[0]), bytes = offset_of(c->wide[1]);
-  if (at < 0 || bytes < 0) return -EINVAL;
-  int flags = MAP_SHARED | MAP_NORESERVE;
-  char *start = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, flags, c->number[0], at);
-  if (start == MAP_FAILED) return -(int64_t)errno;
-  madvise(start, (size_t)bytes, MADV_DONTDUMP);
-  int64_t index = add_mapping(start, (size_t)bytes);
-  if (index < 0) munmap(start, (size_t)bytes);
+  int64_t at = offset_of(c->wide[0]);
+  char *start = c->segment->iov_base;
+  size_t bytes = c->segment->iov_len;
+  if (at < 0 || bytes == 0) return -EINVAL;
+  int64_t index = add_mapping(start, bytes);
+  if (index < 0) return index;
+  int flags = MAP_SHARED | MAP_NORESERVE | MAP_FIXED;
+  if (mmap(start, bytes, PROT_READ | PROT_WRITE, flags, c->number[0], at) == MAP_FAILED) {
+    int64_t failed = -(int64_t)errno;
+    replace(&mappings[index]);
+    remove_mapping(index);
+    return failed;
+  }
+  madvise(start, bytes, MADV_DONTDUMP);
   return index;
 }
 
-char *mapping_start(int index) {
-  bool known = index >= 0 && index < atomic_load(&mappings_used) && atomic_load(&mappings[index].live);
-  return known ? mappings[index].start : NULL;
+static bool is_live(int index) {
+  return index >= 0 && index < atomic_load(&mappings_used) && atomic_load(&mappings[index].live);
 }
 
-/* Replaces a mapping with anonymous memory, which releases the guest's memory although views of it still exist. */
+/*
+ * Replaces a mapping with anonymous memory, which releases the guest's memory although views of it still exist. Takes as long as
+ * the kernel needs to free the file's memory, if this was its last use.
+ */
 int64_t sys_detach(const struct call *c) {
   int index = c->number[0];
-  if (!mapping_start(index)) return -EINVAL;
-  return replace(&mappings[index]) ? 0 : -(int64_t)errno;
+  if (!is_live(index)) return -EINVAL;
+  if (!replace(&mappings[index])) return -(int64_t)errno;
+  remove_mapping(index);
+  return 0;
 }
 
 /* 1 if SIGBUS has replaced the mapping, else 0; for -1, how many were replaced so far. */
 int64_t sys_faults(const struct call *c) {
   int index = c->number[0];
   if (index < 0) return atomic_load(&faults_seen) & INT32_MAX;
-  return mapping_start(index) ? atomic_load(&mappings[index].faulted) : -EINVAL;
-}
-
-void mapping_end(int index) {
-  pthread_mutex_lock(&mutex);
-  atomic_store(&mappings[index].live, false);
-  munmap(mappings[index].start, mappings[index].bytes);
-  pthread_mutex_unlock(&mutex);
+  return is_live(index) ? atomic_load(&mappings[index].faulted) : -EINVAL;
 }

@@ -12,26 +12,22 @@ union control_message {
   char bytes[CMSG_SPACE(MESSAGE_FDS_MAX * sizeof(int))];
 };
 
-/* Returns 1 if there was room for the descriptor. It is made non-blocking, so that a peer's descriptor cannot block a write. */
-static int take_fd(int fd, uint8_t *into, size_t room) {
-  if (room < 4) {
-    close(fd);
-    return 0;
-  }
+/* A peer's descriptor is made non-blocking, so that writing to it cannot block. */
+static void take_fd(int fd, uint8_t *into) {
   fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
   put32(into, (uint32_t)fd);
-  return 1;
 }
 
 /*
  * recvmsg(2) into the first segment, without blocking. The second gets the count of descriptors and the descriptors,
- * a word each; those without room are closed. -EPROTO if the kernel has truncated them (MSG_CTRUNC); all are closed
- * then. Without a second segment recv(2), which receives bytes only and needs no recvmsg(2) of the seccomp filter.
+ * a word each. -EPROTO, with those that were received, if the kernel has truncated them (MSG_CTRUNC). None is closed here:
+ * close(2) of a peer's file may never return (FUSE_FLUSH). Without a second segment recv(2), which receives bytes only and
+ * needs no recvmsg(2) of the seccomp filter.
  */
 int64_t sys_receive_message(const struct call *c) {
   union control_message control;
   if (c->segment_count == 1) return RESULT(recv(c->number[0], c->segment->iov_base, c->segment->iov_len, MSG_DONTWAIT));
-  if (c->segment_count != 2 || c->segment[1].iov_len < 4) return -EINVAL;
+  if (c->segment_count != 2 || c->segment[1].iov_len < 4 + 4 * MESSAGE_FDS_MAX) return -EINVAL;
   struct msghdr message = {
       .msg_iov = (struct iovec *)c->segment,
       .msg_iovlen = 1,
@@ -39,21 +35,35 @@ int64_t sys_receive_message(const struct call *c) {
       .msg_controllen = sizeof control,
   };
   uint8_t *into = c->segment[1].iov_base;
-  size_t room = c->segment[1].iov_len - 4;
   uint32_t count = 0;
   int64_t got = RESULT(recvmsg(c->number[0], &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC));
   bool truncated = got >= 0 && message.msg_flags & MSG_CTRUNC;
-  if (truncated) room = 0;
   for (struct cmsghdr *part = got < 0 ? NULL : CMSG_FIRSTHDR(&message); part; part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     for (size_t at = 0; at + CMSG_LEN(sizeof(int)) <= part->cmsg_len; at += sizeof(int)) {
       int fd;
       memcpy(&fd, CMSG_DATA(part) + at, sizeof fd);
-      count += (uint32_t)take_fd(fd, into + 4 + 4 * count, room - 4 * count);
+      take_fd(fd, into + 4 + 4 * count++);
     }
   }
   put32(into, count);
   return truncated ? -EPROTO : got;
+}
+
+/*
+ * The kind of a peer's descriptor, by calls that ask no file system: fstat(2), poll(2), a page fault and close(2) ask a FUSE daemon,
+ * which may never answer. 1: memory (a file of tmpfs or hugetlbfs; only these have seals); 2: an eventfd; 0: anything else.
+ * d_path() begins every file's name with a slash, so no file has an eventfd's name.
+ */
+int64_t sys_kind_of_descriptor(const struct call *c) {
+  enum { OTHER, MEMORY, EVENT, GET_SEALS = 1034 };
+  static const char event[] = "anon_inode:[eventfd]";
+  char text[sizeof event];
+  struct proc_path path = proc_path(c->number[0]);
+  int from = proc_fds();
+  if (fcntl(c->number[0], GET_SEALS) >= 0) return MEMORY;
+  ssize_t length = readlinkat(from, name_from(from, &path), text, sizeof text);
+  return length == sizeof event - 1 && memcmp(text, event, sizeof event - 1) == 0 ? EVENT : OTHER;
 }
 
 /* sendmsg(2) of the first segment with the descriptors in the second, without blocking. Bytes sent, which may be fewer. */

@@ -109,8 +109,8 @@ shim sys_is_listening, sys_refuse_descriptors, sys_datagram_to, sys_socket_pair;
 
 shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
 
-shim sys_receive_message, sys_send_message; /* message.c */
-shim sys_eventfd, sys_signal;               /* eventfd.c */
-shim sys_map, sys_detach, sys_faults;       /* mapping.c */
+shim sys_receive_message, sys_send_message, sys_kind_of_descriptor;  /* message.c */
+shim sys_eventfd, sys_signal;                                        /* eventfd.c */
+shim sys_map, sys_detach, sys_faults, sys_bytes_to_alignment;        /* mapping.c */
 
 #endif

@@ -70,6 +70,7 @@ const struct row shims[] = {
     {"vsockName", sys_vsock_name, AS_SERVER},
     {"vsockPeer", sys_vsock_peer, AS_SERVER},
     {"receiveMessage", sys_receive_message, AS_SERVER},
+    {"kindOfDescriptor", sys_kind_of_descriptor, AS_SERVER},
     {"sendMessage", sys_send_message, AS_SERVER},
     {"duplicate", sys_duplicate, AS_SERVER},
     {"eventfd", sys_eventfd, AS_SERVER},
@@ -77,6 +78,7 @@ const struct row shims[] = {
     {"map", sys_map, AS_SERVER},
     {"detach", sys_detach, AS_SERVER},
     {"faults", sys_faults, AS_SERVER},
+    {"bytesToAlignment", sys_bytes_to_alignment, AS_SERVER},
 };
 
 const int shim_count = sizeof shims / sizeof *shims;

@@ -40,8 +40,6 @@ export interface Addon {
   setPoolBounds(threads: number, running: number): void;
   /** Calls `ready` with the count of ids in the block, EPOLL_READY_MAX words. */
   watch(block: ArrayBuffer, ready: (count: number) => void): Epoll | undefined;
-  /** The memory of a mapping; to be called once for it. The mapping ends when the buffer is collected. */
-  memory(mapping: number, bytes: number): ArrayBuffer | undefined;
 }
 
 const require = createRequire(import.meta.url);

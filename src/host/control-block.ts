@@ -43,7 +43,9 @@ export function shimOf(name: string): number {
   return index;
 }
 
+/** Calls that release something. */
 const closing = shimOf('close');
+const detaching = shimOf('detach');
 
 /** Describes a call. Ids and flags are signed or unsigned 32-bit numbers. Throws ENAMETOOLONG, E2BIG. */
 export function beginCall(
@@ -209,7 +211,7 @@ export function onThreads(group: ThreadGroup, submitter: Submitter, onBlocked?: 
   return <T>(finish: Finish<T>, data?: CallData) => {
     const slot = freeSlots.pop() ?? pending.length;
     // A close is made even if its request is withdrawn, and does not queue behind calls of the session that hang.
-    const closes = shim[0] === closing;
+    const closes = shim[0] === closing || shim[0] === detaching;
     slotOfCall[0] = slot;
     threadGroupOfCall[0] = group;
     queueOfCall[0] = closes ? 0 : submitter.queue;

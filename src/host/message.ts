@@ -15,7 +15,7 @@ export function receive(fd: number, into: Uint8Array): number {
 
 /**
  * recvmsg(2), without blocking. Appends descriptors of the message to `fds`; they are close-on-exec and non-blocking, and
- * the caller closes them. Returns the count of bytes, 0 when the peer has closed, or −errno: EPROTO for more than
+ * the caller closes them, with `closeOnPool`. Returns the count of bytes, 0 when the peer has closed, or −errno: EPROTO for more than
  * MESSAGE_FDS_MAX descriptors.
  */
 export function receiveMessage(fd: number, into: Uint8Array, fds: number[]): number {

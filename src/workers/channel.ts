@@ -63,6 +63,7 @@ export class Channel<Sent, Received> {
       const got = receiveMessage(this.#fd, this.#buffer, descriptors);
       if (got === -EAGAIN.code) return;
       if (got === -EPROTO.code) {
+        for (const fd of descriptors) closeFd(fd);
         this.#received(undefined, []);
         continue;
       }

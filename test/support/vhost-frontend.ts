@@ -70,7 +70,9 @@ export class Frontend {
     ];
     const fileBytes = Math.max(...this.regions.map(region => region.fileOffset + region.bytes));
     this.file = memoryFile(fileBytes);
-    this.memory = Buffer.from(new Mapping(this.file, 0, fileBytes).buffer);
+    const mapping = new Mapping(fileBytes, 4096);
+    mapping.map(this.file, 0, fileBytes);
+    this.memory = Buffer.from(mapping.buffer);
     const base = this.regions[0]!.guestAddress;
     this.descriptors = base;
     this.available = base + 0x8000;

@@ -1,7 +1,7 @@
 import type { Logger } from '#base/log.ts';
 import type { Peer } from '#base/peer.ts';
 import { watchFd } from '#host/epoll.ts';
-import { closeFd } from '#host/fd.ts';
+import { closeFd, kindOfDescriptor } from '#host/fd.ts';
 import { Device, type OpenSession } from './device.ts';
 import type { RegionLayout } from './memory.ts';
 import {
@@ -16,6 +16,7 @@ import {
 } from './messages.ts';
 import type { RingLayout } from './ring.ts';
 import { VirtioError } from './virtio-error.ts';
+import type { Windows } from './windows.ts';
 
 type Result = Buffer | undefined;
 
@@ -38,6 +39,7 @@ export interface BackendOptions {
   readonly open: OpenSession;
   /** Microseconds. */
   readonly busyPoll: number;
+  readonly windows: Windows;
   readonly log: Logger;
 }
 
@@ -394,7 +396,10 @@ function takeDescriptor(payload: Buffer, descriptors: number[]): number | undefi
   const value = payload.readUInt32LE(0);
   onlyQueue(value & 0xff);
   if (value & noDescriptor) return undefined;
-  const descriptor = descriptors.shift();
+  const [descriptor] = descriptors;
   if (descriptor === undefined) throw new VhostUserError('a descriptor is announced but not passed');
+  if (kindOfDescriptor(descriptor) !== 'event')
+    throw new VhostUserError('what signals a virtqueue is no eventfd');
+  descriptors.shift();
   return descriptor;
 }

@@ -69,14 +69,15 @@ export class Chain implements DetachedExchange {
     const { readable } = this;
     if (readable.bytes < messageBytesMin) throw new VirtioError(`a request of ${readable.bytes} bytes`);
     const head = this.#memory;
-    const there = readable.read(head);
+    // Of a write, which is the long one, nothing but the head is copied.
+    const there = readable.read(head, readable.bytes > head.length ? writeHeadBytes : head.length);
     const size = head.readUInt32LE(0);
     if (size < messageBytesMin || size > readable.bytes) {
       throw new VirtioError(`a message of ${size} bytes in ${readable.bytes} bytes of buffers`);
     }
     const headBytes = head[4] === Twrite ? Math.min(size, writeHeadBytes) : size;
     if (headBytes > headBytesMax) throw new VirtioError(`a message of ${size} bytes that is no Twrite`);
-    this.head = headBytes > there ? this.#readLonger(head, headBytes) : head;
+    this.head = headBytes > there ? this.#readLonger(head, there, headBytes) : head;
     this.to = headBytes;
     this.#payloadBytes = size - headBytes;
     return this.head[4]!;
@@ -92,10 +93,10 @@ export class Chain implements DetachedExchange {
   }
 
   /** Keeps the bytes that were read and checked already, since the guest may have changed them. */
-  #readLonger(head: Buffer, bytes: number): Buffer {
+  #readLonger(head: Buffer, there: number, bytes: number): Buffer {
     const longer = Buffer.allocUnsafeSlow(bytes);
     this.readable.read(longer);
-    head.copy(longer);
+    head.copy(longer, 0, 0, there);
     return longer;
   }
 

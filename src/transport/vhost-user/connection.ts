@@ -1,8 +1,9 @@
 import { Errno } from '#base/errno.ts';
 import type { Peer } from '#base/peer.ts';
 import { watchFd } from '#host/epoll.ts';
-import { closeFd } from '#host/fd.ts';
+import { closeOnPool, kindOfDescriptor } from '#host/fd.ts';
 import { receiveMessage, sendMessage } from '#host/message.ts';
+import { sliceMs } from '#quota/time-slice.ts';
 import { Backend, type BackendOptions, type RequestHandler } from './backend.ts';
 import {
   type Header,
@@ -22,6 +23,9 @@ interface ConnectionOptions extends BackendOptions {
 type Result = Buffer | undefined;
 
 const EAGAIN = 11;
+const EPROTO = 71;
+/** As many as one message may bring: a byte after byte, each with descriptors, brings no more. */
+const descriptorsMax = 16;
 const messagesPerCallbackMax = 64;
 
 /** The connection of one monitor. Each request is answered before the next is read. */
@@ -58,8 +62,9 @@ export class Connection {
     this.#open = false;
     this.#unwatch?.();
     this.#unwatch = undefined;
-    for (const fd of this.#descriptors.splice(0)) closeFd(fd);
-    closeFd(this.#descriptor);
+    for (const fd of this.#descriptors.splice(0)) closeOnPool(fd);
+    // It may hold descriptors that were passed and not received.
+    closeOnPool(this.#descriptor);
     this.#options.closed();
     await this.#backend.close();
   }
@@ -80,8 +85,10 @@ export class Connection {
   }
 
   #readable(): void {
+    const began = performance.now();
     try {
-      for (let i = 0; i < messagesPerCallbackMax && this.#unwatch && this.#receive(); i++);
+      for (let i = 0; i < messagesPerCallbackMax && this.#unwatch && this.#receive(); i++)
+        if (performance.now() - began > sliceMs) break;
     } catch (error) {
       this.#refuse(error);
     }
@@ -90,8 +97,17 @@ export class Connection {
   /** Reads more of the current message. False when there is nothing to read. */
   #receive(): boolean {
     const target = this.#parsed ? this.#payload.subarray(0, this.#parsed.payloadBytes) : this.#header;
+    const known = this.#descriptors.length;
     const got = receiveMessage(this.#descriptor, target.subarray(this.#have), this.#descriptors);
     if (got === -EAGAIN) return false;
+    if (got === -EPROTO || this.#descriptors.length > descriptorsMax)
+      throw new VhostUserError(`more than ${descriptorsMax} descriptors with a message`);
+    // Anything else could hang this process: a file of the monitor's own file system (FUSE) answers when it likes.
+    if (this.#descriptors.slice(known).some(fd => kindOfDescriptor(fd) === 'else'))
+      throw new VhostUserError(
+        'a descriptor that is neither shared memory (memfd, tmpfs or hugetlbfs) nor an eventfd; ' +
+          'QEMU: -object memory-backend-memfd,share=on',
+      );
     if (got <= 0) {
       this.#options.log.info(`${this.peer.label}: the monitor disconnected`);
       void this.close();
@@ -115,7 +131,7 @@ export class Connection {
     try {
       result = this.#handlerOf(header).run(payload, descriptors);
     } finally {
-      for (const fd of descriptors) closeFd(fd);
+      for (const fd of descriptors) closeOnPool(fd);
     }
     if (result instanceof Promise) this.#wait(header, result);
     else this.#answer(header, result);
@@ -155,7 +171,9 @@ export class Connection {
   #refuse(error: unknown): void {
     if (!(error instanceof VhostUserError || error instanceof Errno)) {
       void this.close();
-      throw error;
+      // A bug, which is reported as one (unhandledRejection) and ends no other device.
+      void Promise.reject(error);
+      return;
     }
     if (!this.#open) return;
     const reason = error instanceof Errno ? `${error}` : error.message;

@@ -9,6 +9,7 @@ import { GuestMemory } from './memory.ts';
 import { VhostUserError } from './messages.ts';
 import { type RingLayout, SplitRing } from './ring.ts';
 import { Unmapped, VirtioError } from './virtio-error.ts';
+import type { Windows } from './windows.ts';
 
 export type OpenSession = (port: TransportPort) => SessionPort;
 
@@ -19,6 +20,8 @@ interface DeviceOptions {
    * meanwhile, and the process does not sleep: a kick and a wake-up each cost more than most requests.
    */
   readonly busyPoll: number;
+  /** Of the listener's device, whichever monitor it has. */
+  readonly windows: Windows;
   readonly log: Logger;
 }
 
@@ -33,7 +36,7 @@ const stopMsMax = 10_000;
  */
 export class Device implements ChainOwner, TransportPort {
   readonly peer: Peer;
-  readonly memory = new GuestMemory();
+  readonly memory: GuestMemory;
   /** Eventfds of the monitor: signalled for used buffers and for a broken device. */
   callDescriptor: number | undefined;
   errorDescriptor: number | undefined;
@@ -61,7 +64,8 @@ export class Device implements ChainOwner, TransportPort {
   #pollEnd = 0;
   #polling = false;
 
-  constructor(peer: Peer, { open, busyPoll, log }: DeviceOptions) {
+  constructor(peer: Peer, { open, busyPoll, windows, log }: DeviceOptions) {
+    this.memory = new GuestMemory(windows);
     this.peer = peer;
     this.#open = open;
     this.#pollMs = busyPoll / 1000;

@@ -6,6 +6,7 @@ import type { Source } from '../stream.ts';
 import { Connection } from './connection.ts';
 import type { OpenSession } from './device.ts';
 import { configOf } from './tag.ts';
+import { Windows } from './windows.ts';
 
 interface VhostUserListenerOptions {
   /** Path of the socket, for log lines. */
@@ -21,6 +22,7 @@ export class VhostUserListener {
   readonly #options: VhostUserListenerOptions;
   readonly #open: OpenSession;
   readonly #log: Logger;
+  readonly #windows = new Windows();
   #connection: Connection | undefined;
 
   constructor(options: VhostUserListenerOptions, open: OpenSession, log: Logger) {
@@ -51,6 +53,7 @@ export class VhostUserListener {
       configHint: `give the device config_size=${config.length} (QEMU 10.2 or newer: vhost-user-test-device-pci)`,
       open: this.#open,
       busyPoll: this.#options.busyPoll ?? 0,
+      windows: this.#windows,
       log: this.#log,
       closed: () => {
         if (this.#connection === connection) this.#connection = undefined;

@@ -1,7 +1,8 @@
 import { type BigIntStats, fstatSync } from 'node:fs';
-import { Errno } from '#base/errno.ts';
-import { Mapping } from '#host/mapping.ts';
+import { kindOfDescriptor } from '#host/fd.ts';
+import type { Mapping } from '#host/mapping.ts';
 import { VhostUserError } from './messages.ts';
+import { type Windows, windowBytesMax } from './windows.ts';
 
 /** A memory region as the monitor describes it: its addresses in the guest and in the monitor, and its offset in the file. */
 export interface RegionLayout {
@@ -11,7 +12,7 @@ export interface RegionLayout {
   readonly fileOffset: number;
 }
 
-/** A part of a region that fits into one ArrayBuffer in every supported Node, with the views that the ring needs. */
+/** A part of a region that fits into one buffer in every supported Node, with the views that the ring needs. */
 export interface Window {
   readonly guestAddress: number;
   readonly end: number;
@@ -28,8 +29,6 @@ interface Region extends RegionLayout {
 }
 
 const pageBytes = 4096;
-/** Node 20 has no buffer above 4 GiB. */
-const windowBytesMax = 2 ** 30;
 /** Removed regions that requests still use. More than a monitor has at a time (QEMU: 509). */
 const removedMax = 1024;
 
@@ -43,6 +42,11 @@ export class GuestMemory {
   #regions: Region[] = [];
   #removed: Region[] = [];
   #last: Window | undefined;
+  readonly #windows: Windows;
+
+  constructor(windows: Windows) {
+    this.#windows = windows;
+  }
 
   get regionCount(): number {
     return this.#regions.length;
@@ -86,8 +90,7 @@ export class GuestMemory {
   /** Returns the memory of removed regions to the host. Must be called only while no system call uses it. */
   release(): void {
     for (const { mappings } of this.#removed) {
-      // Without memory for the replacement the mapping stays until its last view is garbage-collected.
-      for (const mapping of mappings) tryDetach(mapping);
+      for (const mapping of mappings) void this.#windows.detach(mapping);
     }
     this.#removed = [];
   }
@@ -129,6 +132,13 @@ export class GuestMemory {
   }
 
   #add(layout: RegionLayout, descriptor: number, before: readonly Region[]): void {
+    // Nothing else is asked or mapped: a page fault would ask a FUSE daemon, too.
+    if (kindOfDescriptor(descriptor) !== 'memory') {
+      throw new VhostUserError(
+        'guest memory is no memfd and no file of tmpfs or hugetlbfs; give the guest shared memory ' +
+          '(QEMU: -object memory-backend-memfd,share=on)',
+      );
+    }
     const stat = fstatSync(descriptor, { bigint: true });
     checkLayout(layout, stat);
     for (const other of this.#regions) {
@@ -141,16 +151,42 @@ export class GuestMemory {
     }
     const { guestAddress, bytes, monitorAddress, fileOffset } = layout;
     const key = [guestAddress, bytes, monitorAddress, fileOffset, stat.dev, stat.ino].join();
-    this.#regions.push(before.find(region => region.key === key) ?? mapRegion(layout, key, descriptor));
+    this.#regions.push(
+      before.find(region => region.key === key) ?? this.#map(layout, key, descriptor, Number(stat.blksize)),
+    );
+  }
+
+  /** `blockBytes`: the size of the file's pages, of which hugetlbfs maps whole ones only. */
+  #map(layout: RegionLayout, key: string, descriptor: number, blockBytes: number): Region {
+    const windows: Window[] = [];
+    const mappings: Mapping[] = [];
+    try {
+      let length = 0;
+      for (let at = 0; at < layout.bytes; at += length) {
+        const guestAddress = layout.guestAddress + at;
+        // Windows end at multiples of windowBytesMax, so that no ring with the usual alignment lies in two.
+        length = Math.min(windowBytesMax - (guestAddress % windowBytesMax), layout.bytes - at);
+        const alignment = Math.max(pageBytes, blockBytes);
+        const mapping = this.#windows.map(descriptor, layout.fileOffset + at, length, alignment);
+        mappings.push(mapping);
+        windows.push(windowOf(mapping, guestAddress, length));
+      }
+    } catch (error) {
+      for (const mapping of mappings) void this.#windows.detach(mapping);
+      throw error;
+    }
+    return { ...layout, key, windows, mappings };
   }
 }
 
-function tryDetach(mapping: Mapping): void {
-  try {
-    mapping.detach();
-  } catch (error) {
-    if (!(error instanceof Errno)) throw error;
-  }
+function windowOf({ buffer, start }: Mapping, guestAddress: number, bytes: number): Window {
+  return {
+    guestAddress,
+    end: guestAddress + bytes,
+    bytes: Buffer.from(buffer, start, bytes),
+    words16: new Uint16Array(buffer, start, bytes >> 1),
+    words32: new Uint32Array(buffer, start, bytes >> 2),
+  };
 }
 
 function overlap(a: number, b: number, aBytes: number, bBytes: number): boolean {
@@ -166,41 +202,8 @@ function checkLayout(layout: RegionLayout, stat: BigIntStats): void {
   if (!numbers.every(number => Number.isSafeInteger(number + bytes))) {
     throw new VhostUserError('a memory region lies beyond what addresses can reach');
   }
-  if (!stat.isFile()) {
-    throw new VhostUserError(
-      'guest memory is not a file that can be shared; give the guest shared memory ' +
-        '(QEMU: -object memory-backend-memfd,share=on)',
-    );
-  }
   if (BigInt(fileOffset + bytes) > stat.size)
     throw new VhostUserError('a memory region ends beyond its file');
-}
-
-function mapRegion(layout: RegionLayout, key: string, descriptor: number): Region {
-  const windows: Window[] = [];
-  const mappings: Mapping[] = [];
-  try {
-    let length = 0;
-    for (let at = 0; at < layout.bytes; at += length) {
-      const guestAddress = layout.guestAddress + at;
-      // Windows end at multiples of windowBytesMax, so that no ring with the usual alignment lies in two.
-      length = Math.min(windowBytesMax - (guestAddress % windowBytesMax), layout.bytes - at);
-      const mapping = new Mapping(descriptor, layout.fileOffset + at, length);
-      const { buffer } = mapping;
-      mappings.push(mapping);
-      windows.push({
-        guestAddress,
-        end: guestAddress + length,
-        bytes: Buffer.from(buffer),
-        words16: new Uint16Array(buffer),
-        words32: new Uint32Array(buffer),
-      });
-    }
-  } catch (error) {
-    if (error instanceof Errno) throw new VhostUserError(`guest memory cannot be mapped: ${error}`);
-    throw error;
-  }
-  return { ...layout, key, windows, mappings };
 }
 
 const none: readonly Uint8Array[] = [];
@@ -269,12 +272,12 @@ export class IoVec {
     this.#count++;
   }
 
-  /** Copies the first bytes to `into`, as many as fit. Returns their number. */
-  read(into: Buffer): number {
+  /** Copies the first `count` bytes to `into`, or as many as there are. Returns their number. */
+  read(into: Buffer, count = into.length): number {
     let done = 0;
-    for (let i = 0; i < this.#count && done < into.length; i++) {
+    for (let i = 0; i < this.#count && done < count; i++) {
       const start = this.#starts[i]!;
-      const part = Math.min(this.#lengths[i]!, into.length - done);
+      const part = Math.min(this.#lengths[i]!, count - done);
       this.#windows[i]!.bytes.copy(into, done, start, start + part);
       done += part;
     }
@@ -309,7 +312,7 @@ export class IoVec {
       }
       const { bytes } = this.#windows[i]!;
       const part = Math.min(length, count);
-      views.push(new Uint8Array(bytes.buffer, this.#starts[i]! + skip, part));
+      views.push(new Uint8Array(bytes.buffer, bytes.byteOffset + this.#starts[i]! + skip, part));
       count -= part;
       skip = 0;
     }

@@ -52,6 +52,7 @@ static const struct {
   uint32_t opcode;
 } hanging[] = {
     {"open", FUSE_OPEN}, {"read", FUSE_READ}, {"write", FUSE_WRITE}, {"fsync", FUSE_FSYNC}, {"getattr", FUSE_GETATTR},
+    {"flush", FUSE_FLUSH},
 };
 
 static struct file files[FILES_MAX];

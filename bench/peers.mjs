@@ -21,6 +21,7 @@ const ninepd = (model, label, { parameters = '', more = [] } = {}) => ({
     '--export',
     `${directory.replaceAll(',', ',,')},security_model=${model}`,
     ...['--listen', `tcp://127.0.0.1:0${parameters}`, '--log-level', 'warn'],
+    ...(model === 'passthrough' ? ['--insecure-loopback'] : []),
     ...more,
   ],
 });

@@ -15,7 +15,7 @@ interface PeerState {
 interface Connection {
   readonly session: Session;
   readonly peer: Peer;
-  /** When it was last seen with a negotiated version or a running request; at first, when it connected. */
+  /** When it was last seen attached or with a running request; at first, when it connected. */
   since: number;
 }
 
@@ -28,12 +28,15 @@ export class Connections {
   readonly #streams = new Map<Stream, Connection>();
   readonly #sweepTimer: NodeJS.Timeout;
 
-  /** `warn` gets a line for each connection that is closed for lack of a version. */
+  /** `warn` gets a line for each connection that is closed for lack of a version or an attach. */
   constructor(limits: Limits, warn: (peer: Peer, text: string) => void) {
     this.#limits = limits;
     this.#warn = warn;
     this.share = new ServerShare(limits);
-    this.#sweepTimer = setInterval(() => this.#sweep(), limits.versionSeconds * 250).unref();
+    this.#sweepTimer = setInterval(
+      () => this.#sweep(),
+      Math.min(limits.versionSeconds, limits.attachSeconds) * 250,
+    ).unref();
   }
 
   get size(): number {
@@ -76,18 +79,22 @@ export class Connections {
     });
   }
 
-  /** Closes connections without a negotiated version. */
+  /** Closes connections without a negotiated version, and those that do not attach. */
   #sweep(): void {
-    const { versionSeconds } = this.#limits;
+    const { versionSeconds, attachSeconds } = this.#limits;
     const now = performance.now();
     for (const [stream, connection] of this.#streams) {
       const { session, peer, since } = connection;
       // A running request of an earlier version delays the next Tversion.
-      if (session.msize > 0 || session.counts().requests > 0) connection.since = now;
-      else if (now - since >= versionSeconds * 1000) {
-        this.#warn(peer, `${peer.label}: no version for ${versionSeconds} s; the connection is closed`);
-        stream.destroy();
+      if (session.hasAttached || session.counts().requests > 0) {
+        connection.since = now;
+        continue;
       }
+      const [seconds, lacks] =
+        session.msize === 0 ? [versionSeconds, 'version'] : [attachSeconds, 'attach to an export'];
+      if (now - since < seconds * 1000) continue;
+      this.#warn(peer, `${peer.label}: no ${lacks} for ${seconds} s; the connection is closed`);
+      stream.destroy();
     }
   }
 

@@ -119,7 +119,14 @@ export class Server {
     const log = this.#log.for(`vhost-user ${endpoint.path}`, 'settings');
     const listener = new VhostUserListener(endpoint, port => this.#session(port, log, only), log);
     this.#vhostListeners.add(listener);
-    return (source, peer) => listener.accept(source, peer);
+    return (source, peer) => {
+      const refusal = this.exports.refusal(peer, only);
+      if (refusal === undefined) return listener.accept(source, peer);
+      log.warn(
+        `vhost-user ${endpoint.path}: ${peer.label} is refused, since no export is for it: ${refusal}`,
+      );
+      closeSource(source);
+    };
   }
 
   #named(name: string | undefined): Export | undefined {
@@ -132,7 +139,8 @@ export class Server {
   #accept(source: Source, peer: Peer, busyPoll: number | undefined): void {
     const connections = this.#connections;
     const log = this.#logOf(peer);
-    const refusal = connections.refusal(peer);
+    const forNobody = this.exports.refusal(peer);
+    const refusal = forNobody === undefined ? connections.refusal(peer) : `no export is for it: ${forNobody}`;
     if (this.#closing || refusal !== undefined) {
       if (!this.#closing) log.warn(`${peer.label}: refused, since ${refusal}`);
       closeSource(source);

@@ -20,6 +20,7 @@ const examples = {
   chown: 'refuse',
   multidevs: 'remap',
   freezable: 'on',
+  hostlocks: 'off',
   allow: 'cid:5',
   privport: 'on',
   squash: 'root',
@@ -80,7 +81,7 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
   const values = readSettings(settings, report);
   const one = (key: Key) => values.get(key)?.[0];
   const mode = (key: ModeKey) => readMode(key, one(key), report);
-  const flag = (key: 'readonly' | 'privport' | 'freezable') => {
+  const flag = (key: 'readonly' | 'privport' | 'freezable' | 'hostlocks') => {
     const value = oneOf(key, one(key), ['on', 'off'], report);
     return value === undefined ? undefined : value === 'on';
   };
@@ -97,6 +98,7 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
     ...present('records', oneOf('records', one('records'), recordKinds, report)),
     ...present('chown', oneOf('chown', one('chown'), chowns, report)),
     ...present('freezable', flag('freezable')),
+    ...present('hostLocks', flag('hostlocks')),
     ...present('multidevs', oneOf('multidevs', one('multidevs'), multidevs, report)),
     ...present('allow', values.get('allow')),
     ...present('privport', flag('privport')),

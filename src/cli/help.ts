@@ -41,6 +41,7 @@ Exports:
                                    host's (the default with squash=)
       freezable=on                 its file systems are frozen now and then (fsfreeze); a change then delays
                                    only its own request, at the price of speed
+      hostlocks=off                readonly=on only: guests' locks do not keep programs of this machine out
       multidevs=remap|forbid       what is mounted below the directory is served (the default), or refused
       fmode=MODE, dmode=MODE       mapped only: permission bits of files and directories on this machine
       owner=UID:GID                the owner that guests see: with none of everything, with mapped of what has
@@ -69,6 +70,8 @@ Listeners:
                                    Without --listen, sockets passed by systemd are used.
 
   --port PORT                      short for --listen tcp://127.0.0.1:PORT
+  --insecure-loopback              passthrough listens where every user of this machine can connect, each of
+                                   whom is root there: TCP, without allow= and privport=on
 
 Sandbox:
   --sandbox on|off                 default: on: once started, the server can access its exports and nothing

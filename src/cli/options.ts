@@ -33,6 +33,8 @@ export interface ServeOptions {
   readonly user: string | undefined;
   /** Whether the sandbox leaves CAP_SYS_ADMIN to models whose trusted.* xattrs are the host's. */
   readonly trustedXattrs: boolean;
+  /** Whether `passthrough` may listen where every user of the host can connect. */
+  readonly insecureLoopback: boolean;
   readonly logLevel: LogLevel;
 }
 
@@ -51,6 +53,7 @@ const options = {
   sandbox: { type: 'string' },
   user: { type: 'string' },
   'trusted-xattrs': { type: 'string' },
+  'insecure-loopback': { type: 'boolean' },
   'log-level': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
   version: { type: 'boolean', short: 'v' },
@@ -161,6 +164,7 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
     sandbox: choice('sandbox', one('sandbox'), onOff, 'on', problem) === 'on',
     user: one('user'),
     trustedXattrs: choice('trusted-xattrs', one('trusted-xattrs'), onOff, 'off', problem) === 'on',
+    insecureLoopback: given.has('insecure-loopback'),
     logLevel: choice('log-level', one('log-level'), logLevels, 'info', problem),
   };
 }

@@ -25,7 +25,6 @@ import { refuseDescriptors, socketPair } from '#host/sockets.ts';
 import { type ModelEntry, modelEntry, modelsWhere } from '#security/models.ts';
 import { asksForGroups } from '#security/squash.ts';
 import type { ServerOptions } from '#server.ts';
-import { bindAll, closeBound } from '#transport/bind.ts';
 import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
 import { readyForVsock } from '#transport/vsock.ts';
 import { channelDescriptor, type Share } from '#workers/worker.ts';
@@ -146,38 +145,33 @@ export function runsTwice(options: ServeOptions): boolean {
 }
 
 /** Ends the first run by execve(2). Throws `ConfigError`. */
-export async function enterSandbox(
+export function enterSandbox(
   options: ServeOptions,
-  endpoints: readonly Endpoint[],
+  bound: readonly Endpoint[],
   notify: number | undefined,
   log: Logger,
-): Promise<never> {
+): never {
   const { exports, sandbox, user } = options;
   if (sandbox) for (const one of exports) warnOfOwner(one, options, log);
   const groups = sandbox && groupsWanted(exports) ? Array.from({ length: options.workers }, startGroups) : [];
-  const listen = (await bindAll(endpoints, text => log.warn(text))).map(aboveStandard);
-  try {
-    for (const one of listen) if ('fd' in one && !isDevice(one)) refuseDescriptors(one.fd);
-    const capabilities = capabilitiesFor(options);
-    const become = user === undefined ? undefined : userToBe(user, listen);
-    const rules = sandbox ? rulesFor(exports, listen) : [];
-    const rooted = sandbox && enterRoot(rules, options, log);
-    if (sandbox) boundCapabilities(capabilities);
-    become?.();
-    const abi = sandbox ? landlockAbi() : undefined;
-    if (sandbox) keepCapabilities(capabilities);
-    if (abi !== undefined) landlock(rules);
-    if (sandbox) filterCalls('pre-exec');
-    const handover: Handover = {
-      ...{ listen, workers: options.workers, sandbox, privateRoot: rooted, groups },
-      ...(abi === undefined ? {} : { landlock: abi }),
-      ...(notify === undefined ? {} : { notify }),
-    };
-    return runAgain(handover);
-  } catch (error) {
-    closeBound(listen);
-    throw error;
-  }
+  const listen = bound.map(aboveStandard);
+  for (const one of listen) if ('fd' in one && !isDevice(one)) refuseDescriptors(one.fd);
+  const capabilities = capabilitiesFor(options);
+  const become = user === undefined ? undefined : userToBe(user, listen);
+  const rules = sandbox ? rulesFor(exports, listen) : [];
+  const rooted = sandbox && enterRoot(rules, options, log);
+  if (sandbox) boundCapabilities(capabilities);
+  become?.();
+  const abi = sandbox ? landlockAbi() : undefined;
+  if (sandbox) keepCapabilities(capabilities);
+  if (abi !== undefined) landlock(rules);
+  if (sandbox) filterCalls('pre-exec');
+  const handover: Handover = {
+    ...{ listen, workers: options.workers, sandbox, privateRoot: rooted, groups },
+    ...(abi === undefined ? {} : { landlock: abi }),
+    ...(notify === undefined ? {} : { notify }),
+  };
+  return runAgain(handover);
 }
 
 /** A connection at a standard descriptor is moved: standard input of the second run is /dev/null. */

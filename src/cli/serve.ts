@@ -4,7 +4,7 @@ import { ConfigError } from '#base/config-error.ts';
 import { Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import { RateLimitedLog } from '#base/rate-limited-log.ts';
-import { audienceWarnings } from '#exports/audience.ts';
+import { audienceProblems, audienceWarnings } from '#exports/audience.ts';
 import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
 import { hasRecords, procFaults } from '#exports/validate.ts';
 import { sendMessage } from '#host/message.ts';
@@ -12,7 +12,7 @@ import { exitInOrder, exitUnfinished, userNamed } from '#host/process.ts';
 import { datagramTo } from '#host/sockets.ts';
 import { defaultLimits } from '#quota/limits.ts';
 import { Server } from '#server.ts';
-import { closeBound } from '#transport/bind.ts';
+import { bindAll, closeBound } from '#transport/bind.ts';
 import type { Endpoint } from '#transport/endpoint.ts';
 import { inheritedSockets, type Listener } from '#transport/listen.ts';
 import { Workers } from '#workers/workers.ts';
@@ -76,12 +76,24 @@ async function start(options: ServeOptions, handover: Handover | undefined, log:
   if (handover) return run(options, handover, handover.listen, notifier(handover.notify, log), log);
   warnOfModes(options.exports, log);
   if (!options.sandbox) log.warn(unprotected);
-  const listen = endpoints(options.listen);
-  if (!runsTwice(options)) return run(options, undefined, listen, notifier(manager(log), log), log);
   // With --user, permissions are checked when this process is that user.
   const problems = options.user === undefined ? await exportProblems(options.exports) : [];
   if (problems.length > 0) throw new ConfigError(problems);
-  await enterSandbox(options, listen, manager(log), log);
+  const bound = await bindAll(endpoints(options.listen), text => log.warn(text));
+  try {
+    checkAudience(bound, options);
+    if (runsTwice(options)) enterSandbox(options, bound, manager(log), log);
+    else await run(options, undefined, bound, notifier(manager(log), log), log);
+  } catch (error) {
+    closeBound(bound);
+    throw error;
+  }
+}
+
+function checkAudience(bound: readonly Endpoint[], { exports, insecureLoopback }: ServeOptions): void {
+  const reachable = bound.flatMap(one => (one.kind === 'bound' ? [one] : []));
+  const problems = insecureLoopback ? [] : audienceProblems(reachable, exports);
+  if (problems.length > 0) throw new ConfigError(problems);
 }
 
 type Notify = (state: string) => void;

@@ -6,6 +6,7 @@ import { didYouMean } from '#base/did-you-mean.ts';
 import { HostErrorLog } from '#base/host-error-log.ts';
 import { type Logger, silent } from '#base/log.ts';
 import type { Bytes } from '#base/name.ts';
+import type { Peer } from '#base/peer.ts';
 import { descriptorLimit, groupsOf as groupsOfHost } from '#host/process.ts';
 import { FdBudget } from '#quota/fd-budget.ts';
 import { defaultLimits, type Limits } from '#quota/limits.ts';
@@ -36,6 +37,11 @@ export interface ExportOptions extends GuestOptions, ModelOptions {
   readonly securityModel?: SecurityModelName | SecurityModel;
   /** Its file systems are frozen now and then (FIFREEZE): whatever changes them, nobody else has to wait for that. */
   readonly freezable?: boolean;
+  /**
+   * Of a `readonly` export: whether guests' locks keep programs of the host out. Default: true. With false they hold between the
+   * guests of one process alone.
+   */
+  readonly hostLocks?: boolean;
   /** What is mounted below the directory: `remap`, served with inode numbers of its own (the default), or `forbid`, refused. */
   readonly multidevs?: 'remap' | 'forbid';
 }
@@ -121,7 +127,10 @@ export class Exports {
         const readonly = one.readonly ?? false;
         const { freezable = false } = one;
         const oneMount = one.multidevs === 'forbid';
-        const tree = await LocalTree.open(path, { descriptors, model, readonly, freezable, oneMount });
+        const { hostLocks = true } = one;
+        const tree = await LocalTree.open(path, {
+          ...{ descriptors, model, readonly, freezable, oneMount, hostLocks },
+        });
         own.push(tree);
         const access = new Access(one);
         list.push({ name, path, model: model.name, readonly, tree, access, hostErrors });
@@ -136,6 +145,12 @@ export class Exports {
 
   [Symbol.iterator](): Iterator<Export> {
     return this.#list[Symbol.iterator]();
+  }
+
+  /** Why no export, or not `only`, is for the peer; undefined if one is. For the host's log. */
+  refusal(peer: Peer, only?: Export): string | undefined {
+    const refusals = (only ? [only] : this.#list).map(({ access }) => access.refusal(peer));
+    return refusals.includes(undefined) ? undefined : refusals[0];
   }
 
   /** The export of an attach: the first for an empty aname and for `/`, otherwise by name or path. */
@@ -173,14 +188,20 @@ export async function exportProblems(options: readonly (ExportOptions | TreeExpo
 }
 
 async function directoryProblems(one: ExportOptions): Promise<string[]> {
-  const { path, securityModel, readonly = false } = one;
+  const { path, securityModel, readonly = false, hostLocks = true } = one;
   const entry = modelEntry(securityModel);
   if (!entry)
     return [
       `there is no security model "${securityModel as string}"${didYouMean(`${securityModel}`, modelNames)}: ` +
         `choose ${modelNames.join(' or ')}`,
     ];
-  return [...(await optionProblems(entry, one)), ...(await checkedRoot(resolve(path), entry, readonly))];
+  const problems = [
+    ...(await optionProblems(entry, one)),
+    ...(await checkedRoot(resolve(path), entry, readonly)),
+  ];
+  if (!hostLocks && !readonly)
+    problems.push('hostlocks=off is for readonly=on: where guests write, their locks must hold on the host');
+  return problems;
 }
 
 function nameProblems(given: string | undefined, name: string, index: number): string[] {

@@ -40,6 +40,8 @@ export interface Limits {
   readonly connectionsPerPeer: number;
   /** Seconds that a connection may be without a version. */
   readonly versionSeconds: number;
+  /** Seconds that a connection may be without an attach since it connected or agreed to a new version. */
+  readonly attachSeconds: number;
   /** Sessions whose first attach was to this export. */
   readonly sessionsPerExport: number;
   /** Linux keeps a fid for each cached dentry and user. */
@@ -74,6 +76,7 @@ export const defaultLimits: Limits = {
   connections: 1024,
   connectionsPerPeer: 512,
   versionSeconds: 10,
+  attachSeconds: 30,
   sessionsPerExport: 1024,
   fidsPerSession: 4_000_000,
   fidsPerExport: 16_000_000,

@@ -62,6 +62,7 @@ export class Session extends SessionState implements SessionPort {
   #request = new Request(this);
   #someReadonly = false;
   #ended = false;
+  #hasAttached = false;
   /** Number of Tversions received. */
   #generation = 0;
 
@@ -74,8 +75,14 @@ export class Session extends SessionState implements SessionPort {
     this.#tracing = log.isLevelEnabled('trace');
   }
 
+  /** Before the first attach, too, only small messages are legal: a peer without an export takes no memory for large ones. */
   get frameBytesMax(): number {
-    return this.msize === 0 ? unversionedFrameBytesMax : this.msize;
+    return this.#hasAttached ? this.msize : unversionedFrameBytesMax;
+  }
+
+  /** Whether an attach has succeeded since the last Tversion. */
+  get hasAttached(): boolean {
+    return this.#hasAttached;
   }
 
   takes(type: number, unreadBytes: number): boolean {
@@ -235,6 +242,7 @@ export class Session extends SessionState implements SessionPort {
 
   attached(to: ExportEntry, uname: string, uid: number): void {
     this.#someReadonly ||= to.readonly;
+    this.#hasAttached = true;
     if (!this.#log.isLevelEnabled('debug')) return;
     // Escaped: the bytes are the client's.
     const name = JSON.stringify(uname.slice(0, 64));
@@ -244,6 +252,7 @@ export class Session extends SessionState implements SessionPort {
   reset(): MaybePromise<boolean> {
     const generation = ++this.#generation;
     this.msize = 0;
+    this.#hasAttached = false;
     const effective = this.#tags.abandonAll();
     const locked = this.locks.count > 0;
     const released = this.#teardown();

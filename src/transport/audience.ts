@@ -3,7 +3,7 @@ import type { AddressInfo, Server } from 'node:net';
 import { vsockName } from '#host/vsock.ts';
 import { localCid } from './vsock-address.ts';
 
-/** Who can connect to a listener that is open beyond its own user or machine; undefined otherwise. */
+/** Who can connect to a listener that is open beyond its own user and the group named; undefined otherwise. */
 export type Audience =
   | 'other machines'
   | 'every virtual machine of this host'
@@ -11,11 +11,11 @@ export type Audience =
   | undefined;
 
 export function tcpAudience({ address }: AddressInfo): Audience {
-  return /^(127\.|::1$|::ffff:127\.)/i.test(address) ? undefined : 'other machines';
+  return /^(127\.|::1$|::ffff:127\.)/i.test(address) ? 'every user of this host' : 'other machines';
 }
 
 export function vsockAudience(cid: number): Audience {
-  return cid === localCid ? undefined : 'every virtual machine of this host';
+  return cid === localCid ? 'every user of this host' : 'every virtual machine of this host';
 }
 
 /** Audience of an inherited listening socket. `server` is Node's, for the socket families that Node knows. */

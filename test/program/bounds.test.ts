@@ -258,6 +258,19 @@ describe('a server with bounds of its own', () => {
     await c.client.wire.closed;
   });
 
+  it('closes a connection that attaches nowhere, and takes no large message before', async () => {
+    await serve({ attachSeconds: 1 });
+    const c = await begin();
+    const wire = async () => (await Client.connect({ path: path() })).wire;
+    await (await wire()).closed;
+    expect(lines.filter(line => line.includes('no attach to an export for 1 s'))).toHaveLength(1);
+    const large = await wire();
+    large.socket.write(Buffer.of(0, 0, 8, 0, 118, 1, 0));
+    await large.closed;
+    expect(lines.filter(line => line.includes('8192 are allowed'))).toHaveLength(1);
+    await c.look(0);
+  });
+
   it('refuses an attach to an export with all the sessions that it may have', async () => {
     await serve({ sessionsPerExport: 2 });
     const first = await begin();

@@ -111,8 +111,10 @@ describe('a listener that others can reach', () => {
       'tcp://[::1]:0',
     ]);
     await running.says(/tcp:\/\/0\.0\.0\.0:\d+ can be reached by other machines/);
-    expect(running.log.match(/can be reached/g)).toHaveLength(1);
+    await running.says(/tcp:\/\/\[::1\]:\d+ can be reached by every user of this host/);
+    expect(running.log.match(/can be reached/g)).toHaveLength(2);
     expect(running.log).toContain(`may use ${files}: restrict it`);
+    expect(running.log).toContain(`may use ${files}: where that matters, listen on unix:///PATH`);
   });
 
   it('is not warned of when all exports do', async () => {
@@ -120,6 +122,35 @@ describe('a listener that others can reach', () => {
     await running.says(/^listening on/m);
     await running.says(/mount -t 9p/);
     expect(running.log).not.toContain('can be reached');
+  });
+
+  it('is not warned of on loopback when its exports want ports that only root has', async () => {
+    const running = start(['--export', `${files},privport=on`, '--listen', 'tcp://127.0.0.1:0']);
+    await running.says(/mount -t 9p/);
+    expect(running.log).not.toContain('can be reached');
+  });
+
+  it.each([
+    ['tcp://127.0.0.1:0', []],
+    ['tcp://[::1]:0', []],
+    ['tcp://0.0.0.0:0', []],
+    ['tcp://127.0.0.1:0', ['--sandbox', 'off']],
+    ['tcp://127.0.0.1:0', ['--workers', '2']],
+  ])('is refused to passthrough, with what to do instead: %s %j', (uri, args) => {
+    const problems = refused('serve', files, '--security-model', 'passthrough', '--listen', uri, ...args);
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toMatch(/every user of this host can connect there and be root in/);
+    for (const remedy of ['unix:///PATH', 'allow=', 'privport=on', '--insecure-loopback'])
+      expect(problems[0]).toContain(remedy);
+  });
+
+  it.each([
+    [`${'allow=tcp:127.0.0.0/8'}`, []],
+    ['privport=on', []],
+    ['readonly=off', ['--insecure-loopback']],
+  ])('is passthrough where somebody says so: %s %j', async (setting, args) => {
+    const exported = `${files},security_model=passthrough,${setting}`;
+    await start(['--export', exported, '--listen', 'tcp://127.0.0.1:0', ...args]).port();
   });
 
   it('may be a socket of the service manager that every user may write to', async () => {

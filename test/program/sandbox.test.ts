@@ -178,7 +178,7 @@ describe('a server that a guest has taken over', () => {
   async function tryMetadata(without: string): Promise<{ outcome: Record<string, string>; log: string }> {
     for (const name of ['outside', 'files/inside']) writeFileSync(join(dir, name), 'content');
     execFileSync('mknod', [join(files, 'zero'), 'c', '1', '5']);
-    const args = ['serve', files, '--security-model', 'passthrough', ...listen];
+    const args = ['serve', files, '--security-model', 'passthrough', '--insecure-loopback', ...listen];
     const running = startWithout(without, args, withAttempts(metadata()));
     await running.port();
     return { outcome: await attempted(running), log: running.log };
@@ -210,8 +210,11 @@ const existsIn = (name: string) => name !== 'another.sock' || existsSync(join(di
 describe('every thread of a server', () => {
   it.each([
     [[], '0000000000000000'],
-    [['--security-model', 'passthrough'], '00000000880000db'],
-    [['--security-model', 'passthrough', '--trusted-xattrs', 'on'], '00000000882000db'],
+    [['--security-model', 'passthrough', '--insecure-loopback'], '00000000880000db'],
+    [
+      ['--security-model', 'passthrough', '--insecure-loopback', '--trusted-xattrs', 'on'],
+      '00000000882000db',
+    ],
   ])('has the filter and no capability but those of its model: %j', async (args, capabilities) => {
     const env = withAttempts({ pool: `await Promise.all([1, 2, 3, 4].map(() => fs.promises.stat('.')))` });
     const running = start(['serve', files, ...listen, ...args], { env });

@@ -67,6 +67,7 @@ export class Ninepd {
       );
     }
     for (const uri of listen) args.push('--listen', uri);
+    if (options.exports.some(one => one.securityModel === 'passthrough')) args.push('--insecure-loopback');
     args.push(...(options.args ?? []));
     const child = spawnNode(args, options);
     const server = new Ninepd(child);

@@ -45,6 +45,11 @@ export interface LocalTreeParts {
   readonly readonly?: boolean;
   /** Its file systems may be frozen (FIFREEZE): no change runs on the event loop's thread. */
   readonly freezable?: boolean;
+  /**
+   * Whether locks of guests keep programs of the host out (the default). Otherwise they hold between guests alone, and are not
+   * granted while a program of the host holds a conflicting lock.
+   */
+  readonly hostLocks?: boolean;
   /** Whether mounts below the directory are refused (EACCES). */
   readonly oneMount?: boolean;
   /** For tests. */
@@ -89,7 +94,7 @@ export class LocalTree implements Tree {
     this.#targets = new Targets(nodes, files);
     this.#creator = new Creator(nodes, parts.model, records);
     this.#xattrs = new LocalXattrs(nodes, parts.model);
-    this.#locks = new OwnerLocks(nodes, this.#opens);
+    this.#locks = new OwnerLocks(nodes, this.#opens, parts.hostLocks ?? true);
     this.#changes = new Changes(nodes, this.#opens, parts.model, this.#targets);
     this.#attrCache = new AttrCache(nodes, parts.model, this.#targets);
     const orphans = new Orphans(parts.model, parts.readonly ?? false, records);

@@ -15,12 +15,17 @@ export class OwnerLocks {
   readonly #opens: OpenTable;
   readonly #holders = new Map<LocalNode, Map<LockKey, LocalOpen>>();
 
-  constructor(nodes: NodeTable, opens: OpenTable) {
+  readonly #onHost: boolean;
+
+  /** `onHost`: whether locks are taken on the host, where they keep its programs out. */
+  constructor(nodes: NodeTable, opens: OpenTable, onHost: boolean) {
     this.#nodes = nodes;
     this.#opens = opens;
+    this.#onHost = onHost;
   }
 
   async set(owner: LockKey, file: LocalOpen, range: LockRange): Promise<boolean> {
+    if (!this.#onHost) return range.type === 2 || (await this.test(owner, file, range)) === undefined;
     const { node, session } = file;
     const held = this.#holders.get(node)?.get(owner);
     if (held) return this.#setOn(held, range);

@@ -25,7 +25,7 @@ describe('the command line', () => {
       problems: [],
       options: {
         ...{ exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
-        ...{ sandbox: true, user: undefined, trustedXattrs: false },
+        ...{ sandbox: true, user: undefined, trustedXattrs: false, insecureLoopback: false },
         ...{ securityModel: 'mapped', quickStart: true },
       },
     });

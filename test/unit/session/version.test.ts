@@ -68,7 +68,7 @@ describe('a second Tversion', () => {
     await turns();
     expect(harness.takeTags()).toEqual([NOTAG]);
     expect(harness.hungUp).toBeUndefined();
-    expect(harness.session.frameBytesMax).toBe(16_384);
+    expect(harness.session.msize).toBe(16_384);
   });
 
   it('is answered after the locks of the old session are released', async () => {

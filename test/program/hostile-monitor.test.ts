@@ -3,7 +3,7 @@ import { mkdirSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Client } from '#client/client.ts';
-import { closeFd } from '#host/vhost.ts';
+import { closeFd } from '#host/fd.ts';
 import { Stalling } from '../support/stalling/stalling.ts';
 import { regionBytes, request, u64 } from '../support/vhost-frontend.ts';
 import { Monitor } from '../support/vhost-monitor.ts';

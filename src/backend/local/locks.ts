@@ -25,8 +25,9 @@ export class OwnerLocks {
   }
 
   async set(owner: LockKey, file: LocalOpen, range: LockRange): Promise<boolean> {
-    if (!this.#onHost) return range.type === 2 || (await this.test(owner, file, range)) === undefined;
     const { node, session } = file;
+    if (!this.#onHost)
+      return range.type === 2 || (await this.test(session, owner, file, range)) === undefined;
     const held = this.#holders.get(node)?.get(owner);
     if (held) return this.#setOn(held, range);
     if (range.type === 2) return true;
@@ -75,12 +76,12 @@ export class OwnerLocks {
   }
 
   async test(
-    ctx: CallContext,
+    submitter: Submitter,
     owner: LockKey,
     file: LocalOpen,
     { type, start, length }: LockRange,
   ): Promise<LockConflict | undefined> {
-    const sys = file.node.volume.sys(ctx);
+    const sys = file.node.volume.sys(submitter);
     const held = this.#holders.get(file.node)?.get(owner);
     const found = await this.#opens.use(held ?? file, fd =>
       sys.testLock(serverCreds, fd, type === 2 ? 1 : type, start, length),

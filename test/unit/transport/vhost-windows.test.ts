@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { constants, PerformanceObserver } from 'node:perf_hooks';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { closeFd } from '#host/vhost.ts';
+import { closeFd } from '#host/fd.ts';
 import { Frontend, memoryFile, regionBytes, request, u32, u64 } from '../../support/vhost-frontend.ts';
 import { Monitor, type Region } from '../../support/vhost-monitor.ts';
 import { type Served, serveDirectory } from '../../support/vhost-served.ts';

@@ -52,18 +52,19 @@ int64_t sys_receive_message(const struct call *c) {
 
 /*
  * The kind of a peer's descriptor, by calls that ask no file system: fstat(2), poll(2), a page fault and close(2) ask a FUSE daemon,
- * which may never answer. 1: memory (a file of tmpfs or hugetlbfs; only these have seals); 2: an eventfd; 0: anything else.
- * d_path() begins every file's name with a slash, so no file has an eventfd's name.
+ * which may never answer. 1: memory (a file of tmpfs or hugetlbfs; only these have seals); 2: an eventfd, or a pipe, which Linux's
+ * virtio_uml uses for calls; 3: a socket; 0: anything else. d_path() begins every file's name with a slash, so no file has a name
+ * of these kinds, a FIFO of a file system included.
  */
 int64_t sys_kind_of_descriptor(const struct call *c) {
-  enum { OTHER, MEMORY, EVENT, GET_SEALS = 1034 };
-  static const char event[] = "anon_inode:[eventfd]";
-  char text[sizeof event];
+  enum { OTHER, MEMORY, EVENT, SOCKET, GET_SEALS = 1034 };
+  char text[32] = {0};
   struct proc_path path = proc_path(c->number[0]);
   int from = proc_fds();
   if (fcntl(c->number[0], GET_SEALS) >= 0) return MEMORY;
-  ssize_t length = readlinkat(from, name_from(from, &path), text, sizeof text);
-  return length == sizeof event - 1 && memcmp(text, event, sizeof event - 1) == 0 ? EVENT : OTHER;
+  if (readlinkat(from, name_from(from, &path), text, sizeof text - 1) < 0) return OTHER;
+  if (strcmp(text, "anon_inode:[eventfd]") == 0 || strncmp(text, "pipe:[", 6) == 0) return EVENT;
+  return strncmp(text, "socket:[", 8) == 0 ? SOCKET : OTHER;
 }
 
 /* sendmsg(2) of the first segment with the descriptors in the second, without blocking. Bytes sent, which may be fewer. */

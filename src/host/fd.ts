@@ -1,4 +1,12 @@
-import { beginCall, expectCount, onThreads, raw, runInline, shimOf, unknownFsThreads } from './control-block.ts';
+import {
+  beginCall,
+  expectCount,
+  onThreads,
+  raw,
+  runInline,
+  shimOf,
+  unknownFsThreads,
+} from './control-block.ts';
 import { noSession, serverCreds } from './syscalls.ts';
 
 const op = {
@@ -24,9 +32,9 @@ export function closeOnPool(fd: number): void {
   void onUnknownFs(raw);
 }
 
-/** What a descriptor is that a peer has passed: `memory` of tmpfs or hugetlbfs, an `event` (eventfd(2)), or anything `else`. */
-export type DescriptorKind = 'memory' | 'event' | 'else';
-const kinds: readonly DescriptorKind[] = ['else', 'memory', 'event'];
+/** What a descriptor is that a peer has passed: `memory` of tmpfs or hugetlbfs, an `event` (eventfd(2), pipe(2)), a `socket`. */
+export type DescriptorKind = 'memory' | 'event' | 'socket' | 'else';
+const kinds: readonly DescriptorKind[] = ['else', 'memory', 'event', 'socket'];
 
 /** Asks no file system, so that it returns at once whatever the descriptor is. */
 export function kindOfDescriptor(fd: number): DescriptorKind {

@@ -1,7 +1,7 @@
 import { EACCES, EBADF, EMFILE, ENFILE, ENOLCK, EROFS, ETXTBSY } from '#base/errno.ts';
 import { O_RDONLY, O_RDWR } from '#host/constants.ts';
 import { type Submitter, serverCreds } from '#host/syscalls.ts';
-import type { CallContext, LockConflict, LockKey, LockRange } from '../tree.ts';
+import type { LockConflict, LockKey, LockRange } from '../tree.ts';
 import type { LocalNode } from './node.ts';
 import type { NodeTable } from './node-table.ts';
 import type { LocalOpen, OpenTable } from './open-file.ts';

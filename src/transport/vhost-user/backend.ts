@@ -399,7 +399,7 @@ function takeDescriptor(payload: Buffer, descriptors: number[]): number | undefi
   const [descriptor] = descriptors;
   if (descriptor === undefined) throw new VhostUserError('a descriptor is announced but not passed');
   if (kindOfDescriptor(descriptor) !== 'event')
-    throw new VhostUserError('what signals a virtqueue is no eventfd');
+    throw new VhostUserError('what signals a virtqueue is no eventfd and no pipe');
   descriptors.shift();
   return descriptor;
 }

@@ -105,7 +105,7 @@ export class Connection {
     // Anything else could hang this process: a file of the monitor's own file system (FUSE) answers when it likes.
     if (this.#descriptors.slice(known).some(fd => kindOfDescriptor(fd) === 'else'))
       throw new VhostUserError(
-        'a descriptor that is neither shared memory (memfd, tmpfs or hugetlbfs) nor an eventfd; ' +
+        'a descriptor that is neither shared memory (memfd, tmpfs or hugetlbfs) nor an eventfd, pipe or socket; ' +
           'QEMU: -object memory-backend-memfd,share=on',
       );
     if (got <= 0) {

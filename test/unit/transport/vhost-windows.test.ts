@@ -74,7 +74,8 @@ describe('the memory that a monitor shares', () => {
       monitor.order(request.setMemTable, table(turn), Array<number>(8).fill(file));
     for (let turn = 0; turn < 100; turn++) await change(turn);
     const before = maps();
-    for (let turn = 100; turn < 600; turn++) await change(turn);
-    expect(maps()).toBeLessThan(before + 256);
+    for (let turn = 100; turn < 900; turn++) await change(turn);
+    // Under load the pool is behind, up to the limit of windows.
+    expect(maps()).toBeLessThan(before + 2 * 1536);
   });
 });

@@ -58,22 +58,20 @@ describe('mapped-file on vfat', () => {
 
   test('keeps owners, modes, types and targets, over a killed server', async () => {
     await start();
-    const listing = `find d -printf '%P|%y|%m|%U:%G|%l|' -a \\( -type d -printf '\\n' -o -printf '%s\\n' \\) | sort`;
+    const listing = `find d -printf '%P|%y|%m|%U:%G|%l|' -a \\( -type d -printf '\\n' -o -printf '%s\\n' \\) | LC_ALL=C sort`;
     const { stdout } = await sh(`
       umask 022; mkdir d d/sub; echo text >d/f; chown 1000:1001 d/f; chmod 6755 d/f; ln -s /no/where d/link; mkfifo d/p
       mknod d/null c 1 3; chown -h 5:6 d/link; chmod 1777 d/sub; echo new >d/g; chmod 640 d/g; mv d/g d/f
       echo one >d/one; chown 7:8 d/one; mv d/one d/sub/two; fails 'not permitted' ln d/f d/hard; ${listing}`);
-    expect(stdout.trim().split('\n')).toEqual(
-      [
-        '|d|755|0:0||',
-        'f|f|640|0:0||4',
-        'link|l|777|5:6|/no/where|9',
-        'null|c|666|0:0||0',
-        'p|p|644|0:0||0',
-        'sub/two|f|644|7:8||4',
-        'sub|d|1777|0:0||',
-      ].map(line => (line.startsWith('null') ? line.replace('666', '644') : line)),
-    );
+    expect(stdout.trim().split('\n')).toEqual([
+      'f|f|640|0:0||4',
+      'link|l|777|5:6|/no/where|9',
+      'null|c|644|0:0||0',
+      'p|p|644|0:0||0',
+      'sub/two|f|644|7:8||4',
+      'sub|d|1777|0:0||',
+      '|d|755|0:0||',
+    ]);
     await guest.sh('kill -KILL $(cat /tmp/ninepd.pid); umount /mnt/fat');
     await start();
     expect((await sh(listing)).stdout).toBe(stdout);
@@ -86,12 +84,12 @@ describe('mapped-file on vfat', () => {
       # On the file system itself these are all the same.
       for name in .VIRTFS_METADATA .virtfs_metadata. VIRTFS~1; do
         ls "/tmp/fat/$name/f" >/dev/null
-        fails . ls "$name"; fails . cat "$name/f"; fails . mv "$name" mine; fails . mv d "$name"; fails . rmdir "$name"
-        fails . mkdir "$name"; fails . touch "$name"; fails . ln -s x "$name"
+        fails '' ls "$name"; fails '' cat "$name/f"; fails '' mv "$name" mine; fails '' mv d "$name"; fails '' rmdir "$name"
+        fails '' mkdir "$name"; fails '' touch "$name"; fails '' ln -s x "$name"
       done
       for name in .VIRTFS_METADATA_ROOT .virtfs_metadata_root. VIRTFS~2; do
         ls "/tmp/fat/$name" >/dev/null
-        fails . cat "$name"; fails . rm "$name"; fails . mv "$name" mine; fails . mv f "$name"
+        fails '' cat "$name"; fails '' rm "$name"; fails '' mv "$name" mine; fails '' mv f "$name"
       done
       same "$(ls -A)" "$(printf 'd\\nf')"`);
   });
@@ -100,7 +98,7 @@ describe('mapped-file on vfat', () => {
     await sh(`
       echo public >"a public file"; echo secret >"a secret file"; chmod 600 "a secret file"
       ls /tmp/fat/APUBLI~1 /tmp/fat/ASECRE~1 >/dev/null
-      for name in APUBLI~1 ASECRE~1; do fails 'No such file' cat "$name"; fails . rm "$name"; fails . chmod 777 "$name"; done
+      for name in APUBLI~1 ASECRE~1; do fails 'No such file' cat "$name"; fails '' rm "$name"; fails '' chmod 777 "$name"; done
       same "$(stat -c %a 'a secret file')" 600`);
     await guest.umount('/mnt/fat');
   });

@@ -194,7 +194,9 @@ async function jostle(
       });
     await c.close();
   } catch (error) {
-    if (!(error instanceof Disconnected)) throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    const killed = error instanceof Disconnected || code === 'ECONNREFUSED' || code === 'ECONNRESET';
+    if (!killed) throw error;
   }
 }
 

@@ -4,6 +4,7 @@ import { type MaybePromise, onError } from '#base/maybe-promise.ts';
 import { type Name, nameOf } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
 import { isAbandoned, isTempName } from '#base/temp-name.ts';
+import { expectCount } from '#host/control-block.ts';
 import { type Syscalls, serverCreds } from '#host/syscalls.ts';
 import { type Dirent, parseDirents } from '#protocol/dirent.ts';
 import type { ObjectRecord, StoredAttrs } from '#security/model.ts';
@@ -107,7 +108,7 @@ export class RecordedNames {
     });
   }
 
-  /** Renames an object; `rename` says why where there is none. */
+  /** Renames an object. */
   async move(
     fromDir: RecordedDir,
     from: Name,
@@ -118,11 +119,12 @@ export class RecordedNames {
     const files = this.#files;
     const { sys } = fromDir;
     const attr = new Attr();
-    const absent = async () => (await sys.statAt(serverCreds, fromDir.fd, from, attr)) !== 0;
-    if (await absent()) return rename();
+    // Without the locks an object that somebody gives the name meanwhile would be renamed without its record.
+    const look = async () => expectCount(await sys.statAt(serverCreds, fromDir.fd, from, attr));
+    await look();
     await this.#lockedBoth(fromDir, toDir, async (fromfd, tofd) => {
       await files.secureRoot(toDir);
-      if (await absent()) return rename();
+      await look();
       if (await files.isMetadata(fromDir, attr)) throw ENOENT;
       const victim = new Attr();
       const replaces = (await toDir.sys.statAt(serverCreds, toDir.fd, to, victim)) === 0;
@@ -227,8 +229,8 @@ export class RecordedNames {
     await toDir.sys.stat(serverCreds, toDir.fd, b);
     if (a.dev === b.dev && inoText(a) === inoText(b)) return files.locked(toDir, tofd => act(tofd, tofd));
     if (inoText(a) < inoText(b))
-      return files.lockedIfThere(fromDir, fromfd => files.locked(toDir, tofd => act(fromfd, tofd)));
-    return files.locked(toDir, tofd => files.lockedIfThere(fromDir, fromfd => act(fromfd, tofd)));
+      return files.locked(fromDir, fromfd => files.locked(toDir, tofd => act(fromfd, tofd)));
+    return files.locked(toDir, tofd => files.locked(fromDir, fromfd => act(fromfd, tofd)));
   }
 }
 

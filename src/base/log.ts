@@ -1,4 +1,4 @@
-/** Logger of the server. pino's loggers implement it. */
+/** Logger of the server. Loggers of pino and its like implement it. */
 export interface Logger {
   trace(text: string): void;
   debug(text: string): void;

@@ -9,7 +9,7 @@ import { parseExport } from './export-option.ts';
 import { parseLimits } from './limit-option.ts';
 import { wholeNumber } from './number-option.ts';
 
-const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error', 'fatal'] as const;
 const onOff = ['on', 'off'] as const;
 export type LogLevel = (typeof logLevels)[number];
 

@@ -349,11 +349,9 @@ function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]
 /** Files of the program: Node, its libraries and settings, this code and the packages that it imports. */
 function ownFiles(): Rule[] {
   const started = [process.execPath, ...sharedObjects()];
-  const packages = ['pino', 'pino-pretty'].map(name => fileURLToPath(import.meta.resolve(name)));
   const ours = dirname(dirname(here));
   const read = [
     ...[ours, resolve(ours, '../package.json'), resolve(ours, '../node_modules'), addonPath],
-    ...packages.map(path => path.slice(0, path.indexOf('/node_modules/') + '/node_modules'.length)),
     ...['/etc/ld.so.cache', '/etc/localtime', '/usr/share/zoneinfo', '/dev/null'],
     ...['/proc/self/maps', '/proc/self/cgroup', '/proc/meminfo', ...memoryLimits()],
     ...[process.env.OPENSSL_CONF ?? '/etc/ssl/openssl.cnf', '/usr/lib/ssl/openssl.cnf'],

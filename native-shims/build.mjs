@@ -1,5 +1,5 @@
 // Compiles the addon with the C compiler alone: no node-gyp, so no Python and no download of Node's headers.
-//   node build.mjs                    build/ARCH-LIBC/native-shims.node for this Node.js, and ninepd-groups beside it
+//   node build.mjs                    build/ARCH-LIBC/native-shims.node for this Node.js, ninepd-groups and ninepd-launch beside it
 //   node build.mjs --target arm64-glibc
 //   node build.mjs --target x64-musl --sysroot DIR   DIR has musl's headers and libraries
 //   node build.mjs --sanitize         build/asan/native-shims.node, with the address and undefined-behaviour sanitizers
@@ -118,4 +118,11 @@ compile(
   'program',
   [...common, ...inFolder('.', /\.h$/), 'groups/main.c'],
   [...link, 'groups/main.c'],
+);
+const launch = ['launch/main.c', 'private-root.c', 'landlock.c', 'exec.c'];
+compile(
+  'ninepd-launch',
+  'program',
+  [...common, ...inFolder('.', /\.[ch]$/), ...launch],
+  [...link, ...launch],
 );

@@ -16,7 +16,7 @@
 
 /* From include/uapi/linux/mount.h, of which libc's headers lack parts. mount_setattr(2) is of Linux 5.12. */
 enum { CALL_OPEN_TREE = 428, CALL_MOVE_MOUNT, CALL_FSOPEN, CALL_FSCONFIG, CALL_FSMOUNT, CALL_MOUNT_SETATTR = 442 };
-enum { TREE_CLONE = 1, FROM_DESCRIPTOR = 4, CLOSE_ON_EXEC = 1, CONFIG_CREATE = 6, RECURSIVE = 0x8000 };
+enum { TREE_CLONE = 1, FROM_DESCRIPTOR = 4, CLOSE_ON_EXEC = 1, CONFIG_SET_STRING = 1, CONFIG_CREATE = 6, RECURSIVE = 0x8000 };
 enum { READ_ONLY = 1, NO_SUID = 2, NO_DEVICES = 4, NO_EXEC = 8 };
 
 struct attributes {
@@ -34,8 +34,8 @@ static int64_t attach_mount(int mount, int directory, const char *path) {
 
 /*
  * An entry: a NUL-terminated letter and absolute path without symlinks. `l` is a symlink, and the next string its
- * target; `d` is an empty directory; `r` and `w` are bind mounts from the host, read-only and writable (`MountEntry`
- * in src/host/sandbox.ts).
+ * target; `d` is an empty directory; `r` and `w` are bind mounts from the host, read-only and writable; `p` is a new proc file
+ * system of this process id namespace (`MountEntry` in src/host/sandbox.ts).
  */
 struct entry {
   char letter, *path, *target;
@@ -59,15 +59,31 @@ static int64_t create_mount_point(int root, const struct entry *entry) {
   }
   int64_t done;
   if (entry->letter == 'l') done = RESULT(symlinkat(entry->target, root, name));
+  else if (entry->letter == 'p') done = RESULT(mkdirat(root, name, 0555));
   else if (stat(entry->path, &found) != 0) done = -(int64_t)errno;
   else if (S_ISDIR(found.st_mode)) done = RESULT(mkdirat(root, name, 0755));
   else done = RESULT(mknodat(root, name, S_IFREG | 0444, 0));
   return done == -EEXIST ? 0 : done;
 }
 
+/* Only the files of processes where the kernel has that option (Linux 5.8), not /proc/sys and the like. */
+static int64_t mount_proc(int root, const char *path) {
+  int context = (int)syscall(CALL_FSOPEN, "proc", CLOSE_ON_EXEC);
+  if (context < 0) return -(int64_t)errno;
+  syscall(CALL_FSCONFIG, context, CONFIG_SET_STRING, "subset", "pid", 0);
+  int64_t mount = RESULT(syscall(CALL_FSCONFIG, context, CONFIG_CREATE, NULL, NULL, 0));
+  if (mount == 0) mount = RESULT(syscall(CALL_FSMOUNT, context, CLOSE_ON_EXEC, NO_SUID | NO_DEVICES | NO_EXEC));
+  close(context);
+  if (mount < 0) return mount;
+  int64_t done = attach_mount((int)mount, root, path + 1);
+  close((int)mount);
+  return done;
+}
+
 /* A recursive bind mount. nodev except for a character device itself (/dev/null): guests can create device nodes. */
 static int64_t bind_from_host(int root, const struct entry *entry) {
   struct stat found;
+  if (entry->letter == 'p') return mount_proc(root, entry->path);
   if (entry->letter != 'r' && entry->letter != 'w') return 0;
   int tree = (int)syscall(CALL_OPEN_TREE, AT_FDCWD, entry->path, TREE_CLONE | RECURSIVE | O_CLOEXEC);
   if (tree < 0) return -(int64_t)errno;

@@ -92,6 +92,12 @@ static const int for_processes[] = {
 #endif
 };
 
+/* How ninepd-launch confines what it starts. */
+static const int for_launch[] = {
+    SYS_mount, SYS_umount2, SYS_pivot_root, CALL_OPEN_TREE, CALL_MOVE_MOUNT, CALL_FSOPEN, CALL_FSCONFIG, CALL_FSMOUNT,
+    CALL_MOUNT_SETATTR, SYS_unshare, SYS_setns,
+};
+
 static const int fatal[] = {
     SYS_execveat, SYS_ptrace, SYS_process_vm_readv, SYS_process_vm_writev, SYS_kcmp, CALL_PIDFD_GETFD,
     CALL_PIDFD_OPEN, SYS_mount, SYS_umount2, SYS_pivot_root, SYS_chroot, CALL_OPEN_TREE, CALL_OPEN_TREE_ATTR,
@@ -307,7 +313,8 @@ static bool has_filters(void) {
 
 /*
  * Installs the filter of a role (SECCOMP_ROLE_*) on all threads: a server, with SECCOMP_NEEDS_* in the second number;
- * a launcher of workers, for which all but fatal calls are allowed; or a program to be executed, for which only
+ * a launcher of workers, for which all but fatal calls are allowed; a confiner, whose workers confine themselves before they
+ * start (ninepd-launch), which may also mount and enter namespaces; or a program to be executed, for which only
  * io_uring is denied, since libuv sets one up before any JavaScript runs. clone3(2) gets ENOSYS, because its flags
  * are in memory that a filter cannot read; libc then calls clone(2). -ENOSYS only if the kernel or architecture has
  * no filters; -EBUSY if a thread has a filter of its own.
@@ -321,8 +328,10 @@ int64_t sys_install_seccomp(const struct call *c) {
     LIST(&p, fatal, KILL);
     p.verdicts[CALL_CLONE3] = UNKNOWN;
   }
+  if (role == SECCOMP_ROLE_CONFINER) LIST(&p, for_launch, ALLOW);
   if (role == SECCOMP_ROLE_SERVER) server_calls(&p, c->number[1]);
-  if (role == SECCOMP_ROLE_LAUNCHER) own_check(&p, (struct check){SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL});
+  if (role == SECCOMP_ROLE_LAUNCHER || role == SECCOMP_ROLE_CONFINER)
+    own_check(&p, (struct check){SYS_clone, 0, NAMESPACES, 0, ALLOW, KILL});
   if (role != SECCOMP_ROLE_SERVER) p.verdicts[SYS_io_uring_setup] = UNKNOWN;
   int64_t done = emit(&p, role == SECCOMP_ROLE_SERVER ? UNKNOWN : ALLOW);
   if (done < 0) return done;

@@ -103,6 +103,7 @@ enum {
   SECCOMP_ROLE_SERVER = 0,
   SECCOMP_ROLE_LAUNCHER = 1,
   SECCOMP_ROLE_PRE_EXEC = 2,
+  SECCOMP_ROLE_CONFINER = 3,
 };
 
 /* What a server needs besides: threads that take the ids of users, descriptors in messages. */
@@ -171,6 +172,7 @@ enum {
   ROW(CAP_SYS_ADMIN) \
   ROW(CAP_SYS_RESOURCE) \
   ROW(CAP_MKNOD) \
-  ROW(CAP_SETFCAP)
+  ROW(CAP_SETFCAP) \
+  ROW(CAP_SETPCAP)
 
 #endif

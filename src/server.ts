@@ -32,8 +32,10 @@ export interface ServerOptions {
   readonly groupsOf?: GroupsOf;
   /** Default: no log. */
   readonly log?: Logger;
-  /** Called after a stream connection has closed. */
+  /** Called after a connection has closed or was refused. */
   readonly connectionEnded?: () => void;
+  /** There are exports of which this server is not told: an unknown name gives EACCES, as a denied one does. */
+  readonly moreExports?: boolean;
 }
 
 /**
@@ -45,6 +47,7 @@ export class Server {
   readonly #msizeMax: number;
   readonly #log: RateLimitedLog;
   readonly #connectionEnded: () => void;
+  readonly #moreExports: boolean;
   readonly #listeners = new Set<Listener>();
   readonly #limits: Limits;
   readonly #connections: Connections;
@@ -59,6 +62,7 @@ export class Server {
     this.#limits = { ...defaultLimits, ...options.limits };
     this.#connections = new Connections(this.#limits, (peer, text) => this.#logOf(peer).warn(text));
     this.#connectionEnded = connectionEnded;
+    this.#moreExports = options.moreExports ?? false;
   }
 
   /** Opens the exports. Rejects with a `ConfigError` that lists every problem. */
@@ -95,7 +99,9 @@ export class Server {
 
   #session(port: TransportPort, log: Logger, only?: Export): Session {
     const { peer } = port;
-    const exports = exportsFor(this.exports, peer, only, text => log.info(`${peer.label}: ${text}`));
+    const exports = exportsFor(this.exports, peer, only, this.#moreExports, text =>
+      log.info(`${peer.label}: ${text}`),
+    );
     const { share } = this.#connections;
     return new Session({
       exports,
@@ -117,7 +123,12 @@ export class Server {
     const only = this.#named(endpoint.exportName);
     // Keyed by socket: it serves one guest, whatever user its monitor runs as.
     const log = this.#log.for(`vhost-user ${endpoint.path}`, 'settings');
-    const listener = new VhostUserListener(endpoint, port => this.#session(port, log, only), log);
+    const listener = new VhostUserListener(
+      endpoint,
+      port => this.#session(port, log, only),
+      log,
+      this.#connectionEnded,
+    );
     this.#vhostListeners.add(listener);
     return (source, peer) => {
       const refusal = this.exports.refusal(peer, only);
@@ -144,6 +155,7 @@ export class Server {
     if (this.#closing || refusal !== undefined) {
       if (!this.#closing) log.warn(`${peer.label}: refused, since ${refusal}`);
       closeSource(source);
+      this.#connectionEnded();
       return;
     }
     let session!: Session;
@@ -164,6 +176,11 @@ export class Server {
   /** Number of open stream connections. */
   get connections(): number {
     return this.#connections.size;
+  }
+
+  /** Number of vhost-user monitors that are connected. */
+  get monitors(): number {
+    return [...this.#vhostListeners].filter(listener => listener.connected).length;
   }
 
   /** Resolves when no stream connection is open. */

@@ -82,6 +82,8 @@ Sandbox:
 
 Other:
   --msize-max BYTES                largest msize to agree to, such as 512k or 4M; default: ${msizeBytesDefault}
+  --isolation guest|none           guest: a process for each guest, with its exports only; default: none: one
+                                   process for all, or those of --workers
   --workers N                      number of processes that share the connections, or auto: one for each
                                    processor; default: 1
   --limit NAME=VALUE               a limit on what guests hold; may be repeated. Names: docs/limits.md

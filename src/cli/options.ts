@@ -22,7 +22,9 @@ export interface ServeOptions {
   /** Empty: the sockets passed by the service manager, otherwise `defaultListen`. */
   readonly listen: readonly Endpoint[];
   readonly msizeMax: number;
-  /** Number of processes; 1 starts no worker. */
+  /** Whether each guest has a worker process of its own, or all share one, or `workers`. */
+  readonly isolation: 'guest' | 'none';
+  /** Number of processes of isolation `none`; 1 starts no worker. */
   readonly workers: number;
   /** Neither --export nor --security-model was given: a user who is not root may be a developer who serves a directory of its own. */
   readonly quickStart: boolean;
@@ -48,6 +50,7 @@ const options = {
   listen: { type: 'string', multiple: true },
   port: { type: 'string' },
   'msize-max': { type: 'string' },
+  isolation: { type: 'string' },
   workers: { type: 'string' },
   limit: { type: 'string', multiple: true },
   sandbox: { type: 'string' },
@@ -159,6 +162,7 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
     ],
     quickStart: !given.has('export') && !given.has('security-model'),
     msizeMax: msizeOf(one('msize-max'), problem),
+    isolation: isolationOf(one('isolation'), one('workers'), problem),
     workers: workersOf(one('workers'), problem),
     limits: parseLimits(given.get('limit') ?? [], problem),
     sandbox: choice('sandbox', one('sandbox'), onOff, 'on', problem) === 'on',
@@ -199,6 +203,18 @@ function msizeOf(value: string | undefined, problem: (text: string) => void): nu
     `--msize-max ${value} is not possible: give a number of bytes from ${msizeBytesMin} to ${msizeBytesMax}, such as 1M`,
   );
   return msizeBytesDefault;
+}
+
+/** A number of workers is for guests that share them. */
+function isolationOf(
+  value: string | undefined,
+  workers: string | undefined,
+  problem: (text: string) => void,
+): 'guest' | 'none' {
+  const isolation = choice('isolation', value, ['guest', 'none'], 'none', problem);
+  if (isolation === 'guest' && workers !== undefined)
+    problem(`--workers ${workers} is for --isolation none: with guest, each guest has a worker`);
+  return isolation;
 }
 
 function workersOf(value: string | undefined, problem: (text: string) => void): number {

@@ -5,9 +5,13 @@ import type { MountEntry, Rule } from '#host/sandbox.ts';
 /**
  * The entries of a private root that contains only the paths of `rules`, reachable by the same symlinks as outside, and an
  * empty directory at the path of the working directory. Undefined if one of the paths is the root itself, since nothing could
- * be hidden.
+ * be hidden. /proc is the host's, or a new one for a process in its own process id namespace.
  */
-export function mountsFor(rules: readonly Rule[], directory: string): MountEntry[] | undefined {
+export function mountsFor(
+  rules: readonly Rule[],
+  directory: string,
+  proc: 'host' | 'own' = 'host',
+): MountEntry[] | undefined {
   const entries = new Map<string, MountEntry>();
   const processes: Rule = { path: '/proc', may: 'read' };
   const wanted = [...rules, processes].flatMap(({ path, may }) => {
@@ -18,9 +22,10 @@ export function mountsFor(rules: readonly Rule[], directory: string): MountEntry
   addDirectory(directory, entries);
   return [
     ...entries.values(),
-    ...mountRules(wanted).map(
-      ({ path, may }) => ({ path, is: writable(may) ? 'writable' : 'read-only' }) as const,
-    ),
+    ...mountRules(wanted).map(({ path, may }): MountEntry => {
+      if (path === '/proc' && proc === 'own') return { path, is: 'proc' };
+      return { path, is: writable(may) ? 'writable' : 'read-only' };
+    }),
   ];
 }
 

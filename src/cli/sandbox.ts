@@ -8,6 +8,7 @@ import type { Logger } from '#base/log.ts';
 import type { ExportOptions } from '#exports/exports.ts';
 import { addonPath } from '#host/addon.ts';
 import { closeFd, dupCloexec } from '#host/fd.ts';
+import type { LinuxNamespace } from '#host/launch.ts';
 import { UserDatabase } from '#host/nss.ts';
 import { userNamed } from '#host/process.ts';
 import {
@@ -27,9 +28,18 @@ import { asksForGroups } from '#security/squash.ts';
 import type { ServerOptions } from '#server.ts';
 import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
 import { readyForVsock } from '#transport/vsock.ts';
-import { channelDescriptor, type Share } from '#workers/worker.ts';
 import type { ServeOptions } from './options.ts';
 import { mountsFor, privateMounts } from './private-root.ts';
+
+/** How a process is confined before it filters its system calls. */
+export interface Confined {
+  /** False: only the user was changed. */
+  readonly sandbox: boolean;
+  /** Whether the process has a private root directory. */
+  readonly privateRoot: boolean;
+  /** Landlock's ABI; missing on a kernel without Landlock. */
+  readonly landlock?: number;
+}
 
 /**
  * What the first run passes to the second. The program runs twice in one process: the first run binds the sockets, drops
@@ -37,18 +47,14 @@ import { mountsFor, privateMounts } from './private-root.ts';
  * JavaScript runs, so only what execve(2) inherits holds for all of them. The second run opens the exports and installs the
  * seccomp filter before it accepts connections.
  */
-export interface Handover {
+export interface Handover extends Confined {
   readonly listen: readonly Endpoint[];
   /** As counted by the first run: in the sandbox `--workers auto` cannot read the limits of the control group. */
   readonly workers: number;
-  /** False: only the user was changed. */
-  readonly sandbox: boolean;
-  /** Whether the process has a private root directory. */
-  readonly privateRoot: boolean;
-  /** Landlock's ABI; missing on a kernel without Landlock. */
-  readonly landlock?: number;
   /** Sockets to `ninepd-groups`, one for each serving process. */
   readonly groups: readonly number[];
+  /** Namespaces that workers can have; absent where workers need none or can have none. */
+  readonly namespaces?: readonly LinuxNamespace[];
   /** The socket to the service manager. */
   readonly notify?: number;
 }
@@ -74,25 +80,6 @@ function dupInherited(fd: number): number {
   const kept = dupCloexec(fd);
   closeFd(fd);
   return kept;
-}
-
-/** The part of the handover that a worker gets. */
-export function toWorker({ sandbox, privateRoot, landlock, groups }: Handover): (number: number) => Share {
-  return number => {
-    const own = groups[number - 1];
-    const descriptors = own === undefined ? [] : [own];
-    const handover: Handover = {
-      ...{
-        listen: [],
-        workers: 1,
-        sandbox,
-        privateRoot,
-        groups: descriptors.map(() => channelDescriptor + 1),
-      },
-      ...(landlock === undefined ? {} : { landlock }),
-    };
-    return { env: { [variable]: JSON.stringify(handover) }, descriptors };
-  };
 }
 
 /** Services of a process outside the sandbox: user groups. */
@@ -131,11 +118,11 @@ function actingAsGuests(models: readonly ModelEntry[]): string[] {
 }
 
 /** Whether threads take the credentials of guests' users. */
-function usersOf(exports: readonly ExportOptions[]): boolean {
+export function usersOf(exports: readonly ExportOptions[]): boolean {
   return actingAsGuests(modelsOf(exports)).length > 0;
 }
 
-function groupsWanted(exports: readonly ExportOptions[]): boolean {
+export function groupsWanted(exports: readonly ExportOptions[]): boolean {
   return exports.some(one => modelEntry(one.securityModel)!.needs.guestCreds && asksForGroups(one));
 }
 
@@ -175,15 +162,15 @@ export function enterSandbox(
 }
 
 /** A connection at a standard descriptor is moved: standard input of the second run is /dev/null. */
-function aboveStandard(one: Endpoint): Endpoint {
+export function aboveStandard(one: Endpoint): Endpoint {
   return one.kind === 'fd' && one.fd <= 2 ? { ...one, fd: dupCloexec(one.fd) } : one;
 }
 
 /** Only monitors pass descriptors. */
-const isDevice = (one: Endpoint) => purposeOf(one).kind === 'vhost-user';
+export const isDevice = (one: Endpoint) => purposeOf(one).kind === 'vhost-user';
 
 /** Installs the filter; false on a kernel without filters. Throws `ConfigError` if it has them and installing one fails. */
-function filterCalls(...filter: Parameters<typeof installSeccomp>): boolean {
+export function filterCalls(...filter: Parameters<typeof installSeccomp>): boolean {
   try {
     return installSeccomp(...filter);
   } catch (error) {
@@ -194,13 +181,23 @@ function filterCalls(...filter: Parameters<typeof installSeccomp>): boolean {
   }
 }
 
+/** Logs the exports in which later mounts of the host do not appear. */
+export function warnOfPrivateMounts(exports: readonly ExportOptions[], log: Logger): void {
+  const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
+  if (unfollowed.length === 0) return;
+  log.info(
+    `sandbox: mounts and unmounts of the host in ${unfollowed.join(', ')} have no effect from now on, ` +
+      'since mounts are private there: to change that, run mount --make-rshared / before the start',
+  );
+}
+
 /** Enters a private root directory, which needs root; true if that succeeded. */
 function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logger): boolean {
   if (process.getuid!() !== 0) return false;
   const directory = workingDirectory();
   const places = mountsFor(rules, directory);
   if (places === undefined) return false;
-  const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
+  warnOfPrivateMounts(exports, log);
   const failed = enterPrivateRoot(places);
   if (failed !== undefined) {
     // The capabilities of passthrough apply to every file.
@@ -212,17 +209,11 @@ function enterRoot(rules: readonly Rule[], { exports }: ServeOptions, log: Logge
     return false;
   }
   process.chdir(directory);
-  if (unfollowed.length > 0) {
-    log.info(
-      `sandbox: mounts and unmounts of the host in ${unfollowed.join(', ')} have no effect from now on, ` +
-        'since mounts are private there: to change that, run mount --make-rshared / before the start',
-    );
-  }
   return true;
 }
 
 /** The working directory; `/` if it was removed. */
-function workingDirectory(): string {
+export function workingDirectory(): string {
   try {
     return process.cwd();
   } catch {
@@ -230,7 +221,7 @@ function workingDirectory(): string {
   }
 }
 
-function runAgain(handover: Handover): never {
+export function runAgain(handover: Handover): never {
   const { execPath, argv0, execArgv, argv, env } = process;
   const { listen, groups, notify } = handover;
   const sockets = listen.flatMap(one => ('fd' in one ? [one.fd] : []));
@@ -250,8 +241,8 @@ const main = here.replace(/sandbox(\.[jt]s)$/, 'main$1');
  * reads nothing from guests.
  */
 export function applySeccomp(
-  { listen, sandbox, privateRoot: rooted, landlock: abi }: Handover,
-  { exports }: ServeOptions,
+  { sandbox, privateRoot: rooted, landlock: abi }: Confined,
+  { exports, listen }: ServeOptions,
   role: 'serves' | 'is a worker' | 'starts workers',
   log: Logger,
 ): void {
@@ -280,7 +271,7 @@ export function applySeccomp(
 }
 
 /** Capabilities that root keeps: those that the models need. With passthrough a guest's root is root, without CAP_SYS_ADMIN. */
-function capabilitiesFor({ exports, trustedXattrs }: ServeOptions): string[] {
+export function capabilitiesFor({ exports, trustedXattrs }: ServeOptions): string[] {
   const needs = modelsOf(exports).flatMap(({ needs }) => [
     ...needs.capabilities,
     ...needs.furtherCapabilities,
@@ -301,15 +292,20 @@ function warnOfOwner({ path, securityModel }: ExportOptions, { user }: ServeOpti
   );
 }
 
-/** Looks the user up while the user database is accessible; the returned function changes to that user. */
-function userToBe(name: string, listen: readonly Endpoint[]): () => void {
+/** The server's user owns its sockets. */
+export function giveSockets(name: string, listen: readonly Endpoint[]): void {
   const { uid, gid } = userNamed(name)!;
-  // The server's user owns its sockets.
   for (const one of listen) {
     if (one.kind !== 'bound' || !one.file) continue;
     const given = 'group' in one.as && one.as.group !== undefined;
     lchownSync(one.file.path, uid, given ? -1 : gid);
   }
+}
+
+/** Looks the user up while the user database is accessible; the returned function changes to that user. */
+function userToBe(name: string, listen: readonly Endpoint[]): () => void {
+  const { uid, gid } = userNamed(name)!;
+  giveSockets(name, listen);
   (process as unknown as { initgroups(user: string, group: number): void }).initgroups(name, gid);
   process.setgid!(gid);
   return () => {
@@ -325,7 +321,7 @@ function userToBe(name: string, listen: readonly Endpoint[]): () => void {
 }
 
 /** A socket to a process outside the sandbox, where name services work. */
-function startGroups(): number {
+export function startGroups(): number {
   if (!existsSync(groupsProgram))
     throw new ConfigError([
       `${groupsProgram} is missing: it belongs beside the native addon; install ninepd again`,
@@ -336,7 +332,7 @@ function startGroups(): number {
   return ours;
 }
 
-function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]): Rule[] {
+export function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]): Rule[] {
   const rules = ownFiles();
   for (const { path, readonly } of exports)
     rules.push({ path: resolve(path), may: readonly ? 'read' : 'all' });

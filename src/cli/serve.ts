@@ -1,9 +1,7 @@
 import { chownSync, mkdirSync } from 'node:fs';
-import { fileURLToPath } from 'node:url';
 import { ConfigError } from '#base/config-error.ts';
 import { Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
-import { RateLimitedLog } from '#base/rate-limited-log.ts';
 import { audienceProblems, audienceWarnings } from '#exports/audience.ts';
 import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
 import { hasRecords, procFaults } from '#exports/validate.ts';
@@ -13,9 +11,12 @@ import { datagramTo } from '#host/sockets.ts';
 import { defaultLimits } from '#quota/limits.ts';
 import { Server } from '#server.ts';
 import { bindAll, closeBound } from '#transport/bind.ts';
-import type { Endpoint } from '#transport/endpoint.ts';
+import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
 import { inheritedSockets, type Listener } from '#transport/listen.ts';
 import { Workers } from '#workers/workers.ts';
+import { graceMsMax, surviveFaults } from './faults.ts';
+import { applyConfinerSeccomp, enterMain } from './guest-sandbox.ts';
+import { openGuests } from './guests.ts';
 import { makeLogger } from './logging.ts';
 import { deviceHints, mountHint } from './mount-hint.ts';
 import type { ServeOptions } from './options.ts';
@@ -27,19 +28,17 @@ import {
   hostServices,
   runsTwice,
   sandboxFaults,
-  toWorker,
 } from './sandbox.ts';
+import { workerProgram } from './worker-settings.ts';
 
-export const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
+const defaultListen: Endpoint = { kind: 'tcp', host: '127.0.0.1', port: 5640 };
 const defaultPath = 'share';
 
 /** The exports of the options; without any ./share. */
-export function exportsOf({ exports, securityModel }: ServeOptions): readonly ExportOptions[] {
+function exportsOf({ exports, securityModel }: ServeOptions): readonly ExportOptions[] {
   return exports.length > 0 ? exports : [{ path: defaultPath, securityModel }];
 }
 
-/** Grace period for running requests after the first signal: less than the 10 s of container managers. */
-export const graceMsMax = 8_000;
 /** npm forwards a signal that the terminal already sent to the whole process group: two within this time count as one. */
 const sameSignalMs = 500;
 
@@ -82,7 +81,9 @@ async function start(options: ServeOptions, handover: Handover | undefined, log:
   const bound = await bindAll(endpoints(options.listen), text => log.warn(text));
   try {
     checkAudience(bound, options);
-    if (runsTwice(options)) enterSandbox(options, bound, manager(log), log);
+    const confines = options.sandbox && options.isolation === 'guest';
+    if (confines) await enterMain(options, bound, manager(log), log);
+    else if (runsTwice(options)) enterSandbox(options, bound, manager(log), log);
     else await run(options, undefined, bound, notifier(manager(log), log), log);
   } catch (error) {
     closeBound(bound);
@@ -105,7 +106,7 @@ async function run(
   notify: Notify,
   log: Logger,
 ): Promise<void> {
-  const server = await opened(options, handover, log);
+  const server = await opened(options, listen, handover, log);
   const end = (why: string) => stop(server, notify, log, why);
   stopOnSignals(end);
   const listeners = await server.listenAll(listen);
@@ -124,35 +125,36 @@ async function run(
   }
 }
 
-/** A server in this process, or the main process of several workers. */
-async function opened(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<Serving> {
-  const { workers, exports, msizeMax, limits } = options;
-  if (handover) applySeccomp(handover, options, workers > 1 ? 'starts workers' : 'serves', log);
-  if (workers === 1)
+/** A server in this process, or the main process of workers. */
+async function opened(
+  options: ServeOptions,
+  listen: readonly Endpoint[],
+  handover: Handover | undefined,
+  log: Logger,
+): Promise<Serving> {
+  const { workers, exports, msizeMax, limits, isolation } = options;
+  const single = isolation === 'none' && workers === 1;
+  if (handover && isolation === 'none')
+    applySeccomp(handover, options, single ? 'serves' : 'starts workers', log);
+  if (single)
     return Server.open({ exports, msizeMax, limits, log, ...hostServices(handover?.groups[0], log) });
-  const problems = await exportProblems(exports);
+  // The first run has checked them, with the rights of the one that starts the program.
+  const problems = handover && isolation === 'guest' ? [] : await exportProblems(exports);
   if (problems.length > 0) throw new ConfigError(problems);
-  const path = fileURLToPath(new URL('./worker.js', import.meta.url));
-  const program = { path, args: process.argv.slice(2), ...(handover && { share: toWorker(handover) }) };
+  if (handover?.sandbox && isolation === 'guest') applyConfinerSeccomp(log);
+  if (isolation === 'guest') return openGuests(options, listen, handover, log);
+  const program = (number: number) =>
+    workerProgram({
+      ...{ options: { ...options, listen: listen.map(purposeOf) }, moreExports: false },
+      ...{ prefix: `worker ${number}: `, groups: handover?.groups[number - 1] },
+      ...(handover ? { confined: handover } : {}),
+    });
   const { connections = defaultLimits.connections } = limits;
   return Workers.open({ count: workers, program, log, connections });
 }
 
-/** The common interface of Server and Workers. */
+/** The common interface of Server, Workers and Guests. */
 type Serving = Pick<Server, 'listenAll' | 'connectionsEnded' | 'close'>;
-
-/** Installs handlers so that an error caused by one guest does not end the service for the others. */
-export function surviveFaults(log: Logger): void {
-  // The reader of standard error has closed it.
-  process.stderr.on('error', () => undefined);
-  // A write beyond RLIMIT_FSIZE then fails with EFBIG instead of ending the process: setrlimit(2).
-  process.on('SIGXFSZ', () => undefined);
-  // Rate-limited, since a guest may trigger the same bug repeatedly.
-  const bugs = new RateLimitedLog(log).for('bugs', 'settings');
-  process.on('unhandledRejection', error =>
-    bugs.error(`a bug: ${error instanceof Error ? error.stack : error}`),
-  );
-}
 
 /** Creates the directory of the default export if it is missing, owned by the user that serves it. */
 function makeDefault({ user }: ServeOptions, log: Logger): void {

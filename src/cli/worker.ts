@@ -7,22 +7,23 @@ import { Server } from '#server.ts';
 import { uriOf } from '#transport/endpoint.ts';
 import { ListenError, sourceOf } from '#transport/listen.ts';
 import type { Accept } from '#transport/listener.ts';
-import { Channel, type Handoff, type Report } from '#workers/channel.ts';
-import { channelDescriptor, workerVariable } from '#workers/worker.ts';
+import { Channel, type Handoff, type Report, type SettingsPart } from '#workers/channel.ts';
+import { channelDescriptor } from '#workers/worker.ts';
+import { graceMsMax, surviveFaults } from './faults.ts';
 import { makeLogger } from './logging.ts';
-import { parseCommandLine, type ServeOptions } from './options.ts';
-import { applySeccomp, handedOver, hostServices } from './sandbox.ts';
-import { defaultListen, exportsOf, graceMsMax, surviveFaults } from './serve.ts';
+import { applySeccomp, hostServices } from './sandbox.ts';
+import type { WorkerSettings } from './worker-settings.ts';
 
 /** Delay before a report is sent again that did not fit into the channel. */
 const reportAgainMs = 100;
 
-/** A process of `--workers`: serves the connections that the main process passes to it. */
+/** A worker process: serves the connections that the main process passes to it. */
 class WorkerProcess {
-  readonly #channel: Channel<Report, Handoff>;
+  readonly #channel: Channel<Report>;
   #log: RateLimitedLog | undefined;
   #server: Server | undefined;
   #accepts: readonly Accept[] = [];
+  #settings = '';
   #received = 0;
   #reported = 0;
   #retryTimer: NodeJS.Timeout | undefined;
@@ -30,27 +31,32 @@ class WorkerProcess {
   constructor() {
     this.#channel = new Channel(
       channelDescriptor,
-      (connection, [descriptor]) => this.#take(connection, descriptor),
+      (message, [descriptor]) => {
+        if (this.#server) this.#take(message as Handoff | undefined, descriptor);
+        else this.#collect(message as SettingsPart);
+      },
       () => void this.#stop(),
     );
   }
 
-  async start(options: ServeOptions): Promise<void> {
-    const { listen, msizeMax, limits, logLevel } = options;
-    const log = makeLogger(logLevel, `worker ${process.env[workerVariable]}: `);
+  #collect({ settings, last }: SettingsPart): void {
+    this.#settings += settings;
+    if (last) void this.#start(JSON.parse(this.#settings) as WorkerSettings);
+  }
+
+  async #start({ options, moreExports, prefix, confined, groups }: WorkerSettings): Promise<void> {
+    const { exports, listen, msizeMax, limits, logLevel } = options;
+    const log = makeLogger(logLevel, prefix);
     this.#log = new RateLimitedLog(log);
     surviveFaults(log);
-    const exports = exportsOf(options);
     try {
-      const handover = handedOver();
-      if (handover) applySeccomp(handover, { ...options, exports }, 'is a worker', log);
+      if (confined) applySeccomp(confined, options, 'is a worker', log);
       const connectionEnded = () => this.#report();
       const server = await Server.open({
-        ...{ exports, msizeMax, limits, log, connectionEnded },
-        ...hostServices(handover?.groups[0], log),
+        ...{ exports, msizeMax, limits, log, moreExports, connectionEnded },
+        ...hostServices(groups, log),
       });
-      // Sockets passed by a service manager are not in `listen`; none of them is a vhost-user endpoint.
-      this.#accepts = (listen.length > 0 ? listen : [defaultListen]).map(endpoint => {
+      this.#accepts = listen.map(endpoint => {
         try {
           return server.acceptFor(endpoint);
         } catch (error) {
@@ -69,7 +75,7 @@ class WorkerProcess {
 
   #take(connection: Handoff | undefined, descriptor: number | undefined): void {
     const accept = this.#accepts[connection?.endpoint ?? 0] ?? this.#accepts[0]!;
-    if (connection?.counted !== false) this.#received++;
+    this.#received++;
     if (connection && descriptor !== undefined) {
       try {
         accept(sourceOf(descriptor), connection.peer);
@@ -84,7 +90,8 @@ class WorkerProcess {
 
   /** Reports how many connections have ended, if that has changed. */
   #report(): void {
-    const ended = this.#received - this.#server!.connections;
+    const { connections, monitors } = this.#server!;
+    const ended = this.#received - connections - monitors;
     if (ended === this.#reported) return;
     if (this.#channel.send({ ended })) this.#reported = ended;
     else
@@ -104,6 +111,4 @@ class WorkerProcess {
 
 // Terminals and service managers signal every process; the main process handles the signal.
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => undefined);
-const line = parseCommandLine(process.argv.slice(2));
-if (line.command !== 'serve') throw new Error('this program is started by ninepd');
-await new WorkerProcess().start(line.options);
+new WorkerProcess();

@@ -7,8 +7,8 @@ import type { Export, Exports } from './exports.ts';
 
 /**
  * The exports that one connection can find: those that its peer may use, or `only` that one. The default is the first that the
- * peer may use. If any export is denied to the peer, every name that it may not use gives EACCES, otherwise an unknown name gives
- * ENOENT: so no guest learns the names of other guests' exports by probing.
+ * peer may use. If any export is denied to the peer, or there are `more` that are not known here, every name that it may not use
+ * gives EACCES, otherwise an unknown name gives ENOENT: so no guest learns the names of other guests' exports by probing.
  *
  * `log` gets one line when an export is first used or denied, and one for the first unknown name.
  */
@@ -16,6 +16,7 @@ export function exportsFor(
   exports: Exports,
   peer: Peer,
   only: Export | undefined,
+  more: boolean,
   log: (text: string) => void,
 ): ExportLookup {
   const known = only ? [only] : [...exports];
@@ -45,7 +46,7 @@ export function exportsFor(
       if (found) logOnce(found, () => `asks for ${found.name}, which it may not use: ${refusal}`);
       // JSON escapes control characters of the client's bytes.
       else logOnce(found, () => `asks for ${JSON.stringify(aname.slice(0, 64))}, which is no export`);
-      if (refused.size > 0) throw EACCES;
+      if (more || refused.size > 0) throw EACCES;
       return undefined;
     },
   };

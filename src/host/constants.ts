@@ -82,6 +82,7 @@ export const EPOLL_READY_MAX = 64;
 export const SECCOMP_ROLE_SERVER = 0;
 export const SECCOMP_ROLE_LAUNCHER = 1;
 export const SECCOMP_ROLE_PRE_EXEC = 2;
+export const SECCOMP_ROLE_CONFINER = 3;
 
 // What a server needs besides: threads that take the ids of users, descriptors in messages.
 export const SECCOMP_NEEDS_USERS = 1;

@@ -5,6 +5,7 @@ import {
   SECCOMP_NEEDS_DESCRIPTORS,
   SECCOMP_NEEDS_MODES,
   SECCOMP_NEEDS_USERS,
+  SECCOMP_ROLE_CONFINER,
   SECCOMP_ROLE_LAUNCHER,
   SECCOMP_ROLE_PRE_EXEC,
   SECCOMP_ROLE_SERVER,
@@ -36,22 +37,34 @@ export interface Rule {
 /** As in native-shims/landlock.c. */
 const letters: Readonly<Record<Rule['may'], string>> = { read: 'r', execute: 'x', all: 'w', remove: 'u' };
 
+/** Rules as `ninepd-launch` and the shim take them. */
+export function ruleRows(rules: readonly Rule[]): Buffer {
+  return terminated(rules.map(({ may, path }) => letters[may] + path));
+}
+
 /**
  * An entry of a private root. Paths are absolute and without symlinks. `read-only` and `writable` are recursive bind mounts
- * of the host's path; `directory` is an empty one. The first letter of `is` is that of native-shims/private-root.c.
+ * of the host's path; `directory` is an empty one; `proc` is a new proc file system of this process id namespace. The first letter
+ * of `is` is that of native-shims/private-root.c.
  */
 export type MountEntry =
-  | { readonly path: string; readonly is: 'directory' | 'read-only' | 'writable' }
+  | { readonly path: string; readonly is: 'directory' | 'read-only' | 'writable' | 'proc' }
   | { readonly path: string; readonly is: 'link'; readonly target: string };
+
+/** Entries of a private root as `ninepd-launch` and the shim take them. */
+export function mountRows(entries: readonly MountEntry[]): Buffer {
+  return terminated(
+    entries.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]),
+  );
+}
 
 /**
  * Enters a private root with these entries, for this thread and what it executes; it becomes the working directory. Returns
  * the Errno on failure, when nothing has changed: EPERM without CAP_SYS_ADMIN.
  */
 export function enterPrivateRoot(entries: readonly MountEntry[]): Errno | undefined {
-  const strings = entries.flatMap(one => [one.is[0] + one.path, ...(one.is === 'link' ? [one.target] : [])]);
   beginCall(op.privateRoot, serverCreds);
-  const failed = runInline(raw, terminated(strings)) as number;
+  const failed = runInline(raw, mountRows(entries)) as number;
   return failed < 0 ? Errno.of(-failed) : undefined;
 }
 
@@ -68,11 +81,11 @@ export function landlockAbi(): number | undefined {
  */
 export function landlock(rules: readonly Rule[]): void {
   beginCall(op.landlock, serverCreds);
-  runInline(expectVoid, terminated(rules.map(({ may, path }) => letters[may] + path)));
+  runInline(expectVoid, ruleRows(rules));
 }
 
 /** A set of capabilities, by their names in capabilities(7), as two 32-bit words. */
-function wordsOf(names: Iterable<string>): [number, number] {
+export function capabilityWords(names: Iterable<string>): [number, number] {
   const words: [number, number] = [0, 0];
   for (const name of names) {
     const bit = addon.constants[name];
@@ -84,13 +97,13 @@ function wordsOf(names: Iterable<string>): [number, number] {
 
 /** Drops all other capabilities from the bounding set of this thread and what it executes. Without CAP_SETPCAP, does nothing. */
 export function boundCapabilities(names: Iterable<string>): void {
-  beginCall(op.boundCapabilities, serverCreds, ...wordsOf(names));
+  beginCall(op.boundCapabilities, serverCreds, ...capabilityWords(names));
   runInline(expectVoid);
 }
 
 /** Drops all other capabilities of this thread and what it executes, and sets no_new_privs. */
 export function keepCapabilities(names: Iterable<string>): void {
-  beginCall(op.keepCapabilities, serverCreds, ...wordsOf(names));
+  beginCall(op.keepCapabilities, serverCreds, ...capabilityWords(names));
   runInline(expectVoid);
 }
 
@@ -113,6 +126,7 @@ export function execute(
 const roles = {
   server: SECCOMP_ROLE_SERVER,
   launcher: SECCOMP_ROLE_LAUNCHER,
+  confiner: SECCOMP_ROLE_CONFINER,
   'pre-exec': SECCOMP_ROLE_PRE_EXEC,
 } as const;
 
@@ -130,8 +144,9 @@ export interface ServerNeeds {
 
 /**
  * Installs a seccomp filter on all threads of this process. A `server` may make the calls that it needs; a `launcher` starts
- * processes, and may make all but fatal calls; `pre-exec` denies only io_uring to the program that is executed next. Returns
- * false if the kernel or architecture has no filters. Throws an Errno if the filter cannot be installed.
+ * processes, and may make all but fatal calls; a `confiner` may also mount and enter namespaces, for `ninepd-launch`; `pre-exec`
+ * denies only io_uring to the program that is executed next. Returns false if the kernel or architecture has no filters. Throws an
+ * Errno if the filter cannot be installed.
  */
 export function installSeccomp(role: SeccompRole, needs: ServerNeeds = {}): boolean {
   const bits =

@@ -36,6 +36,10 @@ export const workersMax = 256;
 export interface Limits {
   /** Open connections of a server. Each costs a descriptor and some memory. */
   readonly connections: number;
+  /** Guests with a worker process of their own at a time (`--isolation guest`). */
+  readonly guests: number;
+  /** Seconds for which such a worker stays without a connection. */
+  readonly workerIdleSeconds: number;
   /** Open connections of one peer (`peerKey`); by default half of `sessionsPerExport`, so that other peers can attach. */
   readonly connectionsPerPeer: number;
   /** Seconds that a connection may be without a version. */
@@ -74,6 +78,8 @@ const mebibyte = 1024 * 1024;
 
 export const defaultLimits: Limits = {
   connections: 1024,
+  guests: 256,
+  workerIdleSeconds: 60,
   connectionsPerPeer: 512,
   versionSeconds: 10,
   attachSeconds: 30,

@@ -1,26 +1,19 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import type { ChildProcess } from 'node:child_process';
 import { closeFd } from '#host/fd.ts';
 import { socketPair } from '#host/sockets.ts';
-import { Channel, type Handoff, type Report } from './channel.ts';
+import { Channel, type Handoff, reportOf, type SettingsPart, settingsParts } from './channel.ts';
 
-/** The script of a worker and its arguments. It gets its number in `workerVariable`, and its channel at `channelDescriptor`. */
+/** How a worker process is started and what it is told. */
 export interface Program {
-  readonly path: string;
-  readonly args: readonly string[];
-  /** What worker `number` gets in addition. Its descriptors follow the channel, in order. */
-  readonly share?: (number: number) => Share;
+  /** Starts the process with the channel as its descriptor `channelDescriptor`. The caller closes `channel`. */
+  readonly start: (channel: number) => ChildProcess;
+  /** Sent over the channel first. JSON. */
+  readonly settings: unknown;
 }
 
-export interface Share {
-  readonly env: Readonly<Record<string, string>>;
-  readonly descriptors: readonly number[];
-}
-
-export const workerVariable = 'NINEPD_WORKER';
 export const channelDescriptor = 3;
-
-/** The service manager's variables for the main process only: sd_listen_fds(3), sd_notify(3). */
-const notForWorkers = ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'NOTIFY_SOCKET'];
+/** Delay before settings are sent again for which the channel had no room. */
+const sendAgainMs = 5;
 
 /** A worker process, as seen by the main process. */
 export class Worker {
@@ -30,64 +23,89 @@ export class Worker {
   readonly ended: Promise<boolean>;
   readonly startedAt = performance.now();
   readonly #child: ChildProcess;
-  readonly #channel: Channel<Handoff, Report>;
+  readonly #channel: Channel<Handoff | SettingsPart>;
+  readonly #freed: () => void;
+  #resolveStarted!: (problems: readonly string[]) => void;
   #alive = true;
   #serving = false;
   #lost = 0;
   #handedOver = 0;
   #ended = 0;
+  #invalidReport = false;
 
   /** `freed` is called when connections of the worker have ended. */
-  constructor(number: number, { path, args, share }: Program, freed: () => void) {
+  constructor(label: string, { start, settings }: Program, freed: () => void) {
+    this.#freed = freed;
     const [ours, theirs] = socketPair();
-    const shared = share?.(number) ?? { env: {}, descriptors: [] };
-    const env: NodeJS.ProcessEnv = { ...process.env, ...shared.env, [workerVariable]: String(number) };
-    for (const name of notForWorkers) delete env[name];
-    this.#child = spawn(process.execPath, [...process.execArgv, path, ...args], {
-      env,
-      stdio: ['ignore', 'inherit', 'inherit', theirs, ...shared.descriptors],
-    });
+    this.#child = start(theirs);
     closeFd(theirs);
     this.ended = new Promise(resolve => {
       this.#child.on('error', () => resolve(false));
       this.#child.on('exit', code => resolve(code === 0));
     });
-    let started!: (problems: readonly string[]) => void;
     this.started = new Promise(resolve => {
-      started = resolve;
+      this.#resolveStarted = resolve;
     });
-    const received = (report: Report | undefined) => {
-      if (report === undefined) return;
-      if ('problems' in report) return started(report.problems);
-      this.#serving = true;
-      this.#ended = report.ended;
-      started([]);
-      freed();
-    };
-    this.#channel = new Channel(ours, received, () => {
-      this.#serving = false;
-    });
+    this.#channel = new Channel(
+      ours,
+      message => this.#received(message),
+      () => {
+        this.#serving = false;
+      },
+    );
+    this.#sendSettings(settingsParts(settings));
     void this.ended.then(() => {
       this.stop();
       this.#alive = false;
       this.#lost = this.connections;
       this.#ended = this.#handedOver;
-      started([`worker ${number} has ended before it could serve (${this.how})`]);
+      this.#resolveStarted([`${label} has ended before it could serve (${this.how})`]);
     });
+  }
+
+  /** Sends the parts that the channel has room for, and the rest when the worker has read some. */
+  #sendSettings(parts: readonly SettingsPart[]): void {
+    const unsent = parts.findIndex(part => !this.#channel.send(part));
+    if (unsent >= 0 && this.#alive) setTimeout(() => this.#sendSettings(parts.slice(unsent)), sendAgainMs);
+  }
+
+  #received(message: unknown): void {
+    if (message === undefined) return;
+    const report = reportOf(message);
+    if (report && 'problems' in report) {
+      // Only before it serves: later nobody waits for them.
+      if (!this.#serving) this.#resolveStarted(report.problems);
+      return;
+    }
+    if (!report || report.ended < this.#ended || report.ended > this.#handedOver) {
+      this.#invalidReport = true;
+      this.kill();
+      return;
+    }
+    this.#serving = true;
+    this.#ended = report.ended;
+    this.#resolveStarted([]);
+    this.#freed();
   }
 
   get pid(): number | undefined {
     return this.#child.pid;
   }
 
-  /** Signal or exit status, as text. */
+  /** Why it ended: signal or exit status, as text. */
   get how(): string {
+    if (this.#invalidReport) return 'killed since it sent an invalid report';
     const { exitCode, signalCode } = this.#child;
     return signalCode ?? (exitCode === null ? 'it could not be started' : `exit status ${exitCode}`);
   }
 
   get alive(): boolean {
     return this.#alive;
+  }
+
+  /** Whether it takes connections. */
+  get serving(): boolean {
+    return this.#serving;
   }
 
   /** How many connections were open when it ended. */
@@ -103,7 +121,7 @@ export class Worker {
   /** Passes a connected socket; the caller still closes its descriptor. False if the worker takes none now. */
   handOver(connection: Handoff, descriptor: number): boolean {
     if (!this.#serving || !this.#channel.send(connection, [descriptor])) return false;
-    if (connection.counted) this.#handedOver++;
+    this.#handedOver++;
     return true;
   }
 

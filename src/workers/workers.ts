@@ -11,7 +11,8 @@ import { type Program, Worker } from './worker.ts';
 
 interface WorkersOptions {
   readonly count: number;
-  readonly program: Program;
+  /** The program of worker `number`, from 1 on. */
+  readonly program: (number: number) => Program;
   readonly log: Logger;
   /** Limit of open connections. */
   readonly connections: number;
@@ -69,7 +70,8 @@ export class Workers {
 
   #start(index: number): Worker {
     const { program, log } = this.#options;
-    const worker = new Worker(index + 1, program, () => this.#notifyFreed());
+    const label = `worker ${index + 1}`;
+    const worker = new Worker(label, program(index + 1), () => this.#notifyFreed());
     void worker.ended.then(() => {
       if (!this.#closing) this.#replace(index, worker);
     });
@@ -110,8 +112,7 @@ export class Workers {
         return (source: Source, peer: Peer) => this.#accept(index, source, peer);
       const slot = this.#slots[devices++ % this.#slots.length]!;
       slot.devices++;
-      return (source: Source, peer: Peer) =>
-        this.#handOver([slot], source, { endpoint: index, peer, counted: false });
+      return (source: Source, peer: Peer) => this.#handOver([slot], source, { endpoint: index, peer });
     });
     const log = this.#rateLimited.for('listeners', 'settings');
     const listeners = await listenOnAll(
@@ -132,7 +133,7 @@ export class Workers {
     if (this.connections >= connections) {
       this.#logRefusal(peer, `${connections} connections are open`);
       closeSource(source);
-    } else this.#handOver(this.#byLoad(), source, { endpoint: index, peer, counted: true });
+    } else this.#handOver(this.#byLoad(), source, { endpoint: index, peer });
   }
 
   /** Sorted by number of connections; round robin among equals. */

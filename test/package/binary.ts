@@ -13,10 +13,10 @@ const libraries: Record<string, string[]> = {
 /** The oldest glibc that it must run with: that of RHEL 8, which Node.js 20 needs too. */
 const oldest = 28;
 
-/** The addon and ninepd-groups in `folder`: for the architecture, of that C library alone, and of no newer version than is promised. */
+/** The addon and its programs in `folder`: for the architecture, of that C library alone, and of no newer version than is promised. */
 export function checkBinary(folder: string, target: string): void {
   const [arch = '', libc = ''] = target.split('-');
-  for (const name of ['native-shims.node', 'ninepd-groups']) {
+  for (const name of ['native-shims.node', 'ninepd-groups', 'ninepd-launch']) {
     const path = join(folder, name);
     expect(readelf('-h', path), path).toMatch(new RegExp(`Machine:.*${machines[arch]}`));
     const needed = [...readelf('-d', path).matchAll(/\(NEEDED\).*\[(.*)\]/g)].map(match => match[1]);
@@ -26,5 +26,6 @@ export function checkBinary(folder: string, target: string): void {
     expect(newer, path).toEqual([]);
     if (libc === 'musl') expect(versions, path).toEqual([]);
   }
-  expect(statSync(join(folder, 'ninepd-groups')).mode & 0o111).toBe(0o111);
+  for (const name of ['ninepd-groups', 'ninepd-launch'])
+    expect(statSync(join(folder, name)).mode & 0o111).toBe(0o111);
 }

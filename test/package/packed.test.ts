@@ -39,12 +39,14 @@ describe('the tarball', () => {
     expect(below('dist')).toEqual(expected.sort());
   });
 
-  test('has the addon and ninepd-groups for this machine, and for others that are published', () => {
+  test('has the addon and its programs for this machine, and for others that are published', () => {
     const targets = [...new Set(below('native-shims').map(name => name.split('/')[2]!))];
     expect(targets).toContain(ownTarget());
     expect(publishedTargets).toEqual(expect.arrayContaining(targets));
     const expected = targets.flatMap(target =>
-      ['native-shims.node', 'ninepd-groups'].map(name => `native-shims/build/${target}/${name}`),
+      ['native-shims.node', 'ninepd-groups', 'ninepd-launch'].map(
+        name => `native-shims/build/${target}/${name}`,
+      ),
     );
     expect(below('native-shims')).toEqual(expected);
     for (const target of targets) checkBinary(join(unpacked, 'native-shims/build', target), target);

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect } from 'vitest';
 import { Client } from '#client/client.ts';
+import { workersOf } from '../support/processes.ts';
 
 export const root = fileURLToPath(new URL('../..', import.meta.url));
 export const program = join(root, 'dist/cli/main.js');
@@ -73,6 +74,13 @@ export function start(
   return new Running(
     spawn(process.execPath, [program, ...args], { cwd: dir, env: { ...process.env, ...env }, stdio }),
   );
+}
+
+/** The process that serves: the worker of a connection that this makes, or the program itself with `--isolation none`. */
+export async function serverOf(running: Running): Promise<number> {
+  const client = await Client.connect({ port: await running.port() });
+  await client.attach('', 0);
+  return workersOf(running.child.pid!)[0] ?? running.child.pid!;
 }
 
 /** Runs the program, which must not start; returns the listed problems. */

@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { chmodSync, existsSync, lstatSync, renameSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { EIO } from '#base/errno.ts';
+import { Client } from '#client/client.ts';
 import type { ExportOptions } from '#index.ts';
 import { errnoOf, NONUNAME, O, SET, TestClient } from '../conformance/test-client.ts';
 import { interceptCalls } from '../support/intercept-calls.ts';
@@ -325,6 +326,8 @@ describe('ninepd-groups', () => {
       const started = await Ninepd.start({
         exports: [{ path: files, name: 'x', securityModel: 'passthrough', settings }],
       });
+      const client = await Client.connect({ port: started.port });
+      await client.attach('', 0);
       const names = childrenOf(started.pid).filter(({ name }) => name === 'ninepd-groups');
       await started.stop();
       return names.length;

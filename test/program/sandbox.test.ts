@@ -21,7 +21,8 @@ import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Server } from '#server.ts';
 import { attempted, withAttempts } from '../support/attempts.ts';
-import { canServe, dir, files, program, Running, refused, root, start } from './cli-program.ts';
+import { workersOf } from '../support/processes.ts';
+import { canServe, dir, files, program, Running, refused, root, serverOf, start } from './cli-program.ts';
 
 if (process.getuid!() !== 0) {
   throw new Error('These tests take rights away from root: run them as root (sudo npm test).');
@@ -99,7 +100,7 @@ function startWithout(what: string, args: readonly string[], env: NodeJS.Process
   );
 }
 
-async function tryToLeave(without: string, ...args: string[]): Promise<Record<string, string>> {
+async function tryToLeave(without: string, args: readonly string[]): Promise<Record<string, string>> {
   for (const name of ['outside', 'victim', 'files/inside']) writeFileSync(join(dir, name), 'content');
   symlinkSync('../outside', join(files, 'link'));
   const socket = join(dir, 'another.sock');
@@ -108,8 +109,7 @@ async function tryToLeave(without: string, ...args: string[]): Promise<Record<st
   const { port } = servers[0]!.address() as net.AddressInfo;
   const env = withAttempts(waysOut(port, socket));
   const running = startWithout(without, ['serve', files, ...listen, ...args], env);
-  await running.port();
-  const outcome = await attempted(running);
+  const outcome = await attempted(running, await serverOf(running));
   for (const one of servers) one.close();
   return outcome;
 }
@@ -119,8 +119,8 @@ interface Thread {
   readonly [field: string]: string;
 }
 
-function threadsOf(running: Running): Thread[] {
-  const tasks = `/proc/${running.child.pid}/task`;
+function threadsOf(pid: number): Thread[] {
+  const tasks = `/proc/${pid}/task`;
   return readdirSync(tasks).map(task => {
     const lines = readFileSync(join(tasks, task, 'status'), 'utf8')
       .trim()
@@ -129,16 +129,21 @@ function threadsOf(running: Running): Thread[] {
   });
 }
 
-describe('a server that a guest has taken over', () => {
+describe.each(['none', 'guest'])('a server that a guest has taken over, with --isolation %s', isolation => {
+  const isolated = ['--isolation', isolation];
+
   it.each([
     ['in a private root directory, with Landlock', '', []],
     ['with Landlock alone', 'n', []],
     ['in a private root directory alone', 'l', ['list the root directory']],
   ])('can do nothing outside of its exports %s, and outside is what it was', async (_how, without, can) => {
-    const outcome = await tryToLeave(without);
+    const outcome = await tryToLeave(without, isolated);
     for (const [attempt, result] of Object.entries(outcome)) {
       if (can.includes(attempt)) expect(result, attempt).toBe('done');
-      else expect(['ENOENT', 'EROFS', 'EACCES', 'EPERM', 'EXDEV', 'ENOSYS'], attempt).toContain(result);
+      else
+        expect(['ENOENT', 'EROFS', 'EACCES', 'EPERM', 'EXDEV', 'ENOSYS', 'ENETUNREACH'], attempt).toContain(
+          result,
+        );
     }
     expect(readFileSync(join(dir, 'outside'), 'utf8')).toBe('content');
     expect(readdirSync(dir).sort()).toEqual(['another.sock', 'files', 'outside', 'victim'].filter(existsIn));
@@ -146,7 +151,7 @@ describe('a server that a guest has taken over', () => {
   });
 
   it('can do all of it with --sandbox off, which the log says loudly', async () => {
-    const outcome = await tryToLeave('', '--sandbox', 'off');
+    const outcome = await tryToLeave('', [...isolated, '--sandbox', 'off']);
     expect(new Set(Object.values(outcome))).toEqual(new Set(['done']));
   });
 
@@ -159,9 +164,15 @@ describe('a server that a guest has taken over', () => {
   ])('ends when it tries to %s', async (_what, code) => {
     const sandbox = JSON.stringify(pathToFileURL(join(root, 'dist/host/sandbox.js')).href);
     const env = withAttempts({ it: `const sandbox = ${sandbox}; ${code}` });
-    const running = start(['serve', files, ...listen], { env });
-    await running.port();
-    running.child.kill('SIGUSR2');
+    const running = start(['serve', files, ...listen, ...isolated], { env });
+    const server = await serverOf(running);
+    process.kill(server, 'SIGUSR2');
+    if (isolation === 'guest') {
+      await running.says(/the worker .* has died, SIGSYS/);
+      // A new worker may start a moment later.
+      await new Promise(resolve => setTimeout(resolve, 300));
+      return canServe({ port: await running.port() });
+    }
     await running.ended();
     expect(running.child.signalCode).toBe('SIGSYS');
   });
@@ -169,19 +180,18 @@ describe('a server that a guest has taken over', () => {
   it('cannot write to an export that is read-only', async () => {
     writeFileSync(join(files, 'f'), '');
     const env = withAttempts({ write: `fs.writeFileSync(${JSON.stringify(join(files, 'f'))}, 'x')` });
-    const running = start(['serve', '--export', `${files},readonly=on`, ...listen], { env });
-    await running.port();
-    expect(await attempted(running)).toEqual({ write: 'EROFS' });
+    const running = start(['serve', '--export', `${files},readonly=on`, ...listen, ...isolated], { env });
+    expect(await attempted(running, await serverOf(running))).toEqual({ write: 'EROFS' });
   });
 
   /** With `passthrough`, which keeps capabilities over every file. */
   async function tryMetadata(without: string): Promise<{ outcome: Record<string, string>; log: string }> {
     for (const name of ['outside', 'files/inside']) writeFileSync(join(dir, name), 'content');
     execFileSync('mknod', [join(files, 'zero'), 'c', '1', '5']);
-    const args = ['serve', files, '--security-model', 'passthrough', '--insecure-loopback', ...listen];
+    const insecure = '--insecure-loopback';
+    const args = ['serve', files, '--security-model', 'passthrough', insecure, ...isolated, ...listen];
     const running = startWithout(without, args, withAttempts(metadata()));
-    await running.port();
-    return { outcome: await attempted(running), log: running.log };
+    return { outcome: await attempted(running, await serverOf(running)), log: running.log };
   }
 
   it('neither sees nor changes owners, modes and attributes outside', async () => {
@@ -201,7 +211,11 @@ describe('a server that a guest has taken over', () => {
     const { 'see a file by way of another process': byWay, ...others } = outcome;
     expect(byWay).toBe('EACCES');
     expect(new Set(Object.values(others))).toEqual(new Set(['done']));
-    expect(log).toMatch(/WARN: sandbox: no private root directory is possible \(EPERM/);
+    expect(log).toMatch(
+      isolation === 'none'
+        ? /WARN: sandbox: no private root directory is possible \(EPERM/
+        : /WARN: sandbox: workers can have no namespaces and no private root directory/,
+    );
   });
 });
 
@@ -219,8 +233,9 @@ describe('every thread of a server', () => {
     const env = withAttempts({ pool: `await Promise.all([1, 2, 3, 4].map(() => fs.promises.stat('.')))` });
     const running = start(['serve', files, ...listen, ...args], { env });
     await canServe({ port: await running.port() });
-    await attempted(running);
-    const threads = threadsOf(running);
+    const server = await serverOf(running);
+    await attempted(running, server);
+    const threads = threadsOf(server);
     expect(threads.map(one => one.Name)).toContain('ninepd-pool');
     expect(threads.length).toBeGreaterThan(10);
     for (const { Name, Seccomp, NoNewPrivs, CapEff, CapPrm, CapBnd } of threads) {
@@ -246,16 +261,19 @@ describe('the sandbox', () => {
     expect(asNobody, 'nobody must be able to read this checkout: clone it below /tmp or /srv').toMatchObject({
       status: 0,
     });
-    const child = spawn(process.execPath, [program, 'serve', files, ...listen], {
+    const args = ['serve', '--isolation', 'guest', files, ...listen];
+    const child = spawn(process.execPath, [program, ...args], {
       ...options,
       stdio: ['ignore', 'ignore', 'pipe'],
     });
     const running = new Running(child);
     await canServe({ port: await running.port() });
-    expect(running.log).toContain('sandbox: Landlock');
-    expect(running.log).not.toContain('root directory');
-    for (const { Seccomp, NoNewPrivs } of threadsOf(running))
-      expect([Seccomp, NoNewPrivs]).toEqual(['2', '1']);
+    // The worker has a user namespace of its own, in which it may mount.
+    expect(running.log).toContain('sandbox: a private root directory, Landlock');
+    for (const pid of [running.child.pid!, await serverOf(running)]) {
+      for (const { Seccomp, NoNewPrivs, CapEff } of threadsOf(pid))
+        expect([Seccomp, NoNewPrivs, CapEff]).toEqual(['2', '1', '0000000000000000']);
+    }
   });
 
   it.each([
@@ -308,7 +326,7 @@ describe('--user', () => {
     expect(lstatSync(socket)).toMatchObject({ uid: 65534, gid: 65534 });
     expect(lstatSync(shared)).toMatchObject({ uid: 65534, gid: 12 });
     expect(running.log).toContain('a private root directory');
-    for (const one of threadsOf(running)) {
+    for (const one of threadsOf(workersOf(running.child.pid!)[0] ?? running.child.pid!)) {
       expect([one.Uid, one.CapPrm, one.Seccomp]).toEqual([
         '65534\t65534\t65534\t65534',
         '0000000000000000',

@@ -37,8 +37,12 @@ export function withAttempts(attempts: Readonly<Record<string, string>>, addon?:
   return { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(code)}` };
 }
 
-export async function attempted(running: Running): Promise<Record<string, string>> {
-  running.child.kill('SIGUSR2');
+/** The outcome of each attempt in a process: `done`, or the error. */
+export async function attempted(
+  running: Running,
+  pid: number = running.child.pid!,
+): Promise<Record<string, string>> {
+  process.kill(pid, 'SIGUSR2');
   return JSON.parse((await running.says(/^attempts (.*)$/m))[1]!);
 }
 

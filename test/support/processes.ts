@@ -28,3 +28,10 @@ export function childrenOf(parent: number): Process[] {
     return found?.parent === parent && found.state !== 'Z' ? [found] : [];
   });
 }
+
+/** The descendants of a process that run the program's worker script, of `--workers` or `--isolation guest`. */
+export function workersOf(parent: number): number[] {
+  return childrenOf(parent).flatMap(({ pid }) =>
+    /cli\/worker\.[jt]s\0/.test(readFileSync(`/proc/${pid}/cmdline`, 'latin1')) ? [pid] : workersOf(pid),
+  );
+}

@@ -23,13 +23,26 @@ export class VhostUserListener {
   readonly #open: OpenSession;
   readonly #log: Logger;
   readonly #windows = new Windows();
+  readonly #connectionEnded: () => void;
   #connection: Connection | undefined;
 
-  constructor(options: VhostUserListenerOptions, open: OpenSession, log: Logger) {
+  /** `connectionEnded` is called after each accepted connection, refused ones included. */
+  constructor(
+    options: VhostUserListenerOptions,
+    open: OpenSession,
+    log: Logger,
+    connectionEnded: () => void = () => undefined,
+  ) {
     if (endianness() !== 'LE') throw new Error('vhost-user needs a little-endian host');
     this.#options = options;
     this.#open = open;
     this.#log = log;
+    this.#connectionEnded = connectionEnded;
+  }
+
+  /** Whether a monitor is connected. */
+  get connected(): boolean {
+    return this.#connection !== undefined;
   }
 
   /** Serves a monitor; refuses it if there is one already. */
@@ -44,6 +57,7 @@ export class VhostUserListener {
           'give each guest a --listen of its own',
       );
       closeFd(descriptor);
+      this.#connectionEnded();
       return;
     }
     const config = configOf(this.#options.tag);
@@ -57,6 +71,7 @@ export class VhostUserListener {
       log: this.#log,
       closed: () => {
         if (this.#connection === connection) this.#connection = undefined;
+        this.#connectionEnded();
       },
     });
     this.#connection = connection;

@@ -26,6 +26,7 @@ describe('the command line', () => {
       options: {
         ...{ exports: [], listen: [], msizeMax: 1048576, limits: {}, workers: 1, logLevel: 'info' },
         ...{ sandbox: true, user: undefined, trustedXattrs: false, insecureLoopback: false },
+        isolation: 'none',
         ...{ securityModel: 'mapped', quickStart: true },
       },
     });

@@ -129,6 +129,7 @@ async function makeAll() {
     programs: join(initramfs, 'programs'),
     rootDisk: join(disk, 'root.ext4'),
     qemu: join(qemu, 'qemu-system-x86_64'),
+    libvirtRoot: join(qemu, 'tree'),
     vsockDevice: join(vsock, 'usr/bin/vhost-device-vsock'),
     kernelRelease: readFileSync(join(kernel, 'release'), 'utf8').trim(),
     qemuVersion: readFileSync(join(qemu, 'version'), 'utf8').trim(),

@@ -38,7 +38,8 @@ export const rootLeftOut = [
   /^(libc-l10n|debconf|sensible-utils|openssl-provider-legacy|libpam.*|usrmerge|init|dbus.*)$/,
 ];
 
-export const qemuPackages = ['qemu-system-x86'];
+// libvirt with its QEMU driver; virt-qemu-run starts one domain without a daemon.
+export const qemuPackages = ['qemu-system-x86', 'libvirt-daemon-driver-qemu'];
 
 // A vsock device for QEMU that is independent of the host's kernel. Stable has none; testing's works with stable's C library.
 export const vsockDevicePackages = ['vhost-device-vsock'];

@@ -22,7 +22,7 @@ export interface NoneOptions {
 
 /**
  * The security model `none`: host calls run as the user of the server, who owns every new object on the host. Types, permission
- * bits, times and links are the host's. As with QEMU's `none`, a change of owner has no effect.
+ * bits, times and links are the host's. A change of owner has no effect by default (QEMU's `none` tries it as QEMU's user).
  *
  * A set-id bit of a file would lend the server's user to everybody on the host: it is dropped without an error, as Linux drops
  * S_ISGID in chmod(2). S_ISGID of a directory stays. Devices are refused with EPERM, as mknod(2) refuses them to a user.

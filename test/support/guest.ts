@@ -12,6 +12,8 @@ export interface Manifest {
   programs: string;
   rootDisk: string;
   qemu: string;
+  /** A root directory with Debian's QEMU and libvirt, for chroot. */
+  libvirtRoot: string;
   vsockDevice: string;
   kernelRelease: string;
   qemuVersion: string;
@@ -28,6 +30,16 @@ export interface GuestOptions {
   /** Replaces `-m`: for memory that is shared with another process. */
   memoryArgs?: string[];
 }
+
+/**
+ * The command line of a monitor that ends with its guest, SIGKILL included. `dir` is a new directory: `agent.sock` is listening
+ * for the guest's virtio-serial port, the serial console is written to `console.log`.
+ */
+export type MonitorCommand = (manifest: Manifest, dir: string) => [program: string, ...args: string[]];
+
+/** Kernel command line: without mitigations and checks, which cost an emulated guest time. */
+export const kernelCommandLine =
+  'console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr random.trust_cpu=on no_timer_check init_on_alloc=0 cryptomgr.notests';
 
 export interface ShOptions {
   /** Milliseconds until the command is killed and the call fails; default: 60,000. */
@@ -121,13 +133,19 @@ export class Guest {
     });
   }
 
-  static async start(options: GuestOptions = {}): Promise<Guest> {
+  static start(options: GuestOptions = {}): Promise<Guest> {
+    return Guest.run((manifest, dir) => [manifest.qemu, ...qemuArguments(manifest, dir, options)]);
+  }
+
+  /** Runs the guest's monitor by a command of one's own. */
+  static async run(command: MonitorCommand): Promise<Guest> {
     const manifest = readManifest();
     const began = Date.now();
     const dir = mkdtempSync(join(tmpdir(), 'ninepd-guest-'));
     const channel = await GuestChannel.listen(join(dir, 'agent.sock'));
     const log = openSync(join(dir, 'qemu.log'), 'w');
-    const qemu = spawn(manifest.qemu, qemuArguments(manifest, dir, options), { stdio: ['ignore', log, log] });
+    const [program, ...args] = command(manifest, dir);
+    const qemu = spawn(program, args, { stdio: ['ignore', log, log] });
     closeSync(log);
     const guest = new Guest(manifest, qemu, channel, dir);
     await guest.#boot();
@@ -243,16 +261,12 @@ function deviceOf({ trans, tag = 'ninepd', cid = 2, port }: MountOptions): strin
 /** Without the flags for fast string instructions, which QEMU emulates byte by byte. */
 const cpu = 'max,erms=off,fsrm=off';
 
-/** Kernel options that make an emulated guest faster. */
-const quickKernel =
-  'mitigations=off nokaslr random.trust_cpu=on no_timer_check init_on_alloc=0 cryptomgr.notests';
-
 function qemuArguments(manifest: Manifest, dir: string, options: GuestOptions): string[] {
   const args = ['-M', 'pc', '-cpu', cpu, '-accel', 'tcg,thread=multi', '-smp', `${options.cpus ?? 2}`];
   args.push(...(options.memoryArgs ?? ['-m', `${options.memory ?? 768}`]));
   args.push('-nodefaults', '-display', 'none', '-no-reboot');
   args.push('-kernel', manifest.kernel, '-initrd', manifest.initramfs);
-  args.push('-append', `console=ttyS0 loglevel=4 panic=-1 ${quickKernel}`);
+  args.push('-append', kernelCommandLine);
   args.push('-serial', `file:${join(dir, 'console.log')}`);
   args.push('-drive', `file=${manifest.rootDisk},if=virtio,format=raw,readonly=on`);
   if (options.scratch !== undefined)

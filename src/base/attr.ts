@@ -1,6 +1,8 @@
 import {
+  ATTR_ATIME_SEC,
   ATTR_BLKSIZE,
   ATTR_BLOCKS,
+  ATTR_BTIME_SEC,
   ATTR_BYTES,
   ATTR_CTIME_NSEC,
   ATTR_CTIME_SEC,
@@ -20,6 +22,9 @@ import {
   ATTR_UID,
   ATTR_VALID,
   ATTR_WIRE_BYTES,
+  P9_STATS_BASIC,
+  P9_STATS_BTIME,
+  P9_STATS_GEN,
   QTDIR,
   QTFILE,
   QTSYMLINK,
@@ -51,6 +56,12 @@ export const changeClock = {
   },
 };
 
+/** A point in time since 1970, in seconds, which may be negative, and nanoseconds. */
+export interface TimeSpec {
+  readonly sec: number;
+  readonly nsec: number;
+}
+
 /**
  * Attributes of an object as a byte record (ATTR_* of layout.ts). It begins with the body of Rgetattr, so what the native addon
  * (native-shims/attr.c) fills is ready to send; fields for the host follow. Security models overwrite owner, mode, type and rdev.
@@ -70,6 +81,12 @@ export class Attr {
     this.bytes = bytes;
     this.view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     this.wire = bytes.subarray(0, ATTR_WIRE_BYTES);
+  }
+
+  /** Sets all fields to zero, and `valid` to the attributes that this class can set. For trees without a host file system. */
+  clear(): void {
+    this.bytes.fill(0);
+    this.valid = P9_STATS_BASIC | P9_STATS_BTIME | P9_STATS_GEN;
   }
 
   /** P9_STATS_* below 2^31. */
@@ -154,6 +171,22 @@ export class Attr {
   get blockBytes(): number {
     return u64(this.bytes, ATTR_BLOCKS) * 512;
   }
+  set blockBytes(bytes: number) {
+    setU64(this.bytes, ATTR_BLOCKS, Math.ceil(bytes / 512));
+  }
+  set atime(time: TimeSpec) {
+    setTime(this.bytes, ATTR_ATIME_SEC, time);
+  }
+  set mtime(time: TimeSpec) {
+    setTime(this.bytes, ATTR_MTIME_SEC, time);
+  }
+  set ctime(time: TimeSpec) {
+    setTime(this.bytes, ATTR_CTIME_SEC, time);
+  }
+  /** Time of creation. */
+  set btime(time: TimeSpec) {
+    setTime(this.bytes, ATTR_BTIME_SEC, time);
+  }
   /** Negative before 1970. */
   get mtimeSec(): number {
     return i64(this.bytes, ATTR_MTIME_SEC);
@@ -176,6 +209,9 @@ export class Attr {
   /** The host's device number (new_encode_dev). */
   get dev(): number {
     return this.view.getUint32(ATTR_DEV, true);
+  }
+  set ino(ino: number) {
+    setU64(this.bytes, ATTR_INO, ino);
   }
   get inoLow(): number {
     return this.view.getUint32(ATTR_INO, true);
@@ -205,6 +241,12 @@ function i64(bytes: Buffer, at: number): number {
 export function setU64(bytes: Buffer, at: number, value: number): void {
   bytes.writeUInt32LE((value % 0x1_0000_0000) >>> 0, at);
   bytes.writeUInt32LE(Math.floor(value / 0x1_0000_0000) >>> 0, at + 4);
+}
+
+/** Writes seconds u64 and nanoseconds u64. */
+function setTime(bytes: Buffer, at: number, { sec, nsec }: TimeSpec): void {
+  setU64(bytes, at, sec);
+  setU64(bytes, at + 8, nsec);
 }
 
 /** new_encode_dev of include/linux/kdev_t.h, the encoding of Rgetattr.rdev. */

@@ -1,15 +1,5 @@
-import { qidTypeOf, S_IFMT, setU64 } from '#base/attr.ts';
-import { EINVAL } from '#base/errno.ts';
-import {
-  DIRENT_COOKIE,
-  DIRENT_NAME,
-  DIRENT_NAME_BYTES,
-  DIRENT_QID_PATH,
-  DIRENT_QID_TYPE,
-  DIRENT_QID_VERSION,
-  DIRENT_TYPE,
-} from '#base/layout.ts';
-import type { Bytes, Name } from '#base/name.ts';
+import type { Name } from '#base/name.ts';
+import { DirentPacker } from '../kit/dirent-packer.ts';
 import type { Node } from '../tree.ts';
 import type { MemoryQuota } from './memory-quota.ts';
 
@@ -70,25 +60,19 @@ export class Entries<N extends Node> {
 
   /** Packs whole entries after `cookie`, with `self` as `.` and `parent` as `..`. EINVAL if the first does not fit. */
   pack(self: Node, parent: Node, cookie: number, into: Uint8Array): number {
-    let at = 0;
-    const put = (name: Bytes, node: Node, next: number): boolean => {
-      if (into.length - at < DIRENT_NAME + name.length) return false;
-      at = packEntry(into, at, name, node, next);
-      return true;
-    };
+    const packer = new DirentPacker(into);
     const fits =
-      (cookie >= selfCookie || put('.', self, selfCookie)) &&
-      (cookie >= parentCookie || put('..', parent, parentCookie)) &&
-      this.#packFrom(cookie, put);
-    if (!fits && at === 0) throw EINVAL;
-    return at;
+      (cookie >= selfCookie || packer.put('.', self, selfCookie)) &&
+      (cookie >= parentCookie || packer.put('..', parent, parentCookie)) &&
+      this.#packFrom(cookie, packer);
+    return packer.end(fits);
   }
 
   /** Whether all entries after `cookie` were packed. */
-  #packFrom(cookie: number, put: (name: Bytes, node: Node, next: number) => boolean): boolean {
+  #packFrom(cookie: number, packer: DirentPacker): boolean {
     for (let i = this.#firstAfter(cookie); i < this.#order.length; i++) {
       const entry = this.#order[i]!;
-      if (!entry.gone && !put(entry.name, entry.node, entry.cookie)) return false;
+      if (!entry.gone && !packer.put(entry.name, entry.node, entry.cookie)) return false;
     }
     return true;
   }
@@ -103,18 +87,4 @@ export class Entries<N extends Node> {
     }
     return low;
   }
-}
-
-function packEntry(into: Uint8Array, at: number, name: Bytes, node: Node, cookie: number): number {
-  const packed = Buffer.from(into.buffer, into.byteOffset + at, DIRENT_NAME + name.length);
-  packed[DIRENT_QID_TYPE] = qidTypeOf(node.type);
-  packed.writeUInt32LE(0, DIRENT_QID_VERSION);
-  packed.writeUInt32LE(node.pathLow, DIRENT_QID_PATH);
-  packed.writeUInt32LE(node.pathHigh, DIRENT_QID_PATH + 4);
-  setU64(packed, DIRENT_COOKIE, cookie);
-  // DT_* of dirent.h are the type bits of a mode (IFTODT).
-  packed[DIRENT_TYPE] = (node.type & S_IFMT) >> 12;
-  packed.writeUInt16LE(name.length, DIRENT_NAME_BYTES);
-  packed.write(name, DIRENT_NAME, 'latin1');
-  return at + packed.length;
 }

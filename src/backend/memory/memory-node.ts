@@ -1,17 +1,4 @@
-import { type Attr, S_IFDIR, S_IFREG, S_ISGID, S_ISUID, setU64 } from '#base/attr.ts';
-import {
-  ATTR_ATIME_SEC,
-  ATTR_BLOCKS,
-  ATTR_BTIME_SEC,
-  ATTR_CTIME_SEC,
-  ATTR_DATA_VERSION,
-  ATTR_INO,
-  ATTR_MTIME_SEC,
-  ATTR_VALID,
-  P9_STATS_BASIC,
-  P9_STATS_BTIME,
-  P9_STATS_GEN,
-} from '#base/layout.ts';
+import { type Attr, S_IFDIR, S_IFREG, S_ISGID, S_ISUID } from '#base/attr.ts';
 import type { Bytes } from '#base/name.ts';
 import type { Node } from '../tree.ts';
 import type { Moment } from './clock.ts';
@@ -37,12 +24,6 @@ export interface InitialState {
   readonly rdev?: number;
   /** Symlinks only. */
   readonly target?: Bytes;
-}
-
-/** Writes seconds u64 and nanoseconds u64. */
-function putTime(bytes: Buffer, at: number, { sec, nsec }: Moment): void {
-  setU64(bytes, at, sec);
-  setU64(bytes, at + 8, nsec);
 }
 
 /** An object in memory. Freed when it has no name and no reference. */
@@ -99,9 +80,7 @@ export class MemoryNode implements Node {
 
   /** Fills `attr`, except for qid.version. */
   describe(attr: Attr): void {
-    const { bytes } = attr;
-    bytes.fill(0, ATTR_DATA_VERSION);
-    setU64(bytes, ATTR_VALID, P9_STATS_BASIC | P9_STATS_BTIME | P9_STATS_GEN);
+    attr.clear();
     attr.setQidPath(this.pathLow, this.pathHigh);
     attr.mode = this.type | this.mode;
     attr.uid = this.uid;
@@ -110,14 +89,13 @@ export class MemoryNode implements Node {
     attr.rdev = this.rdev;
     attr.size = this.pages?.size ?? (this.entries ? pageBytes : this.target.length);
     attr.blksize = pageBytes;
-    setU64(bytes, ATTR_BLOCKS, (this.pages?.allocated ?? 0) / 512);
-    putTime(bytes, ATTR_ATIME_SEC, this.atime);
-    putTime(bytes, ATTR_MTIME_SEC, this.mtime);
-    putTime(bytes, ATTR_CTIME_SEC, this.ctime);
-    putTime(bytes, ATTR_BTIME_SEC, this.btime);
-    // Inode numbers are not reused.
-    attr.gen = 0;
-    setU64(bytes, ATTR_INO, this.ino);
+    attr.blockBytes = this.pages?.allocated ?? 0;
+    attr.atime = this.atime;
+    attr.mtime = this.mtime;
+    attr.ctime = this.ctime;
+    attr.btime = this.btime;
+    // gen stays 0: inode numbers are not reused.
+    attr.ino = this.ino;
   }
 
   /** Content or entries changed. */

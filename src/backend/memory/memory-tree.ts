@@ -1,4 +1,4 @@
-import { Attr, S_IFDIR, S_IFLNK, S_IFREG, setU64, stampOf } from '#base/attr.ts';
+import { Attr, S_IFDIR, S_IFLNK, S_IFREG, stampOf } from '#base/attr.ts';
 import {
   EBADF,
   EEXIST,
@@ -12,21 +12,10 @@ import {
   type Errno,
 } from '#base/errno.ts';
 import { nobody, noId } from '#base/ids.ts';
-import {
-  STATFS_BAVAIL,
-  STATFS_BFREE,
-  STATFS_BLOCKS,
-  STATFS_BSIZE,
-  STATFS_FFREE,
-  STATFS_FILES,
-  STATFS_FSID,
-  STATFS_NAMELEN,
-  STATFS_TYPE,
-} from '#base/layout.ts';
-import { type Bytes, type Name, nameBytesMax } from '#base/name.ts';
+import type { Bytes, Name } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
 import type { Credentials, Submitter } from '#host/syscalls.ts';
-import { V9FS_MAGIC } from '#protocol/constants.ts';
+import { writeStatfs } from '../kit/statfs.ts';
 import type { CallContext, Change, NewNode, OpenHow, Tree } from '../tree.ts';
 import { Clock, nearest } from './clock.ts';
 import { type InitialState, MemoryNode, nodeBytes } from './memory-node.ts';
@@ -98,15 +87,13 @@ export class MemoryTree implements Tree {
 
   statfs(_ctx: CallContext, _node: MemoryNode, into: Buffer): void {
     const { bytesMax, free } = this.#quota;
-    into.writeUInt32LE(V9FS_MAGIC, STATFS_TYPE);
-    into.writeUInt32LE(pageBytes, STATFS_BSIZE);
-    setU64(into, STATFS_BLOCKS, Math.floor(bytesMax / pageBytes));
-    setU64(into, STATFS_BFREE, Math.floor(free / pageBytes));
-    setU64(into, STATFS_BAVAIL, Math.floor(free / pageBytes));
-    setU64(into, STATFS_FILES, Math.floor(bytesMax / nodeBytes));
-    setU64(into, STATFS_FFREE, Math.floor(free / nodeBytes));
-    setU64(into, STATFS_FSID, 0);
-    into.writeUInt32LE(nameBytesMax, STATFS_NAMELEN);
+    writeStatfs(into, {
+      blockBytes: pageBytes,
+      blocks: Math.floor(bytesMax / pageBytes),
+      blocksFree: Math.floor(free / pageBytes),
+      files: Math.floor(bytesMax / nodeBytes),
+      filesFree: Math.floor(free / nodeBytes),
+    });
   }
 
   /** Runs a change of `nodes`, and reports the stamps before and after it of those that are referenced. */

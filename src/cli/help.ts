@@ -51,6 +51,8 @@ Exports:
                                    mapped only: the permission bits that guests see of what has no record
       records=override_stat        mapped only: reads the records of Podman and libkrun too
                                    A comma in a path or name is written twice.
+  --export PATH.mjs[,source=SOURCE][,KEY=VALUE]…
+                                   a module that makes a tree of its own, of SOURCE: docs/backends.md
   --security-model MODEL           for DIR and exports without one; default: mapped, but none for a user who
                                    is not root and gives no --export
 ${models.map(modelHelp).join('')}

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
 import { didYouMean } from '#base/did-you-mean.ts';
 import type { ExportOptions } from '#exports/exports.ts';
+import { isTreeModule } from '#exports/tree-module.ts';
 import { type Limits, msizeBytesDefault, msizeBytesMax, msizeBytesMin, workersMax } from '#quota/limits.ts';
 import { modelNames, type SecurityModelName } from '#security/models.ts';
 import { type Endpoint, endpointOf } from '#transport/endpoint.ts';
@@ -154,7 +155,7 @@ function serveOptions(given: Given, directory: string | undefined, problems: str
   const exports = directory ? [{ path: directory }] : [];
   for (const text of given.get('export') ?? []) exports.push(...[parseExport(text, problem) ?? []].flat());
   return {
-    exports: exports.map(one => ({ securityModel, ...one })),
+    exports: exports.map(one => (isTreeModule(one) ? one : { securityModel, ...one })),
     securityModel,
     listen: [
       ...(given.get('listen') ?? []).flatMap(uri => endpoint('listen', uri, problem)),

@@ -6,6 +6,7 @@ import { ConfigError } from '#base/config-error.ts';
 import { Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import type { ExportOptions } from '#exports/exports.ts';
+import { isTreeModule, treeModuleReads, treeModuleSandboxProblems } from '#exports/tree-module.ts';
 import { addonPath } from '#host/addon.ts';
 import { closeFd, dupCloexec } from '#host/fd.ts';
 import type { LinuxNamespace } from '#host/launch.ts';
@@ -89,8 +90,8 @@ export function hostServices(groups: number | undefined, log: Logger): Pick<Serv
 }
 
 /** Problems of the sandbox's options. */
-export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): string[] {
-  const problems: string[] = [];
+export function sandboxFaults({ exports, sandbox, user, trustedXattrs }: ServeOptions): string[] {
+  const problems = sandbox ? exports.flatMap(treeModuleSandboxProblems) : [];
   const models = modelsOf(exports);
   if (trustedXattrs && !models.some(({ needs }) => needs.trustedXattrs))
     problems.push(
@@ -107,9 +108,14 @@ export function sandboxFaults({ exports, user, trustedXattrs }: ServeOptions): s
   return problems;
 }
 
+/** The exports that are directories of the host. */
+function directories(exports: readonly ExportOptions[]): readonly ExportOptions[] {
+  return exports.filter(one => !isTreeModule(one));
+}
+
 /** The distinct models of the exports. */
 function modelsOf(exports: readonly ExportOptions[]): ModelEntry[] {
-  return [...new Set(exports.map(({ securityModel }) => modelEntry(securityModel)!))];
+  return [...new Set(directories(exports).map(({ securityModel }) => modelEntry(securityModel)!))];
 }
 
 /** Names of the models whose host calls run as the guests' users. */
@@ -123,7 +129,9 @@ export function usersOf(exports: readonly ExportOptions[]): boolean {
 }
 
 export function groupsWanted(exports: readonly ExportOptions[]): boolean {
-  return exports.some(one => modelEntry(one.securityModel)!.needs.guestCreds && asksForGroups(one));
+  return directories(exports).some(
+    one => modelEntry(one.securityModel)!.needs.guestCreds && asksForGroups(one),
+  );
 }
 
 /** Whether the program must run twice. */
@@ -139,7 +147,7 @@ export function enterSandbox(
   log: Logger,
 ): never {
   const { exports, sandbox, user } = options;
-  if (sandbox) for (const one of exports) warnOfOwner(one, options, log);
+  if (sandbox) for (const one of directories(exports)) warnOfOwner(one, options, log);
   const groups = sandbox && groupsWanted(exports) ? Array.from({ length: options.workers }, startGroups) : [];
   const listen = bound.map(aboveStandard);
   for (const one of listen) if ('fd' in one && !isDevice(one)) refuseDescriptors(one.fd);
@@ -183,7 +191,7 @@ export function filterCalls(...filter: Parameters<typeof installSeccomp>): boole
 
 /** Logs the exports in which later mounts of the host do not appear. */
 export function warnOfPrivateMounts(exports: readonly ExportOptions[], log: Logger): void {
-  const unfollowed = privateMounts(exports.map(({ path }) => resolve(path)));
+  const unfollowed = privateMounts(directories(exports).map(({ path }) => resolve(path)));
   if (unfollowed.length === 0) return;
   log.info(
     `sandbox: mounts and unmounts of the host in ${unfollowed.join(', ')} have no effect from now on, ` +
@@ -334,8 +342,10 @@ export function startGroups(): number {
 
 export function rulesFor(exports: readonly ExportOptions[], listen: readonly Endpoint[]): Rule[] {
   const rules = ownFiles();
-  for (const { path, readonly } of exports)
-    rules.push({ path: resolve(path), may: readonly ? 'read' : 'all' });
+  for (const one of exports) {
+    if (isTreeModule(one)) rules.push(...treeModuleReads(one).map(path => ({ path, may: 'read' }) as const));
+    else rules.push({ path: resolve(one.path), may: one.readonly ? 'read' : 'all' });
+  }
   for (const one of listen) {
     if (one.kind === 'bound' && one.file) rules.push({ path: dirname(one.file.path), may: 'remove' });
   }

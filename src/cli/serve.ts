@@ -4,6 +4,7 @@ import { Errno } from '#base/errno.ts';
 import type { Logger } from '#base/log.ts';
 import { audienceProblems, audienceWarnings } from '#exports/audience.ts';
 import { type ExportOptions, exportName, exportProblems } from '#exports/exports.ts';
+import { isTreeModule } from '#exports/tree-module.ts';
 import { hasRecords, procFaults } from '#exports/validate.ts';
 import { sendMessage } from '#host/message.ts';
 import { exitInOrder, exitUnfinished, userNamed } from '#host/process.ts';
@@ -174,7 +175,7 @@ async function withModel(
   log: Logger,
 ): Promise<readonly ExportOptions[]> {
   const [one] = exports;
-  if (!quickStart || one === undefined || process.getuid!() === 0) return exports;
+  if (!quickStart || one === undefined || isTreeModule(one) || process.getuid!() === 0) return exports;
   if (await hasRecords(one.path)) {
     log.info(
       `export ${one.path}: it was served with security_model=mapped, and is again; --security-model none ignores its records`,

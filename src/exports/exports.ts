@@ -20,6 +20,7 @@ import {
 } from '#security/models.ts';
 import type { GroupsOf } from '#security/passthrough.ts';
 import { Access, type AccessOptions, accessProblems } from './access.ts';
+import { isTreeModule, openTreeModule, type TreeModuleOptions, treeModuleProblems } from './tree-module.ts';
 import { checkedRoot } from './validate.ts';
 
 /** Options of every export, whatever its backend. */
@@ -27,9 +28,12 @@ export interface GuestOptions extends AccessOptions {
   readonly readonly?: boolean;
 }
 
-/** A directory of the host for guests to mount. */
-export interface ExportOptions extends GuestOptions, ModelOptions {
-  /** The directory; a relative path starts at the working directory. */
+/** A directory of the host for guests to mount, or a module that makes a tree. */
+export interface ExportOptions extends GuestOptions, ModelOptions, TreeModuleOptions {
+  /**
+   * The directory; a relative path starts at the working directory. A path that ends in .mjs is a module, whose default export
+   * is a `MakeTree`.
+   */
   readonly path: string;
   /** Its aname; default: its path. */
   readonly name?: string;
@@ -122,6 +126,13 @@ export class Exports {
         }
         const path = resolve(one.path);
         const name = exportName(one);
+        if (isTreeModule(one)) {
+          const tree = await openTreeModule(one, name, text => log.warn(`${name}: ${text}`));
+          own.push(tree);
+          const { readonly = false } = one;
+          list.push({ name, path, model: 'a tree of its own', readonly, tree, access: new Access(one) });
+          continue;
+        }
         const hostErrors = new HostErrorLog(text => log.warn(`${name}: ${text}`));
         const model = await modelEntry(one.securityModel)!.create(one, { hostErrors, groupsOf });
         const readonly = one.readonly ?? false;
@@ -188,7 +199,9 @@ export async function exportProblems(options: readonly (ExportOptions | TreeExpo
 }
 
 async function directoryProblems(one: ExportOptions): Promise<string[]> {
+  if (isTreeModule(one)) return treeModuleProblems(one);
   const { path, securityModel, readonly = false, hostLocks = true } = one;
+  if (one.source !== undefined) return ['source= is for a module that makes a tree, PATH.mjs: leave it out'];
   const entry = modelEntry(securityModel);
   if (!entry)
     return [

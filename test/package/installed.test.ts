@@ -74,7 +74,7 @@ describe('the installed library', () => {
     expect(stdout).toBe('40755\n');
   });
 
-  test('has a client and a tree in memory that load where the addon is missing; the rest says what is', () => {
+  test('has a client, a tree in memory and a backend kit that load where the addon is missing; the rest says what is', () => {
     const folder = freshDirectory();
     cpSync(join(place.installed, 'node_modules'), join(folder, 'node_modules'), { recursive: true });
     rmSync(join(folder, 'node_modules/ninepd/native-shims'), { recursive: true });
@@ -82,10 +82,11 @@ describe('the installed library', () => {
       folder,
       `import { Client } from 'ninepd/client';
        import { MemoryTree } from 'ninepd/memory';
-       console.log(typeof Client, typeof MemoryTree);`,
+       import { ReadOnlyTree } from 'ninepd/backend';
+       console.log(typeof Client, typeof MemoryTree, typeof ReadOnlyTree);`,
     );
     expect(ok.stderr).toBe('');
-    expect(ok.stdout).toBe('function function\n');
+    expect(ok.stdout).toBe('function function function\n');
     const { stderr } = runModule(folder, "import 'ninepd';");
     const path = join(folder, 'node_modules/ninepd/native-shims/build/');
     expect(stderr).toMatch(
@@ -103,8 +104,14 @@ describe('the installed library', () => {
       `import { type Errno, ENOENT, Client, MemoryTree, Server, type Tree } from 'ninepd';
        import { Client as OnlyClient, type Qid } from 'ninepd/client';
        import { MemoryTree as OnlyTree } from 'ninepd/memory';
+       import { type Item, ReadOnlyTree } from 'ninepd/backend';
+       class OneFile extends ReadOnlyTree<Item> {
+         override list() { return [['file', { type: 'file' }]] as const; }
+         override attributes() { return { size: 1 }; }
+         override bytes() { return new Uint8Array(1); }
+       }
        const tree: Tree = new OnlyTree({ bytesMax: 1 });
-       const server: Server = await Server.open({ exports: [{ name: 'mine', tree }] });
+       const server: Server = await Server.open({ exports: [{ name: 'mine', tree }, { name: 'one', tree: new OneFile({ type: 'directory' }) }] });
        const uri: string = await server.listen('tcp://127.0.0.1:0');
        const client: Client = await OnlyClient.connect({ host: '127.0.0.1', port: 1 });
        const { qid }: { qid: Qid } = await client.mkdir(await client.attach(), 'made');

@@ -147,6 +147,15 @@ export function ensureTestPackages() {
   }
 }
 
+/** Installs moto, a server of S3 for tests, which a test of the examples starts. */
+export function ensureS3Server() {
+  if (existsSync('/usr/bin/moto_server')) return;
+  installDebianPackages(
+    ['python3-moto', 'python3-flask', 'python3-flask-cors'],
+    'the S3 server of the tests, moto',
+  );
+}
+
 /** Runs all steps for the program. Throws `SetupFault`. */
 export function setUp() {
   ensureNode();

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { installNode } from './install-node.mjs';
 import { installPackage } from './install-package.mjs';
 import { prepareRelease } from './release.mjs';
-import { ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
+import { ensureS3Server, ensureTestPackages, root, run, SetupFault, say, setUp } from './setup.mjs';
 
 const program = (...names) => join(root, 'node_modules', ...names);
 const biome = program('@biomejs', 'biome', 'bin', 'biome');
@@ -80,9 +80,15 @@ const stages = {
   lint: () => check(process.execPath, biome, 'check', '.'),
   types: () => check(process.execPath, tsc, '-p', 'tsconfig.json'),
   unit: () => tests('unit', ['unit']),
-  program: () => tests('program', ['program']),
+  program: () => {
+    ensureS3Server();
+    return tests('program', ['program']);
+  },
   // Tests that depend on Node.js: the addon, sockets, processes, and the program.
-  'other-node': () => tests('other-node', ['unit', 'program'], otherNode(), ...nodeTests),
+  'other-node': () => {
+    ensureS3Server();
+    return tests('other-node', ['unit', 'program'], otherNode(), ...nodeTests);
+  },
   asan: () => check(process.execPath, join(root, 'scripts', 'test-asan.mjs')),
   // A part of `npm run test:environments` and `npm run random`: conformance with few descriptors and with calls that wait from
   // the middle of a request on, random operations in more environments.

@@ -26,9 +26,10 @@ afterAll(() => rmSync(unpacked, { recursive: true, force: true }));
 const below = (folder: string) => names.filter(name => name.startsWith(`${folder}/`));
 
 describe('the tarball', () => {
-  test('has nothing but the program, the addon, the documents and the license', () => {
-    const rest = names.filter(name => !/^(dist|docs|native-shims\/build)\//.test(name));
+  test('has nothing but the program, the addon, the documents, the examples and the license', () => {
+    const rest = names.filter(name => !/^(dist|docs|examples|native-shims\/build)\//.test(name));
     expect(rest).toEqual(['CHANGELOG.md', 'LICENSE', 'README.md', 'SECURITY.md', 'package.json']);
+    expect(below('examples').filter(name => !name.endsWith('.mjs'))).toEqual([]);
     expect(below('docs').filter(name => !/\.(md|svg)$/.test(name))).toEqual([]);
   });
 

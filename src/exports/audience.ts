@@ -1,3 +1,4 @@
+import { modelEntry } from '#security/models.ts';
 import type { Audience } from '#transport/audience.ts';
 import { type ExportOptions, exportName } from './exports.ts';
 
@@ -6,6 +7,10 @@ export interface Reachable {
   readonly uri: string;
   readonly audience?: Audience;
 }
+
+/** Whether its model's host calls run as the user that a guest names. */
+const actsAsGuests = ({ securityModel }: ExportOptions) =>
+  modelEntry(securityModel)?.needs.guestCreds === true;
 
 /** Whether programs of every user of this host can connect. Where other machines can, they can as well. */
 function isForLocalUsers({ audience }: Reachable): boolean {
@@ -26,7 +31,7 @@ export function audienceWarnings(
     const ownPorts = audience === 'every user of this host' && hasPorts(listener);
     const open = exports.filter(one => one.allow === undefined && !(ownPorts && one.privport));
     if (open.length === 0) return [];
-    const asRoot = open.some(one => one.securityModel === 'passthrough') ? ', as root if they say so' : '';
+    const asRoot = open.some(actsAsGuests) ? ', as root if they say so' : '';
     return [
       `${uri} can be reached by ${audience}, all of whom may use ${open.map(exportName).join(', ')}${asRoot}: ` +
         remedies(listener),
@@ -55,9 +60,7 @@ export function audienceProblems(
   listeners: readonly Reachable[],
   exports: readonly ExportOptions[],
 ): string[] {
-  const open = exports.filter(
-    one => one.securityModel === 'passthrough' && one.allow === undefined && !one.privport,
-  );
+  const open = exports.filter(one => actsAsGuests(one) && one.allow === undefined && !one.privport);
   if (open.length === 0) return [];
   const names = open.map(exportName).join(', ');
   return listeners

@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest';
+import { noId } from '#base/ids.ts';
 import { operations } from '#protocol/operations.ts';
 import { frame } from './raw-connection.ts';
 import { conform } from './server-harness.ts';
@@ -133,7 +134,7 @@ conform('Tread and Twrite', harness => {
 
   it('take set-id bits away when another than root writes (IO-15)', async () => {
     const { c, dir } = await harness.begin(1000);
-    const fid = await c.create(dir, 'f', { mode: 0o4755, gid: 1000 });
+    const fid = await c.create(dir, 'f', { mode: 0o4755, gid: noId });
     expect((await c.look(fid)).mode & 0o7777).toBe(harness.fileMode(0o4755));
     await c.write(fid, 0, 'x');
     expect((await c.look(fid)).mode & 0o7777).toBe(0o755);

@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest';
+import { noId } from '#base/ids.ts';
 import { conform } from './server-harness.ts';
 import { AT_REMOVEDIR, errnoOf, O, SET } from './test-client.ts';
 
@@ -164,7 +165,7 @@ conform('Tlcreate', harness => {
 
   it('lets its fid write and cut what the mode forbids (CR-9)', async () => {
     const { c, dir } = await harness.begin(1000);
-    const fid = await c.create(dir, 'f', { flags: O.WRONLY, mode: 0o444, gid: 1000 });
+    const fid = await c.create(dir, 'f', { flags: O.WRONLY, mode: 0o444, gid: noId });
     await c.write(fid, 0, 'content');
     await c.call('setattr', { ...c.noChange, fid, valid: SET.SIZE, size: 3 });
     expect((await c.look(fid)).size).toBe(3);

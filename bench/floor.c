@@ -41,7 +41,7 @@ static size_t out_used;
 static void send_all(int to) {
   for (size_t at = 0; at < out_used;) {
     ssize_t sent = send(to, out + at, out_used - at, MSG_NOSIGNAL);
-    if (sent <= 0) break;  // the next recv says that the client is gone
+    if (sent <= 0) break; // the next recv says that the client is gone
     at += (size_t)sent;
   }
   out_used = 0;

@@ -8,8 +8,14 @@
 #include <unistd.h>
 
 Options options = {
-    .aname = "", .name = "", .within = "", .connections = 1, .depth = 1,
-    .msize = 65536, .warmup = 0.1, .seconds = 0.5,
+    .aname = "",
+    .name = "",
+    .within = "",
+    .connections = 1,
+    .depth = 1,
+    .msize = 65536,
+    .warmup = 0.1,
+    .seconds = 0.5,
 };
 Tally tally;
 uint8_t *payload;
@@ -123,11 +129,24 @@ static void print(const Mark *start, const Mark *end) {
 }
 
 static const struct option known[] = {
-    {"connect", 1, 0, 'c'}, {"aname", 1, 0, 'a'},   {"name", 1, 0, 'n'},       {"within", 1, 0, 'w'},
-    {"steps", 1, 0, 's'},   {"open", 1, 0, 'o'},    {"connections", 1, 0, 'C'}, {"depth", 1, 0, 'd'},
-    {"msize", 1, 0, 'm'},   {"size", 1, 0, 'S'},    {"file-bytes", 1, 0, 'f'}, {"uid", 1, 0, 'u'},
-    {"warmup", 1, 0, 'W'},  {"seconds", 1, 0, 't'}, {"count", 1, 0, 'N'},      {"pid", 1, 0, 'p'},
-    {"pause", 1, 0, 'P'},   {"stay", 0, 0, 'y'},
+    {"connect", 1, 0, 'c'},
+    {"aname", 1, 0, 'a'},
+    {"name", 1, 0, 'n'},
+    {"within", 1, 0, 'w'},
+    {"steps", 1, 0, 's'},
+    {"open", 1, 0, 'o'},
+    {"connections", 1, 0, 'C'},
+    {"depth", 1, 0, 'd'},
+    {"msize", 1, 0, 'm'},
+    {"size", 1, 0, 'S'},
+    {"file-bytes", 1, 0, 'f'},
+    {"uid", 1, 0, 'u'},
+    {"warmup", 1, 0, 'W'},
+    {"seconds", 1, 0, 't'},
+    {"count", 1, 0, 'N'},
+    {"pid", 1, 0, 'p'},
+    {"pause", 1, 0, 'P'},
+    {"stay", 0, 0, 'y'},
     {0},
 };
 

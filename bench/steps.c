@@ -4,13 +4,11 @@
 #include <errno.h>
 
 static const char *const step_names[step_kinds] = {
-    "walk", "absent", "clone", "lopen", "getattr", "read", "write", "readdir", "lcreate", "clunk", "remove",
-    "hold",
+    "walk", "absent", "clone", "lopen", "getattr", "read", "write", "readdir", "lcreate", "clunk", "remove", "hold",
 };
 
 static const uint8_t types[step_kinds] = {
-    Twalk, Twalk, Twalk, Tlopen, Tgetattr, Tread, Twrite, Treaddir, Tlcreate, Tclunk, Tremove,
-    Twalk,
+    Twalk, Twalk, Twalk, Tlopen, Tgetattr, Tread, Twrite, Treaddir, Tlcreate, Tclunk, Tremove, Twalk,
 };
 
 enum { root_fid, within_fid, first_fid };

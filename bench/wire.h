@@ -26,9 +26,9 @@ enum {
 enum {
   head_bytes = 7,
   qid_bytes = 13,
-  data_head_bytes = head_bytes + 4,  // Rread and Rreaddir before their data
+  data_head_bytes = head_bytes + 4, // Rread and Rreaddir before their data
   write_head_bytes = head_bytes + 16,
-  io_header_bytes = 24,  // P9_IOHDRSZ: what Linux leaves of msize for the head of a read or write
+  io_header_bytes = 24, // P9_IOHDRSZ: what Linux leaves of msize for the head of a read or write
 };
 
 static inline uint16_t get16(const uint8_t *at) {

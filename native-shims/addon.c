@@ -99,7 +99,8 @@ static napi_value run_by_helper(napi_env env, napi_callback_info info) {
   struct shared *shared = binding->shared;
   int segment_count = count == 0 ? 0 : segments_of(env, data, segments);
   if (segment_count < 0 || control_bytes(&shared->control) < 0) return number_of(env, -EINVAL);
-  int64_t result = hand_off(&binding->loop, &shared->control, groups_in(binding), segments, segment_count, &shared->blocked_ms);
+  int64_t result =
+      hand_off(&binding->loop, &shared->control, groups_in(binding), segments, segment_count, &shared->blocked_ms);
   if (result == HANDOFF_LATE && binding->outstanding++ == 0) napi_ref_threadsafe_function(env, binding->wake);
   return number_of(env, result);
 }

@@ -52,7 +52,9 @@ static int64_t stat_into(const struct call *c, const char *name, int flags) {
   return done;
 }
 
-int64_t sys_stat(const struct call *c) { return stat_into(c, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | c->number[1]); }
+int64_t sys_stat(const struct call *c) {
+  return stat_into(c, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | c->number[1]);
+}
 
 int64_t sys_stat_at(const struct call *c) {
   return stat_into(c, c->text[0], AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | c->number[1]);

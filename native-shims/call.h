@@ -6,7 +6,15 @@
 #include <sys/uio.h>
 
 /* A caller with more than GROUPS_MAX groups has them in a list (creds.h). */
-enum { GROUPS_MAX = 64, RANGES_MAX = 32, NUMBERS = 8, WIDES = 4, TEXT_BYTES_MAX = 8704, SEGMENTS_MAX = 1024, DONE_MAX = 128 };
+enum {
+  GROUPS_MAX = 64,
+  RANGES_MAX = 32,
+  NUMBERS = 8,
+  WIDES = 4,
+  TEXT_BYTES_MAX = 8704,
+  SEGMENTS_MAX = 1024,
+  DONE_MAX = 128
+};
 
 /* Whether a caller other than root has the capabilities of file access (creds.c): never, always, or in its ranges (ranges.c). */
 enum { FILE_CAPS_NONE, FILE_CAPS_ALL, FILE_CAPS_RANGES };

@@ -31,7 +31,9 @@ static _Thread_local pid_t server_pid;
 
 static _Atomic int children;
 
-bool in_child(void) { return server_pid != 0; }
+bool in_child(void) {
+  return server_pid != 0;
+}
 
 /* The check comes after prctl(2): the server may have ended before. */
 void child_die_with_server(void) {
@@ -56,7 +58,8 @@ bool child_run(int (*body)(void *), void *argument, int *status) {
   struct start start = {body, argument, getpid()};
   char *stack = malloc(STACK_BYTES);
   children++;
-  pid_t child = stack ? clone(begin, stack + STACK_BYTES, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_SIGHAND, &start) : -1;
+  pid_t child =
+      stack ? clone(begin, stack + STACK_BYTES, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_SIGHAND, &start) : -1;
   while (child > 0 && syscall(SYS_wait4, child, status, __WCLONE, NULL) < 0 && errno == EINTR) continue;
   children--;
   free(stack);

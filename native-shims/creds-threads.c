@@ -54,7 +54,8 @@ static void *serve(void *argument) {
   while (wait_for_request(own)) {
     struct request *request = own->request;
     pthread_mutex_unlock(&mutex);
-    request->result = perform(request->control, request->groups, request->segment, request->segment_count, request->blocked_ms);
+    request->result =
+        perform(request->control, request->groups, request->segment, request->segment_count, request->blocked_ms);
     pthread_mutex_lock(&mutex);
     own->request = NULL;
     pthread_cond_broadcast(&own->done);
@@ -107,8 +108,8 @@ static bool performed_by_thread(struct request *request) {
   return thread != NULL;
 }
 
-int64_t perform_inline(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
-              uint32_t *blocked_ms) {
+int64_t perform_inline(const struct control *control, struct group_list *groups, const struct iovec *segment,
+                       int segment_count, uint32_t *blocked_ms) {
   struct request request = {control, groups, segment, segment_count, blocked_ms, 0};
   if (groups && performed_by_thread(&request)) return request.result;
   int64_t result = perform(control, groups, segment, segment_count, blocked_ms);

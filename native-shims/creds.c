@@ -149,7 +149,8 @@ static bool keep_caps(void) {
 }
 
 static bool is_already(const struct identity *to) {
-  return current.uid == to->uid && current.gid == to->gid && has_effective(to->effective) && same_groups(&current, to, to->gid);
+  return current.uid == to->uid && current.gid == to->gid && has_effective(to->effective) &&
+         same_groups(&current, to, to->gid);
 }
 
 /*
@@ -193,7 +194,8 @@ enum { FILE_ACCESS = 1 << CAP_CHOWN | 1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_
  * there.
  */
 static struct identity identity_of(const struct creds *wanted, struct group_list *groups) {
-  struct identity to = {.uid = wanted->uid, .gid = wanted->gid, .group_count = wanted->group_count, .groups = wanted->groups};
+  struct identity to = {
+      .uid = wanted->uid, .gid = wanted->gid, .group_count = wanted->group_count, .groups = wanted->groups};
   if (wanted->group_count > GROUPS_MAX) {
     to.list = groups;
     to.groups = groups->gids;

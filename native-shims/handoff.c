@@ -51,7 +51,9 @@ static int wait_while(_Atomic uint32_t *state, uint32_t value, const struct time
   return (int)syscall(SYS_futex, state, FUTEX_WAIT_BITSET_PRIVATE, value, until, NULL, FUTEX_BITSET_MATCH_ANY);
 }
 
-static void wake(_Atomic uint32_t *state) { syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0); }
+static void wake(_Atomic uint32_t *state) {
+  syscall(SYS_futex, state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
 
 static void *help(void *argument) {
   struct helper *helper = argument;
@@ -119,8 +121,8 @@ static bool wait_for(struct loop *loop, struct helper *helper, int64_t began) {
   return true;
 }
 
-static int64_t on_helper(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                      int segment_count, int64_t began, uint32_t *blocked_ms) {
+static int64_t on_helper(struct loop *loop, const struct control *control, struct group_list *groups,
+                         const struct iovec *segment, int segment_count, int64_t began, uint32_t *blocked_ms) {
   struct helper *helper = helper_of(loop);
   if (!helper) return -EAGAIN;
   if (!copy_data(helper, segment, segment_count)) return -EINVAL;
@@ -137,14 +139,15 @@ static int64_t on_helper(struct loop *loop, const struct control *control, struc
   return HANDOFF_LATE;
 }
 
-static int64_t on_this_thread(const struct control *control, const struct iovec *segment, int segment_count, uint32_t *blocked_ms) {
+static int64_t on_this_thread(const struct control *control, const struct iovec *segment, int segment_count,
+                              uint32_t *blocked_ms) {
   int64_t result = perform(control, NULL, segment, segment_count, blocked_ms);
   creds_restore();
   return result;
 }
 
-int64_t hand_off(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                 int segment_count, uint32_t *blocked_ms) {
+int64_t hand_off(struct loop *loop, const struct control *control, struct group_list *groups,
+                 const struct iovec *segment, int segment_count, uint32_t *blocked_ms) {
   *blocked_ms = 0;
   if (control->pool >= POOLS) return -EINVAL;
   int64_t began = now_ns();

@@ -16,8 +16,8 @@ enum {
  * ago has returned, and the caller has no `groups` (see `perform`). Otherwise its data is copied: HANDOFF_BYTES_MAX
  * at most, else -EINVAL.
  */
-int64_t hand_off(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                 int segment_count, uint32_t *blocked_ms);
+int64_t hand_off(struct loop *loop, const struct control *control, struct group_list *groups,
+                 const struct iovec *segment, int segment_count, uint32_t *blocked_ms);
 
 /* Ends the loop's helper. */
 void handoff_leave(struct loop *loop);

@@ -89,7 +89,9 @@ int64_t sys_bytes_to_alignment(const struct call *c) {
   return (int64_t)(-(uintptr_t)c->segment->iov_base & ((uintptr_t)(uint32_t)c->number[0] - 1));
 }
 
-static void remove_mapping(int64_t index) { atomic_store(&mappings[index].live, false); }
+static void remove_mapping(int64_t index) {
+  atomic_store(&mappings[index].live, false);
+}
 
 /*
  * mmap(2) of a part of a file, shared, over the pages of the segment. Returns the index of the mapping. On an error the pages are

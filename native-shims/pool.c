@@ -269,8 +269,8 @@ static void free_all(struct job *job) {
   }
 }
 
-int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                    int segment_count) {
+int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups,
+                    const struct iovec *segment, int segment_count) {
   if (control->pool >= POOLS) return -EINVAL;
   struct pool *pool = &pools[control->pool];
   struct job *job = copy(control, groups, segment, segment_count);
@@ -319,7 +319,9 @@ void pool_expect_no_more(struct job *job) {
   free(job);
 }
 
-unsigned pool_generation(void) { return generation; }
+unsigned pool_generation(void) {
+  return generation;
+}
 
 bool pool_withdraw(struct loop *loop, uint32_t slot) {
   pthread_mutex_lock(&mutex);

@@ -20,8 +20,8 @@ struct loop {
 };
 
 /* Queues a copy of the block. The memory of the segments must stay valid until the job is done. 0, or -errno. */
-int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups, const struct iovec *segment,
-                    int segment_count);
+int64_t pool_submit(struct loop *loop, const struct control *control, struct group_list *groups,
+                    const struct iovec *segment, int segment_count);
 
 /*
  * For a call that a thread outside of the pool makes: `pool_report` delivers its result like those of jobs, `pool_expect_no_more`

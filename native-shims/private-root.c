@@ -16,7 +16,14 @@
 
 /* From include/uapi/linux/mount.h, of which libc's headers lack parts. mount_setattr(2) is of Linux 5.12. */
 enum { CALL_OPEN_TREE = 428, CALL_MOVE_MOUNT, CALL_FSOPEN, CALL_FSCONFIG, CALL_FSMOUNT, CALL_MOUNT_SETATTR = 442 };
-enum { TREE_CLONE = 1, FROM_DESCRIPTOR = 4, CLOSE_ON_EXEC = 1, CONFIG_SET_STRING = 1, CONFIG_CREATE = 6, RECURSIVE = 0x8000 };
+enum {
+  TREE_CLONE = 1,
+  FROM_DESCRIPTOR = 4,
+  CLOSE_ON_EXEC = 1,
+  CONFIG_SET_STRING = 1,
+  CONFIG_CREATE = 6,
+  RECURSIVE = 0x8000
+};
 enum { READ_ONLY = 1, NO_SUID = 2, NO_DEVICES = 4, NO_EXEC = 8 };
 
 struct attributes {

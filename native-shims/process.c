@@ -45,7 +45,8 @@ int64_t sys_groups_of(const struct call *c) {
   gid_t *groups;
   int64_t count = groups_of_user(&user, &groups);
   put32(c->segment->iov_base, user.pw_gid);
-  for (int64_t i = 0; i < count && (size_t)i < room - 1; i++) put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
+  for (int64_t i = 0; i < count && (size_t)i < room - 1; i++)
+    put32((uint8_t *)c->segment->iov_base + 4 * (i + 1), groups[i]);
   free(groups);
   return count;
 }

@@ -15,14 +15,18 @@
 
 static int fds_of_server = -1;
 
-static void do_open_proc_fds(void) { fds_of_server = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC); }
+static void do_open_proc_fds(void) {
+  fds_of_server = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
 
 void open_proc_fds(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, do_open_proc_fds);
 }
 
-int proc_fds(void) { return in_child() ? -1 : fds_of_server; }
+int proc_fds(void) {
+  return in_child() ? -1 : fds_of_server;
+}
 
 static int64_t open_beneath(int dirfd, const char *name, int flags, mode_t mode, int32_t resolve) {
   struct open_how how = {
@@ -70,7 +74,8 @@ int64_t sys_create_unnamed(const struct call *c) {
 static int64_t cost_of_close(int fd, uint64_t bytes) {
   enum { SECTOR_BYTES = 512 };
   struct statx st;
-  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE | STATX_BLOCKS, &st) != 0) return CLOSE_LARGE;
+  if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_NLINK | STATX_SIZE | STATX_BLOCKS, &st) != 0)
+    return CLOSE_LARGE;
   bool large = st.stx_size > bytes || st.stx_blocks > bytes / SECTOR_BYTES;
   if (st.stx_nlink == 0) return large ? CLOSE_LARGE : CLOSE_REMOVED;
   return large && !(fcntl(fd, F_GETFL) & O_PATH) ? CLOSE_LARGE : 0;
@@ -94,7 +99,9 @@ int64_t sys_mknod(const struct call *c) {
   return RESULT(mknodat(c->number[0], c->text[0], (mode_t)c->number[1], device_of((uint32_t)c->number[2])));
 }
 
-int64_t sys_symlink(const struct call *c) { return RESULT(symlinkat(c->text[1], c->number[0], c->text[0])); }
+int64_t sys_symlink(const struct call *c) {
+  return RESULT(symlinkat(c->text[1], c->number[0], c->text[0]));
+}
 
 /* Not AT_EMPTY_PATH, which needs CAP_DAC_READ_SEARCH (linkat(2)). */
 int64_t sys_link(const struct call *c) {
@@ -182,7 +189,9 @@ int64_t sys_write(const struct call *c) {
   return RESULT(pwritev(c->number[0], c->segment, c->segment_count, at));
 }
 
-int64_t sys_duplicate(const struct call *c) { return RESULT(fcntl(c->number[0], F_DUPFD_CLOEXEC, 3)); }
+int64_t sys_duplicate(const struct call *c) {
+  return RESULT(fcntl(c->number[0], F_DUPFD_CLOEXEC, 3));
+}
 
 int64_t sys_fsync(const struct call *c) {
   return RESULT(c->number[1] ? fdatasync(c->number[0]) : fsync(c->number[0]));

@@ -12,7 +12,9 @@
 
 /* The value of a system call, or -errno. */
 #define RESULT(value) result_of((int64_t)(value))
-static inline int64_t result_of(int64_t value) { return value < 0 ? -(int64_t)errno : value; }
+static inline int64_t result_of(int64_t value) {
+  return value < 0 ? -(int64_t)errno : value;
+}
 
 /* The same on every architecture but Alpha; older kernel headers lack them. */
 #ifdef OLD_KERNEL /* for tests: numbers that no kernel has */
@@ -89,28 +91,29 @@ shim sys_read, sys_read_cached, sys_write, sys_fsync;
 shim sys_getxattr, sys_listxattr, sys_setxattr, sys_removexattr;
 int64_t getxattr_at(int dirfd, const char *name, int flags, const char *xattr, void *into, size_t bytes);
 
-shim sys_stat, sys_stat_at, sys_statfs; /* attr.c */
-shim sys_readdir;                       /* readdir.c */
+shim sys_stat, sys_stat_at, sys_statfs;  /* attr.c */
+shim sys_readdir;                        /* readdir.c */
 shim sys_lock, sys_test_lock, sys_flock; /* lock.c */
-shim sys_handle, sys_open_handle;       /* handle.c */
+shim sys_handle, sys_open_handle;        /* handle.c */
 
 /* process.c */
 /* Closes sockets, pipes and terminals, for whose end somebody may wait. Files stay open, since closing one may hang. */
 void close_streams(void);
-shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials, sys_descriptor_limit;
+shim sys_effective_capabilities, sys_groups_of, sys_user_named, sys_group_named, sys_peer_credentials,
+    sys_descriptor_limit;
 shim sys_stop_threads, sys_exit_now;
 
-shim sys_private_root;                                               /* private-root.c */
+shim sys_private_root;                                           /* private-root.c */
 shim sys_landlock_abi, sys_landlock;                             /* landlock.c */
 shim sys_bound_capabilities, sys_keep_capabilities, sys_execute; /* exec.c */
-shim sys_install_seccomp;                                           /* seccomp.c */
+shim sys_install_seccomp;                                        /* seccomp.c */
 
 shim sys_is_listening, sys_refuse_descriptors, sys_datagram_to, sys_socket_pair; /* socket.c */
 
 shim sys_vsock_bind, sys_vsock_name, sys_vsock_peer; /* vsock.c */
 
-shim sys_receive_message, sys_send_message, sys_kind_of_descriptor;  /* message.c */
-shim sys_eventfd, sys_signal;                                        /* eventfd.c */
-shim sys_map, sys_detach, sys_faults, sys_bytes_to_alignment;        /* mapping.c */
+shim sys_receive_message, sys_send_message, sys_kind_of_descriptor; /* message.c */
+shim sys_eventfd, sys_signal;                                       /* eventfd.c */
+shim sys_map, sys_detach, sys_faults, sys_bytes_to_alignment;       /* mapping.c */
 
 #endif

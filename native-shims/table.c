@@ -136,8 +136,8 @@ static int64_t attempt(const struct row *row, const struct call *call, uint32_t 
   return result;
 }
 
-int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment, int segment_count,
-                uint32_t *blocked_ms) {
+int64_t perform(const struct control *control, struct group_list *groups, const struct iovec *segment,
+                int segment_count, uint32_t *blocked_ms) {
   static const struct creds as_server = {.server = 1};
   static const struct iovec nothing = {0};
   const char *second = control->texts + control->text_bytes[0] + 1;

@@ -35,7 +35,11 @@ int64_t sys_vsock_bind(const struct call *c) {
 }
 
 /* getsockname(2). */
-int64_t sys_vsock_name(const struct call *c) { return put_address(c, getsockname); }
+int64_t sys_vsock_name(const struct call *c) {
+  return put_address(c, getsockname);
+}
 
 /* getpeername(2). */
-int64_t sys_vsock_peer(const struct call *c) { return put_address(c, getpeername); }
+int64_t sys_vsock_peer(const struct call *c) {
+  return put_address(c, getpeername);
+}

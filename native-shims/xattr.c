@@ -20,7 +20,8 @@ struct xattr_arguments {
 /* Of both calls, which are of the same kernel version. */
 static atomic_bool missing;
 
-static int64_t call_at(int number, int dirfd, const char *name, int flags, const char *xattr, struct xattr_arguments *args) {
+static int64_t call_at(int number, int dirfd, const char *name, int flags, const char *xattr,
+                       struct xattr_arguments *args) {
   if (missing) return -ENOSYS;
   int64_t result = RESULT(syscall(number, dirfd, name, flags, xattr, args, sizeof *args));
   if (result == -ENOSYS) missing = true;

@@ -47,7 +47,8 @@ struct question {
 };
 
 /* False if the server has ended. */
-static bool send_answer(const struct question *asked, int failed, uint32_t primary, const gid_t *groups, uint32_t count) {
+static bool send_answer(const struct question *asked, int failed, uint32_t primary, const gid_t *groups,
+                        uint32_t count) {
   uint32_t message[GROUPS_HEAD_WORDS + GROUPS_PER_MESSAGE];
   uint32_t first = 0;
   do {
@@ -151,7 +152,9 @@ static void supervise(void) {
   }
 }
 
-static void child_ended(int signal) { (void)signal; }
+static void child_ended(int signal) {
+  (void)signal;
+}
 
 /* SIGINT and SIGTERM are ignored: the server, which gets them too, still answers running requests. */
 static void set_signals(void) {

@@ -23,7 +23,14 @@
 enum { WRONG_CALL = 1, SYSTEM_ERROR = 2, MOUNT_FAILED = 32 };
 
 /* Some devices do not answer when nothing listens, so one attempt of many must be short; the only one need not. */
-enum { PORT_DEFAULT = 564, RETRY_MS = 250, ATTEMPT_SECONDS = 10, ATTEMPT_OF_MANY_SECONDS = 2, RETRY_SECONDS_MAX = 86400, DATA_MAX = 4096 };
+enum {
+  PORT_DEFAULT = 564,
+  RETRY_MS = 250,
+  ATTEMPT_SECONDS = 10,
+  ATTEMPT_OF_MANY_SECONDS = 2,
+  RETRY_SECONDS_MAX = 86400,
+  DATA_MAX = 4096
+};
 
 struct request {
   unsigned long flags;
@@ -133,8 +140,8 @@ static void take_option(struct request *request, const char *option) {
   static const char *const ours[] = {"trans=", "rfdno=", "wfdno=", "port="};
   for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
     if (strncmp(option, ours[i], strlen(ours[i])) == 0)
-      fail(WRONG_CALL, "%s: leave it out, since the transport is vsock; the port belongs to the device, as in 2:%d", option,
-           PORT_DEFAULT);
+      fail(WRONG_CALL, "%s: leave it out, since the transport is vsock; the port belongs to the device, as in 2:%d",
+           option, PORT_DEFAULT);
   if (strncmp(option, "version=", 8) == 0) request->versioned = true;
   append(request, option);
 }
@@ -167,8 +174,7 @@ static struct sockaddr_vm address_of(const char *spec) {
 
 static const char *connect_advice(int error, uint32_t cid) {
   switch (error) {
-    case EAFNOSUPPORT:
-      return ": this kernel has no vsock (modprobe vmw_vsock_virtio_transport)";
+    case EAFNOSUPPORT: return ": this kernel has no vsock (modprobe vmw_vsock_virtio_transport)";
     case ENODEV:
     case ENETUNREACH:
     case EADDRNOTAVAIL:
@@ -176,13 +182,10 @@ static const char *connect_advice(int error, uint32_t cid) {
                                      : ": this guest has no vsock device, or not its driver (modprobe "
                                        "vmw_vsock_virtio_transport)";
     case ECONNREFUSED:
-    case ECONNRESET:
-      return ": nothing listens there; start the server, or let this wait for it with -o retry=SECONDS";
+    case ECONNRESET: return ": nothing listens there; start the server, or let this wait for it with -o retry=SECONDS";
     case ETIMEDOUT:
-    case EHOSTUNREACH:
-      return ": nobody answers; start the server, or let this wait for it with -o retry=SECONDS";
-    default:
-      return "";
+    case EHOSTUNREACH: return ": nobody answers; start the server, or let this wait for it with -o retry=SECONDS";
+    default: return "";
   }
 }
 
@@ -222,12 +225,9 @@ static int connect_to(const struct request *request, const char *spec) {
 
 static const char *mount_advice(int error) {
   switch (error) {
-    case ENODEV:
-      return ": this kernel has no 9p (modprobe 9p)";
-    case ENOENT:
-      return ": there is no such directory here, or no export of that name (aname=) there";
-    case EPERM:
-      return ": only root may mount";
+    case ENODEV: return ": this kernel has no 9p (modprobe 9p)";
+    case ENOENT: return ": there is no such directory here, or no export of that name (aname=) there";
+    case EPERM: return ": only root may mount";
     case EINVAL:
     case EPROTONOSUPPORT:
       return ": an option is wrong, or the kernel has no 9pnet_fd (modprobe 9pnet_fd); dmesg says which";
@@ -236,10 +236,8 @@ static const char *mount_advice(int error) {
     case ECONNRESET:
     case EPIPE:
     case EREMOTEIO:
-    case EFAULT:
-      return ": what answers there does not speak 9P2000.L, or has hung up";
-    default:
-      return "";
+    case EFAULT: return ": what answers there does not speak 9P2000.L, or has hung up";
+    default: return "";
   }
 }
 

@@ -24,19 +24,21 @@ enum { STEPS_MAX = 64, SEGMENT_BYTES_MAX = 4096, ENTRIES = 40, FDS_MAX = 20, MAP
 /* Where everything happens: removed as soon as it is open. */
 static int directory = -1, file = -1;
 
-#define MUST(holds) \
-  do { \
-    if (!(holds)) { \
-      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #holds); \
-      abort(); \
-    } \
+#define MUST(holds)                                                                                                    \
+  do {                                                                                                                 \
+    if (!(holds)) {                                                                                                    \
+      fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #holds);                                                      \
+      abort();                                                                                                         \
+    }                                                                                                                  \
   } while (0)
 
 struct input {
   const uint8_t *at, *end;
 };
 
-static uint8_t byte_of(struct input *in) { return in->at < in->end ? *in->at++ : 0; }
+static uint8_t byte_of(struct input *in) {
+  return in->at < in->end ? *in->at++ : 0;
+}
 static uint32_t word_of(struct input *in) {
   uint32_t word = 0;
   for (int i = 0; i < 4; i++) word = word << 8 | byte_of(in);
@@ -53,8 +55,9 @@ static void entry_name(char *into, int number) {
 }
 
 /* What is only looked at, opened and closed. */
-static const char *others[] = {"stat", "statAt", "statfs", "getxattr", "listxattr", "readlink", "handle", "openHandle", "lock",
-                               "testLock", "read", "faults", "detach", "lookup", "isListening", "vsockName", "vsockPeer"};
+static const char *others[] = {"stat",   "statAt",     "statfs",      "getxattr",  "listxattr", "readlink",
+                               "handle", "openHandle", "lock",        "testLock",  "read",      "faults",
+                               "detach", "lookup",     "isListening", "vsockName", "vsockPeer"};
 
 static uint32_t shim_called(const char *name) {
   for (int i = 0; i < shim_count; i++) {
@@ -117,7 +120,8 @@ static void text_of(struct input *in, struct control *control, int which) {
 
 /* Memory of exactly its size. */
 static struct iovec segment_of(struct input *in) {
-  static const size_t usual[] = {0, 1, 3, 4, 8, 23, 24, STATFS_BYTES, 64, HANDLE_BYTES_MAX, ATTR_BYTES, 300, 1024, SEGMENT_BYTES_MAX};
+  static const size_t usual[] = {
+      0, 1, 3, 4, 8, 23, 24, STATFS_BYTES, 64, HANDLE_BYTES_MAX, ATTR_BYTES, 300, 1024, SEGMENT_BYTES_MAX};
   uint8_t choice = byte_of(in);
   size_t bytes = choice < 200 ? usual[choice % (sizeof usual / sizeof *usual)] : word_of(in) % SEGMENT_BYTES_MAX;
   struct iovec segment = {.iov_base = malloc(bytes), .iov_len = bytes};
@@ -146,7 +150,8 @@ static void check_entries(const struct control *control, const struct iovec *int
     uint32_t prefix = control->text_bytes[0];
     MUST(prefix == 0 || prefix > name_bytes || memcmp(name, control->texts, prefix) != 0);
     uint8_t type = at[DIRENT_TYPE];
-    MUST(type == DT_DIR || type == DT_REG || type == DT_FIFO || type == DT_CHR || type == DT_BLK || type == DT_LNK || type == DT_SOCK);
+    MUST(type == DT_DIR || type == DT_REG || type == DT_FIFO || type == DT_CHR || type == DT_BLK || type == DT_LNK ||
+         type == DT_SOCK);
     bool is_directory = (name_bytes == 1 && *name == '.') || (name_bytes == 2 && memcmp(name, "..", 2) == 0);
     MUST((type == DT_DIR) == is_directory);
     at += DIRENT_NAME + name_bytes;
@@ -167,7 +172,9 @@ static void try_readdir(struct input *in, struct control *control) {
     check_entries(control, &into, got);
     if (got <= 0) break;
     const uint8_t *at = into.iov_base, *last = at;
-    for (; at < (uint8_t *)into.iov_base + got; at += DIRENT_NAME + (at[DIRENT_NAME_BYTES] | at[DIRENT_NAME_BYTES + 1] << 8)) last = at;
+    for (; at < (uint8_t *)into.iov_base + got;
+         at += DIRENT_NAME + (at[DIRENT_NAME_BYTES] | at[DIRENT_NAME_BYTES + 1] << 8))
+      last = at;
     memcpy(&cookie, last + DIRENT_COOKIE, sizeof cookie);
   }
   free(into.iov_base);

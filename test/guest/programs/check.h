@@ -18,23 +18,23 @@ __attribute__((noreturn, format(printf, 1, 2))) static inline void fail(const ch
 }
 
 /* The call succeeds. */
-#define CHECK(call)                                              \
-  do {                                                          \
-    errno = 0;                                                  \
-    if ((call) < 0) fail("line %d: %s failed", __LINE__, #call); \
+#define CHECK(call)                                                                                                    \
+  do {                                                                                                                 \
+    errno = 0;                                                                                                         \
+    if ((call) < 0) fail("line %d: %s failed", __LINE__, #call);                                                       \
   } while (0)
 
 /* The statement is true. */
-#define CHECK_TRUE(statement)                                              \
-  do {                                                                \
-    errno = 0;                                                        \
-    if (!(statement)) fail("line %d: not so: %s", __LINE__, #statement); \
+#define CHECK_TRUE(statement)                                                                                          \
+  do {                                                                                                                 \
+    errno = 0;                                                                                                         \
+    if (!(statement)) fail("line %d: not so: %s", __LINE__, #statement);                                               \
   } while (0)
 
 /* The call fails with this errno. */
-#define CHECK_ERRNO(call, error)                                                                    \
-  do {                                                                                          \
-    errno = 0;                                                                                  \
-    if ((call) >= 0 || errno != (error)) fail("line %d: %s did not fail with %s", __LINE__, #call, #error); \
+#define CHECK_ERRNO(call, error)                                                                                       \
+  do {                                                                                                                 \
+    errno = 0;                                                                                                         \
+    if ((call) >= 0 || errno != (error)) fail("line %d: %s did not fail with %s", __LINE__, #call, #error);            \
   } while (0)
 #endif

@@ -34,8 +34,7 @@ static void reopen(int flags) {
 static void compare(size_t at, size_t length, const char *how) {
   for (size_t i = 0; i < length; i++) {
     if (buffer[i] != oracle[at + i]) {
-      fail("round %d: %s: byte %zu of %zu is %02x, not %02x", round_now, how, at + i, size, buffer[i],
-           oracle[at + i]);
+      fail("round %d: %s: byte %zu of %zu is %02x, not %02x", round_now, how, at + i, size, buffer[i], oracle[at + i]);
     }
   }
 }
@@ -126,14 +125,29 @@ int main(int argc, char **argv) {
   reopen(O_CREAT | O_TRUNC);
   for (round_now = 0; round_now < rounds; round_now++) {
     switch (random_below(12)) {
-    case 0: case 1: case 2: do_read(); break;
-    case 3: case 4: case 5: do_write(); break;
-    case 6: if (noappend) do_write(); else do_append(); break;
-    case 7: do_truncate(); break;
-    case 8: if (mapwrite) do_map(1); else do_write(); break;
-    case 9: if (mapread) do_map(0); else do_read(); break;
-    case 10: if (!stay) reopen(0); break;
-    case 11: do_fsync(); break;
+      case 0:
+      case 1:
+      case 2: do_read(); break;
+      case 3:
+      case 4:
+      case 5: do_write(); break;
+      case 6:
+        if (noappend) do_write();
+        else do_append();
+        break;
+      case 7: do_truncate(); break;
+      case 8:
+        if (mapwrite) do_map(1);
+        else do_write();
+        break;
+      case 9:
+        if (mapread) do_map(0);
+        else do_read();
+        break;
+      case 10:
+        if (!stay) reopen(0);
+        break;
+      case 11: do_fsync(); break;
     }
     if (round_now % 50 == 49) check_all();
   }

@@ -55,8 +55,9 @@ int main(int argc, char **argv) {
   if (result < 0) fail("%s %s", kind, op);
   if (strcmp(op, "test") == 0) {
     if (range.l_type == F_UNLCK) printf("free\n");
-    else printf("held %s %lld %lld\n", range.l_type == F_RDLCK ? "read" : "write", (long long)range.l_start,
-                (long long)range.l_len);
+    else
+      printf("held %s %lld %lld\n", range.l_type == F_RDLCK ? "read" : "write", (long long)range.l_start,
+             (long long)range.l_len);
     return 0;
   }
   if (strcmp(op, "wait") == 0) printf("locked %ld\n", now_ms() - began);

@@ -71,13 +71,17 @@ static void answer(const struct fuse_in_header *in, int error, const void *data,
 }
 
 /* The result of a system call that has nothing to say but whether it succeeded. */
-static void answer_done(const struct fuse_in_header *in, int result) { answer(in, result < 0 ? errno : 0, NULL, 0); }
+static void answer_done(const struct fuse_in_header *in, int result) {
+  answer(in, result < 0 ? errno : 0, NULL, 0);
+}
 
 static struct object *object_of(uint64_t node) {
   return node == FUSE_ROOT_ID ? &root : (struct object *)(uintptr_t)node;
 }
 
-static int fd_of(uint64_t node) { return object_of(node)->fd; }
+static int fd_of(uint64_t node) {
+  return object_of(node)->fd;
+}
 
 static struct fuse_attr attr_of(const struct stat *stat) {
   return (struct fuse_attr){
@@ -114,28 +118,31 @@ static struct fuse_sx_time time_in(struct statx_timestamp time) {
 static void answer_statx(const struct fuse_in_header *in, int fd) {
   struct statx found;
   if (!births) return answer(in, ENOSYS, NULL, 0);
-  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &found) != 0) return answer_done(in, -1);
+  if (statx(fd, "", AT_EMPTY_PATH | AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS | STATX_BTIME, &found) != 0)
+    return answer_done(in, -1);
   struct fuse_statx_out out = {.stat = {
-      .mask = found.stx_mask,
-      .blksize = found.stx_blksize,
-      .nlink = found.stx_nlink,
-      .uid = found.stx_uid,
-      .gid = found.stx_gid,
-      .mode = found.stx_mode,
-      .ino = found.stx_ino,
-      .size = found.stx_size,
-      .blocks = found.stx_blocks,
-      .atime = time_in(found.stx_atime),
-      .btime = time_in(found.stx_btime),
-      .ctime = time_in(found.stx_ctime),
-      .mtime = time_in(found.stx_mtime),
-      .rdev_major = found.stx_rdev_major,
-      .rdev_minor = found.stx_rdev_minor,
-  }};
+                                   .mask = found.stx_mask,
+                                   .blksize = found.stx_blksize,
+                                   .nlink = found.stx_nlink,
+                                   .uid = found.stx_uid,
+                                   .gid = found.stx_gid,
+                                   .mode = found.stx_mode,
+                                   .ino = found.stx_ino,
+                                   .size = found.stx_size,
+                                   .blocks = found.stx_blocks,
+                                   .atime = time_in(found.stx_atime),
+                                   .btime = time_in(found.stx_btime),
+                                   .ctime = time_in(found.stx_ctime),
+                                   .mtime = time_in(found.stx_mtime),
+                                   .rdev_major = found.stx_rdev_major,
+                                   .rdev_minor = found.stx_rdev_minor,
+                               }};
   answer(in, 0, &out, sizeof out);
 }
 
-static struct object **bucket_of(ino_t ino) { return &table[ino % BUCKETS]; }
+static struct object **bucket_of(ino_t ino) {
+  return &table[ino % BUCKETS];
+}
 
 /* The entry of a name, which the kernel then knows once more; −1 and errno when there is none. Nothing of it is cached. */
 static int look_up(uint64_t parent, const char *name, struct fuse_entry_out *entry) {
@@ -209,7 +216,9 @@ static void answer_made(const struct fuse_in_header *in, const char *name, int r
   answer_entry(in, name);
 }
 
-static const char *after(const char *name) { return name + strlen(name) + 1; }
+static const char *after(const char *name) {
+  return name + strlen(name) + 1;
+}
 
 static void create(const struct fuse_in_header *in, const struct fuse_create_in *how, const char *name) {
   struct {
@@ -264,7 +273,8 @@ static int set_attributes(int fd, const struct fuse_setattr_in *how) {
 }
 
 static void read_file(const struct fuse_in_header *in, const struct fuse_read_in *how, char *into) {
-  ssize_t bytes = pread((int)how->fh, into, how->size < DATA_BYTES_MAX ? how->size : DATA_BYTES_MAX, (off_t)how->offset);
+  ssize_t bytes =
+      pread((int)how->fh, into, how->size < DATA_BYTES_MAX ? how->size : DATA_BYTES_MAX, (off_t)how->offset);
   answer(in, bytes < 0 ? errno : 0, into, bytes < 0 ? 0 : (size_t)bytes);
 }
 
@@ -297,7 +307,8 @@ static void list(const struct fuse_in_header *in, const struct fuse_read_in *how
     size_t length = strlen(one->name), all = FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + length);
     if (bytes + all > most) break;
     memset(entry, 0, all);
-    *entry = (struct fuse_dirent){.ino = one->ino, .off = (uint64_t)one->next, .namelen = (uint32_t)length, .type = one->type};
+    *entry = (struct fuse_dirent){
+        .ino = one->ino, .off = (uint64_t)one->next, .namelen = (uint32_t)length, .type = one->type};
     memcpy(entry->name, one->name, length);
     bytes += all;
     at += one->bytes;
@@ -337,15 +348,15 @@ static void answer_statfs(const struct fuse_in_header *in) {
   struct statvfs found;
   if (fstatvfs(root.fd, &found) != 0) return answer_done(in, -1);
   struct fuse_statfs_out out = {.st = {
-      .blocks = found.f_blocks,
-      .bfree = found.f_bfree,
-      .bavail = found.f_bavail,
-      .files = found.f_files,
-      .ffree = found.f_ffree,
-      .bsize = (uint32_t)found.f_bsize,
-      .namelen = (uint32_t)found.f_namemax,
-      .frsize = (uint32_t)found.f_frsize,
-  }};
+                                    .blocks = found.f_blocks,
+                                    .bfree = found.f_bfree,
+                                    .bavail = found.f_bavail,
+                                    .files = found.f_files,
+                                    .ffree = found.f_ffree,
+                                    .bsize = (uint32_t)found.f_bsize,
+                                    .namelen = (uint32_t)found.f_namemax,
+                                    .frsize = (uint32_t)found.f_frsize,
+                                }};
   answer(in, 0, &out, sizeof out);
 }
 
@@ -389,15 +400,16 @@ static void serve(const struct fuse_in_header *in, char *into) {
     case FUSE_SYMLINK: return answer_made(in, name, symlinkat(after(name), fd, name));
     case FUSE_MKNOD:
       name = (const char *)(mknod + 1);
-      return answer_made(in, name, mknodat(fd, name, mknod->mode,
-                                           makedev((mknod->rdev >> 8) & 0xfff, (mknod->rdev & 0xff) | ((mknod->rdev >> 12) & 0xfff00))));
-    case FUSE_MKDIR:
-      name = (const char *)(mkdir + 1);
-      return answer_made(in, name, mkdirat(fd, name, mkdir->mode));
+      return answer_made(
+          in, name,
+          mknodat(fd, name, mknod->mode,
+                  makedev((mknod->rdev >> 8) & 0xfff, (mknod->rdev & 0xff) | ((mknod->rdev >> 12) & 0xfff00))));
+    case FUSE_MKDIR: name = (const char *)(mkdir + 1); return answer_made(in, name, mkdirat(fd, name, mkdir->mode));
     case FUSE_UNLINK: return answer_done(in, unlinkat(fd, name, 0));
     case FUSE_RMDIR: return answer_done(in, unlinkat(fd, name, AT_REMOVEDIR));
     case FUSE_RENAME: return answer_done(in, rename_entry(in, rename->newdir, 0, (const char *)(rename + 1)));
-    case FUSE_RENAME2: return answer_done(in, rename_entry(in, rename2->newdir, rename2->flags, (const char *)(rename2 + 1)));
+    case FUSE_RENAME2:
+      return answer_done(in, rename_entry(in, rename2->newdir, rename2->flags, (const char *)(rename2 + 1)));
     case FUSE_LINK:
       name = (const char *)(link + 1);
       if (linkat(fd_of(link->oldnodeid), "", fd, name, AT_EMPTY_PATH) != 0) return answer_done(in, -1);
@@ -411,8 +423,7 @@ static void serve(const struct fuse_in_header *in, char *into) {
     case FUSE_RELEASE:
     case FUSE_RELEASEDIR: return answer_done(in, close((int)release->fh));
     case FUSE_FSYNC:
-    case FUSE_FSYNCDIR:
-      return answer_done(in, sync->fsync_flags & 1 ? fdatasync((int)sync->fh) : fsync((int)sync->fh));
+    case FUSE_FSYNCDIR: return answer_done(in, sync->fsync_flags & 1 ? fdatasync((int)sync->fh) : fsync((int)sync->fh));
     case FUSE_STATFS: return answer_statfs(in);
     case FUSE_SETXATTR:
     case FUSE_GETXATTR:
@@ -467,7 +478,8 @@ int main(int count, char **arguments) {
   if (root.fd < 0) fail(arguments[1]);
   device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (device < 0) fail("/dev/fuse");
-  snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
+  snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+           device);
   if (mount("passing", arguments[2], "fuse", 0, options) != 0) fail(arguments[2]);
   for (uintptr_t i = 1; i <= THREADS; i++) {
     pthread_t thread;

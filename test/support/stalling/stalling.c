@@ -51,8 +51,8 @@ static const struct {
   const char *name;
   uint32_t opcode;
 } hanging[] = {
-    {"open", FUSE_OPEN}, {"read", FUSE_READ}, {"write", FUSE_WRITE}, {"fsync", FUSE_FSYNC}, {"getattr", FUSE_GETATTR},
-    {"flush", FUSE_FLUSH},
+    {"open", FUSE_OPEN},   {"read", FUSE_READ},       {"write", FUSE_WRITE},
+    {"fsync", FUSE_FSYNC}, {"getattr", FUSE_GETATTR}, {"flush", FUSE_FLUSH},
 };
 
 static struct file files[FILES_MAX];
@@ -76,7 +76,9 @@ static struct file *file_of(uint64_t node) {
   return node >= FUSE_ROOT_ID && node < FUSE_ROOT_ID + FILES_MAX ? &files[node - FUSE_ROOT_ID] : NULL;
 }
 
-static uint64_t node_of(const struct file *file) { return (uint64_t)(file - files) + FUSE_ROOT_ID; }
+static uint64_t node_of(const struct file *file) {
+  return (uint64_t)(file - files) + FUSE_ROOT_ID;
+}
 
 static struct fuse_attr attr_of(const struct file *file) {
   return (struct fuse_attr){
@@ -213,7 +215,8 @@ static void answer_bytes(const struct fuse_in_header *in, uint32_t room, const c
   else answer(in, room < bytes ? ERANGE : 0, from, room < bytes ? 0 : bytes);
 }
 
-static void get_attribute(const struct fuse_in_header *in, const struct file *file, const struct fuse_getxattr_in *how) {
+static void get_attribute(const struct fuse_in_header *in, const struct file *file,
+                          const struct fuse_getxattr_in *how) {
   if (strcmp(file->attribute, (const char *)(how + 1)) != 0) return answer(in, ENODATA, NULL, 0);
   answer_bytes(in, how->size, file->value, file->value_bytes);
 }
@@ -224,7 +227,9 @@ static void remove_attribute(const struct fuse_in_header *in, struct file *file,
   answer(in, there ? 0 : ENODATA, NULL, 0);
 }
 
-static void set_delaying(int signal) { delaying = signal == SIGUSR1; }
+static void set_delaying(int signal) {
+  delaying = signal == SIGUSR1;
+}
 
 static void take_time(const struct file *file) {
   struct timespec time = {delay_ms / 1000, delay_ms % 1000 * 1000000};
@@ -311,16 +316,15 @@ static void serve(const struct fuse_in_header *in) {
     case FUSE_SETXATTR: return set_attribute(in, file, body);
     case FUSE_GETXATTR: return get_attribute(in, file, body);
     case FUSE_LISTXATTR:
-      return answer_bytes(in, *(const uint32_t *)body, file->attribute, *file->attribute ? strlen(file->attribute) + 1 : 0);
+      return answer_bytes(in, *(const uint32_t *)body, file->attribute,
+                          *file->attribute ? strlen(file->attribute) + 1 : 0);
     case FUSE_REMOVEXATTR: return remove_attribute(in, file, body);
     case FUSE_OPEN:
     case FUSE_OPENDIR: return answer(in, 0, &opened, sizeof opened);
     case FUSE_READ: return read_file(in, file, body);
     case FUSE_READDIR: return list(in, body);
     case FUSE_WRITE: return write_file(in, file, body);
-    case FUSE_FSYNC:
-      take_time(file);
-      return answer(in, 0, NULL, 0);
+    case FUSE_FSYNC: take_time(file); return answer(in, 0, NULL, 0);
     case FUSE_STATFS: return answer(in, 0, &statfs, sizeof statfs);
     case FUSE_FORGET:
     case FUSE_BATCH_FORGET:
@@ -337,7 +341,8 @@ static void mount_on(const char *directory) {
   char options[128];
   device = open("/dev/fuse", O_RDWR | O_CLOEXEC);
   if (device < 0) fail("/dev/fuse");
-  snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device);
+  snprintf(options, sizeof options, "fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
+           device);
   if (mount("stalling", directory, "fuse", MS_NOSUID | MS_NODEV, options) != 0) fail(directory);
 }
 

@@ -156,6 +156,9 @@ static void kill_program(int signal) {
  */
 static _Noreturn void reap(pid_t child, int to) {
   int status;
+  /* Somebody may wait for the end of standard error. */
+  dup2(0, 1);
+  dup2(0, 2);
   dup2(to, 0);
   syscall(CALL_CLOSE_RANGE, 3U, ~0U, 0);
   prctl(PR_SET_NAME, "ninepd-init", 0, 0, 0);

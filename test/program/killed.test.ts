@@ -9,7 +9,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { Client } from '#client/client.ts';
 import { command } from '../support/compiled.ts';
 import { Ninepd } from '../support/ninepd.ts';
-import { childrenOf, type Process, processOf } from '../support/processes.ts';
+import { childrenOf, descendantsOf, type Process, processOf } from '../support/processes.ts';
 import { Stalling } from '../support/stalling/stalling.ts';
 
 const rdwr = 2;
@@ -100,12 +100,13 @@ describe('a server with calls on a FUSE file system, when it is killed', () => {
   it.each([
     ['in the sandbox', []],
     ['without a sandbox', ['--sandbox', 'off']],
+    ['in a worker of its guest', ['--isolation', 'guest']],
   ])('lets go of its port and connections though a call hangs, %s', async (_how, args) => {
     await start(...args);
     const { client, closed } = await used();
     const other = await used();
     await hang(client, 'write0');
-    const processes = childrenOf(server.pid).filter(({ name }) => name === 'ninepd-pool');
+    const processes = descendantsOf(server.pid).filter(({ name }) => name === 'ninepd-pool');
     process.kill(server.pid, 'SIGKILL');
     await Promise.all([closed, other.closed]);
     await portIsFree();

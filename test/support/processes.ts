@@ -29,6 +29,11 @@ export function childrenOf(parent: number): Process[] {
   });
 }
 
+/** The children of a process, and theirs. */
+export function descendantsOf(parent: number): Process[] {
+  return childrenOf(parent).flatMap(one => [one, ...descendantsOf(one.pid)]);
+}
+
 /** The descendants of a process that run the program's worker script, of `--workers` or `--isolation guest`. */
 export function workersOf(parent: number): number[] {
   return childrenOf(parent).flatMap(({ pid }) =>

@@ -79,6 +79,7 @@ async function releaseTests() {
 const stages = {
   lint: () => check(process.execPath, biome, 'check', '.'),
   types: () => check(process.execPath, tsc, '-p', 'tsconfig.json'),
+  docs: () => check(process.execPath, join(root, 'scripts', 'api-docs', 'build.mjs')),
   unit: () => tests('unit', ['unit']),
   program: () => {
     ensureS3Server();

@@ -15,16 +15,22 @@ const repeatMsMin = 10 * 60 * 1000;
 /** Logs errors of one export's host file system: each kind at most once in ten minutes. */
 export class HostErrorLog {
   readonly #warn: (text: string) => void;
+  readonly #orElse: string;
   readonly #kinds = new Once(repeatMsMin);
 
-  constructor(warn: (text: string) => void) {
+  /** `model`: a security model of the embedding program, from which the errors may come too. */
+  constructor(warn: (text: string) => void, model?: string) {
     this.#warn = warn;
+    this.#orElse = model === undefined ? '' : `, or the security model "${model}" gave this error`;
   }
 
   /** Logs the error of a reply if it needs an administrator. `request` describes the request. */
   report(errno: Errno, request: () => string): void {
     if (!meanings.has(errno)) return;
-    this.#once(errno.name, () => `${errno.name}: ${meanings.get(errno)}; request: ${request()}`);
+    this.#once(
+      errno.name,
+      () => `${errno.name}: ${meanings.get(errno)}${this.#orElse}; request: ${request()}`,
+    );
   }
 
   rootRemoved(): void {

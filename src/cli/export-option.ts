@@ -1,3 +1,4 @@
+import { S_IFDIR, S_IFMT, S_IFREG } from '#base/attr.ts';
 import { didYouMean } from '#base/did-you-mean.ts';
 import type { ExportOptions } from '#exports/exports.ts';
 import { chowns, modelNames, recordKinds, type SecurityModelName } from '#security/models.ts';
@@ -67,10 +68,28 @@ export function numberAsInC(text: string): number | undefined {
   return undefined;
 }
 
-/** Parses `PATH[,key=value]…`. Calls `problem` for what is wrong; the result has the rest. */
+/**
+ * An export in the words of QEMU's `-fsdev local,path=PATH,…` or `-virtfs local,…`, in ninepd's: the path comes first, mount_tag is
+ * the name, the id of the device is left out.
+ */
+function fromQemu(parts: readonly string[]): readonly string[] {
+  const [driver, ...settings] = parts;
+  const path = settings.find(one => one.startsWith('path='));
+  if (driver !== 'local' || path === undefined) return parts;
+  const named = settings.some(one => one.startsWith('name='));
+  const kept = settings.filter(
+    one => one !== path && !one.startsWith('id=') && !(named && one.startsWith('mount_tag=')),
+  );
+  return [
+    path.slice('path='.length),
+    ...kept.map(one => (one === 'readonly' ? 'readonly=on' : one.replace(/^mount_tag=/, 'name='))),
+  ];
+}
+
+/** Parses `PATH[,key=value]…`, or QEMU's words for it. Calls `problem` for what is wrong; the result has the rest. */
 export function parseExport(text: string, problem: (text: string) => void): ExportOptions | undefined {
   const report = (what: string) => problem(`--export ${text}: ${what}`);
-  const [path, ...settings] = splitAtCommas(text);
+  const [path, ...settings] = fromQemu(splitAtCommas(text));
   if (path === '' || path === undefined) {
     report('the path is missing: it comes first, as in --export /srv/files,name=files');
     return undefined;
@@ -173,6 +192,13 @@ function readMode(
 ): number | undefined {
   if (value === undefined) return undefined;
   const mode = numberAsInC(value);
+  // Not the decimal form of a mode either, which has the type of a file or directory: an octal number was meant.
+  const type = (mode ?? 0) & S_IFMT;
+  if (mode !== undefined && /^[1-9]/.test(value) && mode > 0o777 && type !== S_IFREG && type !== S_IFDIR) {
+    const meant = /^[0-7]{1,4}$/.test(value) ? `0${value}` : examples[key];
+    report(`${key}=${value} is decimal, 0${mode.toString(8)} in octal, and no mode: write ${key}=${meant}`);
+    return undefined;
+  }
   // As in QEMU, only the permission bits of a full mode are used.
   if (mode !== undefined && mode <= 0o177777) return mode & 0o777;
   report(`${key}=${value} is no mode: write it in octal, as in ${key}=${examples[key]}`);

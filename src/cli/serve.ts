@@ -15,6 +15,7 @@ import { bindAll, closeBound } from '#transport/bind.ts';
 import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
 import { inheritedSockets, type Listener } from '#transport/listen.ts';
 import { Workers } from '#workers/workers.ts';
+import { exportWarnings } from './export-warnings.ts';
 import { graceMsMax, surviveFaults } from './faults.ts';
 import { applyConfinerSeccomp, enterMain } from './guest-sandbox.ts';
 import { openGuests } from './guests.ts';
@@ -74,7 +75,7 @@ const unprotected =
 
 async function start(options: ServeOptions, handover: Handover | undefined, log: Logger): Promise<void> {
   if (handover) return run(options, handover, handover.listen, notifier(handover.notify, log), log);
-  warnOfModes(options.exports, log);
+  for (const warning of exportWarnings(options.exports)) log.warn(warning);
   if (!options.sandbox) log.warn(unprotected);
   // With --user, permissions are checked when this process is that user.
   const problems = options.user === undefined ? await exportProblems(options.exports) : [];
@@ -199,15 +200,6 @@ function makeDirectory(path: string): boolean {
     throw new ConfigError([
       `./${path}, which is served when no directory is named, cannot be created here (${code}): name one, as in ninepd serve DIR`,
     ]);
-  }
-}
-
-function warnOfModes(exports: readonly ExportOptions[], log: Logger): void {
-  for (const { path, fmode = 0o600, dmode = 0o700 } of exports) {
-    const lacks = (fmode & 0o600) !== 0o600 ? 'fmode' : (dmode & 0o700) !== 0o700 ? 'dmode' : undefined;
-    if (lacks === undefined) continue;
-    const octal = `0${(lacks === 'fmode' ? fmode : dmode).toString(8)}`;
-    log.warn(`export ${path}: ${lacks}=${octal} denies the server access to its own files unless it is root`);
   }
 }
 

@@ -133,7 +133,8 @@ export class Exports {
           list.push({ name, path, model: 'a tree of its own', readonly, tree, access: new Access(one) });
           continue;
         }
-        const hostErrors = new HostErrorLog(text => log.warn(`${name}: ${text}`));
+        const ownModel = typeof one.securityModel === 'object' ? one.securityModel.name : undefined;
+        const hostErrors = new HostErrorLog(text => log.warn(`${name}: ${text}`), ownModel);
         const model = await modelEntry(one.securityModel)!.create(one, { hostErrors, groupsOf });
         const readonly = one.readonly ?? false;
         const { freezable = false } = one;

@@ -3,7 +3,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { noSession } from '#host/syscalls.ts';
-import { Attr, Client, ConfigError, MemoryTree, passthrough, type SecurityModel, Server } from '#index.ts';
+import {
+  Attr,
+  Client,
+  ConfigError,
+  EIO,
+  extendModel,
+  MemoryTree,
+  passthrough,
+  type SecurityModel,
+  Server,
+} from '#index.ts';
 import { contextOf } from '../support/context.ts';
 import { heldBy } from '../support/descriptors.ts';
 import { logTo } from '../support/line-log.ts';
@@ -84,6 +94,31 @@ describe('an embedded server', () => {
     await server.listen(`unix://${path}`);
     const client = await Client.connect({ path });
     expect((await client.getattr(await client.attach('', 0))).uid).toBe(4242);
+    await client.close();
+    await server.close();
+  });
+
+  it('says that an error may be of a security model of its own', async () => {
+    const lines: string[] = [];
+    const failing = extendModel(
+      passthrough(() => undefined),
+      {
+        name: 'mine',
+        setInitialAttrs: () => {
+          throw EIO;
+        },
+      },
+    );
+    const exports = [{ path: files, name: 'files', securityModel: failing }];
+    const server = await Server.open({ exports, log: logTo(lines) });
+    const path = join(dir, 's');
+    await server.listen(`unix://${path}`);
+    const client = await Client.connect({ path });
+    const top = await client.attach('', 0);
+    await expect(client.mkdir(top, 'd')).rejects.toMatchObject({ name: 'EIO' });
+    expect(lines.filter(line => line.startsWith('files: EIO: '))).toEqual([
+      expect.stringContaining('or the security model "mine" gave this error; request: Tmkdir'),
+    ]);
     await client.close();
     await server.close();
   });

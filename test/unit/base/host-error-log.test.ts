@@ -28,3 +28,11 @@ it('logs each kind of host error once in ten minutes', () => {
   vi.advanceTimersByTime(1);
   expect(reportAll()).toBe(5);
 });
+
+it('does not blame the disk alone where a model of the embedding program may have failed', () => {
+  const lines: string[] = [];
+  new HostErrorLog(text => void lines.push(text), 'mine').report(EIO, () => 'request');
+  expect(lines).toEqual([
+    'EIO: the disk or the path to it fails: see the kernel log, or the security model "mine" gave this error; request: request',
+  ]);
+});

@@ -131,6 +131,34 @@ describe('the command line', () => {
     expect(serve('--export', '/a,fmode=0104755').options.exports[0]!.fmode).toBe(0o755);
   });
 
+  it('refuses octal modes without their 0, which would be other modes', () => {
+    expect(problem('--export', '/a,fmode=999')).toContain(
+      'fmode=999 is decimal, 01747 in octal, and no mode: write fmode=0600',
+    );
+    expect(problem('--export', '/a,dmode=755')).toContain('write dmode=0755');
+    expect(problem('--export', '/a,dmode=7777')).toContain('write dmode=07777');
+    expect(serve('--export', '/a,fmode=420').options.exports[0]!.fmode).toBe(0o644);
+    expect(serve('--export', '/a,fmode=33188').options.exports[0]!.fmode).toBe(0o644);
+  });
+
+  it("reads an export in the words of QEMU's -fsdev and -virtfs", () => {
+    const read = (text: string) => serve('--export', text).options.exports[0];
+    expect(read('local,path=/srv,security_model=mapped-xattr,id=fs0,readonly,multidevs=remap')).toEqual({
+      ...{ path: '/srv', securityModel: 'mapped-xattr', readonly: true, multidevs: 'remap' },
+    });
+    expect(read('local,id=a,security_model=none,path=/a,,b,mount_tag=share,fmode=0640')).toEqual({
+      ...{ path: '/a,b', name: 'share', securityModel: 'none', fmode: 0o640 },
+    });
+    expect(read('local,path=/a,mount_tag=share,name=files')).toEqual({
+      ...{ path: '/a', name: 'files', securityModel: 'mapped' },
+    });
+    // A directory of that name.
+    expect(read('local,name=x')).toMatchObject({ path: 'local', name: 'x' });
+    expect(problem('--export', 'local,path=/a,writeout=immediate')).toContain('unknown key "writeout"');
+    expect(problem('--export', 'local,path=/a,path=/b')).toContain('unknown key "path"');
+    expect(problem('--export', 'local,path=')).toContain('the path is missing');
+  });
+
   it('reports all problems at once', () => {
     const { problems } = serve(
       ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'rdma://3:564'],

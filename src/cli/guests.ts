@@ -6,6 +6,7 @@ import type { Origin, Peer } from '#base/peer.ts';
 import { peerKey } from '#base/peer.ts';
 import { Access } from '#exports/access.ts';
 import { type ExportOptions, exportName } from '#exports/exports.ts';
+import { isTreeModule } from '#exports/tree-module.ts';
 import { launchFailed } from '#host/launch.ts';
 import { groupsOf, userNamed } from '#host/process.ts';
 import { noSession } from '#host/syscalls.ts';
@@ -34,7 +35,8 @@ export async function openGuests(
   const user = await userOf(options);
   const listeners = listen.map(purposeOf);
   checkExportNames(listeners, options.exports);
-  if (user && handover) await tryAs(user, options, handover);
+  // The code of a module may fail in more ways than the first run has checked.
+  if ((user && handover) || options.exports.some(isTreeModule)) await tryWorker(user, options, handover);
   const rules = options.exports.map(({ allow }) => new Access(allow ? { allow } : {}));
   const accesses = options.exports.map(one => new Access(one));
   const guestOf = (index: number, peer: Peer): Guest | string => {
@@ -65,12 +67,19 @@ export async function openGuests(
   return new Guests({ log, guestOf, workers: guests, connections, idleMs: workerIdleSeconds * 1000 });
 }
 
-/** Starts a worker that serves nobody, to find out now whether that user may use the program and every export. */
-async function tryAs(user: User, options: ServeOptions, handover: Handover): Promise<void> {
+/** Starts a worker that serves nobody, to find out now whether its user may use the program, and whether every export opens. */
+async function tryWorker(
+  user: User | undefined,
+  options: ServeOptions,
+  handover: Handover | undefined,
+): Promise<void> {
   const all = { ...options, exports: options.exports.map(absolute), listen: [] };
+  const confined = confinedOf(handover);
   const program = workerProgram({
     ...{ options: { ...all, logLevel: 'fatal' }, moreExports: false, prefix: '' },
-    ...{ confined: confinedOf(handover)!, confinement: confinementOf(all, handover, user) },
+    ...(confined
+      ? { confined, confinement: confinementOf(all, handover!, user ?? ownerOf(all.exports)) }
+      : {}),
   });
   const worker = new Worker('a worker', program, () => undefined);
   const problems = await worker.started;
@@ -78,7 +87,7 @@ async function tryAs(user: User, options: ServeOptions, handover: Handover): Pro
   const ended = await worker.ended;
   if (problems.length === 0 && ended) return;
   throw new ConfigError(
-    problems.some(problem => problem.includes(`status ${launchFailed}`))
+    user && problems.some(problem => problem.includes(`status ${launchFailed}`))
       ? [`--user ${options.user}: that user may not read ${process.execPath} or the files of this program`]
       : problems,
   );
@@ -97,9 +106,12 @@ function confinedOf(handover: Handover | undefined): Confined | undefined {
 const isFor = (one: ExportOptions, name: string | undefined) =>
   name === undefined || exportName(one) === name;
 
-/** The name of an export is its absolute path unless it has another, so both stay as they are. */
+/**
+ * The name of an export is its absolute path unless it has another, so both stay as they are. So does a slash at the end, by which a
+ * directory is told from a module.
+ */
 function absolute(one: ExportOptions): ExportOptions {
-  return { ...one, path: resolve(one.path) };
+  return { ...one, path: `${resolve(one.path)}${/[^/]\/+$/.test(one.path) ? '/' : ''}` };
 }
 
 function checkExportNames(listeners: readonly Endpoint[], exports: readonly ExportOptions[]): void {

@@ -74,6 +74,24 @@ describe('a module that makes a tree', () => {
     expect(await textServed(path, ['--workers', '2'])).toBe('0');
   });
 
+  it('is loaded by the worker of each guest, and tried at the start', async () => {
+    chmodSync(dir, 0o755);
+    const path = moduleWith(oneFile('process.pid'));
+    const running = start(['serve', '--export', `${path},name=one`, '--isolation', 'guest', ...listen]);
+    const client = await Client.connect({ port: await running.port() });
+    const fid = await client.walk(await client.attach('one', 0), 'file');
+    await client.lopen(fid);
+    expect(Number((await client.read(fid, 0, 1000)).toString())).not.toBe(running.child.pid);
+    client.wire.socket.destroy();
+    writeFileSync(path, "export default () => { throw new Error('no luck'); };");
+    expect(refused('--export', path, '--isolation', 'guest')).toEqual([
+      expect.stringContaining('its default export failed: no luck'),
+    ]);
+    mkdirSync(join(dir, 'files.mjs'));
+    const other = start(['serve', '--export', './files.mjs/', '--isolation', 'guest', ...listen]);
+    await canServe({ port: await other.port() }, join(dir, 'files.mjs'));
+  });
+
   it('may read nothing else, write nothing and connect to nothing in the sandbox', async () => {
     writeFileSync(join(dir, 'secret'), 'secret');
     const server = createServer((_, response) => void response.end('connected')).listen(0, '127.0.0.1');

@@ -42,6 +42,12 @@ const multidevs = ['remap', 'forbid'] as const;
 /** libvirt's words for the models: accessmode of <filesystem>. */
 const accessModes = { passthrough: 'passthrough', mapped: 'mapped', squash: 'none' } as const;
 
+/** The words of mount(8) and exports(5). */
+const mountWords: ReadonlyMap<string, string> = new Map([
+  ['ro', 'readonly=on'],
+  ['rw', 'readonly=off'],
+]);
+
 const squashes = ['none', 'root', 'all'] as const;
 const checks = ['guest', 'host'] as const;
 
@@ -98,7 +104,10 @@ export function parseExport(text: string, problem: (text: string) => void): Expo
     report('the path comes first, as in --export /srv/files,name=files');
     return undefined;
   }
-  const values = readSettings(settings, report);
+  const values = readSettings(
+    settings.map(one => mountWords.get(one) ?? one),
+    report,
+  );
   const one = (key: Key) => values.get(key)?.[0];
   const mode = (key: ModeKey) => readMode(key, one(key), report);
   const flag = (key: 'readonly' | 'privport' | 'freezable' | 'hostlocks') => {

@@ -159,6 +159,12 @@ describe('the command line', () => {
     expect(problem('--export', 'local,path=')).toContain('the path is missing');
   });
 
+  it('reads ro and rw as mount(8) does', () => {
+    const readonly = (text: string) => serve('--export', text).options.exports[0]!.readonly;
+    expect([readonly('/a,ro'), readonly('/a,name=x,rw'), readonly('/a')]).toEqual([true, false, undefined]);
+    expect(problem('--export', '/a,ro,readonly=off')).toContain('"readonly" is given twice');
+  });
+
   it('reports all problems at once', () => {
     const { problems } = serve(
       ...['serve', 'a', 'b', '--nonsense', 'value', '--listen', 'tcp://nowhere', '--listen', 'rdma://3:564'],

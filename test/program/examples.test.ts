@@ -191,9 +191,10 @@ describe('the example of an HTTP server', () => {
 
 describe('the example of a bucket', () => {
   const motoServer = '/usr/bin/moto_server';
+  type Put = (key: string, body?: Buffer) => Promise<void>;
 
   /** moto is a server of S3 for tests; it is packaged by Debian. */
-  async function withBucket(act: (url: string) => Promise<void>): Promise<void> {
+  async function withBucket(act: (url: string, put: Put) => Promise<void>): Promise<void> {
     if (!existsSync(motoServer))
       throw new Error(
         `${motoServer} is not there: apt-get install --no-install-recommends python3-moto python3-flask python3-flask-cors`,
@@ -201,7 +202,13 @@ describe('the example of a bucket', () => {
     const moto = new Running(
       spawn('/usr/bin/python3', ['-u', motoServer, '-p', '0'], { stdio: ['ignore', 'ignore', 'pipe'] }),
     );
-    const [, port] = await moto.says(/Running on http:\/\/127\.0\.0\.1:(\d+)/);
+    // It loads for seconds, on a busy machine for half a minute.
+    let port: string | undefined;
+    while (port === undefined) {
+      if (moto.child.exitCode !== null) throw new Error(moto.log);
+      await new Promise(resolve => setTimeout(resolve, 50));
+      port = /Running on http:\/\/127\.0\.0\.1:(\d+)/.exec(moto.log)?.[1];
+    }
     const url = `http://127.0.0.1:${port}/bucket`;
     const aws = new AwsClient({
       accessKeyId: 'testing',
@@ -209,7 +216,7 @@ describe('the example of a bucket', () => {
       service: 's3',
       region: 'us-east-1',
     });
-    const put = async (key: string, body?: Buffer) => {
+    const put: Put = async (key, body) => {
       const path = key.split('/').map(encodeURIComponent).join('/');
       expect((await aws.fetch(`${url}${path}`, { method: 'PUT', ...(body ? { body } : {}) })).status).toBe(
         200,
@@ -220,13 +227,25 @@ describe('the example of a bucket', () => {
       await put(`/${name}`, readFileSync(join(files, name)));
     // As some programs mark a directory.
     await put('/sub/', Buffer.alloc(0));
-    await act(url);
+    await act(url, put);
   }
 
   it('serves its objects', async () => {
     makeFiles();
     await withBucket(async url => {
       await servesTheFiles(serve(example('s3.mjs'), url, '--sandbox', 'off'));
+    });
+  });
+
+  it('lists more objects than one reply has', async () => {
+    makeFiles();
+    await withBucket(async (url, put) => {
+      const names = Array.from({ length: 1100 }, (_, i) => `object-${String(i).padStart(4, '0')}`);
+      for (let at = 0; at < names.length; at += 20)
+        await Promise.all(names.slice(at, at + 20).map(name => put(`/many/${name}`, Buffer.from(name))));
+      const served = await connected(serve(example('s3.mjs'), url, '--sandbox', 'off'));
+      expect(await namesIn(served, 'many')).toEqual(names);
+      served.client.wire.socket.destroy();
     });
   });
 });

@@ -52,7 +52,7 @@ describe('where no compiler is, the installed program', () => {
   });
 
   test('serves passthrough, with ninepd-groups beside it', async () => {
-    await serveAndMount(place, [process.execPath], '--security-model', 'passthrough');
+    await serveAndMount(place, [process.execPath], '--security-model', 'passthrough', '--insecure-loopback');
   });
 });
 

@@ -10,7 +10,10 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const reports = join(root, '.cache/asan');
 const addon = join(root, 'native-shims/build/asan/native-shims.node');
 const given = process.argv.slice(2);
-const suites = given.length > 0 ? given : ['test/program/host', 'test/program/tree', 'test/conformance'];
+const suites =
+  given.length > 0
+    ? given
+    : ['test/program/host', 'test/program/tree.', 'test/program/tree-unprivileged', 'test/conformance'];
 
 function fail(line) {
   console.error(`test:asan: ${line}`);

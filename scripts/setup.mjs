@@ -52,7 +52,7 @@ function ensureNode() {
   throw new SetupFault(`Node.js 20.19 or later is needed; this is ${process.versions.node}`);
 }
 
-// Install scripts are not run: the program needs none, and only the tests need fs-xattr, whose build takes a C++ compiler and
+// Install scripts are not run: the program needs none, and only the tests need fs-xattr and posix, whose build takes a C++ compiler and
 // Python.
 function ensurePackages() {
   const lock = readFileSync(inRoot('package-lock.json'));
@@ -128,22 +128,28 @@ function ensureBuild() {
   writeFileSync(stamp, `${new Date(began).toISOString()}\n`);
 }
 
-/** Builds fs-xattr, with which tests check xattrs. */
+/** Packages with native code that tests compare the server with, and what their build makes. */
+const testPackages = { 'fs-xattr': 'build/Release/xattr.node', posix: 'build/Release/posix.node' };
+
+/** Builds them. */
 export function ensureTestPackages() {
-  const place = inRoot('node_modules', 'fs-xattr');
-  if (existsSync(join(place, 'build', 'Release', 'xattr.node'))) return;
+  const unbuilt = Object.entries(testPackages).flatMap(([name, file]) =>
+    existsSync(inRoot('node_modules', name, file)) ? [] : [name],
+  );
+  if (unbuilt.length === 0) return;
+  const names = unbuilt.join(' and ');
   const missing = ['g++', 'make', 'python3'].filter(
     name => spawnSync(name, ['--version'], { stdio: 'ignore' }).error,
   );
-  if (missing.length > 0) installDebianPackages(missing, 'what fs-xattr is compiled with');
-  say('compiling fs-xattr, which the tests use');
+  if (missing.length > 0) installDebianPackages(missing, `what ${names} is compiled with`);
+  say(`compiling ${names}, which the tests use`);
   // Node's installed headers save a download.
   const nodedir = resolve(process.execPath, '..', '..');
   const env = { ...process.env };
   if (existsSync(join(nodedir, 'include', 'node', 'node_api.h')))
     env.npm_package_config_node_gyp_nodedir = nodedir;
-  if (!run('npm', ['rebuild', 'fs-xattr', '--foreground-scripts', '--loglevel=error'], { env })) {
-    throw new SetupFault('fs-xattr could not be compiled: see above');
+  if (!run('npm', ['rebuild', ...unbuilt, '--foreground-scripts', '--loglevel=error'], { env })) {
+    throw new SetupFault(`${names} could not be compiled: see above`);
   }
 }
 

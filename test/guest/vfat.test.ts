@@ -10,7 +10,7 @@ import { makeProgramDisk } from './program-disk.ts';
 const MiB = 1024 * 1024;
 const port = 565;
 const log = '/tmp/ninepd.log';
-const serve = '/opt/ninepd/node /opt/ninepd/ninepd/dist/cli/main.js serve';
+const serve = '/opt/ninepd/node /opt/ninepd/node_modules/ninepd/dist/cli/main.js serve';
 
 // vfat has no xattrs, owners and modes, and finds an object under several names. The server is in the guest, whose kernel has
 // the file system that this machine's may lack.

@@ -164,9 +164,15 @@ export class Files {
     return this.modelOptions.server ?? (this.modelOptions.permissions ? user : root);
   }
 
-  /** The user with the group of the new object. */
-  #asMaker(user: User, gid: number): User {
-    return this.#as({ ...user, gid });
+  /**
+   * The user with the group of the new object. Where the server checks permissions (`check=host` of passthrough), EPERM if the user
+   * is not in it, unless a set-gid directory gives it.
+   */
+  #asMaker(user: User, dir: ModelNode, gid: number): User {
+    this.entries(dir);
+    if (!this.modelOptions.permissions || isInOrRoot(user, gid)) return this.#as({ ...user, gid });
+    if ((dir.mode & 0o2000) === 0 || dir.gid !== gid) refuse('EPERM');
+    return user;
   }
 
   /** Mounts a directory on one in the root. */
@@ -205,7 +211,7 @@ export class Files {
 
   /** The existing object of a name to be created. */
   existing(user: User, gid: number, dir: ModelNode, name: string): ModelNode | undefined {
-    const found = this.entriesFor({ ...user, gid }, dir).get(name);
+    const found = this.entriesFor(this.#asMaker(user, dir, gid), dir).get(name);
     return found?.mounted ?? found;
   }
 
@@ -225,7 +231,7 @@ export class Files {
     }
     if (this.existing(user, gid, dir, name)) refuse('EEXIST');
     if (dir.nlink === 0) refuse('ENOENT');
-    const maker = this.#asMaker(user, gid);
+    const maker = this.#asMaker(user, dir, gid);
     need(maker, dir, WRITE | EXEC);
     const isWhiteout = type === CHAR && rdev === 0;
     if ((type === CHAR || type === BLOCK) && !isWhiteout && maker.uid !== 0) refuse('EPERM');

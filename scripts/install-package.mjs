@@ -6,6 +6,7 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   realpathSync,
   renameSync,
@@ -66,8 +67,8 @@ export function installPackage() {
   const program = join(installed, 'node_modules', 'ninepd', 'dist', 'cli', 'main.js');
   const result = { tarball: join(folder, 'ninepd.tgz'), installed, program };
   if (existsSync(program)) return result;
-  rmSync(place, { recursive: true, force: true });
-  const making = join(place, 'making');
+  // Another process may be at it.
+  const making = join(place, `making-${process.pid}`);
   say('packing and installing ninepd (npm pack, npm install)');
   const clone = join(making, 'clone');
   for (const name of names) cpSync(join(root, name), join(clone, name), { recursive: true });
@@ -76,7 +77,13 @@ export function installPackage() {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   renameSync(join(clone, `ninepd-${version}.tgz`), join(making, 'ninepd.tgz'));
   rmSync(clone, { recursive: true });
+  installIn(join(making, 'installed'), [join(making, 'ninepd.tgz')]);
+  if (existsSync(program)) {
+    rmSync(making, { recursive: true });
+    return result;
+  }
+  for (const name of readdirSync(place))
+    if (!name.startsWith('making-')) rmSync(join(place, name), { recursive: true, force: true });
   renameSync(making, folder);
-  installIn(installed, [result.tarball]);
   return result;
 }

@@ -11,6 +11,7 @@ import { launchFailed } from '#host/launch.ts';
 import { groupsOf, userNamed } from '#host/process.ts';
 import { noSession } from '#host/syscalls.ts';
 import { defaultLimits } from '#quota/limits.ts';
+import { isLoopback } from '#transport/audience.ts';
 import { type Endpoint, purposeOf, uriOf } from '#transport/endpoint.ts';
 import { type Guest, Guests } from '#workers/guests.ts';
 import { Worker } from '#workers/worker.ts';
@@ -130,7 +131,7 @@ function checkExportNames(listeners: readonly Endpoint[], exports: readonly Expo
  */
 function origin(from: Origin | undefined): string {
   if (from?.kind === 'unix') return `uid ${from.uid} gid ${from.gid}`;
-  if (from?.kind === 'tcp' && /^(127\.|::1$|::ffff:127\.)/i.test(from.address)) return '';
+  if (from?.kind === 'tcp' && isLoopback(from.address)) return '';
   return peerKey(from);
 }
 

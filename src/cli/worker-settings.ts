@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { closeFd } from '#host/fd.ts';
 import { type Confinement, launch } from '#host/launch.ts';
-import type { Program } from '#workers/worker.ts';
+import { channelDescriptor, type Program } from '#workers/worker.ts';
 import type { ServeOptions } from './options.ts';
 import { type Confined, startGroups } from './sandbox.ts';
 
@@ -30,7 +30,6 @@ export interface ProgramOptions extends Omit<WorkerSettings, 'groups'> {
 const script = fileURLToPath(import.meta.url).replace(/worker-settings(\.[jt]s)$/, 'worker$1');
 /** The service manager's variables, for the main process only: sd_listen_fds(3), sd_notify(3). */
 const notForWorkers = ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'NOTIFY_SOCKET'];
-const channelDescriptor = 3;
 
 /** The program of a worker. */
 export function workerProgram({ confinement, groups, ...settings }: ProgramOptions): Program {

@@ -20,7 +20,7 @@ const cloneFlags = {
 export type LinuxNamespace = keyof typeof cloneFlags;
 
 /** RLIMIT_* of setrlimit(2); the same numbers on x86 and arm64. */
-const rlimits = { core: 4, processes: 6, descriptors: 7 } as const;
+const rlimits = { core: 4 } as const;
 
 /** How a process is confined. Steps that are absent are left out; they are taken in the order of the members. */
 export interface Confinement {

@@ -1,4 +1,5 @@
 import type { Attr } from '#base/attr.ts';
+import { nobody, noId } from '#base/ids.ts';
 import type { MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Owned, OwnedSegments, Segments } from '#base/owned.ts';
@@ -17,6 +18,12 @@ export interface Credentials {
    * CAP_FOWNER, CAP_CHOWN. Uid 0 has all of the server's over all.
    */
   readonly fileCaps?: 'all' | OwnerRanges;
+}
+
+/** Of a guest's user whom no host call acts as: both ids are the uid, and that of nobody without one (NONUNAME). */
+export function credsWithoutGroups(uid: number): Credentials {
+  const id = uid === noId ? nobody : uid;
+  return { uid: id, gid: id, groups: [] };
 }
 
 /** Objects whose owner is in one of `uids` and whose group in one of `gids`, at most 32 each. */

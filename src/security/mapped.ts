@@ -1,10 +1,9 @@
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '#base/attr.ts';
 import { EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM } from '#base/errno.ts';
-import { nobody, noId } from '#base/ids.ts';
 import { andFinally, andThen, type MaybePromise, series } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
 import { allocOwned } from '#base/owned.ts';
-import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { type Credentials, credsWithoutGroups, serverCreds } from '#host/syscalls.ts';
 import { symlinkTargetBytesMax } from '#quota/limits.ts';
 import { aclXattrs } from './acl-ids.ts';
 import { modeXattr, readField, recordPrefix, type Warn, writeField } from './mapped-record.ts';
@@ -62,8 +61,7 @@ export class Mapped implements SecurityModel {
 
   credsOfUser(uid: number): Credentials {
     // NONUNAME as an owner would be read back as "unset", which shows the host's owner.
-    const id = uid === noId ? nobody : uid;
-    return { uid: id, gid: id, groups: [] };
+    return credsWithoutGroups(uid);
   }
 
   credsFor(): Credentials {

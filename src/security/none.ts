@@ -1,9 +1,8 @@
 import { Attr, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISGID, S_ISUID } from '#base/attr.ts';
 import { ENODATA, EOPNOTSUPP, EPERM } from '#base/errno.ts';
-import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise } from '#base/maybe-promise.ts';
 import type { Bytes } from '#base/name.ts';
-import { type Credentials, serverCreds } from '#host/syscalls.ts';
+import { type Credentials, credsWithoutGroups, serverCreds } from '#host/syscalls.ts';
 import { aclXattrs } from './acl-ids.ts';
 import type { GuestForm, HostForm, SecurityModel, Target } from './model.ts';
 import type { Owner } from './owner.ts';
@@ -47,8 +46,7 @@ class None implements SecurityModel {
   }
 
   credsOfUser(uid: number): Credentials {
-    const id = uid === noId ? nobody : uid;
-    return { uid: id, gid: id, groups: [] };
+    return credsWithoutGroups(uid);
   }
 
   credsFor(): Credentials {

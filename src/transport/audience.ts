@@ -10,8 +10,12 @@ export type Audience =
   | 'every user of this host'
   | undefined;
 
+export function isLoopback(address: string): boolean {
+  return /^(127\.|::1$|::ffff:127\.)/i.test(address);
+}
+
 export function tcpAudience({ address }: AddressInfo): Audience {
-  return /^(127\.|::1$|::ffff:127\.)/i.test(address) ? 'every user of this host' : 'other machines';
+  return isLoopback(address) ? 'every user of this host' : 'other machines';
 }
 
 export function vsockAudience(cid: number): Audience {

@@ -66,6 +66,11 @@ export function closeSource(source: Source): void {
   else (source.handle as { close(): void }).close();
 }
 
+/** The descriptor of an accepted connection, which stays the source's. */
+export function descriptorOf(source: Source): number {
+  return 'fd' in source ? source.fd : (source.handle as { readonly fd: number }).fd;
+}
+
 /** The source of a `Stream` for a connected descriptor. */
 export function sourceOf(fd: number): Source {
   return isVsock(fd) ? connectedVsock(fd) : { fd };

@@ -3,7 +3,7 @@ import type { Peer } from '#base/peer.ts';
 import { peerKey } from '#base/peer.ts';
 import { RateLimitedLog } from '#base/rate-limited-log.ts';
 import type { Endpoint } from '#transport/endpoint.ts';
-import { closeSource, type Listener, listenOnAll } from '#transport/listen.ts';
+import { closeSource, descriptorOf, type Listener, listenOnAll } from '#transport/listen.ts';
 import type { Source } from '#transport/stream.ts';
 import { type Program, Worker } from './worker.ts';
 
@@ -119,8 +119,8 @@ export class Guests {
   }
 
   #handOver(slot: Slot, source: Source, peer: Peer): string | undefined {
-    const descriptor = 'fd' in source ? source.fd : (source.handle as { readonly fd: number }).fd;
-    if (!slot.worker.handOver({ endpoint: 0, peer }, descriptor)) return 'its worker cannot take it now';
+    if (!slot.worker.handOver({ endpoint: 0, peer }, descriptorOf(source)))
+      return 'its worker cannot take it now';
     closeSource(source);
     return undefined;
   }

@@ -4,7 +4,7 @@ import type { Peer } from '#base/peer.ts';
 import { peerKey } from '#base/peer.ts';
 import { RateLimitedLog } from '#base/rate-limited-log.ts';
 import { type Endpoint, purposeOf } from '#transport/endpoint.ts';
-import { closeSource, type Listener, listenOnAll } from '#transport/listen.ts';
+import { closeSource, descriptorOf, type Listener, listenOnAll } from '#transport/listen.ts';
 import type { Source } from '#transport/stream.ts';
 import type { Handoff } from './channel.ts';
 import { type Program, Worker } from './worker.ts';
@@ -147,7 +147,7 @@ export class Workers {
 
   /** Passes a connection to the first worker that takes it. */
   #handOver(slots: readonly Slot[], source: Source, connection: Handoff): void {
-    const descriptor = 'fd' in source ? source.fd : (source.handle as { readonly fd: number }).fd;
+    const descriptor = descriptorOf(source);
     const receiver = slots.find(({ worker }) => worker.handOver(connection, descriptor));
     if (receiver) this.#last = this.#slots.indexOf(receiver);
     else if (!this.#closing) this.#logRefusal(connection.peer, 'no worker can take it now');

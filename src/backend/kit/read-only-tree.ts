@@ -1,12 +1,11 @@
 import { createHash } from 'node:crypto';
 import { type Attr, S_IFDIR, S_IFLNK, S_IFREG, type TimeSpec } from '#base/attr.ts';
 import { EINVAL, EIO, EISDIR, ELOOP, ENOENT, ENOTDIR, EOPNOTSUPP, EROFS, Errno } from '#base/errno.ts';
-import { nobody, noId } from '#base/ids.ts';
 import { andThen, type MaybePromise, onError, recover } from '#base/maybe-promise.ts';
 import { type Bytes, type Name, nameOf } from '#base/name.ts';
 import { Once } from '#base/once.ts';
 import { lengthOf, type OwnedSegments, spread } from '#base/owned.ts';
-import type { Credentials, Submitter } from '#host/syscalls.ts';
+import { type Credentials, credsWithoutGroups, type Submitter } from '#host/syscalls.ts';
 import type { CallContext, Node, OpenDir, OpenFile, OpenHow, Tree } from '../tree.ts';
 import { DirentPacker } from './dirent-packer.ts';
 import { writeStatfs } from './statfs.ts';
@@ -153,8 +152,7 @@ export abstract class ReadOnlyTree<I extends Item> implements Tree {
   }
 
   credentials(_submitter: Submitter, uid: number): Credentials {
-    const id = uid === noId ? nobody : uid;
-    return { uid: id, gid: id, groups: [] };
+    return credsWithoutGroups(uid);
   }
 
   hold(node: ItemNode<I>): void {

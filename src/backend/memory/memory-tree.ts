@@ -11,10 +11,9 @@ import {
   EPERM,
   type Errno,
 } from '#base/errno.ts';
-import { nobody, noId } from '#base/ids.ts';
 import type { Bytes, Name } from '#base/name.ts';
 import type { Segments } from '#base/owned.ts';
-import type { Credentials, Submitter } from '#host/syscalls.ts';
+import { type Credentials, credsWithoutGroups, type Submitter } from '#host/syscalls.ts';
 import { writeStatfs } from '../kit/statfs.ts';
 import type { CallContext, Change, NewNode, OpenHow, Tree } from '../tree.ts';
 import { Clock, nearest } from './clock.ts';
@@ -53,8 +52,7 @@ export class MemoryTree implements Tree {
   }
 
   credentials(_submitter: Submitter, uid: number): Credentials {
-    const id = uid === noId ? nobody : uid;
-    return { uid: id, gid: id, groups: [] };
+    return credsWithoutGroups(uid);
   }
 
   hold(node: MemoryNode): void {
